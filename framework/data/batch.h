@@ -1,0 +1,29 @@
+// Batch: one micro-batch of packed sequences as plain host arrays, the currency between data/ and everything above.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace conclave {
+
+struct Batch {
+  std::int64_t sequences = 0;
+  std::int64_t length = 0;
+  std::vector<std::int32_t> tokens;          // [sequences, length]; -1: padding, counted nowhere
+  std::vector<std::int32_t> targets;         // [sequences, length]; the next token; -1: no target
+  std::vector<std::int32_t> document_start;  // [sequences, length]; column where this token's document begins
+  std::vector<std::int32_t> domain;          // [sequences]; index into the recipe's list of domains
+
+  std::int64_t real_tokens() const {
+    std::int64_t count = 0;
+    for (const std::int32_t token : tokens) count += token >= 0;
+    return count;
+  }
+  std::int64_t target_tokens() const {
+    std::int64_t count = 0;
+    for (const std::int32_t target : targets) count += target >= 0;
+    return count;
+  }
+};
+
+}  // namespace conclave

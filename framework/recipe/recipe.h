@@ -1,0 +1,152 @@
+// Recipe: everything a run is told, as plain structs with the defaults in place. Names follow the YAML keys one to
+// one (a C++ keyword aside), and the YAML keys follow Hugging Face model configs where one exists.
+// recipe/schema.h says each key's meaning and valid values once; layers and trainer take these structs as options.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace conclave {
+
+struct RouterRecipe {
+  std::string kind = "softmax";
+  bool norm_topk_prob = true;
+  double z_loss_coefficient = 0.001;
+};
+
+/// One term of the load-balancing loss; several may act at once.
+struct BalanceRecipe {
+  std::string scope = "global_batch";  // micro_batch | global_batch
+  std::string estimator = "warm";      // running | warm | exact: how global_batch sees later micro-batches
+  double coefficient = 0.01;
+  std::int64_t first_step = 0;         // acts from this step ...
+  std::int64_t last_step = -1;         // ... to this one; -1: to the end
+};
+
+struct MoeRecipe {
+  std::int64_t num_experts = 16;
+  std::int64_t num_experts_per_tok = 2;
+  std::int64_t moe_intermediate_size = 128;
+  std::int64_t num_shared_experts = 0;
+  std::int64_t first_k_dense_replace = 0;
+  std::string layer_reduction = "sum";  // sum | mean of the auxiliary losses over layers
+  RouterRecipe router;
+  std::vector<BalanceRecipe> balance = {BalanceRecipe{}};
+};
+
+struct ModelRecipe {
+  std::int64_t vocab_size = 512;
+  std::int64_t hidden_size = 128;
+  std::int64_t intermediate_size = 512;  // of dense blocks
+  std::int64_t num_hidden_layers = 4;
+  std::int64_t num_attention_heads = 4;
+  std::int64_t num_key_value_heads = 4;
+  std::int64_t head_dim = 32;
+  double rope_theta = 10000.0;
+  double rms_norm_eps = 1.0e-6;
+  bool qk_norm = true;
+  bool tie_word_embeddings = false;
+  double initializer_range = 0.02;
+  bool scale_residual_init = false;  // divide the range of o_proj and down_proj by sqrt(2 * layers)
+  MoeRecipe moe;
+};
+
+/// One domain of text: PREFIX.bin and PREFIX.idx.
+struct DatasetRecipe {
+  std::string path;
+  std::string domain;
+  double weight = 1.0;
+};
+
+struct DataRecipe {
+  std::int64_t sequence_length = 256;
+  std::string tokenizer = "bytes";  // or the path of a SentencePiece .model
+  std::vector<DatasetRecipe> train;
+  std::vector<DatasetRecipe> validation;
+  bool document_mask = true;
+  std::int64_t domain_block = 0;
+};
+
+struct ParallelRecipe {
+  std::int64_t tensor = 1;
+  std::int64_t expert = 1;
+  std::int64_t expert_tensor = 1;
+  bool sequence = false;
+  std::int64_t zero = 0;
+};
+
+struct BatchRampRecipe {
+  std::int64_t start_batch_size = 0;  // 0: no ramp
+  std::int64_t increment = 0;         // sequences added each time
+  std::int64_t steps_per_increment = 0;
+};
+
+struct TrainingRecipe {
+  std::int64_t global_batch_size = 32;
+  std::int64_t micro_batch_size = 4;
+  std::int64_t steps = 300;
+  std::uint64_t seed = 1234;
+  std::string device = "cpu";
+  std::string precision = "fp32";  // fp32 | fp64
+  std::int64_t threads = 0;        // per rank; 0: the cores shared evenly over the ranks of the node
+  std::string recompute = "none";  // none | block: recompute each block's activations in backward
+  double lm_z_loss_coefficient = 0.0;
+  BatchRampRecipe batch_ramp;
+};
+
+struct ScheduleRecipe {
+  std::string kind = "cosine";  // constant | linear | cosine | wsd
+  std::int64_t warmup_steps = 0;
+  double min_lr_ratio = 0.1;
+  std::int64_t decay_steps = 0;  // wsd: length of the final decay; 0: a tenth of the steps
+};
+
+/// Parameters whose name matches the pattern (* stands for any text) leave the defaults of the optimizer.
+struct ParameterGroupRecipe {
+  std::string pattern;
+  double lr_scale = 1.0;
+  double weight_decay = -1.0;  // below zero: the optimizer's
+  bool frozen = false;
+};
+
+struct OptimizerRecipe {
+  std::string kind = "adamw";
+  double lr = 3.0e-3;
+  std::vector<double> betas = {0.9, 0.95};
+  double eps = 1.0e-8;
+  double weight_decay = 0.1;  // decoupled; never on norms and biases
+  double grad_clip = 1.0;     // global norm; 0: no clipping
+  ScheduleRecipe schedule;
+  std::vector<ParameterGroupRecipe> groups;  // the first match counts
+};
+
+struct CheckpointRecipe {
+  std::int64_t interval = 100;  // steps; 0: only at the end
+  std::int64_t keep = 3;        // newest checkpoints kept; 0: all
+  bool resume = true;
+};
+
+struct EvaluationRecipe {
+  std::int64_t interval = 50;  // steps; 0: only at the end
+  std::int64_t batches = 8;    // micro-batches per domain; 0: the whole validation text
+};
+
+struct LoggingRecipe {
+  std::int64_t interval = 1;
+};
+
+struct Recipe {
+  std::string name = "run";
+  ModelRecipe model;
+  DataRecipe data;
+  ParallelRecipe parallel;
+  TrainingRecipe training;
+  OptimizerRecipe optimizer;
+  CheckpointRecipe checkpoint;
+  EvaluationRecipe evaluation;
+  LoggingRecipe logging;
+  std::string output = "runs/run";
+};
+
+}  // namespace conclave
