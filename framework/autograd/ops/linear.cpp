@@ -1,0 +1,48 @@
+#include "framework/autograd/ops/linear.h"
+
+namespace conclave {
+
+Variable linear(Tape& tape, const Variable& x, const Variable& weight) {
+  const std::int64_t rows = x.value.dim(0), out = weight.value.dim(0), in = weight.value.dim(1);
+  check_tensor(x.value, "linear", "x", {rows, in}, weight.value.dtype());
+  const Kernels& kernels = kernels_of(x.value);
+  Variable y = tape.output(Tensor::empty({rows, out}, x.value.dtype(), x.value.device()));
+  kernels.gemm(x.value, Transpose::no, weight.value, Transpose::yes, y.value, Write::overwrite);
+  // dx = dy W, dW = dy^T x
+  tape.record("linear", [&kernels, x, weight, out_gradient = y.gradient] {
+    const Tensor dy = out_gradient.take();
+    if (weight.gradient.needed()) {
+      const auto dweight = weight.gradient.target();
+      kernels.gemm(dy, Transpose::yes, x.value, Transpose::no, dweight.tensor, dweight.write);
+    }
+    if (x.gradient.needed()) {
+      const auto dx = x.gradient.target();
+      kernels.gemm(dy, Transpose::no, weight.value, Transpose::no, dx.tensor, dx.write);
+    }
+  });
+  return y;
+}
+
+Variable grouped_linear(Tape& tape, const Variable& x, const Variable& weight, const Tensor& offsets) {
+  const std::int64_t rows = x.value.dim(0), experts = weight.value.dim(0), out = weight.value.dim(1);
+  check_tensor(x.value, "grouped_linear", "x", {rows, weight.value.dim(2)}, weight.value.dtype());
+  check_tensor(offsets, "grouped_linear", "offsets", {experts + 1}, DType::int64);
+  const Kernels& kernels = kernels_of(x.value);
+  Variable y = tape.output(Tensor::empty({rows, out}, x.value.dtype(), x.value.device()));
+  kernels.grouped_linear(x.value, weight.value, offsets, y.value);
+  // As linear, expert by expert.
+  tape.record("grouped_linear", [&kernels, x, weight, offsets, out_gradient = y.gradient] {
+    const Tensor dy = out_gradient.take();
+    if (weight.gradient.needed()) {
+      const auto dweight = weight.gradient.target();
+      kernels.grouped_linear_dweight(dy, x.value, offsets, dweight.tensor, dweight.write);
+    }
+    if (x.gradient.needed()) {
+      const auto dx = x.gradient.target();
+      kernels.grouped_linear_dx(dy, weight.value, offsets, dx.tensor, dx.write);
+    }
+  });
+  return y;
+}
+
+}  // namespace conclave

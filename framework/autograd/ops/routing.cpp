@@ -1,0 +1,85 @@
+#include "framework/autograd/ops/routing.h"
+
+namespace conclave {
+
+Routing route_softmax(Tape& tape, const Variable& logits, const Tensor& tokens, const RouteOptions& options) {
+  const std::int64_t count = logits.value.dim(0), experts = logits.value.dim(1);
+  const DType dtype = logits.value.dtype();
+  Device& device = logits.value.device();
+  const Kernels& kernels = kernels_of(logits.value);
+  const RouteResult result{
+      .experts = Tensor::empty({count, options.top_k}, DType::int32, device),
+      .weights = Tensor::empty({count, options.top_k}, dtype, device),
+      .probabilities = Tensor::empty({count, experts}, dtype, device),
+      .log_sum_exp = Tensor::empty({count}, dtype, device),
+      .counts = Tensor::empty({options.sequences, experts}, DType::int64, device),
+      .probability_sums = Tensor::empty({options.sequences, experts}, DType::float64, device),
+      .z_sum = Tensor::empty({1}, DType::float64, device),
+  };
+  kernels.route(logits.value, tokens, options.renormalise, result);
+  Routing routing{result.experts,
+                  tape.output(result.weights),
+                  {result.counts, tape.output(result.probability_sums), tape.output(result.z_sum)}};
+  // Formulas in kernels/cpu/routing.cpp. The choice itself and the counts carry no gradient.
+  tape.record("route_softmax", [&kernels, result, renormalise = options.renormalise, logits_gradient = logits.gradient,
+                                weights = routing.weights.gradient,
+                                sums = routing.statistics.probability_sums.gradient,
+                                z = routing.statistics.z_sum.gradient, shape = logits.value.shape()] {
+    const Tensor dweights = weights.take(), dsums = sums.take(), dz = z.take();
+    const Tensor dlogits = Tensor::empty(shape, dweights.dtype(), dweights.device());
+    kernels.route_backward(result, renormalise, dweights, dsums, dz.item(), dlogits);
+    logits_gradient.add(dlogits);
+  });
+  return routing;
+}
+
+Variable gather_rows(Tape& tape, const Variable& x, const RowOrder& order) {
+  const Kernels& kernels = kernels_of(x.value);
+  const Shape shape = x.value.shape();
+  Variable rows =
+      tape.output(Tensor::empty({order.token_of_row.dim(0), shape[1]}, x.value.dtype(), x.value.device()));
+  kernels.gather_rows(x.value, order, rows.value);
+  // dx[t] = sum of drows over the rows of token t
+  tape.record("gather_rows", [&kernels, order, shape, x_gradient = x.gradient, out_gradient = rows.gradient] {
+    const Tensor drows = out_gradient.take();
+    const Tensor dx = Tensor::empty(shape, drows.dtype(), drows.device());
+    kernels.gather_rows_backward(drows, order, dx);
+    x_gradient.add(dx);
+  });
+  return rows;
+}
+
+Variable combine_rows(Tape& tape, const Variable& rows, const Variable& weights, const RowOrder& order) {
+  const Kernels& kernels = kernels_of(rows.value);
+  const std::int64_t tokens = weights.value.dim(0);
+  Variable y = tape.output(Tensor::empty({tokens, rows.value.dim(1)}, rows.value.dtype(), rows.value.device()));
+  kernels.combine_rows(rows.value, weights.value, order, y.value);
+  // drows[r] = weight dy[t], dweights[t, k] = rows[r] . dy[t]
+  tape.record("combine_rows", [&kernels, rows, weights, order, out_gradient = y.gradient] {
+    const Tensor dy = out_gradient.take();
+    const Tensor drows = Tensor::empty(rows.value.shape(), dy.dtype(), dy.device());
+    const Tensor dweights = Tensor::empty(weights.value.shape(), dy.dtype(), dy.device());
+    kernels.combine_rows_backward(rows.value, weights.value, order, dy, drows, dweights);
+    rows.gradient.add(drows);
+    weights.gradient.add(dweights);
+  });
+  return y;
+}
+
+Variable weighted_sum(Tape& tape, const Variable& x, const Tensor& factors) {
+  check_tensor(factors, "weighted_sum", "factors", x.value.shape(), DType::float64);
+  check_tensor(x.value, "weighted_sum", "x", x.value.shape(), DType::float64);
+  const std::vector<double> values = x.value.to_host<double>(), by = factors.to_host<double>();
+  double total = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) total += values[i] * by[i];
+  Variable sum = tape.output(Tensor::from(std::vector<double>{total}, {1}, x.value.device()));
+  // dx = dsum * factors
+  tape.record("weighted_sum", [x_gradient = x.gradient, factors, out_gradient = sum.gradient] {
+    const Tensor dx = factors.clone();
+    kernels_of(dx).scale(dx, out_gradient.take().item());
+    x_gradient.add(dx);
+  });
+  return sum;
+}
+
+}  // namespace conclave

@@ -1,0 +1,47 @@
+// The ops of a mixture-of-experts layer that know no ranks: routing with its statistics, sorting rows by expert,
+// and combining expert outputs.
+#pragma once
+
+#include "framework/autograd/tape.h"
+
+namespace conclave {
+
+/// What a router leaves behind for the balance loss, by packed sequence, so that every scope of the loss can be had
+/// from it (specs: sequence, group, micro-batch, global batch).
+struct RouterStatistics {
+  Tensor counts;              // int64 [sequences, experts]; assignments of real tokens, before any dropping
+  Variable probability_sums;  // float64 [sequences, experts]; sum over real tokens of p_i
+  Variable z_sum;             // float64 [1]; sum over real tokens of logsumexp^2
+};
+
+struct Routing {
+  Tensor experts;    // int32 [tokens, top_k]; -1: goes nowhere
+  Variable weights;  // [tokens, top_k]
+  RouterStatistics statistics;
+};
+
+struct RouteOptions {
+  std::int64_t top_k = 1;
+  bool renormalise = true;
+  std::int64_t sequences = 1;  // the tokens are this many sequences of equal length
+};
+
+/// softmax over experts, then the top_k largest.
+Routing route_softmax(Tape& tape, const Variable& logits,  // [tokens, experts]
+                      const Tensor& tokens,                // int32 [tokens]; -1: padding
+                      const RouteOptions& options);
+
+/// One row for each assignment, sorted by expert.
+Variable gather_rows(Tape& tape, const Variable& x,  // [tokens, hidden]
+                     const RowOrder& order);         // -> [rows, hidden]
+
+/// y[t] = sum over k of weights[t, k] rows[row of (t, k)]: routing weights are applied here and nowhere else.
+Variable combine_rows(Tape& tape, const Variable& rows,  // [rows, hidden]
+                      const Variable& weights,           // [tokens, top_k]
+                      const RowOrder& order);            // -> [tokens, hidden]
+
+/// The scalar sum(factors * x) with constant factors: how statistics become a loss.
+Variable weighted_sum(Tape& tape, const Variable& x,  // float64, any shape
+                      const Tensor& factors);         // float64, the same shape  ->  float64 [1]
+
+}  // namespace conclave

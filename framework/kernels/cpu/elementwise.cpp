@@ -1,0 +1,138 @@
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "framework/kernels/cpu/cpu_kernels.h"
+#include "framework/kernels/scalar_math.h"
+
+namespace conclave {
+namespace {
+
+constexpr std::int64_t small = 16384;  // below this many elements, waking other threads costs more than it saves
+
+void check_same(const char* where, const Tensor& first, const Tensor& second) {
+  check(first.elements() == second.elements() && first.dtype() == second.dtype(), where, ": ", name_of(first.dtype()),
+        " ", first.shape(), " and ", name_of(second.dtype()), " ", second.shape(), " came, expected the same");
+}
+
+}  // namespace
+
+void CpuKernels::add_scaled(const Tensor& x, double factor, const Tensor& y) const {
+  check_same("add_scaled", x, y);
+  with_float_type(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* px = x.data<T>();
+    T* py = y.data<T>();
+    const T scale_by = static_cast<T>(factor);
+    const std::int64_t count = x.elements();
+#pragma omp parallel for simd if (count > small)
+    for (std::int64_t i = 0; i < count; ++i) py[i] += scale_by * px[i];
+  });
+}
+
+void CpuKernels::add(const Tensor& a, const Tensor& b, const Tensor& sum) const {
+  check_same("add", a, b);
+  check_same("add", a, sum);
+  with_float_type(a.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T *pa = a.data<T>(), *pb = b.data<T>();
+    T* ps = sum.data<T>();
+    const std::int64_t count = a.elements();
+#pragma omp parallel for simd if (count > small)
+    for (std::int64_t i = 0; i < count; ++i) ps[i] = pa[i] + pb[i];
+  });
+}
+
+void CpuKernels::scale(const Tensor& x, double factor) const {
+  with_float_type(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    T* px = x.data<T>();
+    const T by = static_cast<T>(factor);
+    const std::int64_t count = x.elements();
+#pragma omp parallel for simd if (count > small)
+    for (std::int64_t i = 0; i < count; ++i) px[i] *= by;
+  });
+}
+
+double CpuKernels::sum_of_squares(const Tensor& x) const {
+  // Blocks of fixed size, added in order: the sum is the same for every number of threads.
+  constexpr std::int64_t block = 4096;
+  const std::int64_t count = x.elements(), blocks = (count + block - 1) / block;
+  std::vector<double> partial(static_cast<std::size_t>(blocks));
+  with_float_type(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* px = x.data<T>();
+#pragma omp parallel for if (count > small)
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      double sum = 0;
+      const std::int64_t end = std::min(count, (b + 1) * block);
+#pragma omp simd reduction(+ : sum)
+      for (std::int64_t i = b * block; i < end; ++i) sum += static_cast<double>(px[i]) * static_cast<double>(px[i]);
+      partial[static_cast<std::size_t>(b)] = sum;
+    }
+  });
+  double sum = 0;
+  for (const double value : partial) sum += value;
+  return sum;
+}
+
+void CpuKernels::swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const {
+  check_same("swiglu", gate, up);
+  check_same("swiglu", gate, y);
+  with_float_type(gate.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T *pg = gate.data<T>(), *pu = up.data<T>();
+    T* py = y.data<T>();
+    const std::int64_t count = gate.elements();
+#pragma omp parallel for simd if (count > small)
+    for (std::int64_t i = 0; i < count; ++i) py[i] = silu(pg[i]) * pu[i];
+  });
+}
+
+void CpuKernels::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate,
+                                 const Tensor& dup) const {
+  check_same("swiglu_backward", gate, dy);
+  with_float_type(gate.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T *pg = gate.data<T>(), *pu = up.data<T>(), *pdy = dy.data<T>();
+    T *pdg = dgate.data<T>(), *pdu = dup.data<T>();
+    const std::int64_t count = gate.elements();
+#pragma omp parallel for simd if (count > small)
+    for (std::int64_t i = 0; i < count; ++i) {
+      const T g = pg[i], d = pdy[i];
+      const T s = sigmoid(g);
+      pdu[i] = d * g * s;
+      pdg[i] = d * pu[i] * s * (T(1) + g * (T(1) - s));  // silu_derivative(g), its sigmoid shared
+    }
+  });
+}
+
+void CpuKernels::adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value, const Tensor& moment1,
+                       const Tensor& moment2) const {
+  check_same("adamw", gradient, value);
+  check_same("adamw", value, moment1);
+  check_same("adamw", value, moment2);
+  with_float_type(value.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* pg = gradient.data<T>();
+    T *pv = value.data<T>(), *pm = moment1.data<T>(), *ps = moment2.data<T>();
+    const T beta1 = static_cast<T>(step.beta1), beta2 = static_cast<T>(step.beta2);
+    const T keep1 = static_cast<T>(1 - step.beta1), keep2 = static_cast<T>(1 - step.beta2);
+    const T scale_by = static_cast<T>(step.gradient_scale), epsilon = static_cast<T>(step.epsilon);
+    const T shrink = static_cast<T>(1 - step.learning_rate * step.weight_decay);
+    const T rate = static_cast<T>(step.learning_rate / step.correction1);
+    const T inverse_correction2 = static_cast<T>(1 / step.correction2);
+    const std::int64_t count = value.elements();
+#pragma omp parallel for simd if (count > small)
+    for (std::int64_t i = 0; i < count; ++i) {
+      const T g = pg[i] * scale_by;
+      const T m = beta1 * pm[i] + keep1 * g;
+      const T s = beta2 * ps[i] + keep2 * g * g;
+      pm[i] = m;
+      ps[i] = s;
+      pv[i] = shrink * pv[i] - rate * m / (std::sqrt(s * inverse_correction2) + epsilon);
+    }
+  });
+}
+
+}  // namespace conclave

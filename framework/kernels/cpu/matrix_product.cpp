@@ -1,0 +1,170 @@
+#include "framework/kernels/cpu/matrix_product.h"
+
+#include <dnnl.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "framework/kernels/cpu/cpu_kernels.h"
+
+namespace conclave {
+namespace cpu {
+
+void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matrix<float> a, Matrix<float> b, float beta,
+              float* c, std::int64_t c_stride) {
+  if (m == 0 || n == 0) return;
+  // sgemm, not a primitive: experts see a new row count in almost every call, and a primitive costs 0.4 ms to create.
+  const dnnl_status_t status =
+      dnnl_sgemm(a.transpose == Transpose::yes ? 'T' : 'N', b.transpose == Transpose::yes ? 'T' : 'N', m, n, k, alpha,
+                 a.data, a.stride, b.data, b.stride, beta, c, c_stride);
+  check(status == dnnl_success, Fault::machine, "oneDNN: sgemm of ", m, " x ", n, " x ", k, " gave status ",
+        static_cast<int>(status));
+}
+
+namespace {
+
+/// One row of c. The order of the sum over k is fixed, so results do not depend on threads.
+void multiply_row(std::int64_t i, std::int64_t n, std::int64_t k, double alpha, const Matrix<double>& a,
+                  const Matrix<double>& b, double beta, double* row) {
+  for (std::int64_t j = 0; j < n; ++j) row[j] = beta == 0 ? 0 : beta * row[j];
+  const auto a_at = [&](std::int64_t p) {
+    return a.transpose == Transpose::no ? a.data[i * a.stride + p] : a.data[p * a.stride + i];
+  };
+  if (b.transpose == Transpose::no) {
+    for (std::int64_t p = 0; p < k; ++p) {
+      const double factor = alpha * a_at(p);
+      const double* b_row = b.data + p * b.stride;
+#pragma omp simd
+      for (std::int64_t j = 0; j < n; ++j) row[j] += factor * b_row[j];
+    }
+  } else {
+    for (std::int64_t j = 0; j < n; ++j) {
+      const double* b_row = b.data + j * b.stride;
+      double sum = 0;
+      if (a.transpose == Transpose::no) {
+        const double* a_row = a.data + i * a.stride;
+#pragma omp simd reduction(+ : sum)
+        for (std::int64_t p = 0; p < k; ++p) sum += a_row[p] * b_row[p];
+      } else {
+        for (std::int64_t p = 0; p < k; ++p) sum += a_at(p) * b_row[p];
+      }
+      row[j] += alpha * sum;
+    }
+  }
+}
+
+}  // namespace
+
+void multiply(std::int64_t m, std::int64_t n, std::int64_t k, double alpha, Matrix<double> a, Matrix<double> b,
+              double beta, double* c, std::int64_t c_stride) {
+#pragma omp parallel for if (!omp_in_parallel() && m * n * k > 100000)
+  for (std::int64_t i = 0; i < m; ++i) multiply_row(i, n, k, alpha, a, b, beta, c + i * c_stride);
+}
+
+}  // namespace cpu
+
+namespace {
+
+using cpu::Matrix;
+
+/// A piece of one expert's product that one thread computes alone: products this small run up to 1.7 times faster
+/// side by side than one after the other over all threads.
+struct Piece {
+  std::int64_t expert, begin, end;
+};
+
+/// Cuts the range [0, extent(e)) of every expert into pieces of at most `most`, largest experts spread by the
+/// dynamic schedule of the caller.
+template <class Extent>
+std::vector<Piece> cut(std::int64_t experts, std::int64_t most, Extent extent) {
+  std::vector<Piece> pieces;
+  for (std::int64_t expert = 0; expert < experts; ++expert)
+    for (std::int64_t begin = 0; begin < extent(expert); begin += most)
+      pieces.push_back({expert, begin, std::min(begin + most, extent(expert))});
+  return pieces;
+}
+
+constexpr std::int64_t rows_per_piece = 512;
+
+template <class Function>
+void run(const std::vector<Piece>& pieces, Function&& function) {
+#pragma omp parallel for schedule(dynamic, 1)
+  for (std::size_t i = 0; i < pieces.size(); ++i) function(pieces[i]);
+}
+
+}  // namespace
+
+void CpuKernels::gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b, const Tensor& c,
+                      Write write) const {
+  const std::int64_t m = c.dim(0), n = c.dim(1), k = transpose_a == Transpose::no ? a.dim(1) : a.dim(0);
+  check_tensor(a, "gemm", "a", transpose_a == Transpose::no ? Shape{m, k} : Shape{k, m}, c.dtype());
+  check_tensor(b, "gemm", "b", transpose_b == Transpose::no ? Shape{k, n} : Shape{n, k}, c.dtype());
+  with_float_type(c.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    cpu::multiply(m, n, k, T(1), Matrix<T>{a.data<T>(), a.dim(1), transpose_a},
+                  Matrix<T>{b.data<T>(), b.dim(1), transpose_b}, write == Write::accumulate ? T(1) : T(0), c.data<T>(),
+                  n);
+  });
+}
+
+void CpuKernels::grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets, const Tensor& y) const {
+  const std::int64_t experts = weight.dim(0), out = weight.dim(1), in = weight.dim(2);
+  const std::int64_t* offset = offsets.data<std::int64_t>();
+  const auto pieces = cut(experts, rows_per_piece, [&](std::int64_t e) { return offset[e + 1] - offset[e]; });
+  with_float_type(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    run(pieces, [&, px = x.data<T>(), pw = weight.data<T>(), py = y.data<T>()](const Piece& piece) {
+      const std::int64_t row = offset[piece.expert] + piece.begin;
+      cpu::multiply(piece.end - piece.begin, out, in, T(1), Matrix<T>{px + row * in, in},
+                    Matrix<T>{pw + piece.expert * out * in, in, Transpose::yes}, T(0), py + row * out, out);
+    });
+  });
+}
+
+void CpuKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& offsets, const Tensor& dx,
+                                   Write write) const {
+  const std::int64_t experts = weight.dim(0), out = weight.dim(1), in = weight.dim(2);
+  const std::int64_t* offset = offsets.data<std::int64_t>();
+  const auto pieces = cut(experts, rows_per_piece, [&](std::int64_t e) { return offset[e + 1] - offset[e]; });
+  with_float_type(dy.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T beta = write == Write::accumulate ? T(1) : T(0);
+    run(pieces, [&, pdy = dy.data<T>(), pw = weight.data<T>(), pdx = dx.data<T>()](const Piece& piece) {
+      const std::int64_t row = offset[piece.expert] + piece.begin;
+      cpu::multiply(piece.end - piece.begin, in, out, T(1), Matrix<T>{pdy + row * out, out},
+                    Matrix<T>{pw + piece.expert * out * in, in}, beta, pdx + row * in, in);
+    });
+  });
+}
+
+void CpuKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const Tensor& offsets, const Tensor& dweight,
+                                        Write write) const {
+  const std::int64_t experts = dweight.dim(0), out = dweight.dim(1), in = dweight.dim(2);
+  const std::int64_t* offset = offsets.data<std::int64_t>();
+  // Cut along the rows of the weight, never along the sum, so that the order of addition is fixed.
+  const auto pieces = cut(experts, rows_per_piece, [&](std::int64_t) { return out; });
+  with_float_type(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T beta = write == Write::accumulate ? T(1) : T(0);
+    run(pieces, [&, pdy = dy.data<T>(), px = x.data<T>(), pdw = dweight.data<T>()](const Piece& piece) {
+      const std::int64_t row = offset[piece.expert], rows = offset[piece.expert + 1] - row;
+      T* target = pdw + (piece.expert * out + piece.begin) * in;
+      if (rows == 0) {
+        if (write == Write::overwrite) std::fill_n(target, (piece.end - piece.begin) * in, T(0));
+        return;
+      }
+      cpu::multiply(piece.end - piece.begin, in, rows, T(1), Matrix<T>{pdy + row * out + piece.begin, out, Transpose::yes},
+                    Matrix<T>{px + row * in, in}, beta, target, in);
+    });
+  });
+}
+
+const Kernels& kernels_of(const Tensor& tensor) {
+  static const CpuKernels cpu_kernels;
+  check(tensor.device().kind() == DeviceKind::cpu, "kernels_of: there are no kernels for device ",
+        tensor.device().name());
+  return cpu_kernels;
+}
+
+}  // namespace conclave

@@ -1,0 +1,72 @@
+// RMSNorm (Zhang and Sennrich, arXiv 1910.07467): y_i = w_i x_i r with r = 1 / sqrt(mean(x^2) + epsilon).
+// Backward, with g_i = w_i dy_i: dx_i = r (g_i - x_i r^2 mean(g x)), dw_i = sum over rows of dy_i x_i r.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "framework/kernels/cpu/cpu_kernels.h"
+
+namespace conclave {
+
+void CpuKernels::rms_norm(const Tensor& x, const Tensor& weight, double epsilon, const Tensor& y,
+                          const Tensor& inverse_rms) const {
+  const std::int64_t rows = x.dim(0), width = x.dim(1);
+  check_tensor(weight, "rms_norm", "weight", {width}, x.dtype());
+  with_float_type(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T *px = x.data<T>(), *w = weight.data<T>();
+    T *py = y.data<T>(), *inverse = inverse_rms.data<T>();
+#pragma omp parallel for
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const T* in = px + row * width;
+      T* out = py + row * width;
+      T squares = 0;
+#pragma omp simd reduction(+ : squares)
+      for (std::int64_t i = 0; i < width; ++i) squares += in[i] * in[i];
+      const T r = T(1) / std::sqrt(squares / static_cast<T>(width) + static_cast<T>(epsilon));
+      inverse[row] = r;
+#pragma omp simd
+      for (std::int64_t i = 0; i < width; ++i) out[i] = w[i] * in[i] * r;
+    }
+  });
+}
+
+void CpuKernels::rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms, const Tensor& dy,
+                                   const Tensor& dx, const Tensor& dweight, Write write_dweight) const {
+  const std::int64_t rows = x.dim(0), width = x.dim(1);
+  // dweight is summed over chunks of fixed size, then over chunks in order: independent of the number of threads.
+  constexpr std::int64_t chunk = 128;
+  const std::int64_t chunks = (rows + chunk - 1) / chunk;
+  with_float_type(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T *px = x.data<T>(), *w = weight.data<T>(), *inverse = inverse_rms.data<T>(), *pdy = dy.data<T>();
+    T* pdx = dx.data<T>();
+    std::vector<T> partial(static_cast<std::size_t>(dweight.defined() ? chunks * width : 0));
+#pragma omp parallel for
+    for (std::int64_t c = 0; c < chunks; ++c) {
+      T* sums = dweight.defined() ? partial.data() + c * width : nullptr;
+      for (std::int64_t row = c * chunk; row < std::min(rows, (c + 1) * chunk); ++row) {
+        const T *in = px + row * width, *d = pdy + row * width;
+        T* out = pdx + row * width;
+        const T r = inverse[row];
+        T dot = 0;
+#pragma omp simd reduction(+ : dot)
+        for (std::int64_t i = 0; i < width; ++i) dot += w[i] * d[i] * in[i];
+        const T pull = dot * r * r / static_cast<T>(width);
+#pragma omp simd
+        for (std::int64_t i = 0; i < width; ++i) out[i] = r * (w[i] * d[i] - in[i] * pull);
+        if (sums != nullptr) {
+#pragma omp simd
+          for (std::int64_t i = 0; i < width; ++i) sums[i] += d[i] * in[i] * r;
+        }
+      }
+    }
+    if (!dweight.defined()) return;
+    T* dw = dweight.data<T>();
+    if (write_dweight == Write::overwrite) std::fill_n(dw, width, T(0));
+    for (std::int64_t c = 0; c < chunks; ++c)
+      for (std::int64_t i = 0; i < width; ++i) dw[i] += partial[static_cast<std::size_t>(c * width + i)];
+  });
+}
+
+}  // namespace conclave

@@ -1,0 +1,50 @@
+// Scalar formulas that every device shares: exponential, sigmoid, SiLU and its derivative.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "framework/base/host_device.h"
+
+namespace conclave {
+
+/// e^x to 2 units in the last place, written so that the compiler vectorises loops over it: x = n ln 2 + r with
+/// |r| <= ln 2 / 2, a degree-6 polynomial for e^r, and n added to the exponent bits. Below -87.3 it gives about 1e-38.
+HOST_DEVICE inline float exponential(float x) {
+  x = x < -87.3f ? -87.3f : x;
+  x = x > 88.3f ? 88.3f : x;
+  const float shifted = x * 1.44269504f + 12582912.0f;  // adding 1.5 * 2^23 rounds to the nearest integer
+  const float n = shifted - 12582912.0f;
+  float r = x - n * 0.693359375f;  // ln 2 in two pieces, so that the first product is exact
+  r = r + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const std::int32_t exponent = std::bit_cast<std::int32_t>(shifted) << 23;  // the low bits of `shifted` hold n
+  return std::bit_cast<float>(std::bit_cast<std::int32_t>(p) + exponent);
+}
+HOST_DEVICE inline double exponential(double x) { return std::exp(x); }
+
+template <class T>
+HOST_DEVICE inline T sigmoid(T x) {
+  return T(1) / (T(1) + exponential(-x));
+}
+
+template <class T>
+HOST_DEVICE inline T silu(T x) {
+  return x * sigmoid(x);
+}
+
+/// d silu(x) / dx = s (1 + x (1 - s)), s = sigmoid(x)
+template <class T>
+HOST_DEVICE inline T silu_derivative(T x) {
+  const T s = sigmoid(x);
+  return s * (T(1) + x * (T(1) - s));
+}
+
+}  // namespace conclave
