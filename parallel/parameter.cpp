@@ -14,8 +14,11 @@ void draw(const Parameter& parameter, std::uint64_t seed) {
   std::vector<T> values(static_cast<std::size_t>(elements));
   const Initializer& initializer = parameter.initializer;
   switch (initializer.kind) {
-    case Initializer::Kind::zeros: break;
-    case Initializer::Kind::ones: values.assign(values.size(), T(1)); break;
+    case Initializer::Kind::zeros:
+      break;
+    case Initializer::Kind::ones:
+      values.assign(values.size(), T(1));
+      break;
     case Initializer::Kind::normal:
 #pragma omp parallel for
       for (std::int64_t i = 0; i < elements; ++i)

@@ -1,6 +1,6 @@
-// Parameter: a named weight, its gradient, and how it starts. ParameterSet keeps all of a model's parameters in one
-// flat buffer, and their gradients in another, in the order of creation: gradient reduction and the optimizer see
-// spans of these, never layers.
+// Parameter: a named weight, its gradient, and how it starts. ParameterSet keeps all of a model's parameters
+// in one flat buffer, and their gradients in another, in the order of creation: gradient reduction and the
+// optimizer see spans of these, never layers.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +30,8 @@ struct Parameter {
   Tensor value;
   Gradient gradient;
 
-  /// The parameter as an op's input; its first use on the tape is marked so that its gradient's completion is known.
+  /// The parameter as an op's input; its first use on the tape is marked so that its gradient's completion is
+  /// known.
   Variable use(Tape& tape) const {
     if (frozen) return {value, {}};
     tape.watch(gradient);
@@ -43,8 +44,8 @@ class ParameterSet {
   /// Adds a parameter; the reference stays good. Memory comes with materialize().
   Parameter& create(const std::string& name, Shape shape, Initializer initializer, Decay decay);
 
-  /// Takes memory for all values and gradients and draws the initial values: element i of a parameter is a pure
-  /// function of (seed, name, i).
+  /// Takes memory for all values and gradients and draws the initial values: element i of a parameter is a
+  /// pure function of (seed, name, i).
   void materialize(DType dtype, std::uint64_t seed, Device& device = cpu_device());
 
   std::deque<Parameter>& all() { return parameters_; }

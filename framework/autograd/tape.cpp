@@ -67,8 +67,12 @@ void Gradient::when_complete(std::function<void()> callback) const {
   state_->complete = std::move(callback);
 }
 
-Tape Tape::first_run_of(Tape& parent) { return Tape(Mode::forward_only, &parent, true); }
-Tape Tape::replay() { return Tape(Mode::record, nullptr, false); }
+Tape Tape::first_run_of(Tape& parent) {
+  return Tape(Mode::forward_only, &parent, true);
+}
+Tape Tape::replay() {
+  return Tape(Mode::record, nullptr, false);
+}
 
 Variable Tape::output(Tensor value) const {
   Variable variable{std::move(value), {}};
@@ -91,7 +95,8 @@ void Tape::watch(const Gradient& gradient) {
 
 void Tape::backward(const Variable& loss) {
   check(loss.value.dtype() == DType::float64 && loss.value.elements() == 1,
-        "Tape::backward: a loss is one float64 element, ", name_of(loss.value.dtype()), " ", loss.value.shape(), " came");
+        "Tape::backward: a loss is one float64 element, ", name_of(loss.value.dtype()), " ",
+        loss.value.shape(), " came");
   loss.gradient.add(Tensor::from(std::vector<double>{1.0}, loss.value.shape(), loss.value.device()));
   backward();
 }

@@ -1,7 +1,8 @@
-// Reverse-mode differentiation as an explicit list. An op computes its result, then records on the Tape the function
-// that backward must replay; the function's captures are what backward keeps alive. Tape::backward runs the list in
-// reverse and frees each entry's captures as soon as it has run. In a job of many ranks the reverse of the recorded
-// order is the same on every rank, so collectives inside backward meet their partners by construction.
+// Reverse-mode differentiation as an explicit list. An op computes its result, then records on the Tape the
+// function that backward must replay; the function's captures are what backward keeps alive. Tape::backward
+// runs the list in reverse and frees each entry's captures as soon as it has run. In a job of many ranks the
+// reverse of the recorded order is the same on every rank, so collectives inside backward meet their partners
+// by construction.
 #pragma once
 
 #include <functional>
@@ -14,8 +15,8 @@
 
 namespace conclave {
 
-/// Where the gradient of one value gathers; copies are handles to the same place. A default Gradient belongs to a
-/// value that needs none.
+/// Where the gradient of one value gathers; copies are handles to the same place. A default Gradient belongs
+/// to a value that needs none.
 class Gradient {
  public:
   Gradient() = default;
@@ -76,11 +77,11 @@ class Tape {
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
-  /// The tape under which recompute() runs a segment the first time: it records nothing, but the first use of a
-  /// parameter is still marked on `parent`.
+  /// The tape under which recompute() runs a segment the first time: it records nothing, but the first use of
+  /// a parameter is still marked on `parent`.
   static Tape first_run_of(Tape& parent);
-  /// The tape on which recompute() replays a segment inside the backward of its parent: it records, and leaves the
-  /// marks of first use to the parent.
+  /// The tape on which recompute() replays a segment inside the backward of its parent: it records, and
+  /// leaves the marks of first use to the parent.
   static Tape replay();
 
   bool recording() const { return mode_ == Mode::record; }
@@ -91,9 +92,9 @@ class Tape {
   /// Keeps `backward` for the reverse pass; without recording it is dropped at once, captures and all.
   void record(const char* op, std::function<void()> backward);
 
-  /// Marks the first use of a parameter. Backward reaches this mark after every use recorded later, which is every
-  /// use: the gradient is complete, and its when_complete callback runs. So gradient reduction can start while the
-  /// rest of backward goes on, without a count of uses.
+  /// Marks the first use of a parameter. Backward reaches this mark after every use recorded later, which is
+  /// every use: the gradient is complete, and its when_complete callback runs. So gradient reduction can
+  /// start while the rest of backward goes on, without a count of uses.
   void watch(const Gradient& gradient);
 
   /// Runs backward from `loss` (float64, one element, gradient 1), then the tape is empty again.
@@ -115,8 +116,9 @@ class Tape {
   std::unordered_set<const void*> watched_;
 };
 
-/// Runs body(tape, inputs) now without keeping its activations, and once more inside backward to differentiate it.
-/// The body must compute the same from the same inputs both times; it is told which run it is in.
+/// Runs body(tape, inputs) now without keeping its activations, and once more inside backward to
+/// differentiate it. The body must compute the same from the same inputs both times; it is told which run it
+/// is in.
 enum class SegmentRun { first, replay };
 std::vector<Variable> recompute(
     Tape& tape, const std::vector<Variable>& inputs,

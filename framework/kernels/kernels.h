@@ -1,8 +1,8 @@
-// Kernels: every computation that a device must offer, with shapes; the compiler says what a new backend still lacks.
-// Kernels only compute: no differentiation, no allocation of results, no communication. Ops (autograd/) call them.
-// Floating-point tensors are float32 or float64, all of one type within a call unless said otherwise.
-// Names of sizes: tokens = sequences x length, hidden, heads, head_width, experts, top_k, vocabulary, rows (tokens
-// sorted by expert).
+// Kernels: every computation that a device must offer, with shapes; the compiler says what a new backend
+// still lacks. Kernels only compute: no differentiation, no allocation of results, no communication. Ops
+// (autograd/) call them. Floating-point tensors are float32 or float64, all of one type within a call unless
+// said otherwise. Names of sizes: tokens = sequences x length, hidden, heads, head_width, experts, top_k,
+// vocabulary, rows (tokens sorted by expert).
 #pragma once
 
 #include "framework/tensor/tensor.h"
@@ -36,21 +36,24 @@ class Kernels {
  public:
   virtual ~Kernels() = default;
 
-  // --- matrix products -----------------------------------------------------------------------------------------
+  // --- matrix products
+  // -----------------------------------------------------------------------------------------
 
   /// c [m, n] = op(a) op(b), or += with Write::accumulate; op(a) is [m, k], op(b) is [k, n].
-  virtual void gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b, const Tensor& c,
-                    Write write) const = 0;
+  virtual void gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b,
+                    const Tensor& c, Write write) const = 0;
   /// y[r] = weight[e(r)] x[r]: x [rows, in], weight [experts, out, in], y [rows, out].
-  virtual void grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets, const Tensor& y) const = 0;
+  virtual void grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets,
+                              const Tensor& y) const = 0;
   /// dx[r] = weight[e(r)]^T dy[r]
-  virtual void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& offsets, const Tensor& dx,
-                                 Write write) const = 0;
+  virtual void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& offsets,
+                                 const Tensor& dx, Write write) const = 0;
   /// dweight[e] = sum over rows of e of dy[r] x[r]^T; zero for an expert without rows.
-  virtual void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const Tensor& offsets, const Tensor& dweight,
-                                      Write write) const = 0;
+  virtual void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const Tensor& offsets,
+                                      const Tensor& dweight, Write write) const = 0;
 
-  // --- elementwise and reductions ------------------------------------------------------------------------------
+  // --- elementwise and reductions
+  // ------------------------------------------------------------------------------
 
   /// y += factor * x
   virtual void add_scaled(const Tensor& x, double factor, const Tensor& y) const = 0;
@@ -64,7 +67,8 @@ class Kernels {
   virtual void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate,
                                const Tensor& dup) const = 0;
 
-  // --- transformer ---------------------------------------------------------------------------------------------
+  // --- transformer
+  // ---------------------------------------------------------------------------------------------
 
   /// y[t] = weight[tokens[t]]; zero for padding (-1). tokens int32 [tokens], weight [vocabulary, hidden].
   virtual void embedding(const Tensor& tokens, const Tensor& weight, const Tensor& y) const = 0;
@@ -74,39 +78,44 @@ class Kernels {
   virtual void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, const Tensor& y,
                         const Tensor& inverse_rms) const = 0;
   /// dweight may be undefined when nobody needs it.
-  virtual void rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms, const Tensor& dy,
-                                 const Tensor& dx, const Tensor& dweight, Write write_dweight) const = 0;
-  /// Rotates the two halves of each head by position * theta^(-2i/head_width): x, y [tokens, heads, head_width],
-  /// positions int32 [tokens]. The inverse rotation is the transpose.
+  virtual void rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms,
+                                 const Tensor& dy, const Tensor& dx, const Tensor& dweight,
+                                 Write write_dweight) const = 0;
+  /// Rotates the two halves of each head by position * theta^(-2i/head_width): x, y [tokens, heads,
+  /// head_width], positions int32 [tokens]. The inverse rotation is the transpose.
   virtual void rope(const Tensor& x, const Tensor& positions, double theta, Rotation rotation,
                     const Tensor& y) const = 0;
   /// Causal attention inside documents with grouped key-value heads and memory linear in the sequence.
-  /// query, out [sequences, length, heads * head_width]; key, value [sequences, length, kv_heads * head_width];
-  /// document_start int32 [sequences, length]: the first column that a token may look at; log_sum_exp
-  /// [sequences, heads, length].
-  virtual void attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& document_start,
-                         std::int64_t head_width, double scale, const Tensor& out,
-                         const Tensor& log_sum_exp) const = 0;
+  /// query, out [sequences, length, heads * head_width]; key, value [sequences, length, kv_heads *
+  /// head_width]; document_start int32 [sequences, length]: the first column that a token may look at;
+  /// log_sum_exp [sequences, heads, length].
+  virtual void attention(const Tensor& query, const Tensor& key, const Tensor& value,
+                         const Tensor& document_start, std::int64_t head_width, double scale,
+                         const Tensor& out, const Tensor& log_sum_exp) const = 0;
   virtual void attention_backward(const Tensor& query, const Tensor& key, const Tensor& value,
                                   const Tensor& document_start, std::int64_t head_width, double scale,
                                   const Tensor& out, const Tensor& log_sum_exp, const Tensor& dout,
                                   const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) const = 0;
   /// Cross-entropy of a chunk of rows. In: logits [rows, vocabulary], targets int32 [rows] (-1: not counted).
-  /// loss_sum += sum(log_sum_exp - logit[target]), z_sum += sum(log_sum_exp^2), both float64 [1]; logits are replaced
-  /// by the gradient of loss_scale * loss_sum + z_scale * z_sum, zero rows where there is no target.
+  /// loss_sum += sum(log_sum_exp - logit[target]), z_sum += sum(log_sum_exp^2), both float64 [1]; logits are
+  /// replaced by the gradient of loss_scale * loss_sum + z_scale * z_sum, zero rows where there is no target.
   virtual void cross_entropy(const Tensor& logits, const Tensor& targets, double loss_scale, double z_scale,
                              const Tensor& loss_sum, const Tensor& z_sum) const = 0;
 
-  // --- mixture of experts --------------------------------------------------------------------------------------
+  // --- mixture of experts
+  // --------------------------------------------------------------------------------------
 
-  /// Softmax over experts and the top_k largest (ties: the lower index), weights renormalised to sum 1 when asked.
-  /// logits [tokens, experts]; tokens int32 [tokens], -1 for padding: routed nowhere, counted nowhere.
+  /// Softmax over experts and the top_k largest (ties: the lower index), weights renormalised to sum 1 when
+  /// asked. logits [tokens, experts]; tokens int32 [tokens], -1 for padding: routed nowhere, counted nowhere.
   /// The tokens of the statistics are split evenly into result.counts.dim(0) sequences.
-  virtual void route(const Tensor& logits, const Tensor& tokens, bool renormalise, const RouteResult& result) const = 0;
+  virtual void route(const Tensor& logits, const Tensor& tokens, bool renormalise,
+                     const RouteResult& result) const = 0;
   /// dlogits from the gradients of weights, probability_sums and z_sum.
   virtual void route_backward(const RouteResult& result, bool renormalise, const Tensor& dweights,
-                              const Tensor& dprobability_sums, double dz_sum, const Tensor& dlogits) const = 0;
-  /// Sorts the assignments by expert, stable in the token order (counting sort). experts int32 [tokens, top_k].
+                              const Tensor& dprobability_sums, double dz_sum,
+                              const Tensor& dlogits) const = 0;
+  /// Sorts the assignments by expert, stable in the token order (counting sort). experts int32 [tokens,
+  /// top_k].
   virtual RowOrder sort_by_expert(const Tensor& experts, std::int64_t expert_count) const = 0;
   /// rows[r] = x[token_of_row[r]]: x [tokens, hidden], rows [rows, hidden]
   virtual void gather_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const = 0;
@@ -119,16 +128,18 @@ class Kernels {
   virtual void combine_rows_backward(const Tensor& rows, const Tensor& weights, const RowOrder& order,
                                      const Tensor& dy, const Tensor& drows, const Tensor& dweights) const = 0;
 
-  // --- optimizer -----------------------------------------------------------------------------------------------
+  // --- optimizer
+  // -----------------------------------------------------------------------------------------------
 
   struct AdamWStep {
     double learning_rate, beta1, beta2, epsilon, weight_decay;
     double correction1, correction2;  // 1 - beta^step
     double gradient_scale;            // clipping
   };
-  /// Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101); all tensors of equal size, updated in place.
-  virtual void adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value, const Tensor& moment1,
-                     const Tensor& moment2) const = 0;
+  /// Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101); all tensors of equal size, updated in
+  /// place.
+  virtual void adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value,
+                     const Tensor& moment1, const Tensor& moment2) const = 0;
 };
 
 /// The kernels of the device that the tensor lives on.

@@ -9,8 +9,9 @@
 
 namespace conclave {
 
-/// e^x to 2 units in the last place, written so that the compiler vectorises loops over it: x = n ln 2 + r with
-/// |r| <= ln 2 / 2, a degree-6 polynomial for e^r, and n added to the exponent bits. Below -87.3 it gives about 1e-38.
+/// e^x to 2 units in the last place, written so that the compiler vectorises loops over it: x = n ln 2 + r
+/// with |r| <= ln 2 / 2, a degree-6 polynomial for e^r, and n added to the exponent bits. Below -87.3 it
+/// gives about 1e-38.
 HOST_DEVICE inline float exponential(float x) {
   x = x < -87.3f ? -87.3f : x;
   x = x > 88.3f ? 88.3f : x;
@@ -25,10 +26,13 @@ HOST_DEVICE inline float exponential(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const std::int32_t exponent = std::bit_cast<std::int32_t>(shifted) << 23;  // the low bits of `shifted` hold n
+  const std::int32_t exponent = std::bit_cast<std::int32_t>(shifted)
+                                << 23;  // the low bits of `shifted` hold n
   return std::bit_cast<float>(std::bit_cast<std::int32_t>(p) + exponent);
 }
-HOST_DEVICE inline double exponential(double x) { return std::exp(x); }
+HOST_DEVICE inline double exponential(double x) {
+  return std::exp(x);
+}
 
 template <class T>
 HOST_DEVICE inline T sigmoid(T x) {

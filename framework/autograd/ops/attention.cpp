@@ -26,16 +26,18 @@ Variable attention(Tape& tape, const Variable& query, const Variable& key, const
   const Kernels& kernels = kernels_of(query.value);
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_width));
   Variable out = tape.output(Tensor::empty(query.value.shape(), query.value.dtype(), query.value.device()));
-  const Tensor log_sum_exp = Tensor::empty({sequences, heads, length}, query.value.dtype(), query.value.device());
-  kernels.attention(query.value, key.value, value.value, document_start, head_width, scale, out.value, log_sum_exp);
+  const Tensor log_sum_exp =
+      Tensor::empty({sequences, heads, length}, query.value.dtype(), query.value.device());
+  kernels.attention(query.value, key.value, value.value, document_start, head_width, scale, out.value,
+                    log_sum_exp);
   // Probabilities are recomputed from log_sum_exp; formulas in kernels/cpu/attention.cpp, beside the loops.
   tape.record("attention", [&kernels, query, key, value, document_start, head_width, scale, log_sum_exp,
                             out_value = out.value, out_gradient = out.gradient] {
     const Tensor dout = out_gradient.take();
     const auto like = [](const Tensor& x) { return Tensor::empty(x.shape(), x.dtype(), x.device()); };
     const Tensor dquery = like(query.value), dkey = like(key.value), dvalue = like(value.value);
-    kernels.attention_backward(query.value, key.value, value.value, document_start, head_width, scale, out_value,
-                               log_sum_exp, dout, dquery, dkey, dvalue);
+    kernels.attention_backward(query.value, key.value, value.value, document_start, head_width, scale,
+                               out_value, log_sum_exp, dout, dquery, dkey, dvalue);
     query.gradient.add(dquery);
     key.gradient.add(dkey);
     value.gradient.add(dvalue);

@@ -14,7 +14,7 @@ Variable rope(Tape& tape, const Variable& x,  // [tokens, heads, head_width]
 Variable attention(Tape& tape, const Variable& query,  // [sequences, length, heads * head_width]
                    const Variable& key,                // [sequences, length, kv_heads * head_width]
                    const Variable& value,              // [sequences, length, kv_heads * head_width]
-                   const Tensor& document_start,       // int32 [sequences, length]; first column that may be seen
-                   std::int64_t head_width);           // -> [sequences, length, heads * head_width]
+                   const Tensor& document_start,  // int32 [sequences, length]; first column that may be seen
+                   std::int64_t head_width);      // -> [sequences, length, heads * head_width]
 
 }  // namespace conclave

@@ -12,9 +12,10 @@ Variable add(Tape& tape, const Variable& a, const Variable& b);
 Variable swiglu(Tape& tape, const Variable& gate, const Variable& up);
 
 /// weight * x / sqrt(mean(x^2) + epsilon) over the last dim (arXiv 1910.07467).
-Variable rms_norm(Tape& tape, const Variable& x,  // [rows, width], or any shape whose last dims make rows of width
-                  const Variable& weight,         // [width]
-                  double epsilon);                // -> the shape of x
+Variable rms_norm(Tape& tape,
+                  const Variable& x,       // [rows, width], or any shape whose last dims make rows of width
+                  const Variable& weight,  // [width]
+                  double epsilon);         // -> the shape of x
 
 /// The sum of float64 scalars: the objective from its terms.
 Variable add_losses(Tape& tape, const std::vector<Variable>& losses);

@@ -21,15 +21,15 @@ Routing route_softmax(Tape& tape, const Variable& logits, const Tensor& tokens, 
                   tape.output(result.weights),
                   {result.counts, tape.output(result.probability_sums), tape.output(result.z_sum)}};
   // Formulas in kernels/cpu/routing.cpp. The choice itself and the counts carry no gradient.
-  tape.record("route_softmax", [&kernels, result, renormalise = options.renormalise, logits_gradient = logits.gradient,
-                                weights = routing.weights.gradient,
-                                sums = routing.statistics.probability_sums.gradient,
-                                z = routing.statistics.z_sum.gradient, shape = logits.value.shape()] {
-    const Tensor dweights = weights.take(), dsums = sums.take(), dz = z.take();
-    const Tensor dlogits = Tensor::empty(shape, dweights.dtype(), dweights.device());
-    kernels.route_backward(result, renormalise, dweights, dsums, dz.item(), dlogits);
-    logits_gradient.add(dlogits);
-  });
+  tape.record("route_softmax",
+              [&kernels, result, renormalise = options.renormalise, logits_gradient = logits.gradient,
+               weights = routing.weights.gradient, sums = routing.statistics.probability_sums.gradient,
+               z = routing.statistics.z_sum.gradient, shape = logits.value.shape()] {
+                const Tensor dweights = weights.take(), dsums = sums.take(), dz = z.take();
+                const Tensor dlogits = Tensor::empty(shape, dweights.dtype(), dweights.device());
+                kernels.route_backward(result, renormalise, dweights, dsums, dz.item(), dlogits);
+                logits_gradient.add(dlogits);
+              });
   return routing;
 }
 
@@ -52,7 +52,8 @@ Variable gather_rows(Tape& tape, const Variable& x, const RowOrder& order) {
 Variable combine_rows(Tape& tape, const Variable& rows, const Variable& weights, const RowOrder& order) {
   const Kernels& kernels = kernels_of(rows.value);
   const std::int64_t tokens = weights.value.dim(0);
-  Variable y = tape.output(Tensor::empty({tokens, rows.value.dim(1)}, rows.value.dtype(), rows.value.device()));
+  Variable y =
+      tape.output(Tensor::empty({tokens, rows.value.dim(1)}, rows.value.dtype(), rows.value.device()));
   kernels.combine_rows(rows.value, weights.value, order, y.value);
   // drows[r] = weight dy[t], dweights[t, k] = rows[r] . dy[t]
   tape.record("combine_rows", [&kernels, rows, weights, order, out_gradient = y.gradient] {

@@ -1,13 +1,13 @@
-// The ops of a mixture-of-experts layer that know no ranks: routing with its statistics, sorting rows by expert,
-// and combining expert outputs.
+// The ops of a mixture-of-experts layer that know no ranks: routing with its statistics, sorting rows by
+// expert, and combining expert outputs.
 #pragma once
 
 #include "framework/autograd/tape.h"
 
 namespace conclave {
 
-/// What a router leaves behind for the balance loss, by packed sequence, so that every scope of the loss can be had
-/// from it (specs: sequence, group, micro-batch, global batch).
+/// What a router leaves behind for the balance loss, by packed sequence, so that every scope of the loss can
+/// be had from it (specs: sequence, group, micro-batch, global batch).
 struct RouterStatistics {
   Tensor counts;              // int64 [sequences, experts]; assignments of real tokens, before any dropping
   Variable probability_sums;  // float64 [sequences, experts]; sum over real tokens of p_i

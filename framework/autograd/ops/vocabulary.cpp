@@ -19,8 +19,8 @@ Variable embedding(Tape& tape, const Tensor& tokens, const Variable& weight) {
   return y;
 }
 
-CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable& weight, const Tensor& targets,
-                                  const CrossEntropyOptions& options) {
+CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable& weight,
+                                  const Tensor& targets, const CrossEntropyOptions& options) {
   constexpr std::int64_t chunk = 512;  // rows of logits held at once
   const std::int64_t tokens = x.value.dim(0), hidden = x.value.dim(1), vocabulary = weight.value.dim(0);
   check_tensor(weight.value, "linear_cross_entropy", "weight", {vocabulary, hidden}, x.value.dtype());
@@ -29,7 +29,8 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable&
   const DType dtype = x.value.dtype();
   Device& device = x.value.device();
 
-  const Tensor loss_sum = Tensor::zeros({1}, DType::float64, device), z_sum = Tensor::zeros({1}, DType::float64, device);
+  const Tensor loss_sum = Tensor::zeros({1}, DType::float64, device),
+               z_sum = Tensor::zeros({1}, DType::float64, device);
   const Tensor logits = Tensor::empty({std::min(chunk, tokens), vocabulary}, dtype, device);
   const bool keep_dx = tape.recording() && x.gradient.needed();
   const Tensor dx = keep_dx ? Tensor::empty(x.value.shape(), dtype, device) : Tensor();
@@ -37,7 +38,8 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable&
     const std::int64_t end = std::min(begin + chunk, tokens);
     const Tensor rows = x.value.slice(begin, end), chunk_logits = logits.slice(0, end - begin);
     kernels.gemm(rows, Transpose::no, weight.value, Transpose::yes, chunk_logits, Write::overwrite);
-    kernels.cross_entropy(chunk_logits, targets.slice(begin, end), options.loss_scale, options.z_scale, loss_sum, z_sum);
+    kernels.cross_entropy(chunk_logits, targets.slice(begin, end), options.loss_scale, options.z_scale,
+                          loss_sum, z_sum);
     if (!tape.recording()) continue;
     // From here chunk_logits holds d objective / d logits: dx = dlogits W, dW = dlogits^T x.
     if (weight.gradient.needed()) {
@@ -45,7 +47,8 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable&
       kernels.gemm(chunk_logits, Transpose::yes, rows, Transpose::no, dweight.tensor, dweight.write);
     }
     if (keep_dx)
-      kernels.gemm(chunk_logits, Transpose::no, weight.value, Transpose::no, dx.slice(begin, end), Write::overwrite);
+      kernels.gemm(chunk_logits, Transpose::no, weight.value, Transpose::no, dx.slice(begin, end),
+                   Write::overwrite);
   }
 
   CrossEntropy result;
@@ -53,12 +56,13 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable&
   result.z_sum = z_sum.item();
   const double objective = options.loss_scale * result.loss_sum + options.z_scale * result.z_sum;
   result.objective = tape.output(Tensor::from(std::vector<double>{objective}, {1}, device));
-  tape.record("linear_cross_entropy", [x_gradient = x.gradient, dx, out_gradient = result.objective.gradient] {
-    const double factor = out_gradient.take().item();
-    check(factor == 1.0, "linear_cross_entropy: the objective entered the loss with factor ", factor,
-          "; give the factor as loss_scale instead");
-    if (dx.defined()) x_gradient.add(dx);
-  });
+  tape.record("linear_cross_entropy",
+              [x_gradient = x.gradient, dx, out_gradient = result.objective.gradient] {
+                const double factor = out_gradient.take().item();
+                check(factor == 1.0, "linear_cross_entropy: the objective entered the loss with factor ",
+                      factor, "; give the factor as loss_scale instead");
+                if (dx.defined()) x_gradient.add(dx);
+              });
   return result;
 }
 

@@ -1,9 +1,9 @@
 // Rotary positions and causal grouped-query attention inside documents.
-// A block of queries sees a contiguous range of keys, from the first document start in the block to its own end, so
-// the scores of one block are [block, keys]: memory is linear in the sequence, and no running softmax is needed.
-// Backward recomputes the probabilities from log_sum_exp (Dao et al., FlashAttention, arXiv 2205.14135, equations of
-// appendix B): P = exp(scale QK^T - L), dV = P^T dO, dP = dO V^T, dS = P (dP - rowsum(dO O)), dQ = scale dS K,
-// dK = scale dS^T Q.
+// A block of queries sees a contiguous range of keys, from the first document start in the block to its own
+// end, so the scores of one block are [block, keys]: memory is linear in the sequence, and no running softmax
+// is needed. Backward recomputes the probabilities from log_sum_exp (Dao et al., FlashAttention, arXiv
+// 2205.14135, equations of appendix B): P = exp(scale QK^T - L), dV = P^T dO, dP = dO V^T, dS = P (dP -
+// rowsum(dO O)), dQ = scale dS K, dK = scale dS^T Q.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -76,11 +76,14 @@ struct AttentionSizes {
   }
 };
 
-AttentionSizes sizes_of(const Tensor& query, const Tensor& key, const Tensor& document_start, std::int64_t head_width) {
-  const AttentionSizes sizes{query.dim(0), query.dim(1), query.dim(2) / head_width, key.dim(2) / head_width, head_width};
+AttentionSizes sizes_of(const Tensor& query, const Tensor& key, const Tensor& document_start,
+                        std::int64_t head_width) {
+  const AttentionSizes sizes{query.dim(0), query.dim(1), query.dim(2) / head_width, key.dim(2) / head_width,
+                             head_width};
   check(sizes.kv_heads > 0 && sizes.heads % sizes.kv_heads == 0 && key.dim(0) == sizes.sequences &&
             key.dim(1) == sizes.length,
-        "attention: query ", query.shape(), " and key ", key.shape(), " with head width ", head_width, " do not match");
+        "attention: query ", query.shape(), " and key ", key.shape(), " with head width ", head_width,
+        " do not match");
   check_tensor(document_start, "attention", "document_start", {sizes.sequences, sizes.length}, DType::int32);
   return sizes;
 }
@@ -98,8 +101,9 @@ QueryBlock block_at(std::int64_t begin, std::int64_t length, const std::int32_t*
 }
 
 template <class T>
-void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* query, const T* key, const T* value,
-            const std::int32_t* document_start, T scale, T* out, T* log_sum_exp, std::vector<T>& scores) {
+void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* query, const T* key,
+            const T* value, const std::int32_t* document_start, T scale, T* out, T* log_sum_exp,
+            std::vector<T>& scores) {
   const T* q = query + z.query_offset(s, h);
   const T* k = key + z.key_offset(s, h);
   const T* v = value + z.key_offset(s, h);
@@ -108,8 +112,10 @@ void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* qu
   for (std::int64_t begin = 0; begin < z.length; begin += query_block) {
     const QueryBlock block = block_at(begin, z.length, document_start);
     const std::int64_t keys = block.keys();
-    multiply(block.rows(), keys, z.head_width, scale, Matrix<T>{q + begin * z.query_stride(), z.query_stride()},
-             Matrix<T>{k + block.first_key * z.key_stride(), z.key_stride(), Transpose::yes}, T(0), scores.data(), keys);
+    multiply(block.rows(), keys, z.head_width, scale,
+             Matrix<T>{q + begin * z.query_stride(), z.query_stride()},
+             Matrix<T>{k + block.first_key * z.key_stride(), z.key_stride(), Transpose::yes}, T(0),
+             scores.data(), keys);
     for (std::int64_t row = 0; row < block.rows(); ++row) {
       T* p = scores.data() + row * keys;
       const std::int64_t from = document_start[begin + row] - block.first_key;
@@ -131,8 +137,8 @@ void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* qu
       lse[begin + row] = largest + std::log(sum);
     }
     multiply(block.rows(), z.head_width, keys, T(1), Matrix<T>{scores.data(), keys},
-             Matrix<T>{v + block.first_key * z.key_stride(), z.key_stride()}, T(0), o + begin * z.query_stride(),
-             z.query_stride());
+             Matrix<T>{v + block.first_key * z.key_stride(), z.key_stride()}, T(0),
+             o + begin * z.query_stride(), z.query_stride());
   }
 }
 
@@ -144,8 +150,8 @@ struct AttentionGradients {
 
 template <class T>
 void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* query, const T* key,
-                     const T* value, const std::int32_t* document_start, T scale, const AttentionGradients<T>& g,
-                     std::vector<T>& scores, std::vector<T>& dscores) {
+                     const T* value, const std::int32_t* document_start, T scale,
+                     const AttentionGradients<T>& g, std::vector<T>& scores, std::vector<T>& dscores) {
   const std::int64_t qs = z.query_stride(), ks = z.key_stride();
   const std::int64_t q_at = z.query_offset(s, h), k_at = z.key_offset(s, h);
   const T* lse = g.log_sum_exp + (s * z.heads + h) * z.length;
@@ -176,8 +182,8 @@ void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t h, co
       std::fill(dp, dp + from, T(0));
       std::fill(dp + to, dp + keys, T(0));
     }
-    multiply(rows, z.head_width, keys, scale, Matrix<T>{dscores.data(), keys}, Matrix<T>{key + k_block, ks}, T(0),
-             g.dquery + q_block, qs);
+    multiply(rows, z.head_width, keys, scale, Matrix<T>{dscores.data(), keys}, Matrix<T>{key + k_block, ks},
+             T(0), g.dquery + q_block, qs);
     multiply(keys, z.head_width, rows, scale, Matrix<T>{dscores.data(), keys, Transpose::yes},
              Matrix<T>{query + q_block, qs}, T(1), g.dkey + k_block, ks);
     multiply(keys, z.head_width, rows, T(1), Matrix<T>{scores.data(), keys, Transpose::yes},
@@ -187,8 +193,9 @@ void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t h, co
 
 }  // namespace
 
-void CpuKernels::attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& document_start,
-                           std::int64_t head_width, double scale, const Tensor& out, const Tensor& log_sum_exp) const {
+void CpuKernels::attention(const Tensor& query, const Tensor& key, const Tensor& value,
+                           const Tensor& document_start, std::int64_t head_width, double scale,
+                           const Tensor& out, const Tensor& log_sum_exp) const {
   const AttentionSizes z = sizes_of(query, key, document_start, head_width);
   check_tensor(out, "attention", "out", query.shape(), query.dtype());
   check_tensor(log_sum_exp, "attention", "log_sum_exp", {z.sequences, z.heads, z.length}, query.dtype());
@@ -226,13 +233,14 @@ void CpuKernels::attention_backward(const Tensor& query, const Tensor& key, cons
 #pragma omp parallel
     {
       std::vector<T> scores(static_cast<std::size_t>(query_block * z.length)), dscores(scores.size());
-      // One thread walks all query heads of a key-value head, so that their sums into dkey and dvalue never race.
+      // One thread walks all query heads of a key-value head, so that their sums into dkey and dvalue never
+      // race.
 #pragma omp for collapse(2) schedule(dynamic, 1)
       for (std::int64_t s = 0; s < z.sequences; ++s)
         for (std::int64_t kv = 0; kv < z.kv_heads; ++kv)
           for (std::int64_t h = kv * group; h < (kv + 1) * group; ++h)
-            attend_backward<T>(z, s, h, q, k, v, start + s * z.length, static_cast<T>(scale), gradients, scores,
-                               dscores);
+            attend_backward<T>(z, s, h, q, k, v, start + s * z.length, static_cast<T>(scale), gradients,
+                               scores, dscores);
     }
   });
 }

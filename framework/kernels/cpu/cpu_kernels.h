@@ -1,4 +1,5 @@
-// The CPU backend: the reference for every other one, and the product on machines without a GPU. One file per family.
+// The CPU backend: the reference for every other one, and the product on machines without a GPU. One file per
+// family.
 #pragma once
 
 #include "framework/kernels/kernels.h"
@@ -10,7 +11,8 @@ class CpuKernels final : public Kernels {
   // matrix_product.cpp
   void gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b, const Tensor& c,
             Write write) const override;
-  void grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets, const Tensor& y) const override;
+  void grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets,
+                      const Tensor& y) const override;
   void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& offsets, const Tensor& dx,
                          Write write) const override;
   void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const Tensor& offsets, const Tensor& dweight,
@@ -29,7 +31,8 @@ class CpuKernels final : public Kernels {
 
   // embedding.cpp
   void embedding(const Tensor& tokens, const Tensor& weight, const Tensor& y) const override;
-  void embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight, Write write) const override;
+  void embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
+                          Write write) const override;
 
   // norm.cpp
   void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, const Tensor& y,
@@ -38,20 +41,23 @@ class CpuKernels final : public Kernels {
                          const Tensor& dx, const Tensor& dweight, Write write_dweight) const override;
 
   // attention.cpp
-  void rope(const Tensor& x, const Tensor& positions, double theta, Rotation rotation, const Tensor& y) const override;
+  void rope(const Tensor& x, const Tensor& positions, double theta, Rotation rotation,
+            const Tensor& y) const override;
   void attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& document_start,
-                 std::int64_t head_width, double scale, const Tensor& out, const Tensor& log_sum_exp) const override;
-  void attention_backward(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& document_start,
-                          std::int64_t head_width, double scale, const Tensor& out, const Tensor& log_sum_exp,
-                          const Tensor& dout, const Tensor& dquery, const Tensor& dkey,
-                          const Tensor& dvalue) const override;
+                 std::int64_t head_width, double scale, const Tensor& out,
+                 const Tensor& log_sum_exp) const override;
+  void attention_backward(const Tensor& query, const Tensor& key, const Tensor& value,
+                          const Tensor& document_start, std::int64_t head_width, double scale,
+                          const Tensor& out, const Tensor& log_sum_exp, const Tensor& dout,
+                          const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) const override;
 
   // cross_entropy.cpp
   void cross_entropy(const Tensor& logits, const Tensor& targets, double loss_scale, double z_scale,
                      const Tensor& loss_sum, const Tensor& z_sum) const override;
 
   // routing.cpp
-  void route(const Tensor& logits, const Tensor& tokens, bool renormalise, const RouteResult& result) const override;
+  void route(const Tensor& logits, const Tensor& tokens, bool renormalise,
+             const RouteResult& result) const override;
   void route_backward(const RouteResult& result, bool renormalise, const Tensor& dweights,
                       const Tensor& dprobability_sums, double dz_sum, const Tensor& dlogits) const override;
 
@@ -59,9 +65,10 @@ class CpuKernels final : public Kernels {
   RowOrder sort_by_expert(const Tensor& experts, std::int64_t expert_count) const override;
   void gather_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const override;
   void gather_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const override;
-  void combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& order, const Tensor& y) const override;
-  void combine_rows_backward(const Tensor& rows, const Tensor& weights, const RowOrder& order, const Tensor& dy,
-                             const Tensor& drows, const Tensor& dweights) const override;
+  void combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& order,
+                    const Tensor& y) const override;
+  void combine_rows_backward(const Tensor& rows, const Tensor& weights, const RowOrder& order,
+                             const Tensor& dy, const Tensor& drows, const Tensor& dweights) const override;
 };
 
 }  // namespace conclave

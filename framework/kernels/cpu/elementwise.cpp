@@ -8,11 +8,13 @@
 namespace conclave {
 namespace {
 
-constexpr std::int64_t small = 16384;  // below this many elements, waking other threads costs more than it saves
+constexpr std::int64_t small =
+    16384;  // below this many elements, waking other threads costs more than it saves
 
 void check_same(const char* where, const Tensor& first, const Tensor& second) {
-  check(first.elements() == second.elements() && first.dtype() == second.dtype(), where, ": ", name_of(first.dtype()),
-        " ", first.shape(), " and ", name_of(second.dtype()), " ", second.shape(), " came, expected the same");
+  check(first.elements() == second.elements() && first.dtype() == second.dtype(), where, ": ",
+        name_of(first.dtype()), " ", first.shape(), " and ", name_of(second.dtype()), " ", second.shape(),
+        " came, expected the same");
 }
 
 }  // namespace
@@ -67,7 +69,8 @@ double CpuKernels::sum_of_squares(const Tensor& x) const {
       double sum = 0;
       const std::int64_t end = std::min(count, (b + 1) * block);
 #pragma omp simd reduction(+ : sum)
-      for (std::int64_t i = b * block; i < end; ++i) sum += static_cast<double>(px[i]) * static_cast<double>(px[i]);
+      for (std::int64_t i = b * block; i < end; ++i)
+        sum += static_cast<double>(px[i]) * static_cast<double>(px[i]);
       partial[static_cast<std::size_t>(b)] = sum;
     }
   });
@@ -107,8 +110,8 @@ void CpuKernels::swiglu_backward(const Tensor& gate, const Tensor& up, const Ten
   });
 }
 
-void CpuKernels::adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value, const Tensor& moment1,
-                       const Tensor& moment2) const {
+void CpuKernels::adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value,
+                       const Tensor& moment1, const Tensor& moment2) const {
   check_same("adamw", gradient, value);
   check_same("adamw", value, moment1);
   check_same("adamw", value, moment2);

@@ -27,7 +27,8 @@ void CpuKernels::embedding(const Tensor& tokens, const Tensor& weight, const Ten
   });
 }
 
-void CpuKernels::embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight, Write write) const {
+void CpuKernels::embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
+                                    Write write) const {
   const std::int64_t count = tokens.elements(), vocabulary = dweight.dim(0), hidden = dweight.dim(1);
   check_tensor(dy, "embedding_backward", "dy", {count, hidden}, dweight.dtype());
   const std::int32_t* id = tokens.data<std::int32_t>();
@@ -35,8 +36,8 @@ void CpuKernels::embedding_backward(const Tensor& tokens, const Tensor& dy, cons
     using T = decltype(zero);
     const T* in = dy.data<T>();
     T* dw = dweight.data<T>();
-    // Each thread owns a range of the vocabulary and walks all tokens: every row is summed in token order, so the
-    // result does not depend on the number of threads.
+    // Each thread owns a range of the vocabulary and walks all tokens: every row is summed in token order, so
+    // the result does not depend on the number of threads.
 #pragma omp parallel
     {
       const std::int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();

@@ -11,13 +11,14 @@
 namespace conclave {
 namespace cpu {
 
-void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matrix<float> a, Matrix<float> b, float beta,
-              float* c, std::int64_t c_stride) {
+void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matrix<float> a, Matrix<float> b,
+              float beta, float* c, std::int64_t c_stride) {
   if (m == 0 || n == 0) return;
-  // sgemm, not a primitive: experts see a new row count in almost every call, and a primitive costs 0.4 ms to create.
+  // sgemm, not a primitive: experts see a new row count in almost every call, and a primitive costs 0.4 ms to
+  // create.
   const dnnl_status_t status =
-      dnnl_sgemm(a.transpose == Transpose::yes ? 'T' : 'N', b.transpose == Transpose::yes ? 'T' : 'N', m, n, k, alpha,
-                 a.data, a.stride, b.data, b.stride, beta, c, c_stride);
+      dnnl_sgemm(a.transpose == Transpose::yes ? 'T' : 'N', b.transpose == Transpose::yes ? 'T' : 'N', m, n,
+                 k, alpha, a.data, a.stride, b.data, b.stride, beta, c, c_stride);
   check(status == dnnl_success, Fault::machine, "oneDNN: sgemm of ", m, " x ", n, " x ", k, " gave status ",
         static_cast<int>(status));
 }
@@ -56,8 +57,8 @@ void multiply_row(std::int64_t i, std::int64_t n, std::int64_t k, double alpha, 
 
 }  // namespace
 
-void multiply(std::int64_t m, std::int64_t n, std::int64_t k, double alpha, Matrix<double> a, Matrix<double> b,
-              double beta, double* c, std::int64_t c_stride) {
+void multiply(std::int64_t m, std::int64_t n, std::int64_t k, double alpha, Matrix<double> a,
+              Matrix<double> b, double beta, double* c, std::int64_t c_stride) {
 #pragma omp parallel for if (!omp_in_parallel() && m * n * k > 100000)
   for (std::int64_t i = 0; i < m; ++i) multiply_row(i, n, k, alpha, a, b, beta, c + i * c_stride);
 }
@@ -68,8 +69,8 @@ namespace {
 
 using cpu::Matrix;
 
-/// A piece of one expert's product that one thread computes alone: products this small run up to 1.7 times faster
-/// side by side than one after the other over all threads.
+/// A piece of one expert's product that one thread computes alone: products this small run up to 1.7 times
+/// faster side by side than one after the other over all threads.
 struct Piece {
   std::int64_t expert, begin, end;
 };
@@ -95,20 +96,21 @@ void run(const std::vector<Piece>& pieces, Function&& function) {
 
 }  // namespace
 
-void CpuKernels::gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b, const Tensor& c,
-                      Write write) const {
+void CpuKernels::gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b,
+                      const Tensor& c, Write write) const {
   const std::int64_t m = c.dim(0), n = c.dim(1), k = transpose_a == Transpose::no ? a.dim(1) : a.dim(0);
   check_tensor(a, "gemm", "a", transpose_a == Transpose::no ? Shape{m, k} : Shape{k, m}, c.dtype());
   check_tensor(b, "gemm", "b", transpose_b == Transpose::no ? Shape{k, n} : Shape{n, k}, c.dtype());
   with_float_type(c.dtype(), [&](auto zero) {
     using T = decltype(zero);
     cpu::multiply(m, n, k, T(1), Matrix<T>{a.data<T>(), a.dim(1), transpose_a},
-                  Matrix<T>{b.data<T>(), b.dim(1), transpose_b}, write == Write::accumulate ? T(1) : T(0), c.data<T>(),
-                  n);
+                  Matrix<T>{b.data<T>(), b.dim(1), transpose_b}, write == Write::accumulate ? T(1) : T(0),
+                  c.data<T>(), n);
   });
 }
 
-void CpuKernels::grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets, const Tensor& y) const {
+void CpuKernels::grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets,
+                                const Tensor& y) const {
   const std::int64_t experts = weight.dim(0), out = weight.dim(1), in = weight.dim(2);
   const std::int64_t* offset = offsets.data<std::int64_t>();
   const auto pieces = cut(experts, rows_per_piece, [&](std::int64_t e) { return offset[e + 1] - offset[e]; });
@@ -122,8 +124,8 @@ void CpuKernels::grouped_linear(const Tensor& x, const Tensor& weight, const Ten
   });
 }
 
-void CpuKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& offsets, const Tensor& dx,
-                                   Write write) const {
+void CpuKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& offsets,
+                                   const Tensor& dx, Write write) const {
   const std::int64_t experts = weight.dim(0), out = weight.dim(1), in = weight.dim(2);
   const std::int64_t* offset = offsets.data<std::int64_t>();
   const auto pieces = cut(experts, rows_per_piece, [&](std::int64_t e) { return offset[e + 1] - offset[e]; });
@@ -138,8 +140,8 @@ void CpuKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const
   });
 }
 
-void CpuKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const Tensor& offsets, const Tensor& dweight,
-                                        Write write) const {
+void CpuKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const Tensor& offsets,
+                                        const Tensor& dweight, Write write) const {
   const std::int64_t experts = dweight.dim(0), out = dweight.dim(1), in = dweight.dim(2);
   const std::int64_t* offset = offsets.data<std::int64_t>();
   // Cut along the rows of the weight, never along the sum, so that the order of addition is fixed.
@@ -154,7 +156,8 @@ void CpuKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const
         if (write == Write::overwrite) std::fill_n(target, (piece.end - piece.begin) * in, T(0));
         return;
       }
-      cpu::multiply(piece.end - piece.begin, in, rows, T(1), Matrix<T>{pdy + row * out + piece.begin, out, Transpose::yes},
+      cpu::multiply(piece.end - piece.begin, in, rows, T(1),
+                    Matrix<T>{pdy + row * out + piece.begin, out, Transpose::yes},
                     Matrix<T>{px + row * in, in}, beta, target, in);
     });
   });

@@ -31,10 +31,12 @@ void CpuKernels::rms_norm(const Tensor& x, const Tensor& weight, double epsilon,
   });
 }
 
-void CpuKernels::rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms, const Tensor& dy,
-                                   const Tensor& dx, const Tensor& dweight, Write write_dweight) const {
+void CpuKernels::rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms,
+                                   const Tensor& dy, const Tensor& dx, const Tensor& dweight,
+                                   Write write_dweight) const {
   const std::int64_t rows = x.dim(0), width = x.dim(1);
-  // dweight is summed over chunks of fixed size, then over chunks in order: independent of the number of threads.
+  // dweight is summed over chunks of fixed size, then over chunks in order: independent of the number of
+  // threads.
   constexpr std::int64_t chunk = 128;
   const std::int64_t chunks = (rows + chunk - 1) / chunk;
   with_float_type(x.dtype(), [&](auto zero) {

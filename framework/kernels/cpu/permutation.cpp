@@ -12,7 +12,8 @@ RowOrder CpuKernels::sort_by_expert(const Tensor& experts, std::int64_t expert_c
   order.offsets = Tensor::zeros({expert_count + 1}, DType::int64, experts.device());
   std::int64_t* offsets = order.offsets.data<std::int64_t>();
   for (std::int64_t slot = 0; slot < slots; ++slot) {
-    check(expert[slot] < expert_count, "sort_by_expert: expert ", expert[slot], " of ", expert_count, " was chosen");
+    check(expert[slot] < expert_count, "sort_by_expert: expert ", expert[slot], " of ", expert_count,
+          " was chosen");
     if (expert[slot] >= 0) ++offsets[expert[slot] + 1];
   }
   for (std::int64_t e = 0; e < expert_count; ++e) offsets[e + 1] += offsets[e];
@@ -66,7 +67,8 @@ void CpuKernels::gather_rows_backward(const Tensor& drows, const RowOrder& order
   });
 }
 
-void CpuKernels::combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& order, const Tensor& y) const {
+void CpuKernels::combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& order,
+                              const Tensor& y) const {
   const std::int64_t tokens = y.dim(0), hidden = y.dim(1), top_k = weights.dim(1);
   const std::int32_t* row = order.row_of_slot.data<std::int32_t>();
   with_float_type(y.dtype(), [&](auto zero) {

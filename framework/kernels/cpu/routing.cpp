@@ -1,6 +1,6 @@
 // Router softmax, top-k choice and the statistics of the balance and z losses.
-// With p = softmax(s), L = logsumexp(s): dp_i/ds_j = p_i ([i = j] - p_j), d(L^2)/ds_j = 2 L p_j. A renormalised weight
-// w_j = p_j / P with P the sum of the chosen has dw_m/dp_j = ([m = j] - w_m) / P.
+// With p = softmax(s), L = logsumexp(s): dp_i/ds_j = p_i ([i = j] - p_j), d(L^2)/ds_j = 2 L p_j. A
+// renormalised weight w_j = p_j / P with P the sum of the chosen has dw_m/dp_j = ([m = j] - w_m) / P.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -25,11 +25,12 @@ void select_top_k(const T* values, std::int64_t count, std::int64_t top_k, std::
 
 }  // namespace
 
-void CpuKernels::route(const Tensor& logits, const Tensor& tokens, bool renormalise, const RouteResult& result) const {
+void CpuKernels::route(const Tensor& logits, const Tensor& tokens, bool renormalise,
+                       const RouteResult& result) const {
   const std::int64_t count = logits.dim(0), experts = logits.dim(1), top_k = result.experts.dim(1);
   const std::int64_t sequences = result.counts.dim(0), length = sequences > 0 ? count / sequences : 0;
-  check(top_k <= experts && length * sequences == count, "route: top_k ", top_k, " of ", experts, " experts for ", count,
-        " tokens in ", sequences, " sequences cannot be");
+  check(top_k <= experts && length * sequences == count, "route: top_k ", top_k, " of ", experts,
+        " experts for ", count, " tokens in ", sequences, " sequences cannot be");
   check_tensor(tokens, "route", "tokens", {count}, DType::int32);
   check_tensor(result.probability_sums, "route", "probability_sums", {sequences, experts}, DType::float64);
   result.counts.fill_zero();
@@ -122,7 +123,8 @@ void CpuKernels::route_backward(const RouteResult& result, bool renormalise, con
             pull += dw[j] * w[j];
           }
         }
-        for (std::int64_t j = 0; j < top_k; ++j) dp[static_cast<std::size_t>(chosen[j])] += (dw[j] - pull) / total;
+        for (std::int64_t j = 0; j < top_k; ++j)
+          dp[static_cast<std::size_t>(chosen[j])] += (dw[j] - pull) / total;
         T dot = 0;
         for (std::int64_t i = 0; i < experts; ++i) dot += dp[static_cast<std::size_t>(i)] * p[i];
         const T z = static_cast<T>(2 * dz_sum) * result.log_sum_exp.data<T>()[t];

@@ -1,0 +1,52 @@
+#include "layers/attention.h"
+
+#include "framework/autograd/ops/attention.h"
+
+namespace conclave {
+namespace {
+
+/// The same values and gradient under another shape of equal size.
+Variable reshape(Tape& tape, const Variable& x, Shape shape) {
+  Variable viewed = tape.output(x.value.view(shape));
+  tape.record("reshape", [from = x.gradient, to = viewed.gradient, original = x.value.shape()] {
+    from.add(to.take().view(original));
+  });
+  return viewed;
+}
+
+}  // namespace
+
+Attention::Attention(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
+                     const InitialRange& range)
+    : heads_(model.num_attention_heads),
+      kv_heads_(model.num_key_value_heads),
+      head_width_(model.head_dim),
+      rope_theta_(model.rope_theta),
+      query_(parameters, name + ".q_proj", model.hidden_size, heads_ * head_width_, range.inner),
+      key_(parameters, name + ".k_proj", model.hidden_size, kv_heads_ * head_width_, range.inner),
+      value_(parameters, name + ".v_proj", model.hidden_size, kv_heads_ * head_width_, range.inner),
+      output_(parameters, name + ".o_proj", heads_ * head_width_, model.hidden_size, range.residual) {
+  if (!model.qk_norm) return;
+  query_norm_.emplace(parameters, name + ".q_norm", head_width_, model.rms_norm_eps);
+  key_norm_.emplace(parameters, name + ".k_norm", head_width_, model.rms_norm_eps);
+}
+
+Variable Attention::forward(Tape& tape, const Variable& x, const ModelInput& input) const {
+  const std::int64_t tokens = x.value.dim(0);
+  // [tokens, heads * head_width] -> normalised and rotated per head -> [sequences, length, heads *
+  // head_width]
+  const auto prepare = [&](Variable projected, std::int64_t heads, const std::optional<RmsNorm>& norm) {
+    projected = reshape(tape, projected, {tokens, heads, head_width_});
+    if (norm) projected = norm->forward(tape, projected);
+    projected = rope(tape, projected, input.positions, rope_theta_);
+    return reshape(tape, projected, {input.sequences, input.length, heads * head_width_});
+  };
+  const Variable query = prepare(query_.forward(tape, x), heads_, query_norm_);
+  const Variable key = prepare(key_.forward(tape, x), kv_heads_, key_norm_);
+  const Variable value =
+      reshape(tape, value_.forward(tape, x), {input.sequences, input.length, kv_heads_ * head_width_});
+  const Variable mixed = attention(tape, query, key, value, input.document_start, head_width_);
+  return output_.forward(tape, reshape(tape, mixed, {tokens, heads_ * head_width_}));
+}
+
+}  // namespace conclave

@@ -1,0 +1,87 @@
+// BalanceLoss: turns the router statistics of all layers into the load-balancing and router z losses at the
+// end of each forward pass.
+//
+//   L = (N / T) sum over tokens t of sum_i f_i^S(t) p_i(t),   dL/dp_i(t) = (N / T) f_i^S(t)
+//
+// N experts, k of them per token, T real tokens of the whole optimizer step over all ranks and micro-batches,
+// S(t) the scope that t is balanced with, f_i^S = c_i^S / (k T_S) from integer counts that carry no gradient
+// ("Demons in the Detail", arXiv 2501.11873). Everything is divided here by totals of the step and only
+// summed afterwards, over micro-batches and ranks alike. L is 1 under uniform routing in every scope.
+//
+// A scope enters through one function, fractions_of(), which gives f for each packed sequence of the
+// micro-batch; the counts of all layers cross the network in one integer all-reduce per micro-batch, and only
+// when a term needs them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "framework/autograd/ops/routing.h"
+#include "framework/recipe/recipe.h"
+#include "parallel/communicator.h"
+
+namespace conclave {
+
+/// What one optimizer step did to the experts, equal on all ranks. Arrays are [layers, experts], row-major.
+struct BalanceReport {
+  std::vector<std::int64_t> counts;        // assignments in the step
+  std::vector<double> mean_probability;    // mean over the step's tokens of p_i
+  std::vector<double> layer_balance_loss;  // [layers]; unweighted, of the first active term
+  double load_balance_loss = 0;            // its mean over layers
+  double global_balance_loss = 0;          // N sum_i f_i mean(p_i) with the whole step's f; mean over layers
+  double router_z_loss = 0;                // mean over tokens of logsumexp^2, unweighted; mean over layers
+  double estimator_error = 0;              // max over layers and micro-steps of ||f used - f of the step||_1
+  double max_load_violation = 0;           // max over layers of max_i count_i / mean count - 1
+};
+
+class BalanceLoss {
+ public:
+  /// `data`: the ranks that hold different tokens.
+  BalanceLoss(const MoeRecipe& moe, std::int64_t layers, Communicator& data);
+
+  /// step_tokens: T, known before the first backward.
+  void begin_step(std::int64_t step, std::int64_t step_tokens);
+
+  /// The estimator `exact` wants a forward-only pass over all micro-batches first: count() each, then
+  /// finish_counting(), which is collective.
+  bool needs_counting_pass() const;
+  void count(const std::vector<RouterStatistics>& layers);
+  void finish_counting();
+
+  /// The weighted auxiliary objective of one micro-batch, float64 [1]. Collective when a term counts
+  /// globally.
+  Variable objective(Tape& tape, const std::vector<RouterStatistics>& layers);
+
+  /// Collective: sums of the step over all ranks. Also moves this step's fractions to previous_fractions().
+  BalanceReport end_step();
+
+  /// f of the previous step, [layers, experts]; empty before the first. Part of a checkpoint.
+  const std::vector<double>& previous_fractions() const { return previous_fractions_; }
+  void set_previous_fractions(std::vector<double> fractions);
+
+ private:
+  using Counts = std::vector<std::int64_t>;  // [layers, experts]
+  bool active(const BalanceRecipe& term) const;
+  bool counts_globally() const;
+  /// f of a global_batch term at this micro-step: [layers, experts].
+  std::vector<double> estimate(const BalanceRecipe& term) const;
+  /// f for each sequence of the micro-batch and expert: [sequences, experts].
+  std::vector<double> fractions_of(const BalanceRecipe& term, std::int64_t layer, const Tensor& counts);
+  void all_reduce(Counts& counts) const;
+
+  MoeRecipe moe_;
+  std::int64_t layers_, experts_;
+  Communicator& data_;
+  std::vector<double> previous_fractions_;
+
+  // Of the step under way.
+  std::int64_t step_ = 0, step_tokens_ = 0;
+  Counts seen_;                            // all ranks, micro-steps so far; only kept when counts_globally()
+  Counts exact_;                           // all ranks, the whole step; from the counting pass
+  Counts own_;                             // this rank, micro-steps so far
+  std::vector<double> probability_sums_;   // this rank: [layers, experts]
+  std::vector<double> term_loss_, z_sum_;  // this rank: [layers]
+  std::vector<std::vector<double>> used_;  // f of the first global term at each micro-step
+};
+
+}  // namespace conclave

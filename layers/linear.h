@@ -1,0 +1,42 @@
+// Linear and RmsNorm: the two smallest layers, one weight each, named as Hugging Face names them.
+#pragma once
+
+#include "framework/autograd/ops/elementwise.h"
+#include "framework/autograd/ops/linear.h"
+#include "parallel/parameter.h"
+
+namespace conclave {
+
+/// y = x W^T without bias. Parameter: NAME.weight [out, in].
+class Linear {
+ public:
+  Linear(ParameterSet& parameters, const std::string& name, std::int64_t in, std::int64_t out,
+         double standard_deviation)
+      : weight_(parameters.create(name + ".weight", {out, in},
+                                  {Initializer::Kind::normal, standard_deviation}, Decay::yes)) {}
+
+  /// x [rows, in] -> [rows, out]
+  Variable forward(Tape& tape, const Variable& x) const { return linear(tape, x, weight_.use(tape)); }
+
+ private:
+  const Parameter& weight_;
+};
+
+/// Parameter: NAME.weight [width], ones.
+class RmsNorm {
+ public:
+  RmsNorm(ParameterSet& parameters, const std::string& name, std::int64_t width, double epsilon)
+      : weight_(parameters.create(name + ".weight", {width}, {Initializer::Kind::ones}, Decay::no)),
+        epsilon_(epsilon) {}
+
+  /// x of any shape whose last dims make rows of `width` -> the same shape
+  Variable forward(Tape& tape, const Variable& x) const {
+    return rms_norm(tape, x, weight_.use(tape), epsilon_);
+  }
+
+ private:
+  const Parameter& weight_;
+  double epsilon_;
+};
+
+}  // namespace conclave

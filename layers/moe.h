@@ -1,0 +1,38 @@
+// Moe: the mixture-of-experts block: route, dispatch, compute, combine, and add what the shared experts say.
+// Parameters under NAME: gate (router), experts, shared_experts.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "framework/recipe/recipe.h"
+#include "layers/dispatcher.h"
+#include "layers/experts.h"
+#include "layers/mlp.h"
+#include "layers/router.h"
+
+namespace conclave {
+
+/// The router that the recipe names.
+std::unique_ptr<Router> make_router(ParameterSet& parameters, const std::string& name,
+                                    const ModelRecipe& model);
+
+class Moe {
+ public:
+  Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& model, const InitialRange& range);
+
+  struct Result {
+    Variable y;  // [tokens, hidden]
+    RouterStatistics statistics;
+  };
+  /// x [tokens, hidden]
+  Result forward(Tape& tape, const Variable& x, const ModelInput& input) const;
+
+ private:
+  std::unique_ptr<Router> router_;
+  std::unique_ptr<Dispatcher> dispatcher_;
+  Experts experts_;
+  std::optional<Mlp> shared_experts_;  // all shared experts as one MLP, which is the same sum
+};
+
+}  // namespace conclave

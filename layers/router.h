@@ -1,0 +1,45 @@
+// Router: decides which experts a token goes to and with what weight. It knows no ranks, no dispatch and no
+// loss; it leaves statistics behind. A new router is one file that derives from Router; docs/add_a_router.md
+// walks through one.
+#pragma once
+
+#include <memory>
+
+#include "framework/autograd/ops/routing.h"
+#include "layers/linear.h"
+#include "layers/model_input.h"
+
+namespace conclave {
+
+class Router {
+ public:
+  virtual ~Router() = default;
+  /// x [tokens, hidden] -> experts and weights [tokens, top_k], statistics by sequence
+  virtual Routing route(Tape& tape, const Variable& x, const ModelInput& input) const = 0;
+};
+
+/// Softmax over all experts, then the top k (Shazeer et al., arXiv 1701.06538, without noise; Qwen3's order).
+/// Parameter: NAME.weight [experts, hidden].
+class SoftmaxRouter final : public Router {
+ public:
+  struct Options {
+    std::int64_t hidden, experts, top_k;
+    bool renormalise;  // the chosen weights sum to 1
+    double initializer_range;
+  };
+  SoftmaxRouter(ParameterSet& parameters, const std::string& name, const Options& options)
+      : options_(options),
+        gate_(parameters, name, options.hidden, options.experts, options.initializer_range) {}
+
+  Routing route(Tape& tape, const Variable& x, const ModelInput& input) const override {
+    return route_softmax(
+        tape, gate_.forward(tape, x), input.tokens,
+        {.top_k = options_.top_k, .renormalise = options_.renormalise, .sequences = input.sequences});
+  }
+
+ private:
+  Options options_;
+  Linear gate_;
+};
+
+}  // namespace conclave

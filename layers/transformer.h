@@ -1,0 +1,65 @@
+// Transformer: embedding, blocks of attention and (mixture-of-experts or dense) MLP with pre-norm residuals,
+// final norm. The mathematics and the parameter names are those of Hugging Face's Qwen3MoeForCausalLM
+// (model.layers.0. self_attn.q_proj.weight ...), experts stacked as layers/experts.h says.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "framework/autograd/ops/vocabulary.h"
+#include "framework/recipe/recipe.h"
+#include "layers/moe.h"
+
+namespace conclave {
+
+/// Whether backward recomputes a block's activations instead of keeping them.
+enum class Recompute { none, block };
+
+/// One block. Parameters under NAME: input_layernorm, self_attn, post_attention_layernorm, mlp.
+class TransformerBlock {
+ public:
+  TransformerBlock(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
+                   const InitialRange& range, bool dense);
+
+  /// x [tokens, hidden]. Statistics are filled by a mixture-of-experts block only.
+  Moe::Result forward(Tape& tape, const Variable& x, const ModelInput& input) const;
+
+ private:
+  RmsNorm attention_norm_;
+  Attention attention_;
+  RmsNorm mlp_norm_;
+  std::optional<Moe> moe_;
+  std::optional<Mlp> dense_;
+};
+
+class Transformer {
+ public:
+  Transformer(ParameterSet& parameters, const ModelRecipe& model, Recompute recompute);
+
+  struct Result {
+    Variable hidden;                           // [tokens, hidden], after the final norm
+    std::vector<RouterStatistics> statistics;  // of the mixture-of-experts layers, in order
+  };
+  Result forward(Tape& tape, const ModelInput& input) const;
+
+  /// LM head and cross-entropy of all targets of the micro-batch.
+  CrossEntropy loss(Tape& tape, const Variable& hidden, const ModelInput& input,
+                    const CrossEntropyOptions& options) const;
+  /// Logits of some rows, for sampling: hidden [rows, hidden] -> [rows, vocabulary]
+  Tensor logits(const Tensor& hidden) const;
+
+  std::int64_t moe_layers() const { return moe_layers_; }
+
+ private:
+  Moe::Result forward_block(Tape& tape, const TransformerBlock& block, const Variable& x,
+                            const ModelInput& input) const;
+
+  Recompute recompute_;
+  std::int64_t moe_layers_;
+  const Parameter& embedding_;
+  std::vector<std::unique_ptr<TransformerBlock>> blocks_;
+  std::unique_ptr<RmsNorm> final_norm_;
+  const Parameter* head_;  // [vocabulary, hidden]; the embedding itself when tied
+};
+
+}  // namespace conclave

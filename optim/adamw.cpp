@@ -1,0 +1,99 @@
+#include "optim/adamw.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace conclave {
+namespace {
+
+/// The first group whose pattern matches, or none.
+const ParameterGroupRecipe* group_of(const OptimizerRecipe& recipe, std::string_view name) {
+  for (const ParameterGroupRecipe& group : recipe.groups)
+    if (matches(group.pattern, name)) return &group;
+  return nullptr;
+}
+
+}  // namespace
+
+bool matches(std::string_view pattern, std::string_view name) {
+  // Greedy with one point of return: the last * takes one letter more whenever what follows it fails.
+  std::size_t p = 0, n = 0, star = std::string_view::npos, resume = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      resume = n;
+    } else if (p < pattern.size() && pattern[p] == name[n]) {
+      ++p;
+      ++n;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      n = ++resume;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+void freeze(ParameterSet& parameters, const OptimizerRecipe& recipe) {
+  for (Parameter& parameter : parameters.all()) {
+    const ParameterGroupRecipe* group = group_of(recipe, parameter.name);
+    parameter.frozen = group != nullptr && group->frozen;
+  }
+}
+
+double global_gradient_norm(const ParameterSet& parameters) {
+  double squares = 0;
+  for (const Parameter& parameter : parameters.all())
+    if (!parameter.frozen) {
+      const Tensor gradient = parameter.gradient.finished();
+      squares += kernels_of(gradient).sum_of_squares(gradient);
+    }
+  return std::sqrt(squares);
+}
+
+AdamW::AdamW(const ParameterSet& parameters, const OptimizerRecipe& recipe)
+    : parameters_(parameters),
+      recipe_(recipe),
+      moment1_(
+          Tensor::zeros({parameters.elements()}, parameters.values().dtype(), parameters.values().device())),
+      moment2_(
+          Tensor::zeros({parameters.elements()}, parameters.values().dtype(), parameters.values().device())) {
+  for (const ParameterGroupRecipe& group : recipe_.groups)
+    check(std::any_of(parameters.all().begin(), parameters.all().end(),
+                      [&](const Parameter& parameter) { return matches(group.pattern, parameter.name); }),
+          Fault::request, "optimizer.groups: the pattern \"", group.pattern,
+          "\" matches no parameter; `conclave inspect` on a checkpoint lists the names");
+  for (const Parameter& parameter : parameters.all()) {
+    const ParameterGroupRecipe* group = group_of(recipe_, parameter.name);
+    const double decay = parameter.decay == Decay::yes ? recipe_.weight_decay : 0.0;
+    groups_.push_back({group != nullptr ? group->lr_scale : 1.0,
+                       group != nullptr && group->weight_decay >= 0 ? group->weight_decay : decay});
+  }
+}
+
+void AdamW::step(double learning_rate, double gradient_scale) {
+  ++updates_;
+  const double beta1 = recipe_.betas[0], beta2 = recipe_.betas[1], t = static_cast<double>(updates_);
+  Kernels::AdamWStep step{.learning_rate = 0,
+                          .beta1 = beta1,
+                          .beta2 = beta2,
+                          .epsilon = recipe_.eps,
+                          .weight_decay = 0,
+                          .correction1 = 1 - std::pow(beta1, t),
+                          .correction2 = 1 - std::pow(beta2, t),
+                          .gradient_scale = gradient_scale};
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    const Parameter& parameter = parameters_.all()[i];
+    if (parameter.frozen) continue;
+    step.learning_rate = learning_rate * groups_[i].learning_rate_scale;
+    step.weight_decay = groups_[i].weight_decay;
+    kernels_of(parameter.value)
+        .adamw(step, parameter.gradient.finished(), parameter.value,
+               moment1_.part(parameter.offset, parameter.shape),
+               moment2_.part(parameter.offset, parameter.shape));
+  }
+}
+
+}  // namespace conclave

@@ -1,0 +1,41 @@
+#include "optim/schedule.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "framework/base/error.h"
+
+namespace conclave {
+
+double learning_rate_factor(const ScheduleRecipe& schedule, std::int64_t step, std::int64_t steps) {
+  if (step < schedule.warmup_steps)
+    return static_cast<double>(step + 1) / static_cast<double>(schedule.warmup_steps);
+  const double least = schedule.min_lr_ratio;
+  // 0 at the end of the warm-up, 1 at the last step of the run.
+  const auto progress = [&](std::int64_t first) {
+    const double length = static_cast<double>(std::max<std::int64_t>(steps - 1 - first, 1));
+    return std::clamp(static_cast<double>(step - first) / length, 0.0, 1.0);
+  };
+  if (schedule.kind == "constant") return 1.0;
+  if (schedule.kind == "linear") return 1.0 - (1.0 - least) * progress(schedule.warmup_steps);
+  if (schedule.kind == "cosine")
+    return least +
+           (1.0 - least) * 0.5 * (1.0 + std::cos(3.14159265358979323846 * progress(schedule.warmup_steps)));
+  if (schedule.kind == "wsd") {
+    const std::int64_t decay =
+        schedule.decay_steps > 0 ? schedule.decay_steps : std::max<std::int64_t>(steps / 10, 1);
+    return 1.0 - (1.0 - least) * progress(std::max(schedule.warmup_steps, steps - 1 - decay));
+  }
+  fail(Fault::request, "optimizer.schedule.kind: \"", schedule.kind,
+       "\" came, expected constant, linear, cosine or wsd");
+}
+
+std::int64_t batch_size_at(const TrainingRecipe& training, std::int64_t step) {
+  const BatchRampRecipe& ramp = training.batch_ramp;
+  if (ramp.start_batch_size <= 0) return training.global_batch_size;
+  return std::min(
+      training.global_batch_size,
+      ramp.start_batch_size + step / std::max<std::int64_t>(ramp.steps_per_increment, 1) * ramp.increment);
+}
+
+}  // namespace conclave
