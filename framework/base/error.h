@@ -17,14 +17,20 @@ enum class Fault {
   machine = 5,   // out of memory, disk full, a rank died
 };
 
+/// Who throws the same error: this rank alone, or by agreement every rank of the job, so that one may speak for all.
+enum class Reach { this_rank, all_ranks };
+
 class Error : public std::runtime_error {
  public:
-  Error(Fault fault, const std::string& sentence) : std::runtime_error(sentence), fault_(fault) {}
+  Error(Fault fault, const std::string& sentence, Reach reach = Reach::this_rank)
+      : std::runtime_error(sentence), fault_(fault), reach_(reach) {}
   Fault fault() const { return fault_; }
+  Reach reach() const { return reach_; }
   int exit_code() const { return static_cast<int>(fault_); }
 
  private:
   Fault fault_;
+  Reach reach_;
 };
 
 /// Joins the parts with operator<<.

@@ -1,0 +1,39 @@
+// The collectives as differentiable ops, named by what they do to a value along a mesh axis. A value is
+//   invariant   the same on every rank, and counted once          replicated  a copy per rank, each used
+//   differently partial     a term per rank, whose sum is meant               sharded     every rank holds
+//   its own rows
+// and the backward of each op is its adjoint under these meanings, so no gradient is ever divided by a rank
+// count. Backward always issues its collective, also where no gradient has arrived: the partners wait for it.
+// On an axis of one rank all of them hand x through.
+#pragma once
+
+#include "framework/autograd/tape.h"
+#include "parallel/communicator.h"
+
+namespace conclave {
+
+/// invariant -> replicated:  y_r = x;  dx = sum over r of dy_r
+Variable enter_parallel(Tape& tape, const Variable& x,  // [...]
+                        Communicator& axis, Purpose purpose);
+
+/// partial -> invariant:  y = sum over r of x_r;  dx_r = dy
+Variable sum_partial(Tape& tape, const Variable& x,  // [...]
+                     Communicator& axis, Purpose purpose);
+
+/// sharded -> replicated:  y_r = (x_0, x_1, ...) [size * rows, ...];  dx_r = rows of r in (sum over s of
+/// dy_s)
+Variable gather_rows(Tape& tape, const Variable& x,  // [rows, ...], as many on every rank
+                     Communicator& axis, Purpose purpose);
+
+/// partial -> sharded:  y_r = rows of r in (sum over s of x_s) [rows, ...];  dx_s = (dy_0, dy_1, ...)
+Variable scatter_sum(Tape& tape, const Variable& x,  // [size * rows, ...]
+                     Communicator& axis, Purpose purpose);
+
+/// sharded -> sharded:  y_r = (rows for r of x_0, of x_1, ...) [sum of receive_rows, ...];  dx: the rows of
+/// dy go back
+Variable exchange_rows(Tape& tape, const Variable& x,  // [sum of send_rows, ...], sorted by receiving rank
+                       const RowCounts& send_rows,     // [size]
+                       const RowCounts& receive_rows,  // [size], see exchange_counts
+                       Communicator& axis, Purpose purpose);
+
+}  // namespace conclave

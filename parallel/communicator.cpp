@@ -1,0 +1,249 @@
+#include "parallel/communicator.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <utility>
+
+namespace conclave {
+
+const char* name_of(Purpose purpose) {
+  switch (purpose) {
+    case Purpose::parameters:
+      return "parameters";
+    case Purpose::gradients:
+      return "gradients";
+    case Purpose::dispatch:
+      return "dispatch";
+    case Purpose::combine:
+      return "combine";
+    case Purpose::statistics:
+      return "statistics";
+    case Purpose::activations:
+      return "activations";
+    case Purpose::agreement:
+      return "agreement";
+  }
+  return "unknown";
+}
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+bool overlap(const Tensor& a, const Tensor& b) {
+  const auto* a_begin = static_cast<const std::byte*>(a.raw());
+  const auto* b_begin = static_cast<const std::byte*>(b.raw());
+  const std::less<> before;
+  return a.bytes() > 0 && b.bytes() > 0 && before(a_begin, b_begin + b.bytes()) &&
+         before(b_begin, a_begin + a.bytes());
+}
+
+/// A tensor without dims counts as one row of one element.
+Shape row_shape(const Shape& shape) {
+  return shape.dims() == 0 ? Shape{1} : shape;
+}
+
+}  // namespace
+
+// --- Request
+// -----------------------------------------------------------------------------------------------------
+
+Request& Request::operator=(Request&& other) noexcept {
+  std::swap(pending_, other.pending_);
+  std::swap(traffic_, other.traffic_);
+  std::swap(purpose_, other.purpose_);
+  return *this;
+}
+
+Request::~Request() {
+  if (!pending_) return;
+  try {
+    if (pending_->test()) return;
+  } catch (const std::exception&) {
+    // The error that made this request be dropped is the one to report.
+  }
+  static auto* kept = new std::vector<std::unique_ptr<Pending>>;
+  kept->push_back(std::move(pending_));
+}
+
+bool Request::test() {
+  if (pending_ && pending_->test()) pending_.reset();
+  return !pending_;
+}
+
+void Request::wait() {
+  if (!pending_) return;
+  const auto begin = Clock::now();
+  pending_->wait();
+  pending_.reset();
+  (*traffic_)[purpose_].wait_seconds += seconds_since(begin);
+}
+
+// --- Communicator
+// ------------------------------------------------------------------------------------------------
+
+void Communicator::count(Purpose purpose, std::size_t bytes) {
+  Traffic& traffic = (*traffic_)[purpose];
+  traffic.calls += 1;
+  if (size_ > 1) traffic.bytes += static_cast<std::int64_t>(bytes);
+}
+
+template <class Action>
+void Communicator::timed(Purpose purpose, Action&& action) {
+  const auto begin = Clock::now();
+  action();
+  (*traffic_)[purpose].wait_seconds += seconds_since(begin);
+}
+
+void Communicator::check_defined(const char* where, const Tensor& tensor) const {
+  check(tensor.defined(), where, ": no tensor came to communicator ", name_, " on rank ", rank_);
+}
+
+void Communicator::check_even_rows(const char* where, const Tensor& part, const char* part_name,
+                                   const Tensor& whole, const char* whole_name) const {
+  check(part.defined() && whole.defined(), where, ": ", part_name, " or ", whole_name,
+        " is missing on communicator ", name_, ", rank ", rank_);
+  const Shape shape = row_shape(part.shape());
+  check(part.dtype() == whole.dtype() && whole.shape() == shape.with(0, shape[0] * size_), where, ": ",
+        whole_name, " is ", name_of(whole.dtype()), " ", whole.shape(), " on communicator ", name_, ", rank ",
+        rank_, ", expected ", name_of(part.dtype()), " ", shape.with(0, shape[0] * size_), " for ", size_,
+        " ranks with ", part_name, " ", part.shape());
+}
+
+void Communicator::all_reduce(const Tensor& tensor, ReduceOp op, Purpose purpose) {
+  check_defined("all_reduce", tensor);
+  count(purpose, tensor.bytes());
+  timed(purpose, [&] { run_all_reduce(tensor, op); });
+}
+
+Request Communicator::start_all_reduce(const Tensor& tensor, ReduceOp op, Purpose purpose) {
+  check_defined("start_all_reduce", tensor);
+  count(purpose, tensor.bytes());
+  return Request(begin_all_reduce(tensor, op), traffic_, purpose);
+}
+
+void Communicator::all_gather_rows(const Tensor& in, const Tensor& out, Purpose purpose) {
+  check_even_rows("all_gather_rows", in, "in", out, "out");
+  const auto* own = static_cast<const std::byte*>(out.raw()) + static_cast<std::size_t>(rank_) * in.bytes();
+  check(!overlap(in, out) || in.raw() == own, "all_gather_rows: in overlaps out on communicator ", name_,
+        ", rank ", rank_, ", but is not this rank's own rows of it");
+  count(purpose, in.bytes());
+  timed(purpose, [&] { run_all_gather_rows(in, out); });
+}
+
+void Communicator::reduce_scatter_rows(const Tensor& in, const Tensor& out, Purpose purpose) {
+  check_even_rows("reduce_scatter_rows", out, "out", in, "in");
+  check(!overlap(in, out), "reduce_scatter_rows: in overlaps out on communicator ", name_, ", rank ", rank_);
+  count(purpose, in.bytes() - out.bytes());
+  timed(purpose, [&] { run_reduce_scatter_rows(in, out); });
+}
+
+void Communicator::all_to_all_rows(const Tensor& in, const RowCounts& send_rows, const Tensor& out,
+                                   const RowCounts& receive_rows, Purpose purpose) {
+  start_all_to_all_rows(in, send_rows, out, receive_rows, purpose).wait();
+}
+
+Request Communicator::start_all_to_all_rows(const Tensor& in, const RowCounts& send_rows, const Tensor& out,
+                                            const RowCounts& receive_rows, Purpose purpose) {
+  const auto check_side = [&](const Tensor& tensor, const char* side, const RowCounts& rows) {
+    check(tensor.defined() && tensor.shape().dims() > 0, "all_to_all_rows: ", side,
+          " has no rows dim on communicator ", name_, ", rank ", rank_);
+    check(static_cast<int>(rows.size()) == size_, "all_to_all_rows: ", rows.size(), " row counts came for ",
+          side, " on communicator ", name_, " of ", size_, " ranks");
+    std::int64_t total = 0;
+    for (const std::int64_t count : rows) {
+      check(count >= 0, "all_to_all_rows: a row count of ", count, " came for ", side, " on communicator ",
+            name_);
+      total += count;
+    }
+    check(total == tensor.rows(), "all_to_all_rows: ", side, " is ", tensor.shape(), " on communicator ",
+          name_, ", rank ", rank_, ", its row counts sum to ", total);
+  };
+  check_side(in, "in", send_rows);
+  check_side(out, "out", receive_rows);
+  check(in.dtype() == out.dtype() && out.shape().with(0, in.rows()) == in.shape(), "all_to_all_rows: in is ",
+        name_of(in.dtype()), " ", in.shape(), " and out ", name_of(out.dtype()), " ", out.shape(),
+        ", rows of the same type and width were expected");
+  const auto own = static_cast<std::size_t>(rank_);
+  check(send_rows[own] == receive_rows[own], "all_to_all_rows: rank ", rank_, " sends ", send_rows[own],
+        " rows to itself but expects ", receive_rows[own]);
+  check(!overlap(in, out), "all_to_all_rows: in overlaps out on communicator ", name_, ", rank ", rank_);
+  const std::int64_t leaving = in.rows() - send_rows[own];
+  count(purpose, static_cast<std::size_t>(leaving * in.shape().row_elements()) * element_bytes(in.dtype()));
+  return Request(begin_all_to_all_rows(in, send_rows, out, receive_rows), traffic_, purpose);
+}
+
+void Communicator::broadcast(const Tensor& tensor, int root, Purpose purpose) {
+  check_defined("broadcast", tensor);
+  check(0 <= root && root < size_, "broadcast: root ", root, " came to communicator ", name_, " of ", size_,
+        " ranks");
+  count(purpose, rank_ == root ? tensor.bytes() : 0);
+  timed(purpose, [&] { run_broadcast(tensor, root); });
+}
+
+void Communicator::barrier() {
+  count(Purpose::agreement, 0);
+  timed(Purpose::agreement, [&] { run_barrier(); });
+}
+
+// --- host values
+// -------------------------------------------------------------------------------------------------
+
+RowCounts exchange_counts(Communicator& communicator, const RowCounts& send_rows, Purpose purpose) {
+  const std::int64_t ranks = communicator.size();
+  const RowCounts one_each(static_cast<std::size_t>(ranks), 1);
+  const Tensor received = Tensor::empty({ranks}, DType::int64);
+  communicator.all_to_all_rows(Tensor::from(send_rows, {ranks}), one_each, received, one_each, purpose);
+  return received.to_host<std::int64_t>();
+}
+
+namespace {
+
+/// Text in tensors of int64: its letters, zeros after them.
+Tensor packed(const std::string& text, std::int64_t words) {
+  std::vector<std::int64_t> values(static_cast<std::size_t>(words), 0);
+  if (!text.empty()) std::memcpy(values.data(), text.data(), text.size());
+  return Tensor::from(values, {words});
+}
+
+std::int64_t words_of(std::int64_t letters) {
+  return (letters + 7) / 8;
+}
+
+}  // namespace
+
+std::vector<std::string> all_gather_text(Communicator& communicator, const std::string& text) {
+  const std::int64_t ranks = communicator.size();
+  const Tensor lengths = Tensor::empty({ranks}, DType::int64);
+  communicator.all_gather_rows(
+      Tensor::from(std::vector<std::int64_t>{static_cast<std::int64_t>(text.size())}, {1}), lengths,
+      Purpose::agreement);
+  const auto length = lengths.to_host<std::int64_t>();
+  const std::int64_t words = words_of(*std::max_element(length.begin(), length.end()));
+  const Tensor letters = Tensor::empty({ranks * words}, DType::int64);
+  communicator.all_gather_rows(packed(text, words), letters, Purpose::agreement);
+  const auto values = letters.to_host<std::int64_t>();
+  std::vector<std::string> texts;
+  for (std::int64_t rank = 0; rank < ranks; ++rank)
+    texts.emplace_back(reinterpret_cast<const char*>(values.data() + rank * words),
+                       static_cast<std::size_t>(length[static_cast<std::size_t>(rank)]));
+  return texts;
+}
+
+std::string broadcast_text(Communicator& communicator, const std::string& text, int root) {
+  const Tensor length = Tensor::from(std::vector<std::int64_t>{static_cast<std::int64_t>(text.size())}, {1});
+  communicator.broadcast(length, root, Purpose::agreement);
+  const std::int64_t letters = length.to_host<std::int64_t>()[0];
+  const Tensor words = packed(communicator.rank() == root ? text : std::string(), words_of(letters));
+  communicator.broadcast(words, root, Purpose::agreement);
+  const auto values = words.to_host<std::int64_t>();
+  return std::string(reinterpret_cast<const char*>(values.data()), static_cast<std::size_t>(letters));
+}
+
+}  // namespace conclave

@@ -1,0 +1,176 @@
+// Communicator: a group of ranks that call the same collectives in the same order. Results are the same on
+// every run of the same layout. Tensors are contiguous, of float32, float64, int32 or int64, and never
+// resized: the caller owns all memory. Every collective says what it is for, so that calls, bytes and waiting
+// are counted by purpose. Implementations: self (one rank, self.cpp) and MPI (mpi.h); both have the same
+// meaning.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "framework/tensor/tensor.h"
+
+namespace conclave {
+
+enum class ReduceOp { sum, maximum, minimum };
+
+/// What a collective is for.
+enum class Purpose { parameters, gradients, dispatch, combine, statistics, activations, agreement };
+constexpr int purposes = 7;
+const char* name_of(Purpose purpose);
+
+/// What this rank has done for one purpose. `bytes` is the payload that this rank handed over for other
+/// ranks, as the caller sees it and whatever algorithm carries it: the whole tensor of an all-reduce, an
+/// all-gather's own rows, a reduce-scatter's or an all-to-all's rows for other ranks, a broadcast at its
+/// root; nothing on one rank.
+struct Traffic {
+  std::int64_t calls = 0;
+  std::int64_t bytes = 0;
+  double wait_seconds = 0;  // in blocking collectives and in Request::wait
+};
+
+/// One Traffic per Purpose; a communicator and everything split from it share one table.
+class TrafficTable {
+ public:
+  Traffic& operator[](Purpose purpose) { return entries_[static_cast<std::size_t>(purpose)]; }
+  const Traffic& operator[](Purpose purpose) const { return entries_[static_cast<std::size_t>(purpose)]; }
+
+ private:
+  std::array<Traffic, purposes> entries_;
+};
+
+/// A collective under way. Its tensors must not be touched until wait() returns or test() says true; they are
+/// kept alive until then. A default Request is complete.
+class Request {
+ public:
+  /// What an implementation waits for; test() says whether it is complete and lets it make progress.
+  class Pending {
+   public:
+    virtual ~Pending() = default;
+    virtual bool test() = 0;
+    virtual void wait() = 0;
+  };
+
+  Request() = default;
+  Request(std::unique_ptr<Pending> pending, std::shared_ptr<TrafficTable> traffic, Purpose purpose)
+      : pending_(std::move(pending)), traffic_(std::move(traffic)), purpose_(purpose) {}
+  Request(Request&& other) noexcept = default;
+  Request& operator=(Request&& other) noexcept;
+  /// Dropped before it is complete, which happens while an error unwinds: the partners may never come, so
+  /// this does not wait; the memory stays reserved to the end of the process, because the network may still
+  /// write there.
+  ~Request();
+
+  bool test();
+  void wait();
+
+ private:
+  std::unique_ptr<Pending> pending_;
+  std::shared_ptr<TrafficTable> traffic_;
+  Purpose purpose_ = Purpose::agreement;
+};
+
+/// Rows per rank of an uneven exchange, [size].
+using RowCounts = std::vector<std::int64_t>;
+
+/// This rank among the ranks on the same machine.
+struct NodePlace {
+  int rank = 0;
+  int size = 1;
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  const std::string& name() const { return name_; }
+
+  /// tensor = the reduction of all ranks' tensors, in place; integers exactly.
+  void all_reduce(const Tensor& tensor, ReduceOp op, Purpose purpose);
+  [[nodiscard]] Request start_all_reduce(const Tensor& tensor, ReduceOp op, Purpose purpose);
+
+  /// out = the rows of rank 0, of rank 1, ... `in` may be this rank's own rows of `out`.
+  void all_gather_rows(const Tensor& in,   // [rows, ...]
+                       const Tensor& out,  // [size * rows, ...]
+                       Purpose purpose);
+
+  /// out = this rank's rows of the sum of all ranks' `in`.
+  void reduce_scatter_rows(const Tensor& in,   // [size * rows, ...]
+                           const Tensor& out,  // [rows, ...]
+                           Purpose purpose);
+
+  /// Sends the first send_rows[0] rows of `in` to rank 0, the next send_rows[1] to rank 1, ...; `out`
+  /// receives receive_rows[r] rows from rank r, in the order of ranks. Zero rows are normal.
+  void all_to_all_rows(const Tensor& in,            // [sum of send_rows, ...]
+                       const RowCounts& send_rows,  // [size]
+                       const Tensor& out,           // [sum of receive_rows, ...]
+                       const RowCounts& receive_rows, Purpose purpose);
+  [[nodiscard]] Request start_all_to_all_rows(const Tensor& in, const RowCounts& send_rows, const Tensor& out,
+                                              const RowCounts& receive_rows, Purpose purpose);
+
+  /// tensor = the root's tensor.
+  void broadcast(const Tensor& tensor, int root, Purpose purpose);
+  void barrier();
+
+  /// Ranks of equal color form a communicator, ordered by key, then by rank here. Collective.
+  virtual std::shared_ptr<Communicator> split(int color, int key, const std::string& name) = 0;
+  /// This rank alone, counting into the same table. Not collective.
+  std::shared_ptr<Communicator> alone(const std::string& name) const;
+  /// For choosing threads per rank. Collective.
+  virtual NodePlace node_place() = 0;
+
+  /// By this communicator, the one that it was split from, and all others split from that.
+  const TrafficTable& traffic() const { return *traffic_; }
+
+ protected:
+  Communicator(int rank, int size, std::string name, std::shared_ptr<TrafficTable> traffic)
+      : rank_(rank), size_(size), name_(std::move(name)), traffic_(std::move(traffic)) {}
+
+  // What an implementation does; shapes and counts have been checked.
+  virtual void run_all_reduce(const Tensor& tensor, ReduceOp op) = 0;
+  virtual std::unique_ptr<Request::Pending> begin_all_reduce(const Tensor& tensor, ReduceOp op) = 0;
+  virtual void run_all_gather_rows(const Tensor& in, const Tensor& out) = 0;
+  virtual void run_reduce_scatter_rows(const Tensor& in, const Tensor& out) = 0;
+  virtual std::unique_ptr<Request::Pending> begin_all_to_all_rows(const Tensor& in,
+                                                                  const RowCounts& send_rows,
+                                                                  const Tensor& out,
+                                                                  const RowCounts& receive_rows) = 0;
+  virtual void run_broadcast(const Tensor& tensor, int root) = 0;
+  virtual void run_barrier() = 0;
+
+  const std::shared_ptr<TrafficTable>& traffic_table() const { return traffic_; }
+
+ private:
+  void check_even_rows(const char* where, const Tensor& part, const char* part_name, const Tensor& whole,
+                       const char* whole_name) const;
+  void check_defined(const char* where, const Tensor& tensor) const;
+  void count(Purpose purpose, std::size_t bytes);
+  template <class Action>
+  void timed(Purpose purpose, Action&& action);
+
+  int rank_, size_;
+  std::string name_;
+  std::shared_ptr<TrafficTable> traffic_;
+};
+
+/// One rank, with its own traffic table.
+std::shared_ptr<Communicator> self_communicator();
+
+/// How many rows each rank will send here, when `send_rows` says how many go to each rank. Collective.
+RowCounts exchange_counts(Communicator& communicator, const RowCounts& send_rows, Purpose purpose);
+
+/// The texts of all ranks, on every rank. Collective.
+std::vector<std::string> all_gather_text(Communicator& communicator, const std::string& text);
+
+/// The root's text, on every rank. Collective.
+std::string broadcast_text(Communicator& communicator, const std::string& text, int root);
+
+}  // namespace conclave

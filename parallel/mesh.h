@@ -1,0 +1,79 @@
+// Mesh: the ranks of a job as named axes. Attention and experts fold the same ranks differently:
+//   attention   rank = ((pipeline * data        + data)        * context + context) * tensor        + tensor
+//   experts     rank = ((pipeline * expert_data + expert_data) * expert  + expert)  * expert_tensor +
+//   expert_tensor
+// MeshLayout is the arithmetic alone, for planning without the ranks; Mesh adds a communicator for every
+// axis.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "parallel/communicator.h"
+
+namespace conclave {
+
+enum class Axis { data, expert, tensor, expert_tensor, pipeline, context, expert_data };
+constexpr int axes = 7;
+const char* name_of(Axis axis);
+
+/// What a user chooses; data takes the ranks that remain beside tensor, expert_data those beside the experts'
+/// axes.
+struct MeshDegrees {
+  std::int64_t tensor = 1;
+  std::int64_t expert = 1;
+  std::int64_t expert_tensor = 1;
+  std::int64_t context = 1;
+  std::int64_t pipeline = 1;
+};
+
+class MeshLayout {
+ public:
+  /// Fault::request with the numbers when these degrees cannot be folded over these ranks.
+  MeshLayout(std::int64_t ranks, MeshDegrees degrees);
+
+  std::int64_t ranks() const { return ranks_; }
+  std::int64_t degree(Axis axis) const { return at(axis).degree; }
+  /// Where a rank stands on an axis.
+  std::int64_t coordinate(std::int64_t rank, Axis axis) const {
+    return rank / at(axis).stride % at(axis).degree;
+  }
+  /// The lowest rank of its group along an axis: names the group.
+  std::int64_t first_rank(std::int64_t rank, Axis axis) const {
+    return rank - coordinate(rank, axis) * at(axis).stride;
+  }
+  /// All ranks of its group along an axis, in the order of their coordinates.
+  std::vector<std::int64_t> group(std::int64_t rank, Axis axis) const;
+
+ private:
+  struct Fold {
+    std::int64_t degree = 1;
+    std::int64_t stride = 1;  // between ranks that are neighbours on this axis
+  };
+  const Fold& at(Axis axis) const { return folds_[static_cast<std::size_t>(axis)]; }
+  void fold(std::array<Axis, 4> fastest_first, std::array<std::int64_t, 4> degrees);
+
+  std::int64_t ranks_;
+  std::array<Fold, axes> folds_;
+};
+
+class Mesh {
+ public:
+  /// Collective over `world`.
+  Mesh(std::shared_ptr<Communicator> world, MeshDegrees degrees);
+
+  const MeshLayout& layout() const { return layout_; }
+  Communicator& world() const { return *world_; }
+  /// The ranks that differ from this one on this axis only; rank() is the coordinate.
+  Communicator& axis(Axis axis) const { return *communicators_[static_cast<std::size_t>(axis)]; }
+
+ private:
+  std::shared_ptr<Communicator> world_;
+  MeshLayout layout_;
+  std::array<std::shared_ptr<Communicator>, axes> communicators_;
+};
+
+}  // namespace conclave

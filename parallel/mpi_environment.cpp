@@ -1,0 +1,46 @@
+// Starting and ending MPI, and the one place where its error codes become sentences.
+#include "parallel/mpi.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+
+namespace conclave {
+
+bool launched_under_mpi() {
+  constexpr std::array signs = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "PMI_RANK"};
+  return std::any_of(signs.begin(), signs.end(),
+                     [](const char* sign) { return std::getenv(sign) != nullptr; });
+}
+
+void check_mpi(int code, const char* call, const std::string& where) {
+  if (code == MPI_SUCCESS) [[likely]]
+    return;
+  char text[MPI_MAX_ERROR_STRING] = "unknown error";
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  fail(Fault::machine, call, " failed on ", where, ": ", text);
+}
+
+MpiEnvironment::MpiEnvironment() {
+  int running = 0;
+  check_mpi(MPI_Initialized(&running), "MPI_Initialized", "this process");
+  if (running) return;
+  int level = 0;
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &level), "MPI_Init_thread",
+            "this process");
+  started_ = true;
+  check(level >= MPI_THREAD_SERIALIZED, Fault::machine,
+        "MPI_Init_thread: this MPI library does not support MPI_THREAD_SERIALIZED, which Conclave needs");
+}
+
+MpiEnvironment::~MpiEnvironment() {
+  if (started_) MPI_Finalize();
+}
+
+void abort_job(int exit_code) {
+  MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);
+}
+
+}  // namespace conclave
