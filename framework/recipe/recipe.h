@@ -1,9 +1,11 @@
-// Recipe: everything a run is told, as plain structs with the defaults in place. Names follow the YAML keys one to
-// one (a C++ keyword aside), and the YAML keys follow Hugging Face model configs where one exists.
-// recipe/schema.h says each key's meaning and valid values once; layers and trainer take these structs as options.
+// Recipe: everything a run is told, as plain structs with the defaults in place. Names follow the YAML keys
+// one to one (a C++ keyword aside), and the YAML keys follow Hugging Face model configs where one exists.
+// recipe/schema.h says each key's meaning and valid values once; layers and trainer take these structs as
+// options.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,7 @@ struct RouterRecipe {
   std::string kind = "softmax";
   bool norm_topk_prob = true;
   double z_loss_coefficient = 0.001;
+  bool operator==(const RouterRecipe&) const = default;
 };
 
 /// One term of the load-balancing loss; several may act at once.
@@ -20,8 +23,10 @@ struct BalanceRecipe {
   std::string scope = "global_batch";  // micro_batch | global_batch
   std::string estimator = "warm";      // running | warm | exact: how global_batch sees later micro-batches
   double coefficient = 0.01;
-  std::int64_t first_step = 0;         // acts from this step ...
-  std::int64_t last_step = -1;         // ... to this one; -1: to the end
+  std::int64_t first_step = 0;          // acts from this step ...
+  std::int64_t last_step = -1;          // ... to this one; -1: to the end
+  std::int64_t balance_batch_size = 0;  // sequences per group, for the scope "group"
+  bool operator==(const BalanceRecipe&) const = default;
 };
 
 struct MoeRecipe {
@@ -33,6 +38,7 @@ struct MoeRecipe {
   std::string layer_reduction = "sum";  // sum | mean of the auxiliary losses over layers
   RouterRecipe router;
   std::vector<BalanceRecipe> balance = {BalanceRecipe{}};
+  bool operator==(const MoeRecipe&) const = default;
 };
 
 struct ModelRecipe {
@@ -50,6 +56,7 @@ struct ModelRecipe {
   double initializer_range = 0.02;
   bool scale_residual_init = false;  // divide the range of o_proj and down_proj by sqrt(2 * layers)
   MoeRecipe moe;
+  bool operator==(const ModelRecipe&) const = default;
 };
 
 /// One domain of text: PREFIX.bin and PREFIX.idx.
@@ -57,6 +64,7 @@ struct DatasetRecipe {
   std::string path;
   std::string domain;
   double weight = 1.0;
+  bool operator==(const DatasetRecipe&) const = default;
 };
 
 struct DataRecipe {
@@ -66,6 +74,7 @@ struct DataRecipe {
   std::vector<DatasetRecipe> validation;
   bool document_mask = true;
   std::int64_t domain_block = 0;
+  bool operator==(const DataRecipe&) const = default;
 };
 
 struct ParallelRecipe {
@@ -74,12 +83,14 @@ struct ParallelRecipe {
   std::int64_t expert_tensor = 1;
   bool sequence = false;
   std::int64_t zero = 0;
+  bool operator==(const ParallelRecipe&) const = default;
 };
 
 struct BatchRampRecipe {
   std::int64_t start_batch_size = 0;  // 0: no ramp
   std::int64_t increment = 0;         // sequences added each time
   std::int64_t steps_per_increment = 0;
+  bool operator==(const BatchRampRecipe&) const = default;
 };
 
 struct TrainingRecipe {
@@ -93,6 +104,7 @@ struct TrainingRecipe {
   std::string recompute = "none";  // none | block: recompute each block's activations in backward
   double lm_z_loss_coefficient = 0.0;
   BatchRampRecipe batch_ramp;
+  bool operator==(const TrainingRecipe&) const = default;
 };
 
 struct ScheduleRecipe {
@@ -100,6 +112,7 @@ struct ScheduleRecipe {
   std::int64_t warmup_steps = 0;
   double min_lr_ratio = 0.1;
   std::int64_t decay_steps = 0;  // wsd: length of the final decay; 0: a tenth of the steps
+  bool operator==(const ScheduleRecipe&) const = default;
 };
 
 /// Parameters whose name matches the pattern (* stands for any text) leave the defaults of the optimizer.
@@ -108,6 +121,7 @@ struct ParameterGroupRecipe {
   double lr_scale = 1.0;
   double weight_decay = -1.0;  // below zero: the optimizer's
   bool frozen = false;
+  bool operator==(const ParameterGroupRecipe&) const = default;
 };
 
 struct OptimizerRecipe {
@@ -119,21 +133,34 @@ struct OptimizerRecipe {
   double grad_clip = 1.0;     // global norm; 0: no clipping
   ScheduleRecipe schedule;
   std::vector<ParameterGroupRecipe> groups;  // the first match counts
+  bool operator==(const OptimizerRecipe&) const = default;
 };
 
 struct CheckpointRecipe {
   std::int64_t interval = 100;  // steps; 0: only at the end
   std::int64_t keep = 3;        // newest checkpoints kept; 0: all
   bool resume = true;
+  bool asynchronous = false;  // write while the next steps run
+  bool operator==(const CheckpointRecipe&) const = default;
 };
 
 struct EvaluationRecipe {
   std::int64_t interval = 50;  // steps; 0: only at the end
   std::int64_t batches = 8;    // micro-batches per domain; 0: the whole validation text
+  bool operator==(const EvaluationRecipe&) const = default;
 };
 
 struct LoggingRecipe {
-  std::int64_t interval = 1;
+  std::int64_t interval = 1;  // steps
+  bool tensorboard = false;   // event files beside metrics.jsonl
+  bool operator==(const LoggingRecipe&) const = default;
+};
+
+/// Where each key was set ("quickstart.yaml:12"), so that later errors can name the line. Not part of a
+/// recipe's value.
+struct RecipePlaces {
+  std::map<std::string, std::string> of_key;
+  bool operator==(const RecipePlaces&) const { return true; }
 };
 
 struct Recipe {
@@ -147,6 +174,8 @@ struct Recipe {
   EvaluationRecipe evaluation;
   LoggingRecipe logging;
   std::string output = "runs/run";
+  RecipePlaces places;
+  bool operator==(const Recipe&) const = default;
 };
 
 }  // namespace conclave

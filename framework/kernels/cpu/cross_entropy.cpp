@@ -14,6 +14,9 @@ void CpuKernels::cross_entropy(const Tensor& logits, const Tensor& targets, doub
   const std::int64_t rows = logits.dim(0), vocabulary = logits.dim(1);
   check_tensor(targets, "cross_entropy", "targets", {rows}, DType::int32);
   const std::int32_t* target = targets.data<std::int32_t>();
+  for (std::int64_t row = 0; row < rows; ++row)
+    check(target[row] < vocabulary, "cross_entropy: target id ", target[row], " in row ", row,
+          " is outside the vocabulary of ", vocabulary);
   std::vector<double> row_loss(static_cast<std::size_t>(rows)), row_z(static_cast<std::size_t>(rows));
   with_float_type(logits.dtype(), [&](auto zero) {
     using T = decltype(zero);

@@ -14,6 +14,12 @@ namespace cpu {
 void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matrix<float> a, Matrix<float> b,
               float beta, float* c, std::int64_t c_stride) {
   if (m == 0 || n == 0) return;
+  if (k == 0) {
+    // An empty sum: oneDNN leaves c as it is, or refuses the strides.
+    for (std::int64_t i = 0; i < m; ++i)
+      for (std::int64_t j = 0; j < n; ++j) c[i * c_stride + j] = beta == 0 ? 0 : beta * c[i * c_stride + j];
+    return;
+  }
   // sgemm, not a primitive: experts see a new row count in almost every call, and a primitive costs 0.4 ms to
   // create.
   const dnnl_status_t status =

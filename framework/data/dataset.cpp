@@ -1,0 +1,192 @@
+// Opening checks of a dataset, its cut into sequences with targets and document starts, and the two ways to
+// walk it.
+#include "framework/data/dataset.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+
+#include "framework/base/error.h"
+#include "framework/base/random.h"
+#include "framework/data/token_description.h"
+#include "framework/data/tokenizer.h"
+
+namespace conclave {
+namespace {
+
+std::string domain_of(const DatasetRecipe& recipe) {
+  return recipe.domain.empty() ? std::filesystem::path(recipe.path).filename().string() : recipe.domain;
+}
+
+std::int64_t checked_length(const DataRecipe& data) {
+  check(data.sequence_length > 0 && data.sequence_length < std::numeric_limits<std::int32_t>::max(),
+        Fault::request, "a data.sequence_length of ", data.sequence_length, " came, expected 1 or more");
+  return data.sequence_length;
+}
+
+/// What `tokenize` wrote beside the tokens must agree with them and with the recipe.
+void check_description(const TokenFile& file, const DataRecipe& data, std::int64_t vocabulary) {
+  const auto description = read_token_description(file.prefix());
+  if (!description) return;
+  const std::string path = file.prefix() + ".json";
+  check(description->tokens == file.tokens() && description->documents == file.documents(), Fault::data, path,
+        " describes ", description->documents, " documents with ", description->tokens, " tokens, but ",
+        file.prefix(), ".idx has ", file.documents(), " with ", file.tokens(),
+        "; the files do not belong together");
+  const bool same = description->fingerprint.empty()
+                        ? description->tokenizer == data.tokenizer
+                        : description->fingerprint == tokenizer_fingerprint(data.tokenizer);
+  check(same, Fault::data, path, " says that the tokens were made with the tokenizer ",
+        description->tokenizer, ", but the recipe's data.tokenizer ", data.tokenizer,
+        " is another one; name the same, or run `conclave tokenize` again");
+  check(description->vocab_size <= vocabulary, Fault::data, path, " says that the tokenizer has ",
+        description->vocab_size, " entries; model.vocab_size is ", vocabulary, ", expected at least as many");
+}
+
+std::vector<Dataset> open_datasets(const std::vector<DatasetRecipe>& recipes, const DataRecipe& data,
+                                   std::int64_t vocabulary) {
+  std::vector<Dataset> datasets;
+  for (const DatasetRecipe& recipe : recipes) datasets.emplace_back(recipe, data, vocabulary);
+  return datasets;
+}
+
+std::vector<std::int32_t> domain_indices(const std::vector<Dataset>& datasets,
+                                         const std::vector<std::string>& names) {
+  std::vector<std::int32_t> indices;
+  for (const Dataset& dataset : datasets)
+    indices.push_back(
+        static_cast<std::int32_t>(std::find(names.begin(), names.end(), dataset.domain()) - names.begin()));
+  return indices;
+}
+
+std::vector<double> weights_of(const DataRecipe& data) {
+  check(!data.train.empty(), Fault::request, "data.train is empty; at least one dataset is expected");
+  std::vector<double> weights;
+  for (const DatasetRecipe& recipe : data.train) weights.push_back(recipe.weight);
+  return weights;
+}
+
+Batch empty_batch(std::int64_t sequences, std::int64_t length) {
+  const auto places = static_cast<std::size_t>(sequences * length);
+  return {.sequences = sequences,
+          .length = length,
+          .tokens = std::vector<std::int32_t>(places),
+          .targets = std::vector<std::int32_t>(places),
+          .document_start = std::vector<std::int32_t>(places),
+          .domain = std::vector<std::int32_t>(static_cast<std::size_t>(sequences))};
+}
+
+}  // namespace
+
+std::vector<std::string> domain_names(const DataRecipe& data) {
+  std::vector<std::string> names;
+  for (const auto* list : {&data.train, &data.validation})
+    for (const DatasetRecipe& recipe : *list)
+      if (std::find(names.begin(), names.end(), domain_of(recipe)) == names.end())
+        names.push_back(domain_of(recipe));
+  return names;
+}
+
+Dataset::Dataset(const DatasetRecipe& recipe, const DataRecipe& data, std::int64_t vocabulary)
+    : domain_(domain_of(recipe)),
+      length_(checked_length(data)),
+      document_mask_(data.document_mask),
+      file_(recipe.path, vocabulary) {
+  check_description(file_, data, vocabulary);
+  check(tokens() >= 2, Fault::data, "the token file ", recipe.path, ".bin holds ", tokens(),
+        " token; at least 2 are needed, one to predict and one to predict it from");
+}
+
+std::int64_t Dataset::shuffled(std::int64_t sample, std::uint64_t seed) const {
+  const auto count = static_cast<std::uint64_t>(full_sequences()), draw = static_cast<std::uint64_t>(sample);
+  const RandomKey key = RandomKey(seed).with("shuffle").with(domain_).with(draw / count);
+  return static_cast<std::int64_t>(key.permute(draw % count, count));
+}
+
+void Dataset::fill(std::int64_t sequence, Batch& batch, std::int64_t row) const {
+  check(sequence >= 0 && sequence < all_sequences(), "Dataset: sequence ", sequence, " came, expected 0 to ",
+        all_sequences() - 1);
+  const std::int64_t begin = sequence * length_, inputs = std::min(length_, tokens() - 1 - begin);
+  std::int32_t* tokens_out = batch.tokens.data() + row * length_;
+  std::int32_t* targets = batch.targets.data() + row * length_;
+  std::int32_t* starts = batch.document_start.data() + row * length_;
+
+  std::vector<std::int32_t> stream(static_cast<std::size_t>(inputs + 1));
+  file_.read(begin, inputs + 1, stream.data());
+  std::copy_n(stream.begin(), inputs, tokens_out);
+  std::copy_n(stream.begin() + 1, inputs, targets);
+  std::fill_n(starts, inputs, 0);
+  for (std::int64_t column = inputs; column < length_; ++column) {  // padding: a document of its own each
+    tokens_out[column] = targets[column] = -1;
+    starts[column] = static_cast<std::int32_t>(column);
+  }
+  if (!document_mask_) return;
+  for (std::int64_t document = file_.document_of(begin), column = 0; column < inputs; ++document) {
+    const std::int64_t end = std::min(inputs, file_.document_begin(document + 1) - begin);
+    std::fill(starts + column, starts + std::max(column, end), static_cast<std::int32_t>(column));
+    // The document's last token predicts nothing: what follows belongs to another one.
+    if (end > column && file_.document_begin(document + 1) - begin == end) targets[end - 1] = -1;
+    column = std::max(column, end);
+  }
+}
+
+TrainingData::TrainingData(const DataRecipe& data, std::int64_t vocabulary, std::uint64_t seed,
+                           std::function<std::int64_t(std::int64_t step)> batch_size)
+    : length_(checked_length(data)),
+      seed_(seed),
+      names_(conclave::domain_names(data)),
+      datasets_(open_datasets(data.train, data, vocabulary)),
+      domain_(domain_indices(datasets_, names_)),
+      plan_(weights_of(data), data.domain_block, seed, std::move(batch_size)) {
+  for (std::size_t d = 0; d < datasets_.size(); ++d)
+    check(datasets_[d].full_sequences() > 0, Fault::data, "the token file ", data.train[d].path,
+          ".bin holds ", datasets_[d].tokens(), " tokens; one training sequence needs ", length_ + 1,
+          " (data.sequence_length and the token after it)");
+}
+
+Batch TrainingData::batch(std::int64_t step, std::int64_t first_position, std::int64_t sequences) {
+  Batch batch = empty_batch(sequences, length_);
+  for (std::int64_t row = 0; row < sequences; ++row) {
+    const SampleId id = plan_.at(step, first_position + row);
+    const auto source = static_cast<std::size_t>(id.domain);
+    datasets_[source].fill(datasets_[source].shuffled(id.sample, seed_), batch, row);
+    batch.domain[static_cast<std::size_t>(row)] = domain_[source];
+  }
+  return batch;
+}
+
+std::int64_t TrainingData::tokens() const {
+  std::int64_t sum = 0;
+  for (const Dataset& dataset : datasets_) sum += dataset.tokens();
+  return sum;
+}
+
+ValidationData::ValidationData(const DataRecipe& data, std::int64_t vocabulary)
+    : length_(checked_length(data)),
+      names_(conclave::domain_names(data)),
+      datasets_(open_datasets(data.validation, data, vocabulary)),
+      domain_(domain_indices(datasets_, names_)) {}
+
+const Dataset& ValidationData::at(std::int64_t dataset) const {
+  check(dataset >= 0 && dataset < datasets(), "ValidationData: dataset ", dataset, " came, ", datasets(),
+        " are there");
+  return datasets_[static_cast<std::size_t>(dataset)];
+}
+
+const std::string& ValidationData::domain_name(std::int64_t dataset) const {
+  return at(dataset).domain();
+}
+
+std::int64_t ValidationData::sequences(std::int64_t dataset) const {
+  return at(dataset).all_sequences();
+}
+
+Batch ValidationData::batch(std::int64_t dataset, std::int64_t first, std::int64_t count) const {
+  const Dataset& source = at(dataset);
+  Batch batch = empty_batch(count, length_);
+  for (std::int64_t row = 0; row < count; ++row) source.fill(first + row, batch, row);
+  std::fill(batch.domain.begin(), batch.domain.end(), domain_[static_cast<std::size_t>(dataset)]);
+  return batch;
+}
+
+}  // namespace conclave

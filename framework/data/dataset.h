@@ -1,0 +1,87 @@
+// Datasets: token files cut into sequences and handed out as batches.
+// TrainingData mixes and shuffles: what stands at (step, position) of the global batch depends on the seed
+// and the recipe alone, never on ranks or micro-batches. ValidationData goes through each held-out text in
+// order, to its end.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "framework/data/batch.h"
+#include "framework/data/sample_plan.h"
+#include "framework/data/token_file.h"
+#include "framework/recipe/recipe.h"
+
+namespace conclave {
+
+/// The names that Batch::domain is an index into: those of the training list, then those only in validation,
+/// each once. A dataset without a name gets that of its file.
+std::vector<std::string> domain_names(const DataRecipe& data);
+
+/// One token file as a stream of all its documents; sequence j reads [j * length, (j+1) * length) of it.
+class Dataset {
+ public:
+  Dataset(const DatasetRecipe& recipe, const DataRecipe& data, std::int64_t vocabulary);
+
+  const std::string& domain() const { return domain_; }
+  std::int64_t tokens() const { return file_.tokens(); }
+  std::int64_t documents() const { return file_.documents(); }
+  std::int64_t full_sequences() const { return (tokens() - 1) / length_; }
+  /// The last one may be shorter.
+  std::int64_t all_sequences() const { return (tokens() - 1 + length_ - 1) / length_; }
+  /// The sequence that the sample-th draw of a run is: all full ones once per epoch, in an order of its own.
+  std::int64_t shuffled(std::int64_t sample, std::uint64_t seed) const;
+  /// Writes a sequence into a row of the batch; past the end of the stream comes padding.
+  void fill(std::int64_t sequence, Batch& batch, std::int64_t row) const;
+
+ private:
+  std::string domain_;
+  std::int64_t length_;
+  bool document_mask_;
+  TokenFile file_;
+};
+
+class TrainingData {
+ public:
+  TrainingData(const DataRecipe& data, std::int64_t vocabulary, std::uint64_t seed,
+               std::function<std::int64_t(std::int64_t step)> batch_size);
+
+  /// The sequences first_position .. first_position + sequences - 1 of a step. One caller at a time.
+  Batch batch(std::int64_t step, std::int64_t first_position, std::int64_t sequences);
+  const std::vector<std::string>& domain_names() const { return names_; }
+  const std::vector<Dataset>& datasets() const { return datasets_; }
+  std::int64_t tokens() const;
+
+ private:
+  std::int64_t length_;
+  std::uint64_t seed_;
+  std::vector<std::string> names_;
+  std::vector<Dataset> datasets_;
+  std::vector<std::int32_t> domain_;  // [datasets]; index into names_
+  SamplePlan plan_;
+};
+
+/// The datasets of the recipe's validation list, in its order.
+class ValidationData {
+ public:
+  ValidationData(const DataRecipe& data, std::int64_t vocabulary);
+
+  std::int64_t datasets() const { return static_cast<std::int64_t>(datasets_.size()); }
+  const std::string& domain_name(std::int64_t dataset) const;
+  std::int64_t sequences(std::int64_t dataset) const;
+  std::int64_t length() const { return length_; }
+  /// Every token after the first is a target exactly once over all sequences, except across documents.
+  Batch batch(std::int64_t dataset, std::int64_t first, std::int64_t count) const;
+  const std::vector<std::string>& domain_names() const { return names_; }
+
+ private:
+  const Dataset& at(std::int64_t dataset) const;
+  std::int64_t length_;
+  std::vector<std::string> names_;
+  std::vector<Dataset> datasets_;
+  std::vector<std::int32_t> domain_;  // [datasets]; index into names_
+};
+
+}  // namespace conclave

@@ -1,0 +1,124 @@
+// POSIX calls behind MappedFile and OutputFile; each result is looked at.
+#include "framework/data/files.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+
+#include "framework/base/error.h"
+
+namespace conclave {
+namespace {
+
+constexpr std::size_t buffer_bytes = std::size_t{1} << 20;
+
+std::string reason(int code) {
+  return std::generic_category().message(code);
+}
+
+/// A path that cannot be written is a wrong request; a disk that is full or broken is the machine's failure.
+Fault output_fault(int code) {
+  const bool machine = code == ENOSPC || code == EDQUOT || code == EIO || code == ENOMEM || code == EMFILE;
+  return machine ? Fault::machine : Fault::request;
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const std::string& path, std::string_view meaning) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not hang us
+  check(descriptor >= 0, Fault::data, meaning, " ", path, " cannot be opened: ", reason(errno));
+  struct stat status {};
+  const bool known = ::fstat(descriptor, &status) == 0;
+  const bool regular = known && S_ISREG(status.st_mode);
+  void* data = nullptr;
+  int map_error = 0;
+  if (regular && status.st_size > 0) {
+    data = ::mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_PRIVATE, descriptor, 0);
+    if (data == MAP_FAILED) map_error = errno;
+  }
+  ::close(descriptor);
+  check(regular, Fault::data, meaning, " ", path, " is ",
+        known && S_ISDIR(status.st_mode) ? "a directory" : "not a regular file",
+        "; a regular file is expected");
+  check(map_error == 0, Fault::machine, meaning, " ", path, " cannot be mapped: ", reason(map_error));
+  data_ = data;
+  size_ = data == nullptr ? 0 : static_cast<std::size_t>(status.st_size);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+OutputFile::OutputFile(std::string path)
+    : path_(std::move(path)), temporary_(join_text(path_, ".partial-", ::getpid())) {
+  const std::filesystem::path folder = std::filesystem::path(path_).parent_path();
+  std::error_code code;
+  if (!folder.empty()) std::filesystem::create_directories(folder, code);
+  check(!code, output_fault(code.value()), "the folder ", folder.string(), " for ", path_,
+        " cannot be made: ", code.message());
+  check(!std::filesystem::is_directory(path_, code), Fault::request, path_,
+        " is a directory; the name of a file to write is expected");
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  const int error = errno;
+  check(descriptor_ >= 0, output_fault(error), path_, " cannot be written: ", reason(error));
+  buffer_.reserve(buffer_bytes);
+}
+
+OutputFile::~OutputFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+  if (!published_) ::unlink(temporary_.c_str());
+}
+
+void OutputFile::write(const void* bytes, std::size_t size) {
+  const char* next = static_cast<const char*>(bytes);
+  while (size > 0) {
+    const std::size_t part = std::min(size, buffer_bytes - buffer_.size());
+    buffer_.insert(buffer_.end(), next, next + part);
+    next += part;
+    size -= part;
+    if (buffer_.size() == buffer_bytes) flush();
+  }
+}
+
+void OutputFile::flush() {
+  check(descriptor_ >= 0, "OutputFile: bytes came for ", path_, " after it was closed");
+  std::size_t done = 0;
+  while (done < buffer_.size()) {
+    const ssize_t written = ::write(descriptor_, buffer_.data() + done, buffer_.size() - done);
+    if (written < 0 && errno == EINTR) continue;
+    const int error = errno;
+    check(written >= 0, Fault::machine, "writing ", path_, " failed: ", reason(error), "; nothing was kept");
+    done += static_cast<std::size_t>(written);
+  }
+  buffer_.clear();
+}
+
+void OutputFile::close() {
+  if (descriptor_ < 0) return;
+  flush();
+  // A file system that knows no fsync says EINVAL; nothing is lost by that.
+  const bool synchronized = ::fsync(descriptor_) == 0 || errno == EINVAL;
+  const int sync_error = errno;
+  const bool closed = ::close(descriptor_) == 0;
+  const int close_error = errno;
+  descriptor_ = -1;
+  check(synchronized && closed, Fault::machine, "writing ", path_,
+        " failed: ", reason(synchronized ? close_error : sync_error), "; nothing was kept");
+}
+
+void OutputFile::publish() {
+  close();
+  const bool renamed = ::rename(temporary_.c_str(), path_.c_str()) == 0;
+  const int error = errno;
+  check(renamed, output_fault(error), temporary_, " cannot be renamed to ", path_, ": ", reason(error));
+  published_ = true;
+}
+
+}  // namespace conclave

@@ -1,0 +1,41 @@
+// PREFIX.json to and from TokenDescription.
+#include "framework/data/token_description.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "framework/base/error.h"
+#include "framework/data/files.h"
+
+namespace conclave {
+
+std::string to_json(const TokenDescription& description) {
+  const nlohmann::ordered_json object{
+      {"domain", description.domain},           {"tokenizer", description.tokenizer},
+      {"fingerprint", description.fingerprint}, {"vocab_size", description.vocab_size},
+      {"documents", description.documents},     {"tokens", description.tokens}};
+  // A path that is not UTF-8 must not stop the work.
+  return object.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+std::optional<TokenDescription> read_token_description(const std::string& prefix) {
+  const std::string path = prefix + ".json";
+  std::error_code code;
+  if (!std::filesystem::exists(path, code)) return std::nullopt;
+  const MappedFile file(path, "token description");
+  try {
+    const auto object = nlohmann::json::parse(file.bytes());
+    return TokenDescription{.domain = object.value("domain", ""),
+                            .tokenizer = object.at("tokenizer").get<std::string>(),
+                            .fingerprint = object.value("fingerprint", ""),
+                            .vocab_size = object.at("vocab_size").get<std::int64_t>(),
+                            .documents = object.at("documents").get<std::int64_t>(),
+                            .tokens = object.at("tokens").get<std::int64_t>()};
+  } catch (const nlohmann::json::exception& error) {
+    fail(Fault::data, "token description ", path,
+         " is not a JSON object with tokenizer, vocab_size, documents and tokens (", error.what(),
+         "); write it anew with `conclave tokenize`, or remove it to go without that check");
+  }
+}
+
+}  // namespace conclave

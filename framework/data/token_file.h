@@ -1,0 +1,62 @@
+// Token files in Megatron's indexed format, PREFIX.bin and PREFIX.idx (see docs/ and Megatron-LM's
+// IndexedDataset). The reader trusts no byte of them: every count, offset and token id is checked before it
+// is used. The writer puts one document in one sequence, and its files appear complete or not at all.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "framework/data/files.h"
+#include "framework/data/token_description.h"
+
+namespace conclave {
+
+/// All documents of a prefix as one stream of tokens, mapped into memory.
+class TokenFile {
+ public:
+  /// Ids must be below `vocabulary`; they are checked when they are read.
+  TokenFile(std::string prefix, std::int64_t vocabulary);
+
+  const std::string& prefix() const { return prefix_; }
+  std::int64_t tokens() const { return document_begin_.back(); }
+  std::int64_t documents() const { return static_cast<std::int64_t>(document_begin_.size()) - 1; }
+  /// Where a document begins in the stream; document_begin(documents()) is the stream's end.
+  std::int64_t document_begin(std::int64_t document) const {
+    return document_begin_[static_cast<std::size_t>(document)];
+  }
+  /// The document that the token at `offset` belongs to.
+  std::int64_t document_of(std::int64_t offset) const;
+  void read(std::int64_t begin, std::int64_t count, std::int32_t* out) const;
+
+ private:
+  void read_index(std::string_view index);
+  std::string prefix_;
+  std::int64_t vocabulary_;
+  MappedFile bin_;
+  int code_ = 0;                              // Megatron's name of the integer type
+  std::vector<std::int64_t> document_begin_;  // [documents + 1]
+};
+
+class TokenFileWriter {
+ public:
+  /// uint16 tokens when the vocabulary is below 65,500, int32 otherwise, as Megatron does.
+  TokenFileWriter(std::string prefix, std::int64_t vocabulary);
+
+  void append_document(std::span<const std::int32_t> tokens);
+  std::int64_t documents() const { return static_cast<std::int64_t>(lengths_.size()); }
+  std::int64_t tokens() const { return tokens_; }
+  /// Gives the files their names, PREFIX.idx last, and PREFIX.json with the counts filled in.
+  void finish(TokenDescription description);
+
+ private:
+  std::string prefix_;
+  std::int64_t vocabulary_;
+  OutputFile bin_, idx_, json_;
+  std::vector<std::int32_t> lengths_;
+  std::vector<std::uint16_t> narrow_;
+  std::int64_t tokens_ = 0;
+};
+
+}  // namespace conclave

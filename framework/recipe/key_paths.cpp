@@ -1,0 +1,108 @@
+#include "framework/recipe/key_paths.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "framework/recipe/nearest.h"
+#include "framework/recipe/schema.h"
+
+namespace conclave {
+namespace {
+
+struct KeyPath {
+  std::string section;  // an element of a list is written "0", whichever it is
+  std::string name;
+  bool is_list;
+};
+
+class Collector final : public Visitor {
+ public:
+  void key(const Key& key) override { paths.push_back({section_, key.name, false}); }
+  void section(const char* name, const char*, const std::function<void()>& inside) override {
+    paths.push_back({section_, name, false});
+    within(join_path(section_, name), inside);
+  }
+  void list(const char* name, const char*, ListReference& list) override {
+    paths.push_back({section_, name, true});
+    within(join_path(section_, name) + ".0", [&] { list.describe_default(*this); });
+  }
+
+  std::vector<KeyPath> paths;
+
+ private:
+  void within(const std::string& section, const std::function<void()>& inside) {
+    const std::string outer = section_;
+    section_ = section;
+    inside();
+    section_ = outer;
+  }
+  std::string section_;
+};
+
+const std::vector<KeyPath>& all_paths() {
+  static const std::vector<KeyPath> paths = [] {
+    Collector collector;
+    Recipe recipe;
+    describe(collector, recipe);
+    return collector.paths;
+  }();
+  return paths;
+}
+
+/// data.train.17 -> data.train.0
+std::string any_element(const std::string& path) {
+  std::string result, part;
+  const auto finish_part = [&] {
+    const bool index = !part.empty() && part.find_first_not_of("0123456789") == std::string::npos;
+    result += index ? "0" : part;
+    part.clear();
+  };
+  for (const char c : path) {
+    if (c == '.') {
+      finish_part();
+      result += '.';
+    } else {
+      part += c;
+    }
+  }
+  finish_part();
+  return result;
+}
+
+}  // namespace
+
+bool is_key(const std::string& section, const std::string& name) {
+  const std::string wanted = any_element(section);
+  return std::any_of(all_paths().begin(), all_paths().end(),
+                     [&](const KeyPath& path) { return path.section == wanted && path.name == name; });
+}
+
+bool is_list_path(const std::string& path) {
+  const std::string wanted = any_element(path);
+  return std::any_of(all_paths().begin(), all_paths().end(), [&](const KeyPath& key) {
+    return key.is_list && join_path(key.section, key.name) == wanted;
+  });
+}
+
+std::string suggest_key(const std::string& section, const std::string& name) {
+  const std::string wanted = any_element(section);
+  std::vector<std::string> here, everywhere;
+  for (const KeyPath& path : all_paths()) {
+    everywhere.push_back(path.name);
+    if (path.section == wanted) here.push_back(path.name);
+  }
+  // A key that has exactly this name elsewhere was put in the wrong section; else a slip of the pen is
+  // likelier.
+  const bool misplaced = std::find(everywhere.begin(), everywhere.end(), name) != everywhere.end();
+  const std::string near_here = misplaced ? "" : nearest(name, here);
+  if (!near_here.empty()) return "; did you mean " + join_path(section, near_here) + "?";
+  const std::string near = misplaced ? name : nearest(name, everywhere);
+  std::string meant;
+  for (const KeyPath& path : all_paths())
+    if (!near.empty() && path.name == near)
+      meant += (meant.empty() ? "" : " or ") + join_path(path.section, path.name);
+  if (!meant.empty()) return "; did you mean " + meant + "?";
+  return "; the keys of " + (section.empty() ? "a recipe" : section) + " are " + join_words(here);
+}
+
+}  // namespace conclave

@@ -1,0 +1,18 @@
+// Which keys there are, asked of the schema: is this one, and if not, what was meant.
+#pragma once
+
+#include <string>
+
+namespace conclave {
+
+/// Whether the section at this path ("model.moe", "data.train.0") has a key, section or list of this name.
+bool is_key(const std::string& section, const std::string& name);
+
+/// Whether the path names a list.
+bool is_list_path(const std::string& path);
+
+/// "; did you mean model.moe.num_experts?" with the nearest key of this section or of another one, or else
+/// the keys that are valid here.
+std::string suggest_key(const std::string& section, const std::string& name);
+
+}  // namespace conclave

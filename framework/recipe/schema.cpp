@@ -1,0 +1,256 @@
+#include "framework/recipe/schema.h"
+
+#include <utility>
+
+namespace conclave {
+namespace {
+
+// Sizes stay below 2^31: token ids, rows and columns are 32-bit in files and kernels.
+constexpr double largest_size = 2147483647.0;
+// Steps stay below 2^53, so that they are exact in a double and in every JSON reader.
+constexpr double largest_count = 9007199254740992.0;
+
+Rule size() {
+  return {.least = 1, .most = largest_size};
+}
+Rule size_or_zero() {
+  return {.least = 0, .most = largest_size};
+}
+Rule count() {
+  return {.least = 1, .most = largest_count};
+}
+Rule count_or_zero() {
+  return {.least = 0, .most = largest_count};
+}
+Rule at_least(double least) {
+  return {.least = least};
+}
+Rule above(double least) {
+  return {.least = least, .least_excluded = true};
+}
+Rule between(double least, double most) {
+  return {.least = least, .most = most};
+}
+Rule filled() {
+  return {.filled = true};
+}
+Rule one_of(std::vector<std::string> words, std::vector<std::string> later = {}) {
+  return {.words = std::move(words), .later = std::move(later)};
+}
+
+template <class Element>
+void describe(Visitor& visitor, Element& element);
+
+template <class Element>
+class VectorReference final : public ListReference {
+ public:
+  explicit VectorReference(std::vector<Element>& elements) : elements_(elements) {}
+  std::size_t size() const override { return elements_.size(); }
+  void clear() override { elements_.clear(); }
+  void append() override { elements_.emplace_back(); }
+  void describe_element(std::size_t index, Visitor& visitor) override {
+    describe<Element>(visitor, elements_.at(index));
+  }
+  void describe_default(Visitor& visitor) override {
+    Element element;
+    describe<Element>(visitor, element);
+  }
+
+ private:
+  std::vector<Element>& elements_;
+};
+
+template <class Section>
+void section(Visitor& visitor, const char* name, Section& keys, const char* meaning) {
+  visitor.section(name, meaning, [&] { describe<Section>(visitor, keys); });
+}
+template <class Element>
+void list(Visitor& visitor, const char* name, std::vector<Element>& elements, const char* meaning) {
+  VectorReference<Element> reference(elements);
+  visitor.list(name, meaning, reference);
+}
+
+template <>
+void describe(Visitor& v, RouterRecipe& r) {
+  v.key({"kind", &r.kind, "how logits become scores", one_of({"softmax"}, {"sigmoid"})});
+  v.key({"norm_topk_prob", &r.norm_topk_prob, "weights of the chosen experts are made to sum to 1", {}});
+  v.key({"z_loss_coefficient", &r.z_loss_coefficient, "weight of the router z-loss; 0: off", at_least(0)});
+}
+
+template <>
+void describe(Visitor& v, BalanceRecipe& b) {
+  v.key({"scope", &b.scope, "the tokens that a token is balanced with: micro_batch or global_batch",
+         one_of({"micro_batch", "global_batch"}, {"sequence", "group", "data_parallel", "shuffle"})});
+  v.key({"estimator", &b.estimator, "how global_batch foresees later micro-batches: running, warm or exact",
+         one_of({"running", "warm", "exact"}, {"lagged"})});
+  v.key({"coefficient", &b.coefficient, "weight of this term in the loss", at_least(0)});
+  v.key({"first_step", &b.first_step, "the term acts from this step", count_or_zero()});
+  v.key({"last_step",
+         &b.last_step,
+         "to this step, included; -1: to the end",
+         {.least = -1, .most = largest_count}});
+  v.key({"balance_batch_size", &b.balance_batch_size, "sequences per group, for the scope group",
+         size_or_zero()});
+}
+
+template <>
+void describe(Visitor& v, MoeRecipe& m) {
+  v.key({"num_experts", &m.num_experts, "routed experts of a block", size()});
+  v.key({"num_experts_per_tok", &m.num_experts_per_tok, "experts that each token is sent to", size()});
+  v.key({"moe_intermediate_size", &m.moe_intermediate_size, "inner width of one expert", size()});
+  v.key({"num_shared_experts", &m.num_shared_experts, "experts that see every token", size_or_zero()});
+  v.key({"first_k_dense_replace", &m.first_k_dense_replace, "leading blocks that keep a dense MLP",
+         size_or_zero()});
+  v.key({"layer_reduction", &m.layer_reduction, "auxiliary losses over layers: sum or mean",
+         one_of({"sum", "mean"})});
+  section(v, "router", m.router, "which experts a token goes to");
+  list(v, "balance", m.balance, "terms of the load-balancing loss, all acting at once");
+}
+
+template <>
+void describe(Visitor& v, ModelRecipe& m) {
+  v.key({"vocab_size", &m.vocab_size, "number of token ids", size()});
+  v.key({"hidden_size", &m.hidden_size, "width of a token's state", size()});
+  v.key({"intermediate_size", &m.intermediate_size, "inner width of a dense MLP", size()});
+  v.key({"num_hidden_layers", &m.num_hidden_layers, "number of blocks", size()});
+  v.key({"num_attention_heads", &m.num_attention_heads, "query heads", size()});
+  v.key({"num_key_value_heads", &m.num_key_value_heads, "key and value heads; divides the query heads",
+         size()});
+  v.key({"head_dim", &m.head_dim, "width of one head; even", size()});
+  v.key({"rope_theta", &m.rope_theta, "base of the rotary position frequencies", above(0)});
+  v.key({"rms_norm_eps", &m.rms_norm_eps, "added to the mean square in RMSNorm", above(0)});
+  v.key({"qk_norm", &m.qk_norm, "RMSNorm of each query and key head, as Qwen3", {}});
+  v.key({"tie_word_embeddings", &m.tie_word_embeddings, "LM head and embedding share their weights", {}});
+  v.key({"initializer_range", &m.initializer_range, "standard deviation of initial weights", above(0)});
+  v.key({"scale_residual_init",
+         &m.scale_residual_init,
+         "divide it by sqrt(2 * layers) where a block adds to its input",
+         {}});
+  section(v, "moe", m.moe, "the experts");
+}
+
+template <>
+void describe(Visitor& v, DatasetRecipe& d) {
+  v.key({"path", &d.path, "PREFIX of PREFIX.bin and PREFIX.idx", filled()});
+  v.key({"domain", &d.domain, "name of this kind of text", filled()});
+  v.key({"weight", &d.weight, "share of the mixture, relative to the other weights", above(0)});
+}
+
+template <>
+void describe(Visitor& v, DataRecipe& d) {
+  v.key({"sequence_length", &d.sequence_length, "tokens per sequence", size()});
+  v.key({"tokenizer", &d.tokenizer, "bytes, or the path of a SentencePiece .model", filled()});
+  list(v, "train", d.train, "domains to train on");
+  list(v, "validation", d.validation, "held-out text, one entry per domain");
+  v.key({"document_mask", &d.document_mask, "attention stays inside documents", {}});
+  v.key({"domain_block", &d.domain_block, "consecutive sequences of one domain; 0 mixes freely",
+         size_or_zero()});
+}
+
+template <>
+void describe(Visitor& v, ParallelRecipe& p) {
+  v.key({"tensor", &p.tensor, "ranks that share each matrix", size()});
+  v.key({"expert", &p.expert, "ranks that share the experts of a block", size()});
+  v.key({"expert_tensor", &p.expert_tensor, "ranks that share the matrices of one expert", size()});
+  v.key({"sequence", &p.sequence, "split activations over the tensor ranks too", {}});
+  v.key({"zero", &p.zero, "sharded over data ranks: 0 nothing, 1 optimizer, 2 gradients, 3 parameters",
+         between(0, 3)});
+}
+
+template <>
+void describe(Visitor& v, BatchRampRecipe& b) {
+  v.key({"start_batch_size", &b.start_batch_size, "sequences per step at first; 0: no ramp", size_or_zero()});
+  v.key({"increment", &b.increment, "sequences added each time", size_or_zero()});
+  v.key({"steps_per_increment", &b.steps_per_increment, "steps between additions", count_or_zero()});
+}
+
+template <>
+void describe(Visitor& v, TrainingRecipe& t) {
+  v.key({"global_batch_size", &t.global_batch_size, "sequences per step, over all ranks", size()});
+  v.key({"micro_batch_size", &t.micro_batch_size, "sequences that a rank computes at once", size()});
+  v.key({"steps", &t.steps, "optimizer steps", count()});
+  v.key({"seed", &t.seed, "seed of everything random", {}});
+  v.key({"device", &t.device, "where it runs", one_of({"cpu"}, {"cuda"})});
+  v.key({"precision", &t.precision, "number format: fp32 or fp64", one_of({"fp32", "fp64"}, {"bf16"})});
+  v.key({"threads", &t.threads, "threads per rank; 0: the node's cores shared evenly", between(0, 65536)});
+  v.key({"recompute", &t.recompute, "what backward computes again to save memory: none or block",
+         one_of({"none", "block"})});
+  v.key({"lm_z_loss_coefficient", &t.lm_z_loss_coefficient, "weight of the LM head's z-loss; 0: off",
+         at_least(0)});
+  section(v, "batch_ramp", t.batch_ramp, "a global batch that grows at the start");
+}
+
+template <>
+void describe(Visitor& v, ScheduleRecipe& s) {
+  v.key({"kind", &s.kind, "constant, linear, cosine or wsd (warm-up, stable, decay)",
+         one_of({"constant", "linear", "cosine", "wsd"})});
+  v.key({"warmup_steps", &s.warmup_steps, "steps of linear warm-up", count_or_zero()});
+  v.key({"min_lr_ratio", &s.min_lr_ratio, "last learning rate over the highest", between(0, 1)});
+  v.key({"decay_steps", &s.decay_steps, "wsd: length of the last decay; 0: a tenth of the steps",
+         count_or_zero()});
+}
+
+template <>
+void describe(Visitor& v, ParameterGroupRecipe& g) {
+  v.key({"pattern", &g.pattern, "parameter names that it takes; * stands for any text", filled()});
+  v.key({"lr_scale", &g.lr_scale, "factor on the learning rate", at_least(0)});
+  v.key({"weight_decay", &g.weight_decay, "its own decay; below zero: the optimizer's", {}});
+  v.key({"frozen", &g.frozen, "never updated", {}});
+}
+
+template <>
+void describe(Visitor& v, OptimizerRecipe& o) {
+  v.key({"kind", &o.kind, "update rule", one_of({"adamw"})});
+  v.key({"lr", &o.lr, "highest learning rate", above(0)});
+  v.key({"betas",
+         &o.betas,
+         "decay of the first and second moment",
+         {.least = 0, .most = 1, .most_excluded = true}});
+  v.key({"eps", &o.eps, "added to the root of the second moment", above(0)});
+  v.key({"weight_decay", &o.weight_decay, "decoupled decay, none on norms and biases", at_least(0)});
+  v.key({"grad_clip", &o.grad_clip, "largest global norm of the gradient; 0: no clipping", at_least(0)});
+  section(v, "schedule", o.schedule, "the learning rate over the steps");
+  list(v, "groups", o.groups, "parameters with settings of their own; the first match counts");
+}
+
+template <>
+void describe(Visitor& v, CheckpointRecipe& c) {
+  v.key({"interval", &c.interval, "steps between checkpoints; 0: only at the end", count_or_zero()});
+  v.key({"keep", &c.keep, "newest checkpoints that stay; 0: all", count_or_zero()});
+  v.key({"resume", &c.resume, "go on from the newest checkpoint; false: refuse to overwrite", {}});
+  v.key({"asynchronous", &c.asynchronous, "write while the next steps run", {}});
+}
+
+template <>
+void describe(Visitor& v, EvaluationRecipe& e) {
+  v.key({"interval", &e.interval, "steps between evaluations; 0: only at the end", count_or_zero()});
+  v.key({"batches", &e.batches, "micro-batches per domain; 0: the whole validation text", count_or_zero()});
+}
+
+template <>
+void describe(Visitor& v, LoggingRecipe& l) {
+  v.key({"interval", &l.interval, "steps between lines of metrics.jsonl", count()});
+  v.key({"tensorboard", &l.tensorboard, "write event files for TensorBoard", {}});
+}
+
+template <>
+void describe(Visitor& v, Recipe& r) {
+  v.key({"name", &r.name, "name of the run", filled()});
+  section(v, "model", r.model, "the transformer");
+  section(v, "data", r.data, "text and how it is cut");
+  section(v, "parallel", r.parallel, "how ranks share the work; data parallelism takes the rest");
+  section(v, "training", r.training, "batches, length and machine");
+  section(v, "optimizer", r.optimizer, "how weights change");
+  section(v, "checkpoint", r.checkpoint, "what is saved when");
+  section(v, "evaluation", r.evaluation, "measuring on held-out text");
+  section(v, "logging", r.logging, "what is written while training");
+  v.key({"output", &r.output, "directory of the run", filled()});
+}
+
+}  // namespace
+
+void describe(Visitor& visitor, Recipe& recipe) {
+  describe<Recipe>(visitor, recipe);
+}
+
+}  // namespace conclave

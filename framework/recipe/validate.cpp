@@ -1,0 +1,195 @@
+#include "framework/recipe/validate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "framework/base/error.h"
+#include "framework/recipe/model_size.h"
+#include "framework/recipe/schema.h"
+
+namespace conclave {
+namespace {
+
+/// Requires conditions on keys, and says where the key was set.
+class Requirements {
+ public:
+  explicit Requirements(const RecipePlaces& places) : places_(places) {}
+
+  template <class... Parts>
+  void require(bool condition, const std::string& key, const Parts&... parts) const {
+    if (!condition) [[unlikely]]
+      fail(Fault::request, place(key), key, ": ", parts...);
+  }
+
+ private:
+  /// "quickstart.yaml:12: " of the key or of the nearest section around it that was written down.
+  std::string place(std::string key) const {
+    while (true) {
+      const auto found = places_.of_key.find(key);
+      if (found != places_.of_key.end()) return found->second + ": ";
+      const std::size_t dot = key.rfind('.');
+      if (dot == std::string::npos) return "";
+      key.resize(dot);
+    }
+  }
+  const RecipePlaces& places_;
+};
+
+class RuleChecker final : public Visitor {
+ public:
+  explicit RuleChecker(const Requirements& requirements) : requirements_(requirements) {}
+  void key(const Key& key) override {
+    const std::string wrong = complaint(key);
+    requirements_.require(wrong.empty(), join_path(path_, key.name), wrong);
+  }
+  void section(const char* name, const char*, const std::function<void()>& inside) override {
+    const std::string outer = path_;
+    path_ = join_path(path_, name);
+    inside();
+    path_ = outer;
+  }
+  void list(const char* name, const char*, ListReference& list) override {
+    for (std::size_t index = 0; index < list.size(); ++index)
+      section(join_path(name, std::to_string(index)).c_str(), "",
+              [&] { list.describe_element(index, *this); });
+  }
+
+ private:
+  const Requirements& requirements_;
+  std::string path_;
+};
+
+/// "24 and 32": the multiples on both sides of a number that is none.
+std::string nearest_multiples(std::int64_t number, std::int64_t unit) {
+  const std::int64_t below = number / unit * unit;
+  return (below > 0 ? std::to_string(below) + " and " : "") + std::to_string(below + unit);
+}
+
+void validate_model(const Requirements& r, const ModelRecipe& m) {
+  const MoeRecipe& moe = m.moe;
+  r.require(moe.num_experts_per_tok <= moe.num_experts, "model.moe.num_experts_per_tok",
+            moe.num_experts_per_tok, " experts per token came, but model.moe.num_experts is ",
+            moe.num_experts, "; expected at most that many");
+  r.require(moe.first_k_dense_replace <= m.num_hidden_layers, "model.moe.first_k_dense_replace",
+            moe.first_k_dense_replace, " dense blocks came, but model.num_hidden_layers is ",
+            m.num_hidden_layers);
+  r.require(m.num_attention_heads % m.num_key_value_heads == 0, "model.num_key_value_heads",
+            m.num_key_value_heads,
+            " key-value heads cannot be shared evenly by model.num_attention_heads: ", m.num_attention_heads,
+            "; expected a divisor of ", m.num_attention_heads);
+  r.require(m.head_dim % 2 == 0, "model.head_dim", m.head_dim,
+            " came, expected an even number: rotary positions turn pairs");
+  for (std::size_t i = 0; i < moe.balance.size(); ++i) {
+    const BalanceRecipe& term = moe.balance[i];
+    const std::string key = "model.moe.balance." + std::to_string(i);
+    r.require(term.last_step == -1 || term.last_step >= term.first_step, key + ".last_step", term.last_step,
+              " lies before first_step: ", term.first_step, "; expected -1 or a later step");
+    r.require(term.balance_batch_size == 0, key + ".balance_batch_size",
+              "this key belongs to the scope 'group', which is not available in this version; leave it 0");
+  }
+  count_parameters(m);  // refuses sizes whose products overflow
+}
+
+void validate_data(const Requirements& r, const Recipe& recipe) {
+  const DataRecipe& data = recipe.data;
+  r.require(!data.train.empty(), "data.train",
+            "no domain to train on came; expected a list such as [{path: data/english, domain: english}]");
+  for (const auto& [key, sets] :
+       {std::pair{"data.train", &data.train}, {"data.validation", &data.validation}}) {
+    std::set<std::string> domains;
+    for (std::size_t i = 0; i < sets->size(); ++i)
+      r.require(domains.insert((*sets)[i].domain).second, join_path(key, std::to_string(i)) + ".domain", "'",
+                (*sets)[i].domain, "' came twice; expected a name of its own for every domain");
+  }
+  r.require(
+      data.tokenizer != "bytes" || recipe.model.vocab_size >= 257, "model.vocab_size",
+      recipe.model.vocab_size,
+      " token ids came, but data.tokenizer: bytes needs at least 257, 256 bytes and the end of a document");
+}
+
+void validate_layout(const Requirements& r, const ParallelRecipe& parallel) {
+  const auto only = [&](const char* key, auto value, auto available) {
+    r.require(value == available, key, value, " is not available in this version; expected ", available);
+  };
+  only("parallel.tensor", parallel.tensor, 1);
+  only("parallel.expert", parallel.expert, 1);
+  only("parallel.expert_tensor", parallel.expert_tensor, 1);
+  only("parallel.zero", parallel.zero, 0);
+  r.require(!parallel.sequence, "parallel.sequence", "true is not available in this version; expected false");
+}
+
+void validate_batches(const Requirements& r, const Recipe& recipe, std::int64_t ranks) {
+  const TrainingRecipe& t = recipe.training;
+  const BatchRampRecipe& ramp = t.batch_ramp;
+  const std::int64_t unit = t.micro_batch_size * ranks, block = recipe.data.domain_block;
+  const auto divides = [&](const std::string& key, std::int64_t sequences) {
+    r.require(sequences % unit == 0, key, sequences, " sequences cannot be shared evenly by ", ranks,
+              " data-parallel ", ranks == 1 ? "rank" : "ranks", " in micro-batches of ", t.micro_batch_size,
+              "; expected a multiple of ", unit, ", for example ", nearest_multiples(sequences, unit));
+    r.require(block == 0 || sequences % block == 0, key, sequences,
+              " sequences cannot be cut into blocks of data.domain_block: ", block,
+              "; expected a multiple of ", block, ", for example ",
+              block ? nearest_multiples(sequences, block) : "");
+  };
+  divides("training.global_batch_size", t.global_batch_size);
+  if (ramp.start_batch_size > 0) {
+    const std::string key = "training.batch_ramp.";
+    r.require(ramp.start_batch_size <= t.global_batch_size, key + "start_batch_size", ramp.start_batch_size,
+              " came, expected at most training.global_batch_size: ", t.global_batch_size);
+    r.require(ramp.increment > 0, key + "increment", "0 came, expected the sequences to add each time");
+    r.require(ramp.steps_per_increment > 0, key + "steps_per_increment",
+              "0 came, expected the steps between two additions");
+    divides(key + "start_batch_size", ramp.start_batch_size);
+    divides(key + "increment", ramp.increment);
+  } else {
+    r.require(ramp.increment == 0 && ramp.steps_per_increment == 0, "training.batch_ramp.start_batch_size",
+              "0 means no ramp, but increment or steps_per_increment is set; expected the first batch size");
+  }
+  const double tokens = static_cast<double>(t.steps) * static_cast<double>(t.global_batch_size) *
+                        static_cast<double>(recipe.data.sequence_length);
+  r.require(tokens < 9.0e18, "training.steps", t.steps, " steps of ", t.global_batch_size, " sequences of ",
+            recipe.data.sequence_length, " tokens are more tokens than 64 bits can count");
+}
+
+void validate_optimizer(const Requirements& r, const OptimizerRecipe& o, std::int64_t steps) {
+  r.require(o.betas.size() == 2, "optimizer.betas", o.betas.size(),
+            o.betas.size() == 1 ? " value" : " values", " came, expected two, for example [0.9, 0.95]");
+  const ScheduleRecipe& s = o.schedule;
+  const std::string key = "optimizer.schedule.";
+  r.require(s.warmup_steps <= steps, key + "warmup_steps", s.warmup_steps,
+            " steps of warm-up came, but training.steps is ", steps);
+  r.require(s.decay_steps == 0 || s.kind == "wsd", key + "decay_steps", s.decay_steps,
+            " came, but the schedule '", s.kind, "' decays by training.steps; expected 0, or kind: wsd");
+  r.require(s.decay_steps <= steps - s.warmup_steps, key + "decay_steps", s.decay_steps,
+            " steps of decay came, but training.steps: ", steps, " leaves ", steps - s.warmup_steps,
+            " after warm-up");
+}
+
+}  // namespace
+
+void validate_recipe(const Recipe& recipe, int ranks) {
+  check(ranks >= 1, Fault::request, ranks, " ranks came, expected at least 1");
+  const Requirements requirements(recipe.places);
+  Recipe copy = recipe;  // visitors may write; this one does not
+  RuleChecker rules(requirements);
+  describe(rules, copy);
+  validate_model(requirements, recipe.model);
+  validate_data(requirements, recipe);
+  validate_layout(requirements, recipe.parallel);
+  validate_batches(requirements, recipe, ranks);
+  validate_optimizer(requirements, recipe.optimizer, recipe.training.steps);
+}
+
+std::vector<std::string> warnings(const Recipe& recipe) {
+  std::vector<std::string> sentences;
+  if (recipe.checkpoint.asynchronous)
+    sentences.push_back("checkpoint.asynchronous: true is not available yet; saving blocks training.");
+  if (recipe.logging.tensorboard)
+    sentences.push_back("logging.tensorboard: true is not available yet; metrics.jsonl has every number.");
+  if (recipe.data.validation.empty())
+    sentences.push_back("data.validation is empty: this run measures no loss on held-out text.");
+  return sentences;
+}
+
+}  // namespace conclave

@@ -1,0 +1,20 @@
+// What the keys of a recipe mean together: every check that looks at more than one key, in one place, and
+// once more the rules of single keys for recipes that were built in C++ rather than read.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "framework/recipe/recipe.h"
+
+namespace conclave {
+
+/// Throws Fault::request with the first thing that makes this recipe impossible on so many ranks. The
+/// sentence names file and line where the key came from one, the numbers, and what would be valid.
+void validate_recipe(const Recipe& recipe, int ranks);
+
+/// What is accepted but not acted on in this version; a run shows these once at its start.
+std::vector<std::string> warnings(const Recipe& recipe);
+
+}  // namespace conclave

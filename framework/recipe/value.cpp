@@ -1,0 +1,136 @@
+// Single values of a recipe: their rules and their text. The other half of recipe/schema.h.
+#include <array>
+#include <charconv>
+#include <cmath>
+
+#include "framework/base/error.h"
+#include "framework/recipe/nearest.h"
+#include "framework/recipe/schema.h"
+
+namespace conclave {
+namespace {
+
+std::string range_text(const Rule& rule) {
+  const bool lower = std::isfinite(rule.least), upper = std::isfinite(rule.most);
+  std::string text;
+  if (lower) text += (rule.least_excluded ? "more than " : "at least ") + number_text(rule.least);
+  if (lower && upper) text += " and ";
+  if (upper) text += (rule.most_excluded ? "less than " : "at most ") + number_text(rule.most);
+  return text;
+}
+
+std::string number_complaint(double number, const std::string& text, const Rule& rule) {
+  if (!std::isfinite(number)) return text + " came, expected a finite number";
+  const bool low = rule.least_excluded ? number <= rule.least : number < rule.least;
+  const bool high = rule.most_excluded ? number >= rule.most : number > rule.most;
+  return low || high ? text + " came, expected " + range_text(rule) : "";
+}
+
+std::string text_complaint(const std::string& text, const Rule& rule) {
+  if (rule.filled && text.empty()) return "an empty text came, expected one that is not empty";
+  if (rule.words.empty()) return "";
+  for (const std::string& word : rule.words)
+    if (word == text) return "";
+  const std::string valid = "; available now: " + join_words(rule.words);
+  for (const std::string& word : rule.later)
+    if (word == text) return "'" + text + "' is not available in this version" + valid;
+  std::vector<std::string> known = rule.words;
+  known.insert(known.end(), rule.later.begin(), rule.later.end());
+  const std::string near = nearest(text, known);
+  return "'" + text + "' came, expected one of " + join_words(rule.words) +
+         (near.empty() ? "" : "; did you mean '" + near + "'?");
+}
+
+template <class... Cases>
+struct Overloaded : Cases... {
+  using Cases::operator()...;
+};
+template <class... Cases>
+Overloaded(Cases...) -> Overloaded<Cases...>;
+
+}  // namespace
+
+std::string complaint(const Key& key) {
+  return std::visit(
+      Overloaded{
+          [&](const bool*) { return std::string(); },
+          [&](const std::string* text) { return text_complaint(*text, key.rule); },
+          [&](const std::vector<double>* numbers) {
+            for (const double number : *numbers) {
+              const std::string wrong = number_complaint(number, number_text(number), key.rule);
+              if (!wrong.empty()) return wrong;
+            }
+            return std::string();
+          },
+          [&](const double* number) { return number_complaint(*number, number_text(*number), key.rule); },
+          [&](const auto* whole) {
+            return number_complaint(static_cast<double>(*whole), std::to_string(*whole), key.rule);
+          },
+      },
+      key.value);
+}
+
+std::string number_text(double number) {
+  if (std::abs(number) < 0x1.0p53 && number == std::trunc(number) && !(number == 0 && std::signbit(number)))
+    return std::to_string(static_cast<std::int64_t>(number));  // 10000, where the shortest text is 1e+04
+  std::array<char, 32> buffer;
+  const auto [end, status] = std::to_chars(buffer.data(), buffer.data() + buffer.size(), number);
+  check(status == std::errc(), "number_text: a double needs more than 32 characters");
+  return std::string(buffer.data(), end);
+}
+
+std::string quoted_text(const std::string& text) {
+  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  bool plain = !text.empty() && (letter(text[0]) || text[0] == '/');
+  std::string lower;
+  for (const char c : text) {
+    plain = plain && (letter(c) || (c >= '0' && c <= '9') || c == '_' || c == '/' || c == '.' || c == '-');
+    lower += static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  }
+  for (const char* word : {"true", "false", "yes", "no", "on", "off", "null", "y", "n", "nan", "inf"})
+    plain = plain && lower != word;
+  if (plain) return text;
+
+  std::string quoted = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      quoted += std::string("\\") + c;
+    } else if (byte < 0x20 || byte == 0x7f) {
+      constexpr char digits[] = "0123456789abcdef";
+      quoted += std::string("\\x") + digits[byte >> 4] + digits[byte & 15];
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + "\"";
+}
+
+std::string value_text(const ValueReference& value) {
+  return std::visit(Overloaded{
+                        [](const bool* truth) { return std::string(*truth ? "true" : "false"); },
+                        [](const std::string* text) { return quoted_text(*text); },
+                        [](const double* number) { return number_text(*number); },
+                        [](const std::vector<double>* numbers) {
+                          std::vector<std::string> texts;
+                          for (const double number : *numbers) texts.push_back(number_text(number));
+                          return join_text("[", join_words(texts), "]");
+                        },
+                        [](const auto* whole) { return std::to_string(*whole); },
+                    },
+                    value);
+}
+
+const char* type_text(const ValueReference& value) {
+  constexpr const char* texts[] = {"a whole number", "a whole number, zero or more",
+                                   "a number",       "true or false",
+                                   "a text",         "a list of numbers"};
+  static_assert(std::size(texts) == std::variant_size_v<ValueReference>);
+  return texts[value.index()];
+}
+
+std::string join_path(const std::string& path, const std::string& name) {
+  return path.empty() ? name : path + "." + name;
+}
+
+}  // namespace conclave

@@ -1,0 +1,18 @@
+// Writing recipes: what a run keeps as recipe.yaml, and the same with every key explained for `conclave
+// validate`.
+#pragma once
+
+#include <string>
+
+#include "framework/recipe/recipe.h"
+
+namespace conclave {
+
+/// The resolved recipe, every default written out. Parsing it gives exactly the same recipe.
+std::string to_yaml(const Recipe& recipe);
+
+/// The same text with a comment beside each key: its meaning and its default. Keys of empty lists stand in
+/// comments.
+std::string to_annotated_yaml(const Recipe& recipe);
+
+}  // namespace conclave

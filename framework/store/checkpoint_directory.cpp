@@ -1,0 +1,119 @@
+#include "framework/store/checkpoint_directory.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "framework/base/error.h"
+#include "framework/store/checkpoint_file.h"
+#include "framework/store/durable_file.h"
+#include "framework/store/manifest.h"
+
+namespace conclave {
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Step {
+  std::int64_t step;
+  fs::path path;
+};
+
+/// Newest first.
+std::vector<Step> list_steps(const fs::path& checkpoints) {
+  std::vector<Step> steps;
+  if (!fs::is_directory(checkpoints)) return steps;
+  for (const auto& entry : fs::directory_iterator(checkpoints)) {
+    const std::string name = entry.path().filename().string();
+    if (name.rfind("step-", 0) != 0 || name.size() < 6 || name.size() > 20) continue;
+    if (name.find_first_not_of("0123456789", 5) != std::string::npos) continue;  // step-... .partial
+    steps.push_back({std::stoll(name.substr(5)), entry.path()});
+  }
+  std::sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) { return a.step > b.step; });
+  return steps;
+}
+
+bool is_partial(const fs::path& path) {
+  return path.filename().string().rfind("step-", 0) == 0 && path.extension() == ".partial";
+}
+
+}  // namespace
+
+fs::path checkpoint_path(const fs::path& checkpoints, std::int64_t step) {
+  check(step >= 0, "checkpoint_path: step ", step, " came, expected zero or more");
+  char name[32];
+  std::snprintf(name, sizeof name, "step-%08lld", static_cast<long long>(step));
+  return checkpoints / name;
+}
+
+FoundCheckpoint newest_checkpoint(const fs::path& checkpoints) {
+  FoundCheckpoint found;
+  for (const Step& candidate : list_steps(checkpoints)) {
+    try {
+      const CheckpointReader reader(candidate.path);
+      check(reader.step() == candidate.step, Fault::data, "Checkpoint ", candidate.path, " holds step ",
+            reader.step(), ", which is not what its name says. Give it its own name back.");
+      found.path = candidate.path;
+      return found;
+    } catch (const Error& error) {
+      found.rejected.emplace_back(error.what());
+    }
+  }
+  return found;
+}
+
+FoundCheckpoint find_checkpoint(const fs::path& path) {
+  check(fs::exists(path), Fault::data, "Checkpoint ", path,
+        ": there is no such file or directory. Give the path of a step-... directory, or of a run.");
+  const bool is_step = path.filename().string().rfind("step-", 0) == 0;
+  if (is_step || fs::exists(path / manifest_name)) {
+    const CheckpointReader verified(path);
+    return {verified.path(), {}};
+  }
+  const fs::path checkpoints = fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path;
+  FoundCheckpoint found = newest_checkpoint(checkpoints);
+  if (found.path) return found;
+  std::string reasons;
+  for (const std::string& reason : found.rejected) reasons += "\n  " + reason;
+  fail(Fault::data, "There is no ", reasons.empty() ? "" : "good ", "checkpoint in ", checkpoints,
+       reasons.empty() ? ". Give the path of a step-... directory, or of a run that has saved one." : ":",
+       reasons);
+}
+
+void remove_old_checkpoints(const fs::path& checkpoints, std::int64_t keep) {
+  if (keep <= 0) return;
+  std::int64_t kept = 0;
+  for (const Step& candidate : list_steps(checkpoints)) {
+    if (kept < keep) {
+      try {
+        verify_manifest(candidate.path, ManifestCheck::sizes);
+        ++kept;
+      } catch (const Error&) {
+        // Left where it is for its owner to look at, until enough newer ones are good.
+      }
+      continue;
+    }
+    // Loses its name first, so that a deletion cut short never leaves half a checkpoint under a good name.
+    const fs::path partial = partial_path(candidate.path);
+    std::error_code code;
+    fs::remove_all(partial, code);
+    fs::rename(candidate.path, partial, code);
+    check(!code, Fault::machine, "Cannot remove the old checkpoint ", candidate.path, ": ", code.message(),
+          ". Check the permissions of its directory.");
+    fs::remove_all(partial, code);
+  }
+}
+
+void remove_partial_checkpoints(const fs::path& checkpoints) {
+  if (!fs::is_directory(checkpoints)) return;
+  std::vector<fs::path> partials;
+  for (const auto& entry : fs::directory_iterator(checkpoints))
+    if (is_partial(entry.path())) partials.push_back(entry.path());
+  for (const fs::path& partial : partials) {
+    std::error_code code;
+    fs::remove_all(partial, code);
+    check(!code, Fault::machine, "Cannot remove what a killed run left at ", partial, ": ", code.message(),
+          ". Check the permissions of its directory.");
+  }
+}
+
+}  // namespace conclave

@@ -1,0 +1,33 @@
+// Durable files: what has been published under its final name survives a killed process and a lost power
+// supply, and nothing half-written ever carries a final name. The order is always the same: write under a
+// temporary name, fsync the file, rename, fsync the directory. A refusal of the file system is a
+// Fault::machine.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace conclave {
+
+/// The temporary name under which something is written before it is published: PATH.partial.
+std::filesystem::path partial_path(const std::filesystem::path& path);
+
+/// Creates the directory and its parents where they are missing.
+void make_directories(const std::filesystem::path& directory);
+
+/// Waits until the content of a file, or the names in a directory, are on the disk.
+void sync_to_disk(const std::filesystem::path& path);
+
+/// Renames partial to path and makes the name durable. Whatever was at path is replaced: a file, or a
+/// directory with all that is in it, and at no moment is there nothing or a mixture.
+void publish(const std::filesystem::path& partial, const std::filesystem::path& path);
+
+/// Writes a whole text file durably: partial_path, fsync, publish.
+void write_text_durably(const std::filesystem::path& path, std::string_view text);
+
+/// Refuses early, with both numbers in the sentence, when the file system holds less than this many free
+/// bytes.
+void check_free_space(const std::filesystem::path& directory, std::size_t bytes);
+
+}  // namespace conclave

@@ -1,0 +1,194 @@
+// The datasets of an Hdf5File: whole ones, and ones that grow by rows.
+#include <algorithm>
+
+#include "framework/store/hdf5_internal.h"
+
+namespace conclave {
+namespace {
+
+hid_t file_type(ElementType type) {  // what the file holds, on every machine
+  switch (type) {
+    case ElementType::float32:
+      return H5T_IEEE_F32LE;
+    case ElementType::float64:
+      return H5T_IEEE_F64LE;
+    case ElementType::int32:
+      return H5T_STD_I32LE;
+    case ElementType::int64:
+      return H5T_STD_I64LE;
+    case ElementType::uint8:
+      return H5T_STD_U8LE;
+  }
+  fail(Fault::internal, "file_type: unknown ElementType");
+}
+
+hid_t memory_type(ElementType type) {
+  switch (type) {
+    case ElementType::float32:
+      return H5T_NATIVE_FLOAT;
+    case ElementType::float64:
+      return H5T_NATIVE_DOUBLE;
+    case ElementType::int32:
+      return H5T_NATIVE_INT32;
+    case ElementType::int64:
+      return H5T_NATIVE_INT64;
+    case ElementType::uint8:
+      return H5T_NATIVE_UINT8;
+  }
+  fail(Fault::internal, "memory_type: unknown ElementType");
+}
+
+std::vector<hsize_t> sizes_of(const Dims& dims) {
+  return std::vector<hsize_t>(dims.begin(), dims.end());
+}
+
+hid_t make_space(const Dims& dims) {
+  const std::vector<hsize_t> sizes = sizes_of(dims);
+  return dims.empty() ? H5Screate(H5S_SCALAR)
+                      : H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr);
+}
+
+}  // namespace
+
+std::size_t element_bytes(ElementType type) {
+  switch (type) {
+    case ElementType::float32:
+    case ElementType::int32:
+      return 4;
+    case ElementType::float64:
+    case ElementType::int64:
+      return 8;
+    case ElementType::uint8:
+      return 1;
+  }
+  fail(Fault::internal, "element_bytes: unknown ElementType");
+}
+
+const char* element_name(ElementType type) {
+  switch (type) {
+    case ElementType::float32:
+      return "float32";
+    case ElementType::float64:
+      return "float64";
+    case ElementType::int32:
+      return "int32";
+    case ElementType::int64:
+      return "int64";
+    case ElementType::uint8:
+      return "uint8";
+  }
+  fail(Fault::internal, "element_name: unknown ElementType");
+}
+
+std::int64_t element_count(const Dims& dims) {
+  std::int64_t product = 1;
+  for (const std::int64_t size : dims) product *= size;
+  return product;
+}
+
+std::string dims_text(const Dims& dims) {
+  std::string text = "[";
+  for (std::size_t dim = 0; dim < dims.size(); ++dim) text += (dim ? ", " : "") + std::to_string(dims[dim]);
+  return text + "]";
+}
+
+void Hdf5File::write(const std::string& name, ElementType type, const Dims& dims, const void* data) {
+  const Handle space(checked(make_space(dims), "describe", name), H5Sclose);
+  const Handle link(make_link_options(), H5Pclose);
+  const Handle dataset(
+      checked(H5Dcreate2(file_, name.c_str(), file_type(type), space, link, H5P_DEFAULT, H5P_DEFAULT),
+              "create the dataset", name),
+      H5Dclose);
+  if (element_count(dims) > 0)
+    checked(H5Dwrite(dataset, memory_type(type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data), "write the dataset",
+            name);
+}
+
+void Hdf5File::read(const std::string& name, ElementType type, const Dims& dims, void* data) const {
+  const DatasetInfo info = describe(name);
+  check(info.type == type && info.dims == dims, Fault::data, "HDF5 file ", path_, ": the dataset ", name,
+        " is ", element_name(info.type), " ", dims_text(info.dims), ", expected ", element_name(type), " ",
+        dims_text(dims),
+        ". The file was written for another configuration; use the recipe that it was written with.");
+  if (element_count(dims) == 0) return;
+  const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
+                       H5Dclose);
+  checked(H5Dread(dataset, memory_type(type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data), "read the dataset", name);
+}
+
+DatasetInfo Hdf5File::describe(const std::string& name) const {
+  const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
+                       H5Dclose);
+  const Handle space(checked(H5Dget_space(dataset), "describe", name), H5Sclose);
+  const Handle type(checked(H5Dget_type(dataset), "describe", name), H5Tclose);
+  DatasetInfo info;
+  std::vector<hsize_t> sizes(
+      static_cast<std::size_t>(checked(H5Sget_simple_extent_ndims(space), "describe", name)));
+  if (!sizes.empty()) checked(H5Sget_simple_extent_dims(space, sizes.data(), nullptr), "describe", name);
+  info.dims.assign(sizes.begin(), sizes.end());
+  for (const ElementType candidate : {ElementType::float32, ElementType::float64, ElementType::int32,
+                                      ElementType::int64, ElementType::uint8}) {
+    if (checked(H5Tequal(type, file_type(candidate)), "describe", name) > 0) {
+      info.type = candidate;
+      return info;
+    }
+  }
+  fail(Fault::data, "HDF5 file ", path_, ": the dataset ", name,
+       " has an element type that Conclave does not read; expected float32, float64, int32, int64 or uint8.");
+}
+
+void Hdf5File::create_rows(const std::string& name, ElementType type, const Dims& row_dims) {
+  std::vector<hsize_t> sizes = sizes_of(row_dims);
+  sizes.insert(sizes.begin(), 0);
+  std::vector<hsize_t> limits = sizes, chunk = sizes;
+  limits[0] = H5S_UNLIMITED;
+  for (hsize_t& size : chunk) size = std::max<hsize_t>(size, 1);
+  const auto row_bytes =
+      std::max<std::size_t>(static_cast<std::size_t>(element_count(row_dims)) * element_bytes(type), 1);
+  chunk[0] = std::max<hsize_t>(65536 / row_bytes, 1);  // about 64 KB a chunk: few seeks, little slack
+  const Handle space(checked(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), limits.data()),
+                             "describe", name),
+                     H5Sclose);
+  const Handle link(make_link_options(), H5Pclose);
+  const Handle layout(checked(H5Pcreate(H5P_DATASET_CREATE), "describe", name), H5Pclose);
+  checked(H5Pset_chunk(layout, static_cast<int>(chunk.size()), chunk.data()), "describe", name);
+  const Handle dataset(
+      checked(H5Dcreate2(file_, name.c_str(), file_type(type), space, link, layout, H5P_DEFAULT),
+              "create the dataset", name),
+      H5Dclose);
+}
+
+void Hdf5File::append_rows(const std::string& name, std::int64_t rows, const void* data) {
+  const DatasetInfo info = describe(name);
+  check(!info.dims.empty() && rows >= 0, "Hdf5File::append_rows: ", name, " in ", path_,
+        " has no rows to append to");
+  const std::int64_t before = info.dims[0];
+  std::vector<hsize_t> sizes = sizes_of(info.dims), start(sizes.size(), 0), count = sizes;
+  sizes[0] = static_cast<hsize_t>(before + rows);
+  start[0] = static_cast<hsize_t>(before);
+  count[0] = static_cast<hsize_t>(rows);
+  const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
+                       H5Dclose);
+  checked(H5Dset_extent(dataset, sizes.data()), "extend the dataset", name);
+  if (std::count(count.begin(), count.end(), 0u) > 0) return;
+  const Handle target(checked(H5Dget_space(dataset), "describe", name), H5Sclose);
+  checked(H5Sselect_hyperslab(target, H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr),
+          "select in", name);
+  const Handle source(
+      checked(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr), "describe", name),
+      H5Sclose);
+  checked(H5Dwrite(dataset, memory_type(info.type), source, target, H5P_DEFAULT, data),
+          "append to the dataset", name);
+}
+
+void Hdf5File::keep_rows(const std::string& name, std::int64_t rows) {
+  std::vector<hsize_t> sizes = sizes_of(describe(name).dims);
+  check(!sizes.empty() && rows >= 0 && static_cast<hsize_t>(rows) <= sizes[0], "Hdf5File::keep_rows: ", rows,
+        " rows of ", name, " in ", path_, " came, expected at most what the dataset holds");
+  sizes[0] = static_cast<hsize_t>(rows);
+  const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
+                       H5Dclose);
+  checked(H5Dset_extent(dataset, sizes.data()), "shorten the dataset", name);
+}
+
+}  // namespace conclave

@@ -1,0 +1,47 @@
+// metrics.jsonl: one JSON object per line, numbers in full precision, each line whole on disk once write()
+// returns.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace conclave {
+
+using MetricValue = std::variant<std::int64_t, double, std::string>;
+
+/// One line: names and values in the order in which they are written.
+using Metrics = std::vector<std::pair<std::string, MetricValue>>;
+
+/// The line without its end. Doubles take the shortest text that reads back exactly; NaN and infinities,
+/// which JSON does not know, become null.
+std::string to_json(const Metrics& metrics);
+
+/// The whole number that the line has under "step", or nothing.
+std::optional<std::int64_t> step_of_line(std::string_view line);
+
+class MetricsWriter {
+ public:
+  /// Without a resumed step the file starts empty. With one, lines of later steps, which the resumed run will
+  /// write again, are dropped, and so is a last line that was cut short; the rest stays as it is.
+  /// Fault::request where the file cannot be written.
+  explicit MetricsWriter(std::string path, std::optional<std::int64_t> resumed_step = std::nullopt);
+  ~MetricsWriter();
+  MetricsWriter(const MetricsWriter&) = delete;
+  MetricsWriter& operator=(const MetricsWriter&) = delete;
+
+  /// Appends one line; Fault::machine where the disk refuses it.
+  void write(const Metrics& metrics);
+
+ private:
+  void drop_lines_after(std::int64_t step);
+
+  std::string path_;
+  int file_ = -1;
+};
+
+}  // namespace conclave

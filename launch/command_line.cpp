@@ -1,0 +1,215 @@
+#include "launch/command_line.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <utility>
+
+#include "framework/base/error.h"
+#include "framework/recipe/nearest.h"
+#include "framework/recipe/parse.h"
+
+namespace conclave {
+namespace {
+
+template <class Number>
+bool read_number(const std::string& text, Number& number) {
+  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return status == std::errc() && end == text.data() + text.size();
+}
+
+std::string padded(const std::string& text, std::size_t width) {
+  return text + std::string(width > text.size() ? width - text.size() : 0, ' ');
+}
+
+std::string general_help(const std::vector<Command>& commands) {
+  std::string text =
+      "Conclave pretrains mixture-of-experts transformers over MPI.\n\n"
+      "usage: conclave COMMAND [RECIPE.yaml] [key.path=value ...]\n\ncommands:\n";
+  for (const Command& command : commands) text += "  " + padded(command.name, 12) + command.summary + "\n";
+  return text +
+         "\n  conclave COMMAND --help   explains one command\n"
+         "  conclave --version        prints the version\n\n"
+         "exit codes: 0 done, 2 the request is wrong, 3 data or checkpoint is missing or corrupt,\n"
+         "            4 training failed numerically, 5 the machine failed us, 75 stopped on request after "
+         "saving\n";
+}
+
+int complain(const std::string& sentence, int exit_code) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "conclave: %s\n", sentence.c_str());
+  return exit_code;
+}
+
+int dispatch(const std::vector<Command>& commands, const std::string& version,
+             const std::vector<std::string>& arguments) {
+  if (arguments.empty()) {
+    std::fputs(general_help(commands).c_str(), stderr);
+    fail(Fault::request, "no command came; expected one of those above");
+  }
+  const std::string& first = arguments.front();
+  if (first == "--help" || first == "-h" || first == "help") {
+    std::fputs(general_help(commands).c_str(), stdout);
+    return 0;
+  }
+  if (first == "--version") {
+    std::printf("conclave %s\n", version.c_str());
+    return 0;
+  }
+  std::vector<std::string> names;
+  for (const Command& command : commands) {
+    if (command.name == first) return command.run({arguments.begin() + 1, arguments.end()});
+    names.push_back(command.name);
+  }
+  fail(Fault::request, "there is no command '", first, "'", did_you_mean(first, names));
+}
+
+}  // namespace
+
+Options::Options(CommandUse use, const std::vector<std::string>& arguments) : use_(std::move(use)) {
+  bool options_ended = false;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (options_ended || argument.size() < 2 || argument[0] != '-') {
+      (is_override(argument) ? overrides_ : positionals_).push_back(argument);
+      continue;
+    }
+    if (argument == "--") {
+      options_ended = true;
+      continue;
+    }
+    if (argument == "--help" || argument == "-h") {
+      wants_help_ = true;
+      continue;
+    }
+    check(argument.starts_with("--"), Fault::request, use_.name, ": '", argument,
+          "' came, expected an option with two dashes; ", usage());
+    const std::size_t equals = argument.find('=');
+    const bool attached = equals != std::string::npos;
+    const std::string name = argument.substr(2, attached ? equals - 2 : std::string::npos);
+    const OptionUse& option = known(name);
+    check(option.repeatable || !has(name), Fault::request, use_.name, ": --", name,
+          " came twice, expected it once");
+    std::string value;
+    if (option.value.empty()) {
+      check(!attached, Fault::request, use_.name, ": --", name, " takes no value, but '", argument, "' came");
+    } else if (attached) {
+      value = argument.substr(equals + 1);
+    } else {
+      const bool there = i + 1 < arguments.size() && !arguments[i + 1].starts_with("--");
+      check(there, Fault::request, use_.name, ": --", name, " needs a value: --", name, " ", option.value);
+      value = arguments[++i];
+    }
+    given_.push_back({name, value});
+  }
+}
+
+const OptionUse& Options::known(const std::string& name) const {
+  std::vector<std::string> names = {"--help"};
+  for (const OptionUse& option : use_.options) {
+    if (option.name == name) return option;
+    names.push_back("--" + option.name);
+  }
+  fail(Fault::request, use_.name, ": there is no option '--", name, "'", did_you_mean("--" + name, names));
+}
+
+const Options::Given* Options::find(const std::string& name) const {
+  const OptionUse* option = nullptr;
+  for (const OptionUse& candidate : use_.options)
+    if (candidate.name == name) option = &candidate;
+  check(option != nullptr, "Options: --", name, " is asked for, but ", use_.name, " does not list it");
+  for (const Given& given : given_)
+    if (given.name == name) return &given;
+  return nullptr;
+}
+
+bool Options::has(const std::string& name) const {
+  return find(name) != nullptr;
+}
+
+std::string Options::text(const std::string& name, const std::string& fallback) const {
+  const Given* given = find(name);
+  return given ? given->value : fallback;
+}
+
+std::int64_t Options::whole_number(const std::string& name, std::int64_t fallback, std::int64_t least) const {
+  const Given* given = find(name);
+  if (!given) return fallback;
+  std::int64_t number = 0;
+  check(read_number(given->value, number) && number >= least, Fault::request, use_.name, ": --", name, " ",
+        given->value, " came, expected a whole number, at least ", least);
+  return number;
+}
+
+double Options::number(const std::string& name, double fallback) const {
+  const Given* given = find(name);
+  if (!given) return fallback;
+  double number = 0;
+  check(read_number(given->value, number) && std::isfinite(number), Fault::request, use_.name, ": --", name,
+        " ", given->value, " came, expected a number");
+  return number;
+}
+
+std::vector<std::string> Options::texts(const std::string& name) const {
+  std::vector<std::string> values;
+  if (!find(name)) return values;
+  for (const Given& given : given_)
+    if (given.name == name) values.push_back(given.value);
+  return values;
+}
+
+std::string Options::only_positional(const std::string& what) const {
+  check(positionals_.size() == 1, Fault::request, use_.name, ": ",
+        positionals_.empty() ? "no " + what + " came"
+                             : "'" + positionals_.back() + "' came besides " + positionals_[0],
+        ", expected one ", what, "; ", usage());
+  return positionals_[0];
+}
+
+void Options::refuse_overrides() const {
+  check(overrides_.empty(), Fault::request, use_.name, ": '", overrides_.empty() ? "" : overrides_[0],
+        "' came, but this command has no recipe to override; ", usage());
+}
+
+std::string Options::usage() const {
+  std::string text = "usage: conclave " + use_.name;
+  if (!use_.options.empty()) text += " [options]";
+  return use_.positionals.empty() ? text : text + " " + use_.positionals;
+}
+
+std::string Options::help() const {
+  std::string text = use_.summary + "\n\n" + usage() + "\n\noptions:\n";
+  std::size_t width = 6;
+  const auto left = [](const OptionUse& option) {
+    return "--" + option.name + (option.value.empty() ? "" : " " + option.value);
+  };
+  for (const OptionUse& option : use_.options) width = std::max(width, left(option).size());
+  for (const OptionUse& option : use_.options)
+    text += "  " + padded(left(option), width + 2) + option.meaning +
+            (option.repeatable ? "; may be repeated" : "") + "\n";
+  text += "  " + padded("--help", width + 2) + "shows this text\n";
+  return use_.more.empty() ? text : text + "\n" + use_.more + "\n";
+}
+
+int run_command(const std::vector<Command>& commands, const std::string& version,
+                const std::vector<std::string>& arguments) {
+  try {
+    const int exit_code = dispatch(commands, version, arguments);
+    // A full disk or a closed pipe shows itself here at the latest.
+    check(std::fflush(stdout) == 0, Fault::machine, "standard output cannot be written");
+    return exit_code;
+  } catch (const Error& error) {
+    return complain(error.what(), error.exit_code());
+  } catch (const std::bad_alloc&) {
+    return complain("out of memory; a smaller training.micro_batch_size needs less",
+                    static_cast<int>(Fault::machine));
+  } catch (const std::exception& error) {
+    return complain(std::string("unexpected error, a bug in Conclave: ") + error.what(),
+                    static_cast<int>(Fault::internal));
+  }
+}
+
+}  // namespace conclave

@@ -1,0 +1,69 @@
+#include "launch/commands/evaluate.h"
+
+#include <cstdio>
+#include <iostream>
+
+#include "framework/recipe/parse.h"
+#include "framework/store/checkpoint_directory.h"
+#include "launch/command_line.h"
+#include "launch/job.h"
+#include "launch/model.h"
+#include "launch/specialisation.h"
+#include "parallel/agreement.h"
+
+namespace conclave {
+
+int run_evaluate(const std::vector<std::string>& arguments) {
+  const Options options(
+      {.name = "evaluate",
+       .positionals = "CHECKPOINT [key.path=value ...]",
+       .summary =
+           "Validation loss and perplexity by domain, and how far experts have specialised on domains.",
+       .options = {{"batches", "N",
+                    "micro-batches per domain; 0, the default, takes the whole validation text"}},
+       .more = "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory (its newest "
+               "good one).\n"
+               "The validation text is that of the run's recipe; key.path=value changes it. Works under "
+               "mpirun too.\n\n"
+               "Examples:\n"
+               "  conclave evaluate runs/quickstart\n"
+               "  conclave evaluate runs/quickstart/checkpoints/step-00000100 --batches 8\n"
+               "  conclave evaluate runs/quickstart 'data.validation=[{path: data/other, domain: other}]'\n"},
+      arguments);
+  if (options.wants_help()) {
+    std::fputs(options.help().c_str(), stdout);
+    return 0;
+  }
+  const std::string path = options.only_positional("checkpoint");
+  const std::int64_t batches = options.whole_number("batches", 0, 0);
+  return run_job([&](const std::shared_ptr<Communicator>& world) {
+    std::unique_ptr<Model> model;
+    std::unique_ptr<ValidationData> validation;
+    Recipe recipe;
+    std::string source;
+    agree(*world, [&] {
+      const CheckpointReader checkpoint(*find_checkpoint(path).path);
+      source = checkpoint.path().string();
+      recipe = recipe_of(checkpoint);
+      for (const std::string& change : options.overrides()) apply_override(recipe, change);
+      check(!recipe.data.validation.empty(), Fault::request,
+            "the run's recipe names no validation text; give some with data.validation=[{path: ..., domain: "
+            "...}]");
+      validation = std::make_unique<ValidationData>(recipe.data, recipe.model.vocab_size);
+      model = std::make_unique<Model>(recipe);
+      load_parameters(checkpoint, model->parameters);
+    });
+    choose_threads(*world, recipe.training.threads);
+    const auto results = evaluate(model->transformer, *validation,
+                                  {.batches = batches,
+                                   .micro_batch_size = recipe.training.micro_batch_size,
+                                   .experts = recipe.model.moe.num_experts},
+                                  *world);
+    if (world->rank() == 0)
+      std::cout << source << "\n\n"
+                << evaluation_tables(results, model->transformer.moe_layers(), recipe.model.moe.num_experts);
+    return 0;
+  });
+}
+
+}  // namespace conclave

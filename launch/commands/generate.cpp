@@ -1,0 +1,70 @@
+#include "launch/commands/generate.h"
+
+#include <cstdio>
+#include <iostream>
+
+#include "framework/data/tokenizer.h"
+#include "framework/store/checkpoint_directory.h"
+#include "launch/command_line.h"
+#include "launch/job.h"
+#include "launch/model.h"
+#include "launch/sampler.h"
+
+namespace conclave {
+
+int run_generate(const std::vector<std::string>& arguments) {
+  const Options options(
+      {.name = "generate",
+       .positionals = "CHECKPOINT",
+       .summary = "Samples text from a checkpoint.",
+       .options = {{"prompt", "TEXT", "what the text begins with; without it, the beginning of a document"},
+                   {"tokens", "N", "tokens to sample (default 200); an end of document ends sooner"},
+                   {"temperature", "X", "0 takes the most likely token; default 0.8"},
+                   {"top-k", "K", "draw among the K most likely tokens only; 0, the default: all"},
+                   {"seed", "N", "the same seed gives the same text (default 1234)"}},
+       .more = "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory (its newest "
+               "good one).\n"
+               "The model sees at most the sequence length it was trained with.\n\n"
+               "Examples:\n"
+               "  conclave generate runs/quickstart --prompt \"In the beginning\"\n"
+               "  conclave generate runs/quickstart --prompt \"def \" --temperature 0 --tokens 100\n"},
+      arguments);
+  if (options.wants_help()) {
+    std::fputs(options.help().c_str(), stdout);
+    return 0;
+  }
+  options.refuse_overrides();
+  const std::string path = options.only_positional("checkpoint");
+  const std::int64_t tokens = options.whole_number("tokens", 200, 1);
+  const SamplingOptions sampling{.temperature = options.number("temperature", 0.8),
+                                 .top_k = options.whole_number("top-k", 0, 0),
+                                 .seed = static_cast<std::uint64_t>(options.whole_number("seed", 1234, 0))};
+  check(sampling.temperature >= 0, Fault::request, "generate: --temperature ", sampling.temperature,
+        " came, expected zero or more");
+
+  choose_threads(*self_communicator(), 0);
+  const CheckpointReader checkpoint(*find_checkpoint(path).path);
+  const Recipe recipe = recipe_of(checkpoint);
+  const auto tokenizer = load_tokenizer(recipe.data.tokenizer);
+  Model model(recipe);
+  load_parameters(checkpoint, model.parameters);
+
+  const std::string prompt = options.text("prompt", "");
+  std::vector<std::int32_t> context = tokenizer->encode(prompt);
+  // Documents are separated by this token in training, so a text without a prompt begins after one.
+  if (context.empty()) context.push_back(tokenizer->end_of_document());
+  const RandomKey key = RandomKey(sampling.seed).with("generate");
+  std::vector<std::int32_t> text = tokenizer->encode(prompt);
+  for (std::int64_t i = 0; i < tokens; ++i) {
+    const std::int32_t token =
+        sample(next_token_logits(model.transformer, context, recipe.data.sequence_length),
+               tokenizer->vocab_size(), sampling, key, static_cast<std::uint64_t>(i));
+    if (token == tokenizer->end_of_document()) break;
+    context.push_back(token);
+    text.push_back(token);
+  }
+  std::cout << tokenizer->decode(text) << "\n";
+  return 0;
+}
+
+}  // namespace conclave

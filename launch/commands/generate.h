@@ -1,0 +1,12 @@
+// `conclave generate`: samples text from a checkpoint.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace conclave {
+
+/// The arguments after the word generate. Returns the exit code.
+int run_generate(const std::vector<std::string>& arguments);
+
+}  // namespace conclave

@@ -1,0 +1,109 @@
+#include "launch/commands/inspect.h"
+
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <sstream>
+#include <vector>
+
+#include "framework/base/error.h"
+#include "framework/store/checkpoint_directory.h"
+#include "framework/store/checkpoint_file.h"
+
+namespace conclave {
+namespace {
+
+constexpr const char* help =
+    "conclave inspect CHECKPOINT\n"
+    "\n"
+    "Lists the tensors and attributes of a checkpoint and verifies every checksum.\n"
+    "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory; of several\n"
+    "checkpoints the newest good one is listed, and damaged newer ones are named.\n"
+    "\n"
+    "Exit code: 0 all is well, 2 the request is wrong, 3 missing or damaged.\n";
+
+std::string readable_bytes(double bytes) {
+  const char* unit = "bytes";
+  for (const char* next : {"KiB", "MiB", "GiB", "TiB"}) {
+    if (bytes < 1024) break;
+    bytes /= 1024;
+    unit = next;
+  }
+  char text[64];
+  std::snprintf(text, sizeof text,
+                bytes == static_cast<double>(static_cast<std::int64_t>(bytes)) ? "%.0f %s" : "%.1f %s", bytes,
+                unit);
+  return text;
+}
+
+void print_attributes(const CheckpointReader& checkpoint) {
+  std::cout << "attributes\n";
+  for (const std::string& key : checkpoint.attribute_names()) {
+    const std::string value = checkpoint.attribute_text(key);
+    if (value.find('\n') == std::string::npos) {
+      std::cout << "  " << key << ": " << value << "\n";
+      continue;
+    }
+    std::cout << "  " << key << ":\n";
+    std::istringstream lines(value);
+    for (std::string line; std::getline(lines, line);) std::cout << "    " << line << "\n";
+  }
+}
+
+/// Prints one line per tensor under the name of its group, reads each so that its checksum is verified, and
+/// returns how many bytes they hold.
+std::size_t print_tensors(const CheckpointReader& checkpoint, const std::vector<std::string>& names) {
+  std::size_t bytes = 0;
+  std::string group;
+  std::vector<unsigned char> content;
+  for (const std::string& name : names) {
+    const std::size_t slash = name.rfind('/');
+    const std::string parent = slash == std::string::npos ? "" : name.substr(0, slash);
+    if (parent != group) std::cout << parent << "\n";
+    group = parent;
+    const DatasetInfo info = checkpoint.describe(name);
+    content.resize(info.bytes());
+    checkpoint.read(name, info.type, info.dims, content.data());
+    std::cout << "  " << name.substr(slash == std::string::npos ? 0 : slash + 1) << "  "
+              << element_name(info.type) << " " << dims_text(info.dims) << "  "
+              << readable_bytes(static_cast<double>(info.bytes())) << "\n";
+    bytes += info.bytes();
+  }
+  return bytes;
+}
+
+}  // namespace
+
+int run_inspect(const std::vector<std::string>& arguments) {
+  std::string path;
+  for (const std::string& argument : arguments) {
+    if (argument == "--help" || argument == "-h") {
+      std::cout << help;
+      return 0;
+    }
+    check(argument.empty() || argument[0] != '-', Fault::request, "inspect: the option ", argument,
+          " came, it has none but --help. Usage: conclave inspect CHECKPOINT");
+    check(path.empty(), Fault::request, "inspect: a second path ", argument, " came after ", path,
+          ", expected one. Usage: conclave inspect CHECKPOINT");
+    path = argument;
+  }
+  check(!path.empty(), Fault::request,
+        "inspect: no path came, expected one. Usage: conclave inspect CHECKPOINT (a step-... directory or a "
+        "run)");
+
+  const FoundCheckpoint found = find_checkpoint(path);
+  const CheckpointReader checkpoint(*found.path);
+  const std::vector<std::string> names = checkpoint.names();
+  std::cout << "checkpoint " << found.path->string() << "\n";
+  print_attributes(checkpoint);
+  const std::size_t bytes = print_tensors(checkpoint, names);
+  std::cout << "good: " << names.size() << " tensors, " << readable_bytes(static_cast<double>(bytes))
+            << ", every checksum is right" << std::endl;
+  if (found.rejected.empty()) return 0;
+  std::cerr << "A newer checkpoint is damaged:\n";
+  for (const std::string& sentence : found.rejected) std::cerr << "  " << sentence << "\n";
+  return static_cast<int>(Fault::data);
+}
+
+}  // namespace conclave

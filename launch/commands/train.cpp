@@ -1,0 +1,235 @@
+#include "launch/commands/train.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+
+#include "framework/recipe/model_size.h"
+#include "framework/recipe/parse.h"
+#include "framework/recipe/validate.h"
+#include "framework/recipe/write.h"
+#include "framework/telemetry/progress.h"
+#include "launch/command_line.h"
+#include "launch/job.h"
+#include "launch/run_directory.h"
+#include "optim/schedule.h"
+#include "parallel/agreement.h"
+
+namespace conclave {
+namespace {
+
+constexpr int stopped_on_request = 75;
+
+std::string fixed(double value, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
+  return text;
+}
+
+/// One training run from its start or its newest checkpoint to its last step, on one of its ranks.
+class TrainingRun {
+ public:
+  TrainingRun(const Recipe& recipe, const std::shared_ptr<Communicator>& world)
+      : recipe_(recipe),
+        world_(*world),
+        logger_({.rank = world->rank()}),
+        threads_(choose_threads(*world, recipe.training.threads)),
+        mesh_(world, {.tensor = recipe.parallel.tensor,
+                      .expert = recipe.parallel.expert,
+                      .expert_tensor = recipe.parallel.expert_tensor}) {}
+
+  int run() {
+    prepare();
+    describe();
+    listen_for_stop_signals();
+    bool stopped = false;
+    Progress progress(logger_, recipe_.training.steps);
+    std::int64_t saved_step = trainer_->steps_done();
+    while (trainer_->steps_done() < recipe_.training.steps && !stopped) {
+      const StepResult result = timed_step(progress);
+      const bool last = result.step == recipe_.training.steps;
+      stopped = result.stop && !last;
+      if (validation_ && (last || every(recipe_.evaluation.interval, result.step))) validate(last);
+      if (last || stopped || every(recipe_.checkpoint.interval, result.step)) {
+        save();
+        saved_step = result.step;
+      }
+    }
+    logger_.finish_line();
+    if (stopped) {
+      logger_.info("Stopped on request after step ", saved_step,
+                   ", saved; run the same command again to go on.");
+      return stopped_on_request;
+    }
+    close();
+    return 0;
+  }
+
+ private:
+  static bool every(std::int64_t interval, std::int64_t step) { return interval > 0 && step % interval == 0; }
+
+  /// Data, model and run directory; whatever is wrong on any rank ends all of them with one sentence.
+  void prepare() {
+    ResumePoint resume;
+    agree(world_, [&] {
+      resume = find_resume_point(recipe_);
+      training_ = std::make_unique<TrainingData>(
+          recipe_.data, recipe_.model.vocab_size, recipe_.training.seed,
+          [this](std::int64_t step) { return batch_size_at(recipe_.training, step); });
+      if (!recipe_.data.validation.empty())
+        validation_ = std::make_unique<ValidationData>(recipe_.data, recipe_.model.vocab_size);
+      trainer_ = std::make_unique<Trainer>(recipe_, mesh_,
+                                           [this](std::int64_t step, std::int64_t first, std::int64_t count) {
+                                             return training_->batch(step, first, count);
+                                           });
+      if (resume.checkpoint) trainer_->load(CheckpointReader(*resume.checkpoint));
+    });
+    agree(world_, [&] {
+      if (world_.rank() != 0) return;
+      std::vector<std::string> domains;
+      for (std::int64_t i = 0; validation_ && i < validation_->datasets(); ++i)
+        domains.push_back(validation_->domain_name(i));
+      std::optional<std::int64_t> resumed;
+      if (resume.checkpoint) resumed = trainer_->steps_done();
+      directory_ = std::make_unique<RunDirectory>(recipe_, resumed, domains);
+    });
+    agree(world_, [&] { logger_.open_file(recipe_.output + "/log.txt"); });
+    if (world_.rank() == 0)
+      for (const std::string& sentence : resume.rejected) logger_.warning(sentence);
+    for (const std::string& sentence : warnings(recipe_))
+      if (world_.rank() == 0) logger_.warning(sentence);
+    if (resume.checkpoint)
+      logger_.info("Resuming after step ", trainer_->steps_done(), " from ", resume.checkpoint->string());
+    if (recipe_.training.precision == "fp32") {
+      const Tensor rate = Tensor::from(std::vector<double>{quick_matrix_rate()}, {1});
+      world_.all_reduce(rate, ReduceOp::sum, Purpose::statistics);
+      matrix_rate_ = rate.item();
+    }
+  }
+
+  void describe() {
+    const ParameterCount all = count_parameters(recipe_.model),
+                         active = count_active_parameters(recipe_.model);
+    logger_.info(recipe_.name, ": ", fixed(static_cast<double>(all.total()) / 1e6, 2), " M parameters, ",
+                 fixed(static_cast<double>(active.total()) / 1e6, 2), " M active per token; ",
+                 recipe_.model.moe.num_experts, " experts, ", recipe_.model.moe.num_experts_per_tok,
+                 " per token");
+    logger_.info(world_.size(), world_.size() == 1 ? " rank" : " ranks", " with ", threads_,
+                 threads_ == 1 ? " thread" : " threads", " each; global batch of ",
+                 recipe_.training.global_batch_size, " sequences of ", recipe_.data.sequence_length,
+                 " tokens, micro-batches of ", recipe_.training.micro_batch_size);
+    std::string domains;
+    for (const Dataset& dataset : training_->datasets())
+      domains += join_text(domains.empty() ? "" : ", ", dataset.domain(), " ",
+                           fixed(static_cast<double>(dataset.tokens()) / 1e6, 1), " M");
+    logger_.info("Training text in tokens: ", domains);
+    if (trainer_->steps_done() >= recipe_.training.steps)
+      logger_.info("This run is complete: all ", recipe_.training.steps,
+                   " steps are done. Raise training.steps to go on, or choose another output.");
+    else
+      logger_.info("Ready after ", fixed(logger_.elapsed_seconds(), 2), " s; writing to ", recipe_.output);
+  }
+
+  StepResult timed_step(Progress& progress) {
+    const auto begin = std::chrono::steady_clock::now();
+    const StepResult result = trainer_->step();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const double flops = training_flops_per_token(recipe_.model, recipe_.data.sequence_length);
+    const double rate = static_cast<double>(result.tokens) / seconds;
+    if (directory_ && every(recipe_.logging.interval, result.step))
+      directory_->write_step(result, seconds, flops);
+    progress.update({.step = result.step,
+                     .loss = result.lm_loss,
+                     .tokens_per_second = rate,
+                     .matrix_rate_fraction = matrix_rate_ > 0 ? rate * flops / matrix_rate_ : std::nan(""),
+                     .load_imbalance = result.balance.max_load_violation,
+                     .step_seconds = seconds});
+    return result;
+  }
+
+  void validate(bool last) {
+    const std::vector<DomainResult> results = evaluate(trainer_->model().transformer, *validation_,
+                                                       {.batches = recipe_.evaluation.batches,
+                                                        .micro_batch_size = recipe_.training.micro_batch_size,
+                                                        .experts = recipe_.model.moe.num_experts},
+                                                       mesh_.axis(Axis::data));
+    std::string domains;
+    for (const DomainResult& result : results)
+      domains += join_text(domains.empty() ? "" : ", ", result.domain, " ", fixed(result.lm_loss, 3));
+    logger_.info("Validation after step ", trainer_->steps_done(), ": mean ",
+                 fixed(mean_over_domains(results), 4), " nats (", domains, ")");
+    if (directory_) directory_->write_evaluation(trainer_->steps_done(), results);
+    if (last) final_loss_ = mean_over_domains(results);
+  }
+
+  void save() {
+    std::string written;
+    agree(world_, [&] {
+      if (directory_) written = directory_->save(*trainer_).string();
+    });
+    logger_.info("Saved ", written);
+    last_checkpoint_ = written;
+  }
+
+  void close() {
+    agree(world_, [&] {
+      if (directory_) directory_->flush();
+    });
+    if (last_checkpoint_.empty()) return;
+    logger_.info("Done: ", trainer_->steps_done(), " steps, ",
+                 fixed(static_cast<double>(trainer_->tokens_done()) / 1e6, 2), " M tokens",
+                 std::isnan(final_loss_) ? "" : ", mean validation loss " + fixed(final_loss_, 4) + " nats",
+                 ". Try: conclave generate ", last_checkpoint_, " --prompt \"The \"");
+  }
+
+  Recipe recipe_;
+  Communicator& world_;
+  Logger logger_;
+  int threads_;
+  Mesh mesh_;
+  std::unique_ptr<TrainingData> training_;
+  std::unique_ptr<ValidationData> validation_;
+  std::unique_ptr<Trainer> trainer_;
+  std::unique_ptr<RunDirectory> directory_;  // rank 0 only
+  double matrix_rate_ = 0;
+  double final_loss_ = std::nan("");
+  std::string last_checkpoint_;
+};
+
+}  // namespace
+
+int run_train(const std::vector<std::string>& arguments) {
+  const Options options(
+      {.name = "train",
+       .positionals = "RECIPE.yaml [key.path=value ...]",
+       .summary = "Pretrains the model that a recipe describes, on one process or on every rank of mpirun.",
+       .options = {},
+       .more = "Everything is in the recipe; key.path=value changes a key for this run. `conclave validate` "
+               "lists all\n"
+               "keys with their meaning. The run goes on from the newest good checkpoint in its output "
+               "directory\n"
+               "unless checkpoint.resume=false. SIGTERM, SIGINT and SIGUSR1 finish the step, save and exit "
+               "with 75.\n\n"
+               "Examples:\n"
+               "  conclave train examples/quickstart.yaml\n"
+               "  mpirun -n 2 conclave train examples/quickstart.yaml training.steps=100 output=runs/short\n"
+               "  conclave train examples/quickstart.yaml \\\n"
+               "      'model.moe.balance=[{scope: micro_batch, coefficient: 0.01}]' output=runs/micro\n"},
+      arguments);
+  if (options.wants_help()) {
+    std::fputs(options.help().c_str(), stdout);
+    return 0;
+  }
+  const std::string path = options.only_positional("recipe");
+  return run_job([&](const std::shared_ptr<Communicator>& world) {
+    Recipe recipe;
+    agree(*world, [&] {
+      recipe = load_recipe(path, options.overrides());
+      validate_recipe(recipe, world->size());
+    });
+    require_same(*world, "The recipe", to_yaml(recipe));
+    return TrainingRun(recipe, world).run();
+  });
+}
+
+}  // namespace conclave

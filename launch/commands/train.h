@@ -1,0 +1,12 @@
+// `conclave train`: pretrains from a recipe; see run_directory.h for what it leaves behind.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace conclave {
+
+/// The arguments after the word train. Returns the exit code.
+int run_train(const std::vector<std::string>& arguments);
+
+}  // namespace conclave

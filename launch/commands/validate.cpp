@@ -1,0 +1,151 @@
+#include "launch/commands/validate.h"
+
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <iterator>
+#include <system_error>
+
+#include "framework/base/error.h"
+#include "framework/recipe/model_size.h"
+#include "framework/recipe/parse.h"
+#include "framework/recipe/plan.h"
+#include "framework/recipe/validate.h"
+#include "framework/recipe/write.h"
+#include "launch/command_line.h"
+
+namespace conclave {
+namespace {
+
+std::string with_commas(std::int64_t number) {
+  const std::string digits = std::to_string(number);
+  std::string text;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
+  }
+  return text;
+}
+
+/// 1234567 -> "1.2 MB", in powers of ten as network and disk are sold.
+std::string bytes_text(double bytes) {
+  constexpr const char* units[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+  std::size_t unit = 0;
+  while (bytes >= 999.5 && unit + 1 < std::size(units)) {
+    bytes /= 1000;
+    ++unit;
+  }
+  char text[64];
+  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.1f %s", bytes, units[unit]);
+  return text;
+}
+
+void print_row(const char* name, const std::string& value, const std::string& note = "") {
+  std::printf("  %-50s %12s%s%s\n", name, value.c_str(), note.empty() ? "" : "  ", note.c_str());
+}
+
+void print_parameters(const Recipe& recipe) {
+  const ParameterCount all = count_parameters(recipe.model), active = count_active_parameters(recipe.model);
+  std::printf("\nParameters %50s %16s\n", "total", "active per token");
+  const auto row = [](const char* name, std::int64_t total, std::int64_t used) {
+    if (total > 0)
+      std::printf("  %-42s %16s %16s\n", name, with_commas(total).c_str(), with_commas(used).c_str());
+  };
+  row("embedding", all.embedding, active.embedding);
+  row("attention", all.attention, active.attention);
+  row("routers", all.router, active.router);
+  row("experts", all.experts, active.experts);
+  row("shared experts", all.shared_experts, active.shared_experts);
+  row("dense MLPs", all.dense_mlp, active.dense_mlp);
+  row("norms", all.norms, active.norms);
+  row("LM head", all.lm_head, active.lm_head);
+  row("all", all.total(), active.total());
+  std::printf("  Training takes %.3g floating-point operations per token.\n",
+              training_flops_per_token(recipe.model, recipe.data.sequence_length));
+}
+
+void print_layout(const Recipe& recipe, int ranks) {
+  const LayoutPlan layout = plan_layout(recipe, ranks);
+  std::printf("\nLayout\n");
+  print_row("ranks", with_commas(layout.ranks),
+            "data " + std::to_string(layout.data_ranks) + ", tensor " +
+                std::to_string(recipe.parallel.tensor) + ", expert " +
+                std::to_string(recipe.parallel.expert));
+  print_row("micro-batches per rank and step", with_commas(layout.micro_steps));
+  print_row("tokens per micro-batch", with_commas(layout.tokens_per_micro_batch));
+  print_row("tokens per step, all ranks", with_commas(layout.tokens_per_step));
+  print_row(
+      "tokens of the whole run", with_commas(layout.tokens_per_step * recipe.training.steps),
+      recipe.training.batch_ramp.start_batch_size > 0 ? "at most: the batch ramp begins with fewer" : "");
+}
+
+void print_memory(const Recipe& recipe) {
+  const MemoryPlan memory = plan_memory(recipe);
+  std::printf("\nMemory per rank\n");
+  print_row("parameters", bytes_text(memory.parameters));
+  print_row("gradients", bytes_text(memory.gradients));
+  print_row("AdamW moments", bytes_text(memory.moments));
+  print_row("activations of one micro-batch", bytes_text(memory.activations), "an estimate");
+  print_row("all", bytes_text(memory.total()), "besides the program and the token files' pages");
+  std::printf("  largest single buffers among them:\n");
+  for (std::size_t i = 0; i < memory.largest_buffers.size() && i < 4; ++i)
+    print_row(("  " + memory.largest_buffers[i].name).c_str(), bytes_text(memory.largest_buffers[i].bytes));
+}
+
+void print_network(const Recipe& recipe, int ranks) {
+  const NetworkPlan network = plan_network(recipe, ranks);
+  std::printf("\nNetwork per rank and step\n");
+  print_row("gradients, all-reduced", bytes_text(network.gradients));
+  print_row("expert counts, all-reduced", bytes_text(network.statistics));
+  print_row("all", bytes_text(network.total()), ranks == 1 ? "one rank sends nothing" : "");
+}
+
+/// A recipe is often checked away from its data, so what is missing here is worth a line and not an error.
+void print_missing_files(const Recipe& recipe) {
+  std::vector<std::string> files;
+  for (const std::vector<DatasetRecipe>* sets : {&recipe.data.train, &recipe.data.validation})
+    for (const DatasetRecipe& set : *sets)
+      for (const char* extension : {".bin", ".idx"}) files.push_back(set.path + extension);
+  if (recipe.data.tokenizer != "bytes") files.push_back(recipe.data.tokenizer);
+  for (const std::string& file : files) {
+    std::error_code ignored;
+    if (std::filesystem::exists(file, ignored)) continue;
+    std::printf("warning: %s is not there; training here would need it.\n", file.c_str());
+  }
+}
+
+}  // namespace
+
+int run_validate(const std::vector<std::string>& arguments) {
+  const Options options(
+      {.name = "validate",
+       .positionals = "RECIPE.yaml [key.path=value ...]",
+       .summary = "Checks a recipe without training and prints what it resolves to and what it will need.",
+       .options = {{"ranks", "N", "plans for N ranks without having them; 1 if not given"}},
+       .more = "Every key is printed with its meaning and, in brackets, its default.\n"
+               "example: conclave validate examples/quickstart.yaml --ranks 8 training.global_batch_size=64"},
+      arguments);
+  if (options.wants_help()) {
+    std::fputs(options.help().c_str(), stdout);
+    return 0;
+  }
+  const std::string path = options.only_positional("recipe");
+  const std::int64_t ranks = options.whole_number("ranks", 1, 1);
+  check(ranks <= 1'000'000, Fault::request, "validate: --ranks ", ranks, " came, expected at most 1000000");
+  const Recipe recipe = load_recipe(path, options.overrides());
+  validate_recipe(recipe, static_cast<int>(ranks));
+
+  std::printf("%s", to_annotated_yaml(recipe).c_str());
+  print_parameters(recipe);
+  print_layout(recipe, static_cast<int>(ranks));
+  print_memory(recipe);
+  print_network(recipe, static_cast<int>(ranks));
+  std::printf("\n");
+  for (const std::string& sentence : warnings(recipe)) std::printf("warning: %s\n", sentence.c_str());
+  print_missing_files(recipe);
+  std::printf("%s is valid on %lld %s.\n", path.c_str(), static_cast<long long>(ranks),
+              ranks == 1 ? "rank" : "ranks");
+  return 0;
+}
+
+}  // namespace conclave

@@ -1,0 +1,34 @@
+// Validation: the mean loss of each domain's held-out text, and which experts its tokens chose.
+// The sequences that are evaluated do not depend on the number of ranks.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "framework/data/dataset.h"
+#include "layers/transformer.h"
+#include "parallel/communicator.h"
+
+namespace conclave {
+
+struct DomainResult {
+  std::string domain;
+  std::int64_t target_tokens = 0;
+  double lm_loss = 0;                       // mean over target tokens, nats
+  std::vector<std::int64_t> expert_counts;  // [layers, experts]
+};
+
+struct EvaluationOptions {
+  std::int64_t batches = 0;           // micro-batches per domain; 0: the whole text
+  std::int64_t micro_batch_size = 4;  // sequences
+  std::int64_t experts = 0;
+};
+
+/// One result per dataset of the validation list, equal on all ranks. Collective over `data`.
+std::vector<DomainResult> evaluate(const Transformer& transformer, const ValidationData& validation,
+                                   const EvaluationOptions& options, Communicator& data);
+
+/// The mean of the domains' losses, each domain counted once.
+double mean_over_domains(const std::vector<DomainResult>& results);
+
+}  // namespace conclave

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Installs the Debian or Ubuntu packages that Conclave is built with, and only those that are missing.
+# With all of them present it says so and changes nothing. Needs root or sudo only when something is missing.
+set -euo pipefail
+
+packages=(
+  build-essential cmake ninja-build ccache pkg-config
+  libopenmpi-dev openmpi-bin libhdf5-dev hdf5-tools
+  libdnnl-dev libyaml-cpp-dev libsentencepiece-dev libxxhash-dev nlohmann-json3-dev libgtest-dev
+)
+
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+  echo "install_packages: this is not Debian or Ubuntu, so nothing is installed. Needed are: ${packages[*]}" \
+       "(or what your system calls them)." >&2
+  exit 0
+fi
+
+is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+list_missing() {
+  missing=()
+  for package in "${packages[@]}"; do
+    is_installed "$package" || missing+=("$package")
+  done
+}
+
+list_missing
+if [ ${#missing[@]} -eq 0 ]; then
+  echo "install_packages: all ${#packages[@]} packages are installed already."
+  exit 0
+fi
+
+root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null; then
+    echo "install_packages: these packages are missing, and installing needs root or sudo: ${missing[*]}" >&2
+    exit 5
+  fi
+  root=(sudo)
+fi
+
+echo "install_packages: installing ${missing[*]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! "${root[@]}" apt-get update >"$log" 2>&1; then
+  echo "install_packages: apt-get update failed; going on with the package lists that are here." >&2
+fi
+
+unknown=()
+for package in "${missing[@]}"; do
+  apt-cache show "$package" >/dev/null 2>&1 || unknown+=("$package")
+done
+if [ ${#unknown[@]} -gt 0 ]; then
+  echo "install_packages: this system does not offer ${unknown[*]}." \
+       "On Ubuntu enable the universe repository (add-apt-repository universe); otherwise check the network." >&2
+  exit 5
+fi
+
+if ! "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+     apt-get install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
+  tail -n 15 "$log" >&2
+  echo "install_packages: apt-get install failed; its last lines are above." >&2
+  exit 5
+fi
+list_missing
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "install_packages: still missing after the installation: ${missing[*]}" >&2
+  exit 5
+fi
+echo "install_packages: done, all ${#packages[@]} packages are installed."

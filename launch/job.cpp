@@ -1,0 +1,93 @@
+#include "launch/job.h"
+
+#include <omp.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <iostream>
+#include <thread>
+
+#include "framework/kernels/kernels.h"
+#include "parallel/mpi.h"
+
+namespace conclave {
+namespace {
+
+volatile std::sig_atomic_t stop_requested = 0;
+
+extern "C" void on_stop_signal(int signal) {
+  stop_requested = 1;
+  std::signal(signal, SIG_DFL);
+}
+
+/// Without MPI there is nobody else to end: run_command prints the sentence.
+int run_alone(const std::function<int(const std::shared_ptr<Communicator>&)>& work) {
+  return work(self_communicator());
+}
+
+[[noreturn]] void end_all_ranks(const Communicator& world, int exit_code, const std::string& sentence) {
+  // Where several ranks fail at once, the lowest speaks first and its abort ends the others before they do.
+  std::this_thread::sleep_for(std::chrono::milliseconds(250) * std::min(world.rank(), 20));
+  std::cerr << "conclave: " +
+                   (sentence.starts_with("[rank ") ? "" : join_text("[rank ", world.rank(), "] ")) +
+                   sentence + "\n"
+            << std::flush;
+  abort_job(exit_code);
+}
+
+}  // namespace
+
+int run_job(const std::function<int(const std::shared_ptr<Communicator>&)>& work) {
+  if (!launched_under_mpi()) return run_alone(work);
+  const MpiEnvironment environment;
+  const std::shared_ptr<Communicator> world = world_communicator();
+  try {
+    return work(world);
+  } catch (const Error& error) {
+    if (error.reach() != Reach::all_ranks && world->size() > 1)
+      end_all_ranks(*world, error.exit_code(), error.what());
+    if (world->rank() == 0) std::cerr << "conclave: " << error.what() << "\n";
+    return error.exit_code();
+  } catch (const std::bad_alloc&) {
+    end_all_ranks(*world, static_cast<int>(Fault::machine), "this process ran out of memory");
+  } catch (const std::exception& error) {
+    end_all_ranks(*world, static_cast<int>(Fault::internal), error.what());
+  }
+}
+
+int choose_threads(Communicator& world, std::int64_t asked) {
+  const NodePlace place = world.node_place();
+  int threads = std::max(1, omp_get_num_procs() / place.size);
+  if (asked > 0)
+    threads = static_cast<int>(asked);
+  else if (std::getenv("OMP_NUM_THREADS") != nullptr)
+    threads = omp_get_max_threads();
+  omp_set_num_threads(threads);
+  return threads;
+}
+
+double quick_matrix_rate() {
+  constexpr std::int64_t size = 512;
+  const Tensor a = Tensor::zeros({size, size}, DType::float32), b = a.clone(), c = a.clone();
+  double best = 0;
+  for (int attempt = 0; attempt < 6; ++attempt) {
+    const auto begin = std::chrono::steady_clock::now();
+    kernels_of(a).gemm(a, Transpose::no, b, Transpose::yes, c, Write::overwrite);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    best = std::max(best, 2.0 * size * size * size / seconds);
+  }
+  return best;
+}
+
+void listen_for_stop_signals() {
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) std::signal(signal, on_stop_signal);
+}
+
+bool stop_was_requested() {
+  return stop_requested != 0;
+}
+
+}  // namespace conclave

@@ -1,0 +1,31 @@
+// Job: the ranks that run one command together, alone or under mpirun, and how a failure on any of them ends
+// all of them with one sentence and the right exit code.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "framework/recipe/recipe.h"
+#include "parallel/communicator.h"
+
+namespace conclave {
+
+/// Runs `work` on all ranks and returns the exit code. An Error that all ranks share is told by rank 0 while
+/// all of them end in order; an Error of one rank is told by that rank, which then ends the others wherever
+/// they are.
+int run_job(const std::function<int(const std::shared_ptr<Communicator>& world)>& work);
+
+/// Gives this rank its threads: those of the recipe or of OMP_NUM_THREADS, else its share of the node's
+/// cores. Returns their number. Collective.
+int choose_threads(Communicator& world, std::int64_t asked);
+
+/// The best float32 matrix-product rate of this rank over a few tries, in floating-point operations per
+/// second.
+double quick_matrix_rate();
+
+/// Asks a running job to finish its step, save and leave: SIGTERM, SIGINT and SIGUSR1 set a flag; a second
+/// signal has the default effect.
+void listen_for_stop_signals();
+bool stop_was_requested();
+
+}  // namespace conclave

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# From a fresh machine to a trained mixture-of-experts model: installs what is missing, builds, prepares real text,
+# trains examples/quickstart.yaml on two MPI ranks, evaluates it per domain and lets it write a sample.
+# Running it again costs nothing: each phase recognises its finished work. Arguments (key.path=value) go to `train`.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+recipe=examples/quickstart.yaml
+conclave=build/release/conclave
+ranks=2
+begin=$SECONDS
+
+say() { printf '\n== %s\n' "$*"; }
+
+# phase TITLE COMMAND...: runs the command and prints its time; a failure ends the script with one sentence and the
+# exit code of the command, which says whose fault it was (docs: 2 request, 3 data, 4 numbers, 5 machine, 75 stopped).
+phase() {
+  local title=$1 start=$SECONDS code=0
+  shift
+  say "$title"
+  "$@" || code=$?
+  if [ "$code" -eq 75 ]; then
+    say "stopped on request and saved; run bash launch/quickstart.sh again to go on."
+    exit 75
+  elif [ "$code" -ne 0 ]; then
+    say "quickstart stopped: '$title' failed with exit code $code, for the reason above." >&2
+    exit "$code"
+  fi
+  echo "   ($((SECONDS - start)) s)"
+}
+
+build() {
+  local log=build/quickstart_build.log
+  mkdir -p build
+  cmake --preset release >"$log" 2>&1 || { tail -n 20 "$log" >&2; return 5; }
+  if [ -t 1 ]; then
+    cmake --build --preset release --target conclave
+  else
+    cmake --build --preset release --target conclave >>"$log" 2>&1 || { tail -n 30 "$log" >&2; return 5; }
+    tail -n 1 "$log"
+  fi
+}
+
+train() {
+  local options=(--oversubscribe --bind-to none)
+  if [ "$(id -u)" -eq 0 ]; then options+=(--allow-run-as-root); fi
+  if [ "$(nproc)" -lt "$ranks" ]; then options+=(--mca mpi_yield_when_idle 1); fi
+  mpirun "${options[@]}" -n "$ranks" "$conclave" train "$recipe" "$@"
+}
+
+# Where a domain's package could not be had, the recipe's lists are replaced by what there is.
+domain_overrides=()
+find_domains() {
+  local domains train_list='' validation_list='' domain
+  read -r -a domains <data/quickstart/domains
+  [ ${#domains[@]} -lt 8 ] || return 0
+  for domain in "${domains[@]}"; do
+    train_list+="${train_list:+, }{path: data/quickstart/$domain, domain: $domain}"
+    validation_list+="${validation_list:+, }{path: data/quickstart/$domain-validation, domain: $domain}"
+  done
+  domain_overrides=("data.train=[$train_list]" "data.validation=[$validation_list]")
+}
+
+output=$(sed -n 's/^output: *\([^ #]*\).*/\1/p' "$recipe")
+for argument in "$@"; do
+  case $argument in output=*) output=${argument#output=} ;; esac
+done
+
+phase "1/6 packages" bash launch/install_packages.sh
+phase "2/6 build" build
+phase "3/6 real text in eight domains" bash launch/prepare_quickstart_data.sh
+find_domains
+phase "4/6 training on $ranks ranks" train ${domain_overrides[@]+"${domain_overrides[@]}"} "$@"
+phase "5/6 loss and experts per domain" "$conclave" evaluate "$output"
+phase "6/6 a sample" "$conclave" generate "$output" --prompt "In the beginning"
+
+say "A mixture-of-experts model was trained on $ranks ranks in $((SECONDS - begin)) s in all; everything it left is in $output."
+echo "   Next: change a number in $recipe (or say it here: bash launch/quickstart.sh training.steps=600 output=runs/longer),"
+echo "   look into a checkpoint ($conclave inspect $output), or read docs/tour.md."

@@ -1,0 +1,105 @@
+#include "launch/run_directory.h"
+
+#include <cmath>
+
+#include "framework/recipe/write.h"
+#include "framework/store/durable_file.h"
+
+namespace conclave {
+namespace {
+
+std::filesystem::path prepare(const Recipe& recipe) {
+  const std::filesystem::path path = recipe.output;
+  std::error_code error;
+  std::filesystem::create_directories(path / "checkpoints", error);
+  check(!error, Fault::request, "output: the directory ", path.string(), " cannot be created (",
+        error.message(), "); choose a writable place with output=DIRECTORY");
+  remove_partial_checkpoints(path / "checkpoints");
+  write_text_durably(path / "recipe.yaml", to_yaml(recipe));
+  return path;
+}
+
+}  // namespace
+
+ResumePoint find_resume_point(const Recipe& recipe) {
+  const std::filesystem::path path = recipe.output;
+  const FoundCheckpoint found = newest_checkpoint(path / "checkpoints");
+  const bool holds_run =
+      found.path.has_value() || !found.rejected.empty() || std::filesystem::exists(path / "metrics.jsonl");
+  if (!recipe.checkpoint.resume) {
+    check(!holds_run, Fault::request, "output: ", path.string(),
+          " holds a run already and checkpoint.resume is false; choose another output, or remove it");
+    return {};
+  }
+  if (!found.path && !found.rejected.empty()) {
+    std::string sentences;
+    for (const std::string& sentence : found.rejected) sentences += "\n  " + sentence;
+    fail(Fault::data, "output: no checkpoint in ", path.string(), " is good:", sentences,
+         "\nTo start again from nothing, remove the directory.");
+  }
+  return {found.path, found.rejected};
+}
+
+RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
+                           std::vector<std::string> domains)
+    : recipe_(recipe),
+      path_(prepare(recipe)),
+      metrics_((path_ / "metrics.jsonl").string(), resumed_step),
+      experts_(path_ / "experts.h5",
+               {.layers = recipe.model.num_hidden_layers - recipe.model.moe.first_k_dense_replace,
+                .experts = recipe.model.moe.num_experts,
+                .domains = std::move(domains),
+                .resume_step = resumed_step.value_or(-1),
+                .flush_interval = 50}) {}
+
+void RunDirectory::write_step(const StepResult& result, double seconds, double model_flops_per_token) {
+  const double tokens = static_cast<double>(result.tokens);
+  metrics_.write({{"step", result.step},
+                  {"tokens", result.tokens},
+                  {"target_tokens", result.target_tokens},
+                  {"lm_loss", result.lm_loss},
+                  {"load_balance_loss", result.balance.load_balance_loss},
+                  {"global_load_balance_loss", result.balance.global_balance_loss},
+                  {"router_z_loss", result.balance.router_z_loss},
+                  {"loss", result.loss},
+                  {"grad_norm", result.gradient_norm},
+                  {"learning_rate", result.learning_rate},
+                  {"step_seconds", seconds},
+                  {"tokens_per_second", tokens / seconds},
+                  {"model_flops_per_second", tokens * model_flops_per_token / seconds},
+                  {"max_load_violation", result.balance.max_load_violation},
+                  {"balance_estimator_error", result.balance.estimator_error}});
+  if (!result.balance.counts.empty())
+    experts_.add_step(result.step, result.balance.counts, result.balance.mean_probability);
+}
+
+void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainResult>& results) {
+  std::vector<std::int64_t> counts;
+  const auto line = [&](const std::string& domain, std::int64_t tokens, double loss) {
+    metrics_.write({{"step", step},
+                    {"split", std::string("validation")},
+                    {"domain", domain},
+                    {"lm_loss", loss},
+                    {"perplexity", std::exp(loss)},
+                    {"target_tokens", tokens}});
+  };
+  std::int64_t tokens = 0;
+  for (const DomainResult& result : results) {
+    line(result.domain, result.target_tokens, result.lm_loss);
+    tokens += result.target_tokens;
+    counts.insert(counts.end(), result.expert_counts.begin(), result.expert_counts.end());
+  }
+  line("mean", tokens, mean_over_domains(results));
+  if (!counts.empty()) experts_.add_evaluation(step, counts);
+}
+
+std::filesystem::path RunDirectory::save(const Trainer& trainer) {
+  experts_.flush();
+  CheckpointWriter checkpoint(path_ / "checkpoints", trainer.steps_done());
+  trainer.save(checkpoint);
+  const std::filesystem::path written = checkpoint.commit();
+  remove_old_checkpoints(path_ / "checkpoints", recipe_.checkpoint.keep);
+  return written;
+}
+
+}  // namespace conclave

@@ -1,0 +1,48 @@
+// RunDirectory: what a training run leaves behind, written by rank 0 alone: the resolved recipe,
+// metrics.jsonl, experts.h5, log.txt and checkpoints/.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "framework/store/checkpoint_directory.h"
+#include "framework/store/expert_history.h"
+#include "framework/telemetry/logger.h"
+#include "framework/telemetry/metrics.h"
+#include "launch/evaluator.h"
+#include "launch/trainer.h"
+
+namespace conclave {
+
+/// Where a run stands before it starts: nothing there, or a checkpoint to go on from.
+struct ResumePoint {
+  std::optional<std::filesystem::path> checkpoint;
+  std::vector<std::string> rejected;  // damaged checkpoints, one sentence each
+};
+
+/// Looks at recipe.output. With checkpoint.resume=false a directory that holds a run is refused; a run whose
+/// every checkpoint is damaged is a Fault::data and never a silent start from zero.
+ResumePoint find_resume_point(const Recipe& recipe);
+
+class RunDirectory {
+ public:
+  /// Creates the directory and its files; `resumed_step`: rows of later steps are dropped from metrics.jsonl
+  /// and experts.h5.
+  RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
+               std::vector<std::string> domains);
+
+  void write_step(const StepResult& result, double seconds, double model_flops_per_token);
+  void write_evaluation(std::int64_t step, const std::vector<DomainResult>& results);
+  /// Writes a checkpoint and returns its path; older ones beyond checkpoint.keep are deleted.
+  std::filesystem::path save(const Trainer& trainer);
+  void flush() { experts_.flush(); }
+
+ private:
+  Recipe recipe_;
+  std::filesystem::path path_;
+  MetricsWriter metrics_;
+  ExpertHistoryWriter experts_;
+};
+
+}  // namespace conclave

@@ -1,0 +1,27 @@
+// Sampling the next token from a model's logits.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "framework/base/random.h"
+#include "layers/transformer.h"
+
+namespace conclave {
+
+struct SamplingOptions {
+  double temperature = 0.8;  // 0: always the most likely token
+  std::int64_t top_k = 0;    // only the k most likely tokens; 0: all
+  std::uint64_t seed = 1234;
+};
+
+/// Draws one token from logits [vocabulary]; tokens from `vocabulary` on (a model may have more rows than its
+/// tokenizer has tokens) are never drawn. `index` numbers the draws under one key.
+std::int32_t sample(const std::vector<double>& logits, std::int64_t vocabulary,
+                    const SamplingOptions& options, const RandomKey& key, std::uint64_t index);
+
+/// The logits of the token that follows `context`, of which the last `window` tokens are seen.
+std::vector<double> next_token_logits(const Transformer& transformer,
+                                      const std::vector<std::int32_t>& context, std::int64_t window);
+
+}  // namespace conclave

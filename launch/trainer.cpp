@@ -1,0 +1,143 @@
+#include "launch/trainer.h"
+
+#include <cmath>
+
+#include "framework/autograd/ops/elementwise.h"
+#include "framework/recipe/write.h"
+#include "launch/job.h"
+#include "optim/schedule.h"
+
+namespace conclave {
+
+Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches)
+    : recipe_(recipe),
+      mesh_(mesh),
+      batches_(std::move(batches)),
+      model_(recipe),
+      balance_(recipe.model.moe, model_.transformer.moe_layers(), mesh.axis(Axis::data)),
+      optimizer_((freeze(model_.parameters, recipe.optimizer), model_.parameters), recipe.optimizer),
+      reducer_(model_.parameters, mesh.axis(Axis::data)) {}
+
+std::vector<Batch> Trainer::take_batches() const {
+  const Communicator& data = mesh_.axis(Axis::data);
+  const std::int64_t micro = recipe_.training.micro_batch_size;
+  const std::int64_t replicas = data.size(), size = batch_size_at(recipe_.training, steps_done_);
+  check(size % (micro * replicas) == 0, Fault::request, "step ", steps_done_, ": a global batch of ", size,
+        " sequences does not divide into micro-batches of ", micro, " over ", replicas, " data ranks");
+  std::vector<Batch> batches;
+  // Micro-step m of replica r holds the sequences from position (m * replicas + r) * micro of the global
+  // batch.
+  for (std::int64_t m = 0; m < size / (micro * replicas); ++m)
+    batches.push_back(batches_(steps_done_, (m * replicas + data.rank()) * micro, micro));
+  return batches;
+}
+
+Trainer::Totals Trainer::agree_on_totals(const std::vector<Batch>& batches) {
+  std::vector<std::int64_t> counts(2);
+  for (const Batch& batch : batches) {
+    counts[0] += batch.real_tokens();
+    counts[1] += batch.target_tokens();
+  }
+  const Tensor totals = Tensor::from(counts, {2});
+  mesh_.axis(Axis::data).all_reduce(totals, ReduceOp::sum, Purpose::statistics);
+  counts = totals.to_host<std::int64_t>();
+  if (counts[1] == 0)
+    throw Error(Fault::data, join_text("step ", steps_done_, ": the global batch holds no target token"),
+                Reach::all_ranks);
+  return {counts[0], counts[1]};
+}
+
+void Trainer::count_experts(const std::vector<ModelInput>& inputs) {
+  for (const ModelInput& input : inputs) {
+    Tape tape(Tape::Mode::forward_only);
+    balance_.count(model_.transformer.forward(tape, input).statistics);
+  }
+  balance_.finish_counting();
+}
+
+StepResult Trainer::step() {
+  std::vector<ModelInput> inputs;
+  Totals totals{};
+  {
+    const std::vector<Batch> batches = take_batches();
+    totals = agree_on_totals(batches);
+    for (const Batch& batch : batches) inputs.push_back(to_device(batch));
+  }
+  model_.parameters.clear_gradients();
+  balance_.begin_step(steps_done_, totals.tokens);
+  if (balance_.needs_counting_pass()) count_experts(inputs);
+
+  const double per_target = 1.0 / static_cast<double>(totals.targets);
+  const CrossEntropyOptions scales{.loss_scale = per_target,
+                                   .z_scale = recipe_.training.lm_z_loss_coefficient * per_target};
+  std::vector<double> sums(3);  // token losses, objective, ranks that were asked to stop
+  for (std::size_t m = 0; m < inputs.size(); ++m) {
+    if (m + 1 == inputs.size()) reducer_.begin_last_micro_batch();
+    Tape tape;
+    const Transformer::Result result = model_.transformer.forward(tape, inputs[m]);
+    const CrossEntropy cross_entropy = model_.transformer.loss(tape, result.hidden, inputs[m], scales);
+    const Variable auxiliary = balance_.objective(tape, result.statistics);
+    const Variable objective = add_losses(tape, {cross_entropy.objective, auxiliary});
+    sums[0] += cross_entropy.loss_sum;
+    sums[1] += objective.value.item();
+    tape.backward(objective);
+  }
+  reducer_.finish();
+
+  sums[2] = stop_was_requested() ? 1 : 0;
+  const Tensor reduced = Tensor::from(sums, {3});
+  mesh_.world().all_reduce(reduced, ReduceOp::sum, Purpose::statistics);
+  sums = reduced.to_host<double>();
+
+  StepResult result;
+  result.tokens = totals.tokens;
+  result.target_tokens = totals.targets;
+  result.lm_loss = sums[0] * per_target;
+  result.loss = sums[1];
+  result.stop = sums[2] > 0;
+  result.balance = balance_.end_step();
+  result.gradient_norm = global_gradient_norm(model_.parameters);
+  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
+    throw Error(
+        Fault::numeric,
+        join_text(
+            "step ", steps_done_ + 1, ": the loss is ", result.loss, " and the gradient norm ",
+            result.gradient_norm,
+            "; training cannot go on from here. A lower optimizer.lr or more warm-up may help; the last "
+            "checkpoint is good."),
+        Reach::all_ranks);
+  const double clip = recipe_.optimizer.grad_clip;
+  result.learning_rate = recipe_.optimizer.lr * learning_rate_factor(recipe_.optimizer.schedule, steps_done_,
+                                                                     recipe_.training.steps);
+  optimizer_.step(result.learning_rate,
+                  clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
+  tokens_done_ += totals.tokens;
+  result.step = ++steps_done_;
+  return result;
+}
+
+void Trainer::save(CheckpointWriter& checkpoint) const {
+  checkpoint.set("tokens", tokens_done_);
+  checkpoint.set("optimizer_updates", optimizer_.updates());
+  checkpoint.set("recipe", to_yaml(recipe_));
+  add_tensors(checkpoint, "model", model_.parameters, model_.parameters.values());
+  add_tensors(checkpoint, "optimizer/moment1", model_.parameters, optimizer_.moment1());
+  add_tensors(checkpoint, "optimizer/moment2", model_.parameters, optimizer_.moment2());
+  const std::vector<double>& fractions = balance_.previous_fractions();
+  if (!fractions.empty())
+    checkpoint.add("state/previous_fractions",
+                   {model_.transformer.moe_layers(), recipe_.model.moe.num_experts}, fractions.data());
+}
+
+void Trainer::load(const CheckpointReader& checkpoint) {
+  load_parameters(checkpoint, model_.parameters);
+  read_tensors(checkpoint, "optimizer/moment1", model_.parameters, optimizer_.moment1());
+  read_tensors(checkpoint, "optimizer/moment2", model_.parameters, optimizer_.moment2());
+  optimizer_.set_updates(checkpoint.integer("optimizer_updates"));
+  if (checkpoint.contains("state/previous_fractions"))
+    balance_.set_previous_fractions(checkpoint.read_all<double>("state/previous_fractions"));
+  steps_done_ = checkpoint.step();
+  tokens_done_ = checkpoint.integer("tokens");
+}
+
+}  // namespace conclave

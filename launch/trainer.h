@@ -1,0 +1,69 @@
+// Trainer: one optimizer step after another, the same mathematics on every layout.
+// A step: each rank takes its micro-batches of the global batch; totals of the step are agreed first, so that
+// every loss is divided by global counts at once and everything after is a sum; forward and backward per
+// micro-batch, with the gradient reduction under the last backward; then norm, clipping and AdamW.
+#pragma once
+
+#include <functional>
+
+#include "framework/data/batch.h"
+#include "launch/model.h"
+#include "layers/balance_loss.h"
+#include "optim/adamw.h"
+#include "parallel/gradient_reducer.h"
+#include "parallel/mesh.h"
+
+namespace conclave {
+
+/// What happened in one step, equal on all ranks.
+struct StepResult {
+  std::int64_t step = 0;           // 1-based: steps done
+  std::int64_t tokens = 0;         // real tokens of the step, all ranks
+  std::int64_t target_tokens = 0;  // of them with a target
+  double lm_loss = 0;              // mean over target tokens, nats
+  double loss = 0;                 // the objective: lm_loss and all auxiliary terms, weighted
+  double gradient_norm = 0;        // before clipping
+  double learning_rate = 0;
+  bool stop = false;  // some rank was asked to stop
+  BalanceReport balance;
+};
+
+class Trainer {
+ public:
+  /// Sequences first .. first + count - 1 of the global batch of a 0-based step.
+  using BatchSource = std::function<Batch(std::int64_t step, std::int64_t first, std::int64_t count)>;
+
+  Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches);
+
+  /// Collective. A loss or gradient that is not finite is a Fault::numeric on all ranks; parameters are not
+  /// changed.
+  StepResult step();
+
+  std::int64_t steps_done() const { return steps_done_; }
+  std::int64_t tokens_done() const { return tokens_done_; }
+  const Model& model() const { return model_; }
+
+  /// Everything that the next step depends on. Called on one rank.
+  void save(CheckpointWriter& checkpoint) const;
+  /// Called on every rank.
+  void load(const CheckpointReader& checkpoint);
+
+ private:
+  struct Totals {
+    std::int64_t tokens, targets;
+  };
+  std::vector<Batch> take_batches() const;
+  Totals agree_on_totals(const std::vector<Batch>& batches);
+  void count_experts(const std::vector<ModelInput>& inputs);
+
+  Recipe recipe_;
+  Mesh& mesh_;
+  BatchSource batches_;
+  Model model_;
+  BalanceLoss balance_;
+  AdamW optimizer_;
+  GradientReducer reducer_;
+  std::int64_t steps_done_ = 0, tokens_done_ = 0;
+};
+
+}  // namespace conclave

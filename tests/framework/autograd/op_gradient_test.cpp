@@ -1,0 +1,243 @@
+// The float64 gradient check of every differentiable op, and of the compositions that a mixture of experts
+// makes.
+#include <gtest/gtest.h>
+
+#include "framework/autograd/ops/attention.h"
+#include "framework/autograd/ops/elementwise.h"
+#include "framework/autograd/ops/linear.h"
+#include "framework/autograd/ops/routing.h"
+#include "framework/autograd/ops/vocabulary.h"
+#include "tests/framework/autograd/gradient_check.h"
+
+namespace conclave::test {
+namespace {
+
+using Inputs = const std::vector<Variable>&;
+
+void expect_right(const Differentiable& function, const std::vector<Tensor>& inputs,
+                  Seed seed = Seed::random) {
+  const GradientErrors errors = check_gradient(function, inputs, seed);
+  EXPECT_LT(errors.derivative, 1e-7) << errors.where_derivative;
+  EXPECT_LT(errors.accumulation, 1e-12) << errors.where_accumulation;
+}
+
+Tensor integers(const std::vector<std::int32_t>& values) {
+  return Tensor::from(values, {static_cast<std::int64_t>(values.size())});
+}
+
+TEST(OpGradient, Add) {
+  expect_right([](Tape& tape, Inputs in) { return add(tape, in[0], in[1]); },
+               {normal_tensor("a", {3, 4}), normal_tensor("b", {3, 4})});
+  expect_right([](Tape& tape, Inputs in) { return add(tape, in[0], in[0]); }, {normal_tensor("a", {3, 4})});
+}
+
+TEST(OpGradient, Swiglu) {
+  expect_right([](Tape& tape, Inputs in) { return swiglu(tape, in[0], in[1]); },
+               {normal_tensor("gate", {5, 7}, 2), normal_tensor("up", {5, 7})});
+  expect_right([](Tape& tape, Inputs in) { return swiglu(tape, in[0], in[0]); },
+               {normal_tensor("gate", {2, 3})});
+}
+
+TEST(OpGradient, RmsNorm) {
+  const auto norm = [](Tape& tape, Inputs in) { return rms_norm(tape, in[0], in[1], 1e-3); };
+  expect_right(norm, {normal_tensor("x", {5, 6}), normal_tensor("weight", {6})});
+  expect_right(norm, {normal_tensor("x", {2, 3, 2, 4}), normal_tensor("weight", {4})});  // per head
+  expect_right(norm, {normal_tensor("x", {4, 1}), normal_tensor("weight", {1})});
+  expect_right(norm, {normal_tensor("x", {131, 5}), normal_tensor("weight", {5})});  // two chunks of dweight
+}
+
+TEST(OpGradient, Linear) {
+  const auto product = [](Tape& tape, Inputs in) { return linear(tape, in[0], in[1]); };
+  expect_right(product, {normal_tensor("x", {5, 3}), normal_tensor("weight", {4, 3})});
+  expect_right(product, {normal_tensor("x", {1, 1}), normal_tensor("weight", {1, 1})});
+  expect_right(product, {normal_tensor("x", {0, 3}), normal_tensor("weight", {4, 3})});
+  expect_right(product, {normal_tensor("x", {70, 65}), normal_tensor("weight", {31, 65})});
+}
+
+TEST(OpGradient, GroupedLinear) {
+  for (const std::vector<std::int64_t>& offsets :
+       {std::vector<std::int64_t>{0, 0, 3, 3, 8}, {0, 0, 0, 8, 8}, {0, 0, 0, 0, 0}, {0, 2, 4, 6, 8}}) {
+    const Tensor ends = Tensor::from(offsets, {5});
+    expect_right([&](Tape& tape, Inputs in) { return grouped_linear(tape, in[0], in[1], ends); },
+                 {normal_tensor("x", {offsets.back(), 3}), normal_tensor("weight", {4, 5, 3})});
+  }
+}
+
+TEST(OpGradient, Embedding) {
+  const Tensor tokens = integers({3, -1, 0, 3, 3, 6, -1});
+  expect_right([&](Tape& tape, Inputs in) { return embedding(tape, tokens, in[0]); },
+               {normal_tensor("weight", {7, 4})});
+}
+
+TEST(OpGradient, Rope) {
+  const Tensor positions = integers({0, 1, 5, 2, 900});
+  expect_right([&](Tape& tape, Inputs in) { return rope(tape, in[0], positions, 10000); },
+               {normal_tensor("x", {5, 2, 6})});
+}
+
+TEST(OpGradient, Attention) {
+  const Tensor starts = Tensor::from(std::vector<std::int32_t>{0, 0, 2, 2, 2, 5, 0, 0, 0, 0, 4, 5}, {2, 6});
+  for (const std::int64_t kv_heads : {4, 2, 1})
+    expect_right([&](Tape& tape, Inputs in) { return attention(tape, in[0], in[1], in[2], starts, 2); },
+                 {normal_tensor("query", {2, 6, 8}), normal_tensor("key", {2, 6, kv_heads * 2}),
+                  normal_tensor("value", {2, 6, kv_heads * 2})});
+}
+
+TEST(OpGradient, AttentionOverSeveralBlocks) {
+  std::vector<std::int32_t> starts(130);
+  for (int t = 0; t < 130; ++t) starts[static_cast<std::size_t>(t)] = t < 50 ? 0 : t < 120 ? 50 : t;
+  const Tensor document_start = Tensor::from(starts, {1, 130});
+  expect_right([&](Tape& tape, Inputs in) { return attention(tape, in[0], in[1], in[2], document_start, 4); },
+               {normal_tensor("query", {1, 130, 8}), normal_tensor("key", {1, 130, 4}),
+                normal_tensor("value", {1, 130, 4})});
+}
+
+TEST(OpGradient, AttentionOfOneTensorToItself) {
+  const Tensor starts = Tensor::zeros({1, 4}, DType::int32);
+  expect_right([&](Tape& tape, Inputs in) { return attention(tape, in[0], in[0], in[0], starts, 3); },
+               {normal_tensor("x", {1, 4, 3})});
+}
+
+/// All three results of a router in one scalar. Logits are drawn apart from ties by far more than the check's
+/// steps.
+TEST(OpGradient, RouteSoftmax) {
+  const Tensor logits = normal_tensor("logits", {6, 4}, 2), tokens = integers({4, 1, -1, 2, 9, 3});
+  for (const bool renormalise : {false, true})
+    for (const std::int64_t top_k : {1, 2, 4}) {
+      const RouteOptions options{.top_k = top_k, .renormalise = renormalise, .sequences = 2};
+      const auto routed = [&](Tape& tape, Inputs in) { return route_softmax(tape, in[0], tokens, options); };
+      expect_right([&](Tape& tape, Inputs in) { return routed(tape, in).weights; }, {logits});
+      expect_right([&](Tape& tape, Inputs in) { return routed(tape, in).statistics.probability_sums; },
+                   {logits});
+      expect_right([&](Tape& tape, Inputs in) { return routed(tape, in).statistics.z_sum; }, {logits});
+      expect_right(
+          [&](Tape& tape, Inputs in) {
+            const Routing routing = routed(tape, in);
+            return add_losses(
+                tape, {weighted_sum(tape, routing.weights, normal_tensor("w", {6, top_k})),
+                       weighted_sum(tape, routing.statistics.probability_sums, normal_tensor("p", {2, 4})),
+                       weighted_sum(tape, routing.statistics.z_sum, normal_tensor("z", {1}))});
+          },
+          {logits});
+    }
+}
+
+RowOrder order_with_holes() {
+  const Tensor experts = Tensor::from(std::vector<std::int32_t>{2, 0, -1, 2, 0, 3, 2, -1, -1, -1}, {5, 2});
+  return kernels_of(experts).sort_by_expert(experts, 4);
+}
+
+TEST(OpGradient, GatherRows) {
+  const RowOrder order = order_with_holes();
+  expect_right([&](Tape& tape, Inputs in) { return gather_rows(tape, in[0], order); },
+               {normal_tensor("x", {5, 3})});
+}
+
+TEST(OpGradient, CombineRows) {
+  const RowOrder order = order_with_holes();
+  expect_right([&](Tape& tape, Inputs in) { return combine_rows(tape, in[0], in[1], order); },
+               {normal_tensor("rows", {6, 3}), normal_tensor("weights", {5, 2})});
+}
+
+TEST(OpGradient, WeightedSumAndAddLosses) {
+  const Tensor factors = normal_tensor("factors", {2, 3});
+  expect_right([&](Tape& tape, Inputs in) { return weighted_sum(tape, in[0], factors); },
+               {normal_tensor("x", {2, 3})});
+  expect_right(
+      [](Tape& tape, Inputs in) {
+        return add_losses(tape, {in[0], in[1], in[0]});
+      },
+      {normal_tensor("a", {1}), normal_tensor("b", {1})});
+}
+
+TEST(OpGradient, LinearCrossEntropy) {
+  const CrossEntropyOptions options{.loss_scale = 0.25, .z_scale = 0.01};
+  const Tensor few = integers({3, -1, 0, 6, 2});
+  expect_right(
+      [&](Tape& tape, Inputs in) { return linear_cross_entropy(tape, in[0], in[1], few, options).objective; },
+      {normal_tensor("x", {5, 3}), normal_tensor("weight", {7, 3})}, Seed::one);
+  std::vector<std::int32_t> many;
+  for (int t = 0; t < 513; ++t) many.push_back(t % 6 - 1);
+  const Tensor targets = integers(many);  // two chunks of logits
+  expect_right(
+      [&](Tape& tape, Inputs in) {
+        return linear_cross_entropy(tape, in[0], in[1], targets, options).objective;
+      },
+      {normal_tensor("x", {513, 3}), normal_tensor("weight", {5, 3})}, Seed::one);
+}
+
+TEST(OpGradient, LinearCrossEntropyRefusesAnotherFactor) {
+  Tape tape;
+  const Tensor x = normal_tensor("x", {2, 3}), weight = normal_tensor("weight", {4, 3});
+  const CrossEntropy loss =
+      linear_cross_entropy(tape, {x, Gradient::of(x)}, {weight, Gradient::of(weight)}, integers({1, 2}), {});
+  loss.objective.gradient.add(Tensor::from(std::vector<double>{0.5}, {1}));
+  EXPECT_THROW(tape.backward(), Error);
+}
+
+TEST(OpGradient, TheVocabularyRefusesIdsOutside) {
+  Tape tape;
+  const Variable x{normal_tensor("x", {2, 3}), {}}, weight{normal_tensor("weight", {4, 3}), {}};
+  EXPECT_THROW(embedding(tape, integers({0, 4}), weight), Error);
+  EXPECT_THROW(embedding(tape, integers({0, -2}), weight), Error);
+  EXPECT_THROW(linear_cross_entropy(tape, x, weight, integers({4, 1}), {}), Error);
+  EXPECT_NO_THROW(linear_cross_entropy(tape, x, weight, integers({3, -1}), {}));
+}
+
+/// Gather, grouped products around SwiGLU, and the weighted sum over each token's experts.
+Variable expert_mlp(Tape& tape, const Variable& x, const Variable& weights, const RowOrder& order,
+                    Inputs matrices) {
+  const Variable rows = gather_rows(tape, x, order);
+  const Variable gate = grouped_linear(tape, rows, matrices[0], order.offsets);
+  const Variable up = grouped_linear(tape, rows, matrices[1], order.offsets);
+  const Variable down = grouped_linear(tape, swiglu(tape, gate, up), matrices[2], order.offsets);
+  return combine_rows(tape, down, weights, order);
+}
+
+TEST(CompositionGradient, ExpertMlp) {
+  const RowOrder order = order_with_holes();
+  expect_right(
+      [&](Tape& tape, Inputs in) {
+        return expert_mlp(tape, in[0], in[1], order, {in[2], in[3], in[4]});
+      },
+      {normal_tensor("x", {5, 3}), normal_tensor("weights", {5, 2}), normal_tensor("gate", {4, 4, 3}),
+       normal_tensor("up", {4, 4, 3}), normal_tensor("down", {4, 3, 4})});
+}
+
+/// Router, experts, residual and losses; the same block once more inside recompute() must differentiate
+/// alike.
+TEST(CompositionGradient, RoutedBlockWithAndWithoutRecompute) {
+  const Tensor tokens = integers({4, 1, -1, 2, 9, 3}), targets = integers({1, 0, -1, 2, 2, 1});
+  const auto block = [&](Tape& tape, Inputs in) {
+    const Variable normed = rms_norm(tape, in[0], in[1], 1e-3);
+    const Routing routing =
+        route_softmax(tape, linear(tape, normed, in[2]), tokens, {.top_k = 2, .sequences = 2});
+    const RowOrder order = kernels_of(routing.experts).sort_by_expert(routing.experts, 4);
+    const Variable mixed = expert_mlp(tape, normed, routing.weights, order, {in[3], in[4], in[5]});
+    return std::vector<Variable>{add(tape, in[0], mixed), routing.statistics.probability_sums,
+                                 routing.statistics.z_sum};
+  };
+  const auto objective = [&](Tape& tape, Inputs in, const std::vector<Variable>& out) {
+    const CrossEntropy loss =
+        linear_cross_entropy(tape, out[0], in[6], targets, {.loss_scale = 0.2, .z_scale = 1e-3});
+    return add_losses(tape,
+                      {loss.objective, weighted_sum(tape, out[1], normal_tensor("balance", {2, 4}, 0.1)),
+                       weighted_sum(tape, out[2], normal_tensor("z", {1}, 0.01))});
+  };
+  const std::vector<Tensor> inputs{normal_tensor("x", {6, 3}),      normal_tensor("norm", {3}),
+                                   normal_tensor("router", {4, 3}), normal_tensor("gate", {4, 4, 3}),
+                                   normal_tensor("up", {4, 4, 3}),  normal_tensor("down", {4, 3, 4}),
+                                   normal_tensor("head", {5, 3})};
+  expect_right([&](Tape& tape, Inputs in) { return objective(tape, in, block(tape, in)); }, inputs,
+               Seed::one);
+  expect_right(
+      [&](Tape& tape, Inputs in) {
+        return objective(tape, in, recompute(tape, in, [&](Tape& inner, Inputs again, SegmentRun) {
+                           return block(inner, again);
+                         }));
+      },
+      inputs, Seed::one);
+}
+
+}  // namespace
+}  // namespace conclave::test

@@ -1,0 +1,210 @@
+// Datasets: targets, document boundaries, epochs, the mixture, validation to the last token, and bad data.
+#include "framework/data/dataset.h"
+
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "tests/framework/data/files_for_tests.h"
+
+namespace conclave {
+namespace {
+
+using Row = std::vector<std::int32_t>;
+
+Row row_of(const std::vector<std::int32_t>& values, std::int64_t row, std::int64_t length) {
+  const auto begin = values.begin() + row * length;
+  return {begin, begin + length};
+}
+
+DataRecipe recipe_of(const std::vector<DatasetRecipe>& train, std::int64_t length) {
+  DataRecipe data;
+  data.sequence_length = length;
+  data.train = train;
+  data.validation = train;
+  return data;
+}
+
+TEST(Dataset, TargetsStopAtDocumentsAndPaddingFollowsTheEnd) {
+  const TemporaryFolder folder;
+  write_tokens(folder / "t", {{1, 2, 256}, {3, 256}, {4, 5, 6, 7, 8, 256}});
+  const ValidationData data(recipe_of({{folder / "t", "d"}}, 4), 257);
+  ASSERT_EQ(data.sequences(0), 3);
+  const Batch batch = data.batch(0, 0, 3);
+  EXPECT_EQ(row_of(batch.tokens, 0, 4), (Row{1, 2, 256, 3}));
+  EXPECT_EQ(row_of(batch.targets, 0, 4), (Row{2, 256, -1, 256}));
+  EXPECT_EQ(row_of(batch.document_start, 0, 4), (Row{0, 0, 0, 3}));
+  EXPECT_EQ(row_of(batch.tokens, 1, 4), (Row{256, 4, 5, 6}));
+  EXPECT_EQ(row_of(batch.targets, 1, 4), (Row{-1, 5, 6, 7}));
+  EXPECT_EQ(row_of(batch.document_start, 1, 4), (Row{0, 1, 1, 1}));
+  EXPECT_EQ(row_of(batch.tokens, 2, 4), (Row{7, 8, -1, -1}));
+  EXPECT_EQ(row_of(batch.targets, 2, 4), (Row{8, 256, -1, -1}));
+  EXPECT_EQ(row_of(batch.document_start, 2, 4), (Row{0, 0, 2, 3}));
+  EXPECT_EQ(batch.real_tokens(), 10);
+  EXPECT_EQ(batch.target_tokens(), 8);  // 11 tokens less the first of each of three documents
+}
+
+TEST(Dataset, ADocumentThatEndsWithTheSequenceHasNoTargetAcross) {
+  const TemporaryFolder folder;
+  write_tokens(folder / "t", {{1, 2, 3, 256}, {}, {4, 5}});
+  const ValidationData data(recipe_of({{folder / "t", "d"}}, 4), 257);
+  EXPECT_EQ(data.batch(0, 0, 1).targets, (Row{2, 3, 256, -1}));
+  EXPECT_EQ(data.batch(0, 1, 1).targets, (Row{5, -1, -1, -1}));
+}
+
+TEST(Dataset, WithoutTheMaskTargetsCross) {
+  const TemporaryFolder folder;
+  write_tokens(folder / "t", {{1, 256}, {3, 4, 256}});
+  DataRecipe recipe = recipe_of({{folder / "t", "d"}}, 4);
+  recipe.document_mask = false;
+  const Batch batch = ValidationData(recipe, 257).batch(0, 0, 1);
+  EXPECT_EQ(batch.targets, (Row{256, 3, 4, 256}));
+  EXPECT_EQ(batch.document_start, (Row{0, 0, 0, 0}));
+}
+
+TEST(ValidationData, EveryHeldOutTokenIsATargetOnce) {
+  const TemporaryFolder folder;
+  Row document(200);
+  std::iota(document.begin(), document.end(), 0);
+  for (const std::size_t tokens : {2u, 7u, 8u, 9u, 200u}) {
+    write_tokens(folder / "t",
+                 {Row(document.begin(), document.begin() + static_cast<std::ptrdiff_t>(tokens))});
+    const ValidationData data(recipe_of({{folder / "t", "d"}}, 7), 257);
+    Row targets;
+    for (const std::int32_t target : data.batch(0, 0, data.sequences(0)).targets)
+      if (target >= 0) targets.push_back(target);
+    EXPECT_EQ(targets, Row(document.begin() + 1, document.begin() + static_cast<std::ptrdiff_t>(tokens)));
+  }
+}
+
+/// Two domains: one document 0 .. 40 in the first, 100 .. 130 in the second.
+struct TwoDomains {
+  TwoDomains() {
+    Row first(41), second(31);
+    std::iota(first.begin(), first.end(), 0);
+    std::iota(second.begin(), second.end(), 100);
+    write_tokens(folder / "first", {first});
+    write_tokens(folder / "second", {second});
+    data = recipe_of({{folder / "first", "first", 3.0}, {folder / "second", "second", 1.0}}, 5);
+  }
+  TemporaryFolder folder;
+  DataRecipe data;
+};
+
+TEST(TrainingData, EachSampleIsUsedOncePerEpochAndEpochsDiffer) {
+  const TwoDomains domains;
+  TrainingData data(domains.data, 257, 11, [](std::int64_t) { return 8; });
+  std::map<std::int32_t, Row>
+      order;  // first tokens in the order of the run's samples, which 8-steps keep by step
+  for (std::int64_t step = 0; step < 8; ++step) {
+    const Batch batch = data.batch(step, 0, 8);
+    for (std::int64_t row = 0; row < 8; ++row) {
+      const Row tokens = row_of(batch.tokens, row, 5), targets = row_of(batch.targets, row, 5);
+      const std::int32_t domain = batch.domain[static_cast<std::size_t>(row)];
+      EXPECT_EQ(tokens[0] >= 100, domain == 1);
+      for (std::size_t i = 0; i < 5; ++i) {
+        EXPECT_EQ(tokens[i], tokens[0] + static_cast<std::int32_t>(i));
+        EXPECT_EQ(targets[i], tokens[i] + 1);
+      }
+      order[domain].push_back(tokens[0]);
+    }
+  }
+  // 64 sequences at 3 : 1 are 48 of the first domain's 8 samples and 16 of the second one's 6.
+  ASSERT_EQ(order[0].size(), 48u);
+  ASSERT_EQ(order[1].size(), 16u);
+  std::map<std::int32_t, int> uses;
+  for (const std::int32_t first : order[0]) ++uses[first];
+  EXPECT_EQ(uses.size(), 8u);
+  for (const auto& [first, count] : uses) EXPECT_EQ(count, 6) << "sample at token " << first;
+  uses.clear();
+  for (const std::int32_t first : order[1]) ++uses[first];
+  EXPECT_EQ(uses.size(), 6u);
+  for (const auto& [first, count] : uses) EXPECT_TRUE(count == 2 || count == 3);
+
+  const Dataset& first = data.datasets()[0];
+  std::set<Row> epochs;
+  for (std::int64_t epoch = 0; epoch < 5; ++epoch) {
+    Row rows;
+    for (std::int64_t k = 0; k < 8; ++k)
+      rows.push_back(static_cast<std::int32_t>(first.shuffled(epoch * 8 + k, 11)));
+    epochs.insert(rows);
+    std::sort(rows.begin(), rows.end());
+    EXPECT_EQ(rows, (Row{0, 1, 2, 3, 4, 5, 6, 7}));
+  }
+  EXPECT_GE(epochs.size(), 4u);
+}
+
+TEST(TrainingData, TheGlobalBatchDoesNotDependOnHowItIsCut) {
+  const TwoDomains domains;
+  const auto size = [](std::int64_t) { return std::int64_t{12}; };
+  TrainingData whole(domains.data, 257, 11, size), pieces(domains.data, 257, 11, size);
+  for (const std::int64_t step : {5, 0, 3}) {
+    const Batch all = whole.batch(step, 0, 12);
+    for (const std::int64_t micro : {1, 2, 3, 4, 6}) {
+      Row tokens, targets, domain;
+      for (std::int64_t first = 0; first < 12; first += micro) {
+        const Batch part = pieces.batch(step, first, micro);
+        tokens.insert(tokens.end(), part.tokens.begin(), part.tokens.end());
+        targets.insert(targets.end(), part.targets.begin(), part.targets.end());
+        domain.insert(domain.end(), part.domain.begin(), part.domain.end());
+      }
+      EXPECT_EQ(tokens, all.tokens);
+      EXPECT_EQ(targets, all.targets);
+      EXPECT_EQ(domain, all.domain);
+    }
+  }
+}
+
+TEST(TrainingData, DomainsAreNamedOnceInTheOrderOfTheRecipe) {
+  const TwoDomains domains;
+  DataRecipe data = domains.data;
+  data.train[1].domain = "";
+  data.validation = {{domains.folder / "second", "held-out"}, {domains.folder / "first", "first"}};
+  EXPECT_EQ(domain_names(data), (std::vector<std::string>{"first", "second", "held-out"}));
+  const ValidationData validation(data, 257);
+  EXPECT_EQ(validation.domain_name(0), "held-out");
+  EXPECT_EQ(validation.batch(0, 0, 1).domain, Row{2});
+  EXPECT_EQ(validation.batch(1, 0, 1).domain, Row{0});
+}
+
+TEST(DatasetErrors, SentencesSayWhatIsWrong) {
+  const TwoDomains domains;
+  const auto one = [](std::int64_t) { return std::int64_t{1}; };
+  const auto error = [&](const DataRecipe& data, std::int64_t vocabulary) {
+    return error_of([&] { TrainingData(data, vocabulary, 1, one).batch(0, 0, 1); });
+  };
+  DataRecipe data = domains.data;
+  data.sequence_length = 31;
+  EXPECT_SAYS(error(data, 257), "second.bin holds 31 tokens; one training sequence needs 32");
+  EXPECT_EQ(error(data, 257).fault(), Fault::data);
+  data = domains.data;
+  EXPECT_SAYS(error(data, 256), "model.vocab_size is 256");
+  data.tokenizer = domains.folder / "pieces.model";
+  EXPECT_SAYS(error(data, 257), "pieces.model");
+  write_file(data.tokenizer, "any other tokenizer");
+  EXPECT_SAYS(error(data, 257), "were made with the tokenizer bytes, but the recipe's data.tokenizer");
+  data = domains.data;
+  data.train.clear();
+  EXPECT_EQ(error(data, 257).fault(), Fault::request);
+  data = domains.data;
+  data.train[1].path = domains.folder / "none";
+  EXPECT_SAYS(error(data, 257), "none.idx cannot be opened");
+
+  std::filesystem::copy_file(domains.folder / "second.json", domains.folder / "first.json",
+                             std::filesystem::copy_options::overwrite_existing);
+  EXPECT_SAYS(error(domains.data, 257), "do not belong together");
+  write_file(domains.folder / "first.json", "{\"tokenizer\": 3}");
+  EXPECT_SAYS(error(domains.data, 257), "first.json is not a JSON object with");
+  std::filesystem::remove(domains.folder / "first.json");  // as Megatron's files come
+  TrainingData plain(domains.data, 257, 1, one);
+  EXPECT_EQ(plain.batch(0, 0, 1).sequences, 1);
+  std::filesystem::remove(domains.folder / "second.json");
+  TrainingData narrow(domains.data, 20, 1, one);
+  EXPECT_SAYS(error_of([&] {
+                for (std::int64_t step = 0; step < 20; ++step) narrow.batch(step, 0, 1);
+              }),
+              "expected 0 to 19; the vocabulary has 20 entries");
+}
+
+}  // namespace
+}  // namespace conclave

@@ -1,0 +1,125 @@
+// DocumentReader: what a document is under each option, and the sentence for each kind of bad input.
+#include "framework/data/documents.h"
+
+#include "tests/framework/data/files_for_tests.h"
+
+namespace conclave {
+namespace {
+
+std::vector<std::string> all_texts(const std::vector<std::string>& inputs, const DocumentOptions& options) {
+  DocumentReader reader(inputs, options);
+  std::vector<std::string> texts;
+  while (auto document = reader.next()) texts.push_back(document->text);
+  EXPECT_FALSE(reader.next().has_value());
+  EXPECT_EQ(reader.bytes_read(), reader.total_bytes());
+  return texts;
+}
+
+using Texts = std::vector<std::string>;
+
+DocumentOptions separated(const std::string& separator) {
+  DocumentOptions options;
+  options.separator = separator;
+  return options;
+}
+
+TEST(Documents, SeparatorsDecideWhatADocumentIs) {
+  const TemporaryFolder folder;
+  const std::string text = "\none\ntwo\r\n\r\n \t\n\nthree\n";
+  write_file(folder / "a.txt", text);
+  EXPECT_EQ(all_texts({folder / "a.txt"}, separated("file")), Texts{text});
+  EXPECT_EQ(all_texts({folder / "a.txt"}, separated("line")), (Texts{"one", "two", "three"}));
+  EXPECT_EQ(all_texts({folder / "a.txt"}, separated("blank-line")), (Texts{"one\ntwo", "three"}));
+  EXPECT_EQ(error_of([&] { all_texts({folder / "a.txt"}, separated("page")); }).fault(), Fault::request);
+}
+
+TEST(Documents, FoldersAreWalkedInNameOrder) {
+  const TemporaryFolder folder;
+  std::filesystem::create_directories(folder / "deep/.git");
+  write_file(folder / "b.txt", "b");
+  write_file(folder / "a.py", "a");
+  write_file(folder / "deep/c.py", "c");
+  write_file(folder / "deep/.git/d.py", "hidden");
+  EXPECT_EQ(all_texts({folder.path()}, {}), (Texts{"a", "b", "c"}));
+  DocumentOptions options;
+  options.extension = ".py";
+  EXPECT_EQ(all_texts({folder.path()}, options), (Texts{"a", "c"}));
+  options.extension = ".rs";
+  EXPECT_SAYS(error_of([&] { all_texts({folder.path()}, options); }), "holds no file that ends in .rs");
+}
+
+TEST(Documents, JsonLines) {
+  const TemporaryFolder folder;
+  write_file(folder / "a.jsonl", "{\"text\": \"one\\n\\u00e9\", \"n\": 1}\n\n{\"text\": \"two\"}");
+  EXPECT_EQ(all_texts({folder / "a.jsonl"}, {}), (Texts{"one\né", "two"}));
+
+  const std::vector<std::pair<std::string, std::string>> bad = {
+      {"{\"text\": \"cut", "bad.jsonl:2: this line is not valid JSON"},
+      {"{\"text\": 3}", "bad.jsonl:2: the field \"text\" is a JSON number"},
+      {"{\"other\": \"x\"}", "bad.jsonl:2: the JSON object has no field \"text\""},
+      {"[1]", "bad.jsonl:2: this line is a JSON array"},
+      {"{\"text\": \"\\ud800\"}", "bad.jsonl:2: this line is not valid JSON"},
+      {"{\"text\": \"\"}", "bad.jsonl:2: this document holds no text"}};
+  for (const auto& [line, sentence] : bad) {
+    write_file(folder / "bad.jsonl", "{\"text\": \"fine\"}\n" + line + "\n");
+    const Error error = error_of([&] { all_texts({folder / "bad.jsonl"}, {}); });
+    EXPECT_EQ(error.fault(), Fault::data);
+    EXPECT_SAYS(error, sentence);
+  }
+}
+
+TEST(Documents, LongOnesAreSplitAtLineEndsAndNeverInsideACharacter) {
+  const TemporaryFolder folder;
+  const std::string text = "first line\nsecond line\n学学学学学学学学学学学学\nend";
+  write_file(folder / "a.txt", text);
+  DocumentOptions options;
+  options.split_long = 16;
+  DocumentReader reader({folder / "a.txt"}, options);
+  std::string joined;
+  std::vector<bool> complete;
+  while (auto piece = reader.next()) {
+    EXPECT_LE(piece->text.size(), 16u);
+    write_file(folder / "piece", piece->text);
+    EXPECT_EQ(all_texts({folder / "piece"}, {}), Texts{piece->text});  // valid UTF-8 on its own
+    joined += piece->text;
+    complete.push_back(piece->complete);
+  }
+  EXPECT_EQ(joined, text);
+  ASSERT_GE(complete.size(), 5u);
+  EXPECT_EQ(std::count(complete.begin(), complete.end(), true), 1);
+  EXPECT_TRUE(complete.back());
+}
+
+TEST(Documents, BadTextNamesFileAndOffset) {
+  const TemporaryFolder folder;
+  write_file(folder / "a.txt", "good\n\nbad\xFFtext\n");
+  for (const char* separator : {"file", "line", "blank-line"}) {
+    const Error error = error_of([&] { all_texts({folder / "a.txt"}, separated(separator)); });
+    EXPECT_EQ(error.fault(), Fault::data);
+    EXPECT_SAYS(error, folder / "a.txt");
+    EXPECT_SAYS(error, "offset 9 is 255");
+  }
+  DocumentOptions options = separated("line");
+  options.replace_invalid = true;
+  EXPECT_EQ(all_texts({folder / "a.txt"}, options), (Texts{"good", "bad\xEF\xBF\xBDtext"}));
+}
+
+TEST(Documents, EmptyOnesAreErrorsUnlessSkipped) {
+  const TemporaryFolder folder;
+  write_file(folder / "empty.txt", "");
+  write_file(folder / "blank.txt", " \n\n");
+  write_file(folder / "good.txt", "good");
+  EXPECT_SAYS(error_of([&] { all_texts({folder / "empty.txt"}, {}); }), "empty.txt is empty");
+  EXPECT_SAYS(error_of([&] { all_texts({folder / "blank.txt"}, {}); }),
+              "blank.txt:1: this document holds no text");
+  EXPECT_SAYS(error_of([&] { all_texts({folder / "none.txt"}, {}); }), "none.txt cannot be read");
+  DocumentOptions options;
+  options.skip_empty = true;
+  DocumentReader reader({folder.path()}, options);
+  EXPECT_EQ(reader.next()->text, "good");
+  EXPECT_FALSE(reader.next().has_value());
+  EXPECT_EQ(reader.skipped(), 2);
+}
+
+}  // namespace
+}  // namespace conclave

@@ -1,0 +1,127 @@
+// `conclave tokenize` from arguments to files: what it writes, what it holds out; an error leaves nothing.
+#include "launch/commands/tokenize.h"
+
+#include <set>
+
+#include "framework/data/token_description.h"
+#include "framework/data/tokenizer.h"
+#include "tests/framework/data/files_for_tests.h"
+
+namespace conclave {
+namespace {
+
+std::vector<std::string> texts_of(const std::string& prefix, const std::string& tokenizer_name) {
+  const auto tokenizer = load_tokenizer(tokenizer_name);
+  const TokenFile file(prefix, tokenizer->vocab_size());
+  std::vector<std::string> texts;
+  for (std::int64_t document = 0; document < file.documents(); ++document) {
+    const std::int64_t begin = file.document_begin(document),
+                       count = file.document_begin(document + 1) - begin;
+    std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
+    file.read(begin, count, tokens.data());
+    EXPECT_EQ(tokens.back(), tokenizer->end_of_document());
+    texts.push_back(tokenizer->decode(tokens));
+  }
+  return texts;
+}
+
+std::string many_lines() {
+  std::string lines;
+  for (int i = 0; i < 400; ++i) lines += "line " + std::to_string(i) + " of the text über 学習\n";
+  return lines;
+}
+
+TEST(Tokenize, WritesDocumentsAndTheirDescription) {
+  const TemporaryFolder folder;
+  write_file(folder / "a.jsonl", "{\"body\": \"one\"}\n{\"body\": \"zwei é\"}\n");
+  EXPECT_EQ(run_tokenize(
+                {"--output", folder / "new/web", "--domain=web", "--json-field", "body", folder / "a.jsonl"}),
+            0);
+  EXPECT_EQ(texts_of(folder / "new/web", "bytes"), (std::vector<std::string>{"one", "zwei é"}));
+  const auto description = read_token_description(folder / "new/web");
+  ASSERT_TRUE(description.has_value());
+  EXPECT_EQ(description->domain, "web");
+  EXPECT_EQ(description->tokenizer, "bytes");
+  EXPECT_EQ(description->vocab_size, 257);
+  EXPECT_EQ(description->documents, 2);
+  EXPECT_EQ(description->tokens, 4 + 8);
+}
+
+TEST(Tokenize, HoldsTheSameDocumentsOutEveryTime) {
+  const TemporaryFolder folder;
+  write_file(folder / "a.txt", many_lines());
+  const auto split = [&](const std::string& name) {
+    run_tokenize(
+        {"--output", folder / name, "--held-out", "0.1", "--document-separator", "line", folder / "a.txt"});
+    return texts_of(folder / name + "-validation", "bytes");
+  };
+  const auto held_out = split("x");
+  EXPECT_EQ(held_out, split("y"));
+  EXPECT_GT(held_out.size(), 20u);
+  EXPECT_LT(held_out.size(), 60u);
+  const auto kept = texts_of(folder / "x", "bytes");
+  EXPECT_EQ(kept.size() + held_out.size(), 400u);
+  std::set<std::string> all(kept.begin(), kept.end());
+  all.insert(held_out.begin(), held_out.end());
+  EXPECT_EQ(all.size(), 400u);
+}
+
+TEST(Tokenize, PiecesOfALongDocumentGiveAllItsText) {
+  const TemporaryFolder folder;
+  write_file(folder / "a.txt", many_lines());
+  run_tokenize({"--output", folder / "x", "--split-long", "1000", folder / "a.txt"});
+  const TokenFile file(folder / "x", 257);
+  EXPECT_GT(file.documents(), 10);
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(file.tokens()));
+  file.read(0, file.tokens(), tokens.data());
+  EXPECT_EQ(load_tokenizer("bytes")->decode(tokens), many_lines());
+  EXPECT_EQ(std::count(tokens.begin(), tokens.end(), 256),
+            1);  // only the text's own end is an end of document
+}
+
+TEST(Tokenize, TrainsAModelAndUsesIt) {
+  const TemporaryFolder folder;
+  write_file(folder / "a.txt", many_lines());
+  EXPECT_EQ(
+      run_tokenize({"--train-sentencepiece", folder / "pieces", "--vocab-size", "310", folder / "a.txt"}), 0);
+  run_tokenize({"--output", folder / "x", "--tokenizer", folder / "pieces.model", folder / "a.txt"});
+  EXPECT_EQ(texts_of(folder / "x", folder / "pieces.model"), std::vector<std::string>{many_lines()});
+  EXPECT_LT(TokenFile(folder / "x", 310).tokens(), static_cast<std::int64_t>(many_lines().size()) / 2);
+}
+
+TEST(Tokenize, BadInputLeavesNothingBehind) {
+  const TemporaryFolder folder;
+  write_file(folder / "bad.txt", "good\n\xC3\n");
+  write_file(folder / "one.txt", "a single document");
+  const auto before = folder.names();
+  const auto error = [&](std::vector<std::string> words) {
+    const Error caught = error_of([&] { run_tokenize(words); });
+    EXPECT_EQ(folder.names(), before);
+    return caught;
+  };
+  const std::string x = folder / "x", one = folder / "one.txt";
+  EXPECT_SAYS(error({"--output", x, folder / "bad.txt"}),
+              "bad.txt is not UTF-8 text: the byte at offset 5 is 195");
+  EXPECT_EQ(error({"--output", x, folder / "bad.txt"}).fault(), Fault::data);
+  EXPECT_EQ(error({"--output", x, folder / "none.txt"}).fault(), Fault::data);
+  EXPECT_SAYS(error({"--output", x, "--held-out", "0.001", one}), "of 1 documents, 1 would go to");
+  EXPECT_SAYS(error({"--output", x, "--tokenizer", folder / "none.model", one}),
+              "none.model cannot be opened");
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{one},
+        {"--output", x},
+        {"--outptu", x, one},
+        {"--output", x, "--held-out", "1.5", one},
+        {"--output", x, "--held-out", "many", one},
+        {"--output", x, "--empty", "maybe", one},
+        {"--output"},
+        {"--output", x, "--output", x, one},
+        {"--output", one + "/x", one},
+        {"--output", x, "--split-long", "3", one},
+        {"--output", x, "--vocab-size", "300", one},
+        {"--output", x, "--held-out", "0.5", "--held-out-output", x, one}})
+    EXPECT_EQ(error(words).fault(), Fault::request);
+}
+
+}  // namespace
+}  // namespace conclave

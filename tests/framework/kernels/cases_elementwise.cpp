@@ -1,0 +1,148 @@
+// Sums, SwiGLU, RMSNorm and AdamW against their textbook formulas.
+#include <cmath>
+
+#include "tests/framework/kernels/op_table.h"
+
+namespace conclave::test {
+namespace {
+
+void add_sums(std::vector<OpCase>& cases, std::int64_t count) {
+  const Values a = draw("a", count), b = draw("b", count);
+  Values sum(a.size()), scaled(a.size()), added(a.size());
+  long double squares = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    sum[i] = a[i] + b[i];
+    scaled[i] = -1.75 * a[i];
+    added[i] = b[i] + 0.3 * a[i];
+    squares += a[i] * a[i];
+  }
+  OpCase op{join_text("sums_", count), 1, [](const Kernels& kernels, const Arguments& x) {
+              kernels.add(x["a"], x["b"], x["sum"]);
+              kernels.scale(x["scaled"], -1.75);
+              kernels.add_scaled(x["a"], 0.3, x["added"]);
+              x["squares"].copy_from(
+                  Tensor::from(std::vector<double>{kernels.sum_of_squares(x["a"])}, {1}, x["a"].device()));
+            }};
+  op.input("a", {count}, a)
+      .input("b", {count}, b)
+      .output("sum", {count}, sum)
+      .update("scaled", {count}, a, scaled);
+  cases.push_back(op.update("added", {count}, b, added)
+                      .output("squares", {1}, {static_cast<double>(squares)}, Type::float64));
+}
+
+void add_swiglu(std::vector<OpCase>& cases, std::int64_t rows, std::int64_t width, double scale) {
+  const Values gate = draw("gate", rows * width, scale), up = draw("up", rows * width),
+               dy = draw("dy", rows * width);
+  Values y(gate.size()), dgate(gate.size()), dup(gate.size());
+  for (std::size_t i = 0; i < gate.size(); ++i) {
+    const double s = 1 / (1 + std::exp(-gate[i]));
+    y[i] = gate[i] * s * up[i];
+    dup[i] = dy[i] * gate[i] * s;
+    dgate[i] = dy[i] * up[i] * (s + gate[i] * s * (1 - s));
+  }
+  const Shape shape{rows, width};
+  OpCase op{join_text("swiglu_", rows, 'x', width, "_scale_", scale), 1,
+            [](const Kernels& kernels, const Arguments& a) {
+              kernels.swiglu(a["gate"], a["up"], a["y"]);
+              kernels.swiglu_backward(a["gate"], a["up"], a["dy"], a["dgate"], a["dup"]);
+            }};
+  op.input("gate", shape, gate).input("up", shape, up).input("dy", shape, dy).output("y", shape, y);
+  cases.push_back(op.output("dgate", shape, dgate).output("dup", shape, dup));
+}
+
+void add_rms_norm(std::vector<OpCase>& cases, std::int64_t rows, std::int64_t width, Write write) {
+  constexpr double epsilon = 1e-5;
+  const Values x = draw("x", rows * width), weight = draw("weight", width), dy = draw("dy", rows * width);
+  Values y(x.size()), inverse_rms(static_cast<std::size_t>(rows)), dx(x.size()), dweight(weight.size());
+  const std::size_t n = static_cast<std::size_t>(width);
+  for (std::size_t r = 0; r < inverse_rms.size(); ++r) {
+    double squares = 0;
+    for (std::size_t i = 0; i < n; ++i) squares += x[r * n + i] * x[r * n + i];
+    const double rms = std::sqrt(squares / static_cast<double>(width) + epsilon);
+    inverse_rms[r] = 1 / rms;
+    for (std::size_t i = 0; i < n; ++i) {
+      y[r * n + i] = weight[i] * x[r * n + i] / rms;
+      dweight[i] += dy[r * n + i] * x[r * n + i] / rms;
+      // The Jacobian of x / rms row by row: (I - x x^T / (width rms^2)) / rms.
+      for (std::size_t j = 0; j < n; ++j)
+        dx[r * n + i] +=
+            weight[j] * dy[r * n + j] *
+            ((i == j ? 1.0 : 0.0) - x[r * n + i] * x[r * n + j] / (static_cast<double>(width) * rms * rms)) /
+            rms;
+    }
+  }
+  const Shape shape{rows, width};
+  OpCase op{join_text("rms_norm_", rows, 'x', width, write == Write::accumulate ? "_add" : ""),
+            static_cast<double>(rows + width), [=](const Kernels& kernels, const Arguments& a) {
+              kernels.rms_norm(a["x"], a["weight"], epsilon, a["y"], a["inverse_rms"]);
+              kernels.rms_norm_backward(a["x"], a["weight"], a["inverse_rms"], a["dy"], a["dx_alone"],
+                                        Tensor(), write);
+              kernels.rms_norm_backward(a["x"], a["weight"], a["inverse_rms"], a["dy"], a["dx"], a["dweight"],
+                                        write);
+            }};
+  op.input("x", shape, x).input("weight", {width}, weight).input("dy", shape, dy).output("y", shape, y);
+  op.output("inverse_rms", {rows}, inverse_rms).output("dx", shape, dx).output("dx_alone", shape, dx);
+  cases.push_back(op.written("dweight", {width}, write, dweight));
+}
+
+void add_adamw(std::vector<OpCase>& cases, std::int64_t count, int steps_taken, double weight_decay) {
+  const double rate = 0.01, beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, clip = 0.5;
+  const Values gradient = draw("gradient", count), value = draw("value", count);
+  const bool first = steps_taken == 0;
+  const Values moment1 = first ? Values(value.size()) : draw("moment1", count);
+  Values moment2 = first ? Values(value.size()) : draw("moment2", count);
+  for (double& moment : moment2) moment = std::abs(moment);
+  const double correction1 = 1 - std::pow(beta1, steps_taken + 1),
+               correction2 = 1 - std::pow(beta2, steps_taken + 1);
+  Values new_value(value.size()), m(value.size()), v(value.size());
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    const double g = gradient[i] * clip;
+    m[i] = beta1 * moment1[i] + (1 - beta1) * g;
+    v[i] = beta2 * moment2[i] + (1 - beta2) * g * g;
+    const double step = (m[i] / correction1) / (std::sqrt(v[i] / correction2) + epsilon);
+    new_value[i] = value[i] - rate * (step + weight_decay * value[i]);
+  }
+  OpCase op{join_text("adamw_", count, "_step_", steps_taken, weight_decay > 0 ? "_decay" : ""), 1,
+            [=](const Kernels& kernels, const Arguments& a) {
+              kernels.adamw({.learning_rate = rate,
+                             .beta1 = beta1,
+                             .beta2 = beta2,
+                             .epsilon = epsilon,
+                             .weight_decay = weight_decay,
+                             .correction1 = correction1,
+                             .correction2 = correction2,
+                             .gradient_scale = clip},
+                            a["gradient"], a["value"], a["moment1"], a["moment2"]);
+            }};
+  op.input("gradient", {count}, gradient).update("value", {count}, value, new_value);
+  cases.push_back(op.update("moment1", {count}, moment1, m).update("moment2", {count}, moment2, v));
+}
+
+}  // namespace
+
+std::vector<OpCase> elementwise_cases() {
+  std::vector<OpCase> cases;
+  // 16384: beyond it several threads share the work; 4096: the block of the sum of squares.
+  for (const std::int64_t count : {0, 1, 31, 4095, 4096, 4097, 16385, 40001}) add_sums(cases, count);
+  add_swiglu(cases, 0, 5, 1);
+  add_swiglu(cases, 1, 1, 1);
+  add_swiglu(cases, 13, 17, 1);
+  add_swiglu(cases, 13, 17, 30);
+  add_swiglu(cases, 131, 127, 3);
+  for (const Write write : {Write::overwrite, Write::accumulate}) {
+    add_rms_norm(cases, 0, 7, write);
+    add_rms_norm(cases, 1, 1, write);
+    add_rms_norm(cases, 5, 64, write);
+    add_rms_norm(cases, 127, 13, write);  // dweight is summed over chunks of 128 rows
+    add_rms_norm(cases, 129, 31, write);
+    add_rms_norm(cases, 385, 3, write);
+  }
+  for (const std::int64_t count : {1, 13, 16385}) {
+    add_adamw(cases, count, 0, 0);
+    add_adamw(cases, count, 7, 0.1);
+  }
+  return cases;
+}
+
+}  // namespace conclave::test

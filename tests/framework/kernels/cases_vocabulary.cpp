@@ -1,0 +1,151 @@
+// Embedding, and cross-entropy with and without the LM head, against log-softmax row by row.
+#include <algorithm>
+#include <cmath>
+
+#include "framework/autograd/ops/vocabulary.h"
+#include "tests/framework/kernels/op_table.h"
+
+namespace conclave::test {
+namespace {
+
+void add_embedding(std::vector<OpCase>& cases, std::int64_t tokens, std::int64_t vocabulary,
+                   std::int64_t hidden, Write write) {
+  const Values weight = draw("weight", vocabulary * hidden), dy = draw("dy", tokens * hidden);
+  Values ids, y(dy.size()), dweight(weight.size());
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const std::int64_t id = t % 5 == 3 ? -1 : (t * t + 3) % vocabulary;  // repeats, gaps and padding
+    ids.push_back(static_cast<double>(id));
+    for (std::int64_t i = 0; i < hidden && id >= 0; ++i) {
+      const std::size_t to = static_cast<std::size_t>(t * hidden + i),
+                        from = static_cast<std::size_t>(id * hidden + i);
+      y[to] = weight[from];
+      dweight[from] += dy[to];
+    }
+  }
+  OpCase op{join_text("embedding_", tokens, "_of_", vocabulary, 'x', hidden,
+                      write == Write::accumulate ? "_add" : ""),
+            static_cast<double>(tokens), [=](const Kernels& kernels, const Arguments& a) {
+              kernels.embedding(a["ids"], a["weight"], a["y"]);
+              kernels.embedding_backward(a["ids"], a["dy"], a["dweight"], write);
+            }};
+  op.input("weight", {vocabulary, hidden}, weight).input("dy", {tokens, hidden}, dy);
+  op.input("ids", {tokens}, ids, Type::int32).output("y", {tokens, hidden}, y);
+  cases.push_back(op.written("dweight", {vocabulary, hidden}, write, dweight));
+}
+
+struct Losses {
+  double loss = 0, z = 0;
+  Values dlogits;
+};
+
+Losses naive_losses(const Values& logits, const Values& targets, std::int64_t vocabulary, double loss_scale,
+                    double z_scale) {
+  Losses result;
+  result.dlogits.resize(logits.size());
+  const std::size_t width = static_cast<std::size_t>(vocabulary);
+  for (std::size_t row = 0; row < targets.size(); ++row) {
+    if (targets[row] < 0) continue;
+    const double* logit = logits.data() + row * width;
+    const double largest = *std::max_element(logit, logit + width);
+    double sum = 0;
+    for (std::size_t j = 0; j < width; ++j) sum += std::exp(logit[j] - largest);
+    const double lse = largest + std::log(sum);
+    const std::size_t target = static_cast<std::size_t>(targets[row]);
+    result.loss -= logit[target] - lse;
+    result.z += lse * lse;
+    for (std::size_t j = 0; j < width; ++j) {
+      const double p = std::exp(logit[j] - lse);
+      result.dlogits[row * width + j] = loss_scale * (p - (j == target ? 1.0 : 0.0)) + 2 * z_scale * lse * p;
+    }
+  }
+  return result;
+}
+
+Values make_targets(std::int64_t rows, std::int64_t vocabulary) {
+  Values targets;
+  for (std::int64_t r = 0; r < rows; ++r)
+    targets.push_back(static_cast<double>(r % 7 == 2 ? -1 : (r * 5) % vocabulary));
+  return targets;
+}
+
+void add_cross_entropy(std::vector<OpCase>& cases, std::int64_t rows, std::int64_t vocabulary,
+                       double loss_scale, double z_scale, double spread) {
+  const Values logits = draw("logits", rows * vocabulary, spread), targets = make_targets(rows, vocabulary);
+  const Losses want = naive_losses(logits, targets, vocabulary, loss_scale, z_scale);
+  OpCase op{join_text("cross_entropy_", rows, 'x', vocabulary, z_scale > 0 ? "_z" : "", "_spread_", spread),
+            static_cast<double>(vocabulary), [=](const Kernels& kernels, const Arguments& a) {
+              kernels.cross_entropy(a["logits"], a["targets"], loss_scale, z_scale, a["loss"], a["z"]);
+            }};
+  op.update("logits", {rows, vocabulary}, logits, want.dlogits)
+      .input("targets", {rows}, targets, Type::int32);
+  cases.push_back(op.update("loss", {1}, {3}, {3 + want.loss}, Type::float64)
+                      .update("z", {1}, {5}, {5 + want.z}, Type::float64));
+}
+
+/// The whole op, whose chunks hold 512 rows of logits.
+void add_linear_cross_entropy(std::vector<OpCase>& cases, std::int64_t tokens, std::int64_t vocabulary,
+                              std::int64_t hidden, double loss_scale, double z_scale) {
+  const Values x = draw("x", tokens * hidden), weight = draw("weight", vocabulary * hidden);
+  const Values targets = make_targets(tokens, vocabulary);
+  Values logits(static_cast<std::size_t>(tokens * vocabulary)), dx(x.size()), dweight(weight.size());
+  const auto each = [&](auto&& function) {
+    for (std::int64_t t = 0; t < tokens; ++t)
+      for (std::int64_t j = 0; j < vocabulary; ++j)
+        for (std::int64_t i = 0; i < hidden; ++i)
+          function(static_cast<std::size_t>(t * vocabulary + j), static_cast<std::size_t>(t * hidden + i),
+                   static_cast<std::size_t>(j * hidden + i));
+  };
+  each([&](std::size_t logit, std::size_t at, std::size_t w) { logits[logit] += x[at] * weight[w]; });
+  const Losses want = naive_losses(logits, targets, vocabulary, loss_scale, z_scale);
+  each([&](std::size_t logit, std::size_t at, std::size_t w) {
+    dx[at] += want.dlogits[logit] * weight[w];
+    dweight[w] += want.dlogits[logit] * x[at];
+  });
+  OpCase op{
+      join_text("linear_cross_entropy_", tokens, "_of_", vocabulary, 'x', hidden, z_scale > 0 ? "_z" : ""),
+      static_cast<double>(std::max(tokens, vocabulary)),
+      [=](const Kernels&, const Arguments& a) {
+        Tape tape;
+        const Variable rows{a["x"], Gradient::of(a["x"])};
+        const Variable head{a["weight"], Gradient::stored_in(a["dweight"])};
+        const CrossEntropy result = linear_cross_entropy(tape, rows, head, a["targets"],
+                                                         {.loss_scale = loss_scale, .z_scale = z_scale});
+        tape.backward(result.objective);
+        head.gradient.finished();
+        a["dx"].copy_from(rows.gradient.take());
+        a["sums"].copy_from(
+            Tensor::from(std::vector<double>{result.loss_sum, result.z_sum, result.objective.value.item()},
+                         {3}, a["x"].device()));
+      },
+      false};
+  op.input("x", {tokens, hidden}, x).input("weight", {vocabulary, hidden}, weight);
+  op.input("targets", {tokens}, targets, Type::int32).output("dx", {tokens, hidden}, dx);
+  op.output("dweight", {vocabulary, hidden}, dweight);
+  cases.push_back(
+      op.output("sums", {3}, {want.loss, want.z, loss_scale * want.loss + z_scale * want.z}, Type::float64));
+}
+
+}  // namespace
+
+std::vector<OpCase> vocabulary_cases() {
+  std::vector<OpCase> cases;
+  for (const Write write : {Write::overwrite, Write::accumulate}) {
+    add_embedding(cases, 0, 3, 4, write);
+    add_embedding(cases, 1, 1, 1, write);
+    add_embedding(cases, 97, 13, 7, write);
+    add_embedding(cases, 64, 501, 32, write);
+  }
+  add_cross_entropy(cases, 0, 5, 1, 0, 1);
+  add_cross_entropy(cases, 1, 1, 1, 0.1, 1);
+  add_cross_entropy(cases, 13, 257, 1.0 / 11, 0, 2);
+  add_cross_entropy(cases, 29, 31, 0.25, 0.01, 2);
+  add_cross_entropy(cases, 17, 101, 1, 1e-3, 40);
+  add_linear_cross_entropy(cases, 0, 5, 3, 1, 0);
+  add_linear_cross_entropy(cases, 1, 7, 3, 1, 0);
+  add_linear_cross_entropy(cases, 23, 101, 16, 1.0 / 20, 1e-3);
+  for (const std::int64_t tokens : {511, 512, 513, 1025})
+    add_linear_cross_entropy(cases, tokens, 37, 5, 1.0 / 400, 1e-4);
+  return cases;
+}
+
+}  // namespace conclave::test

@@ -1,0 +1,202 @@
+#include "tests/framework/kernels/op_table.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "framework/base/random.h"
+
+namespace conclave::test {
+namespace {
+
+constexpr std::int64_t guard = 64;         // elements on either side of every tensor
+constexpr double sentinel = -1234567;      // what they hold, exact in every type
+constexpr double tolerance_constant = 16;  // c in c * epsilon * sqrt(length)
+
+DType dtype_of_slot(const Slot& slot, DType floating) {
+  switch (slot.type) {
+    case Type::floating:
+      return floating;
+    case Type::float64:
+      return DType::float64;
+    case Type::int32:
+      return DType::int32;
+    case Type::int64:
+      return DType::int64;
+  }
+  return floating;
+}
+
+template <class T>
+Tensor upload_as(const Values& values, Device& device) {
+  std::vector<T> typed(values.size());
+  std::transform(values.begin(), values.end(), typed.begin(),
+                 [](double value) { return static_cast<T>(value); });
+  return Tensor::from(typed, {static_cast<std::int64_t>(values.size())}, device);
+}
+
+Tensor upload(const Values& values, DType dtype, Device& device) {
+  switch (dtype) {
+    case DType::float32:
+      return upload_as<float>(values, device);
+    case DType::float64:
+      return upload_as<double>(values, device);
+    case DType::int32:
+      return upload_as<std::int32_t>(values, device);
+    case DType::int64:
+      return upload_as<std::int64_t>(values, device);
+  }
+  return {};
+}
+
+template <class T>
+Values download_as(const Tensor& tensor) {
+  const std::vector<T> typed = tensor.to_host<T>();
+  return Values(typed.begin(), typed.end());
+}
+
+Values download(const Tensor& tensor) {
+  switch (tensor.dtype()) {
+    case DType::float32:
+      return download_as<float>(tensor);
+    case DType::float64:
+      return download_as<double>(tensor);
+    case DType::int32:
+      return download_as<std::int32_t>(tensor);
+    case DType::int64:
+      return download_as<std::int64_t>(tensor);
+  }
+  return {};
+}
+
+/// The tensors of a case, each in the middle of a larger one filled with the sentinel.
+struct Stage {
+  std::vector<Tensor> wholes;
+  Arguments arguments;
+};
+
+Stage run_on_stage(const OpCase& op, Device& device, DType dtype) {
+  Stage stage;
+  for (const Slot& slot : op.slots) {
+    const DType slot_dtype = dtype_of_slot(slot, dtype);
+    const bool is_float = slot_dtype == DType::float32 || slot_dtype == DType::float64;
+    const std::int64_t count = slot.shape.elements();
+    Values whole(static_cast<std::size_t>(count + 2 * guard), sentinel);
+    if (slot.role == Role::output)
+      std::fill_n(whole.begin() + guard, count,
+                  is_float ? std::numeric_limits<double>::quiet_NaN() : sentinel);
+    else
+      std::copy(slot.values.begin(), slot.values.end(), whole.begin() + guard);
+    stage.wholes.push_back(upload(whole, slot_dtype, device));
+    stage.arguments.put(slot.name, stage.wholes.back().part(guard, slot.shape));
+  }
+  op.run(kernels_of(stage.wholes.front()), stage.arguments);
+  return stage;
+}
+
+std::string compare(const Slot& slot, const Values& got, double relative, double least_scale) {
+  double largest = least_scale;
+  for (const double value : slot.expected) largest = std::max(largest, std::abs(value));
+  const bool is_float = slot.type == Type::floating || slot.type == Type::float64;
+  const double tolerance = is_float ? relative * largest : 0;
+  std::size_t worst = 0;
+  double worst_error = -1;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double error = std::abs(got[i] - slot.expected[i]);
+    if (std::isnan(error)) return join_text(slot.name, "[", i, "] is not a number, or was never written");
+    if (error > worst_error) worst = i, worst_error = error;
+  }
+  if (worst_error <= tolerance) return {};
+  return join_text(slot.name, "[", worst, "] is ", got[worst], ", expected ", slot.expected[worst],
+                   " within ", tolerance);
+}
+
+}  // namespace
+
+OpCase& OpCase::input(std::string slot, Shape shape, Values values, Type type) {
+  slots.push_back({std::move(slot), Role::input, type, shape, values, values});
+  return *this;
+}
+
+OpCase& OpCase::output(std::string slot, Shape shape, Values expected, Type type) {
+  slots.push_back({std::move(slot), Role::output, type, shape, {}, std::move(expected)});
+  return *this;
+}
+
+OpCase& OpCase::update(std::string slot, Shape shape, Values values, Values expected, Type type) {
+  slots.push_back({std::move(slot), Role::update, type, shape, std::move(values), std::move(expected)});
+  return *this;
+}
+
+OpCase& OpCase::written(std::string slot, Shape shape, Write write, Values result) {
+  if (write == Write::overwrite) return output(std::move(slot), shape, std::move(result));
+  const Values before = draw(slot, shape.elements());
+  for (std::size_t i = 0; i < result.size(); ++i) result[i] += before[i];
+  return update(std::move(slot), shape, before, std::move(result));
+}
+
+Values draw(std::string_view name, std::int64_t count, double scale) {
+  const RandomKey key = RandomKey(1).with(name);
+  Values values(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(scale * key.normal(i));
+  return values;
+}
+
+Values as_values(const std::vector<int>& numbers) {
+  return Values(numbers.begin(), numbers.end());
+}
+
+std::vector<Device*> devices() {
+  return {&cpu_device()};
+}
+
+std::vector<std::string> run_case(const OpCase& op, Device& device, DType dtype) {
+  const Stage stage = run_on_stage(op, device, dtype);
+  const double epsilon = dtype == DType::float32 ? std::numeric_limits<float>::epsilon()
+                                                 : std::numeric_limits<double>::epsilon();
+  const double tolerance = tolerance_constant * epsilon * std::sqrt(std::max(1.0, op.length));
+  std::vector<std::string> problems;
+  for (std::size_t i = 0; i < op.slots.size(); ++i) {
+    const Slot& slot = op.slots[i];
+    const Values whole = download(stage.wholes[i]);
+    const auto begin = whole.begin() + guard, end = whole.end() - guard;
+    const auto touched = [](double value) { return value != sentinel; };
+    if (std::any_of(whole.begin(), begin, touched))
+      problems.push_back(slot.name + ": memory before it was touched");
+    if (std::any_of(end, whole.end(), touched))
+      problems.push_back(slot.name + ": memory behind it was touched");
+    const Values got(begin, end);
+    if (slot.role == Role::input && got != slot.values)
+      problems.push_back(slot.name + ": an input was changed");
+    if (got.size() != slot.expected.size())
+      problems.push_back(
+          join_text(slot.name, ": the case expects ", slot.expected.size(), " values of ", got.size()));
+    else if (slot.role != Role::input)
+      if (const std::string wrong = compare(slot, got, tolerance, op.least_scale); !wrong.empty())
+        problems.push_back(wrong);
+  }
+  return problems;
+}
+
+std::map<std::string, std::vector<std::byte>> results_of(const OpCase& op, Device& device, DType dtype) {
+  const Stage stage = run_on_stage(op, device, dtype);
+  std::map<std::string, std::vector<std::byte>> results;
+  for (const Slot& slot : op.slots) {
+    const Tensor& tensor = stage.arguments[slot.name];
+    std::vector<std::byte> bytes(tensor.bytes());
+    device.copy_to_host(bytes.data(), tensor.raw(), bytes.size());
+    if (slot.role != Role::input) results[slot.name] = std::move(bytes);
+  }
+  return results;
+}
+
+std::vector<OpCase> all_cases() {
+  std::vector<OpCase> all;
+  for (auto* family : {product_cases, elementwise_cases, attention_cases, vocabulary_cases, routing_cases})
+    for (OpCase& op : family()) all.push_back(std::move(op));
+  return all;
+}
+
+}  // namespace conclave::test

@@ -1,0 +1,112 @@
+// Runs the op table on every device in float32 and float64, shows that results do not depend on the number of
+// threads, and that the table notices planted mistakes.
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <string>
+
+#include "tests/framework/kernels/op_table.h"
+
+namespace conclave::test {
+namespace {
+
+const std::vector<OpCase>& cases() {
+  static const std::vector<OpCase> all = all_cases();
+  return all;
+}
+
+std::string joined(const std::vector<std::string>& lines) {
+  std::string text;
+  for (const std::string& line : lines) text += "\n  " + line;
+  return text;
+}
+
+class OpTable : public testing::TestWithParam<std::size_t> {};
+
+TEST_P(OpTable, MeetsThePlainLoops) {
+  const OpCase& op = cases()[GetParam()];
+  for (Device* device : devices())
+    for (const DType dtype : {DType::float32, DType::float64}) {
+      const auto problems = run_case(op, *device, dtype);
+      EXPECT_TRUE(problems.empty()) << op.name << " on " << device->name() << " in " << name_of(dtype) << ":"
+                                    << joined(problems);
+    }
+}
+
+TEST_P(OpTable, IsBitEqualForEveryNumberOfThreads) {
+  const OpCase& op = cases()[GetParam()];
+  const int threads_before = omp_get_max_threads();
+  for (Device* device : devices())
+    for (const DType dtype : {DType::float32, DType::float64}) {
+      omp_set_num_threads(1);
+      const auto one = results_of(op, *device, dtype);
+      for (const int threads : {1, 2, 3}) {
+        omp_set_num_threads(threads);
+        const auto results = results_of(op, *device, dtype);
+        if (threads == 2) {
+          EXPECT_EQ(results, results_of(op, *device, dtype))
+              << op.name << " in " << name_of(dtype) << ": repeated";
+        }
+        if (dtype == DType::float64 || op.bit_equal_in_float32) {
+          EXPECT_EQ(one, results) << op.name << " in " << name_of(dtype) << ": 1 and " << threads
+                                  << " threads differ";
+        }
+      }
+    }
+  omp_set_num_threads(threads_before);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, OpTable, testing::Range(std::size_t{0}, cases().size()),
+                         [](const auto& place) { return cases()[place.param].name; });
+
+/// y = 2 x over five elements with a mistake of choice.
+std::vector<std::string> problems_of(const std::function<void(const float* x, float* y)>& mistaken) {
+  OpCase op{"planted", 1, [&](const Kernels&, const Arguments& a) {
+              mistaken(static_cast<float*>(a["x"].raw()), static_cast<float*>(a["y"].raw()));
+            }};
+  op.input("x", {5}, {1, 2, 3, 4, 5}).output("y", {5}, {2, 4, 6, 8, 10});
+  return run_case(op, cpu_device(), DType::float32);
+}
+
+void twice(const float* x, float* y) {
+  for (int i = 0; i < 5; ++i) y[i] = 2 * x[i];
+}
+
+TEST(OpTableSees, NothingWrongInACorrectOp) {
+  EXPECT_EQ(problems_of(twice), std::vector<std::string>{});
+}
+
+TEST(OpTableSees, AWrongResult) {
+  EXPECT_EQ(problems_of([](const float* x, float* y) { twice(x, y), y[3] *= 1.0001f; }).size(), 1u);
+}
+
+TEST(OpTableSees, AResultNeverWritten) {
+  const auto problems = problems_of([](const float* x, float* y) {
+    for (int i = 0; i < 4; ++i) y[i] = 2 * x[i];
+  });
+  ASSERT_EQ(problems.size(), 1u);
+  EXPECT_NE(problems[0].find("never written"), std::string::npos);
+}
+
+TEST(OpTableSees, AccumulationIntoAResult) {
+  EXPECT_EQ(problems_of([](const float* x, float* y) {
+              for (int i = 0; i < 5; ++i) y[i] += 2 * x[i];
+            }).size(),
+            1u);
+}
+
+TEST(OpTableSees, WritesOutside) {
+  EXPECT_EQ(problems_of([](const float* x, float* y) { twice(x, y), y[5] = 0; }),
+            std::vector<std::string>{"y: memory behind it was touched"});
+  EXPECT_EQ(problems_of([](const float* x, float* y) { twice(x, y), y[-1] = 0; }),
+            std::vector<std::string>{"y: memory before it was touched"});
+}
+
+TEST(OpTableSees, AChangedInput) {
+  EXPECT_EQ(problems_of([](const float* x, float* y) { twice(x, y), const_cast<float*>(x)[2] = 0; }),
+            std::vector<std::string>{"x: an input was changed"});
+}
+
+}  // namespace
+}  // namespace conclave::test

@@ -1,0 +1,59 @@
+// The float exponential against the double one over its whole range, and the scalar formulas built on it.
+#include "framework/kernels/scalar_math.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace conclave {
+namespace {
+
+double units_in_the_last_place(float got, double want) {
+  const float near = static_cast<float>(want);
+  const double unit =
+      static_cast<double>(std::nextafter(near, std::numeric_limits<float>::infinity())) - near;
+  return std::abs(static_cast<double>(got) - want) / unit;
+}
+
+TEST(Exponential, IsAccurateOverTheWholeRange) {
+  double worst = 0;
+  float worst_at = 0;
+  const auto look = [&](float x) {
+    const double error = units_in_the_last_place(exponential(x), std::exp(static_cast<double>(x)));
+    if (error > worst) worst = error, worst_at = x;
+  };
+  for (std::uint32_t bits = 0; std::bit_cast<float>(bits) <= 87.3f; bits += 997) {
+    look(std::bit_cast<float>(bits));
+    look(-std::bit_cast<float>(bits));
+  }
+  for (float x = -87.3f; x <= 88.3f; x += 0.000173f) look(x);
+  EXPECT_LE(worst, 2.0) << "at " << worst_at;
+}
+
+TEST(Exponential, IsExactAtZeroAndTameOutsideItsRange) {
+  EXPECT_EQ(exponential(0.0f), 1.0f);
+  EXPECT_EQ(exponential(-0.0f), 1.0f);
+  for (const float x : {-87.4f, -1000.0f, -std::numeric_limits<float>::infinity()}) {
+    EXPECT_GE(exponential(x), 0.0f);
+    EXPECT_LT(exponential(x), 1.3e-38f);
+  }
+  for (const float x : {88.4f, 1e6f, std::numeric_limits<float>::infinity()})
+    EXPECT_GT(exponential(x), 2e38f);
+  EXPECT_TRUE(std::isnan(exponential(std::numeric_limits<float>::quiet_NaN()))) << "a failed run must show";
+}
+
+TEST(SiluDerivative, IsTheDerivativeOfSilu) {
+  for (double x = -20; x < 20; x += 0.37) {
+    const double h = 1e-5, slope = (silu(x + h) - silu(x - h)) / (2 * h);
+    EXPECT_NEAR(silu_derivative(x), slope, 1e-9) << x;
+    EXPECT_NEAR(silu_derivative(static_cast<float>(x)),
+                silu_derivative(static_cast<double>(static_cast<float>(x))), 5e-6);
+  }
+}
+
+}  // namespace
+}  // namespace conclave

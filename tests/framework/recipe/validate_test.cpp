@@ -1,0 +1,108 @@
+// What keys mean together: a table of overrides that make a good recipe impossible, with the words of the
+// error.
+#include "framework/recipe/validate.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/framework/recipe/example.h"
+
+namespace conclave {
+namespace {
+
+struct Impossible {
+  std::vector<std::string> overrides;
+  int ranks;
+  std::vector<const char*> words;
+};
+
+TEST(Validate, AcceptsTheExampleOnEveryCountOfRanksThatDivides) {
+  for (const int ranks : {1, 2, 4, 8})
+    EXPECT_EQ(request_error([&] { validate_recipe(example_recipe(), ranks); }), "");
+}
+
+TEST(Validate, RefusesTheImpossibleWithNumbers) {
+  const std::vector<Impossible> table = {
+      {{"model.moe.num_experts_per_tok=17"}, 1, {"num_experts_per_tok", "17", "model.moe.num_experts is 16"}},
+      {{"model.num_key_value_heads=3"}, 1, {"model.num_key_value_heads", "3", "divisor of 4"}},
+      {{"model.head_dim=31"}, 1, {"model.head_dim", "31", "even"}},
+      {{"model.moe.first_k_dense_replace=5"}, 1, {"first_k_dense_replace", "5", "4"}},
+      {{"model.moe.balance.0.first_step=10", "model.moe.balance.0.last_step=9"}, 1, {"last_step", "9", "10"}},
+      {{"model.moe.balance.0.balance_batch_size=4"},
+       1,
+       {"balance_batch_size", "not available in this version"}},
+      {{"model.hidden_size=2147483646", "model.moe.num_experts=2147483647"}, 1, {"model", "2^54"}},
+      {{"data.train=[]"}, 1, {"data.train", "no domain"}},
+      {{"data.train=[{domain: a}]"},
+       1,
+       {"override 'data.train=[{domain: a}]'", "data.train.0.path", "empty"}},
+      {{"data.train.1.domain=english"}, 1, {"data.train.1.domain", "'english' came twice"}},
+      {{"model.vocab_size=256"}, 1, {"model.vocab_size", "256", "at least 257"}},
+      {{"parallel.tensor=2"}, 2, {"parallel.tensor", "2 is not available in this version; expected 1"}},
+      {{"parallel.expert=2"}, 2, {"parallel.expert", "not available"}},
+      {{"parallel.expert_tensor=2"}, 2, {"parallel.expert_tensor", "not available"}},
+      {{"parallel.zero=1"}, 2, {"parallel.zero", "not available"}},
+      {{"parallel.sequence=true"}, 2, {"parallel.sequence", "not available"}},
+      {{"training.global_batch_size=30", "data.domain_block=0"},
+       2,
+       {"training.global_batch_size", "30 sequences", "2 data-parallel ranks", "multiple of 8", "24 and 32"}},
+      {{}, 3, {"example.yaml:22: training.global_batch_size", "multiple of 12"}},
+      {{"data.domain_block=5"}, 1, {"data.domain_block: 5", "multiple of 5", "30 and 35"}},
+      {{"training.batch_ramp={start_batch_size: 6, increment: 8, steps_per_increment: 5}"},
+       1,
+       {"training.batch_ramp.start_batch_size", "6 sequences", "4 and 8"}},
+      {{"training.batch_ramp={start_batch_size: 8, increment: 2, steps_per_increment: 5}"},
+       1,
+       {"training.batch_ramp.increment"}},
+      {{"training.batch_ramp={start_batch_size: 8, steps_per_increment: 5}"},
+       1,
+       {"batch_ramp.increment", "0 came"}},
+      {{"training.batch_ramp={start_batch_size: 8, increment: 8}"}, 1, {"steps_per_increment", "0 came"}},
+      {{"training.batch_ramp={start_batch_size: 64, increment: 8, steps_per_increment: 5}"},
+       1,
+       {"start_batch_size", "64", "at most", "32"}},
+      {{"training.batch_ramp.increment=8"}, 1, {"start_batch_size", "no ramp"}},
+      {{"training.steps=9000000000000000"}, 1, {"training.steps", "more tokens than 64 bits"}},
+      {{"optimizer.betas=[0.9]"}, 1, {"optimizer.betas", "1 value came", "two"}},
+      {{"optimizer.schedule.warmup_steps=301"}, 1, {"warmup_steps", "301", "300"}},
+      {{"optimizer.schedule.decay_steps=10"}, 1, {"decay_steps", "'cosine'", "wsd"}},
+      {{"optimizer.schedule={kind: wsd, decay_steps: 290}"}, 1, {"decay_steps", "290", "leaves 280"}},
+      {{}, 0, {"0 ranks came"}},
+  };
+  for (const Impossible& bad : table) {
+    const Recipe recipe = parse_recipe(example_text, "example.yaml", bad.overrides);
+    const std::string message = request_error([&] { validate_recipe(recipe, bad.ranks); });
+    EXPECT_NE(message, "") << "was accepted: " << (bad.overrides.empty() ? "" : bad.overrides[0]);
+    for (const char* word : bad.words)
+      EXPECT_NE(message.find(word), std::string::npos) << "'" << word << "' is missing from: " << message;
+  }
+}
+
+TEST(Validate, HoldsRecipesBuiltInCodeToTheSameRules) {
+  Recipe recipe = example_recipe();
+  recipe.data.train[1].weight = -1;
+  EXPECT_NE(request_error([&] { validate_recipe(recipe, 1); }).find("data.train.1.weight: -1 came"),
+            std::string::npos);
+  recipe = example_recipe();
+  recipe.training.micro_batch_size = 0;
+  EXPECT_NE(request_error([&] { validate_recipe(recipe, 1); }).find("training.micro_batch_size: 0"),
+            std::string::npos);
+}
+
+TEST(Validate, AcceptsABatchRamp) {
+  Recipe recipe = example_recipe();
+  recipe.training.batch_ramp = {.start_batch_size = 8, .increment = 8, .steps_per_increment = 10};
+  EXPECT_EQ(request_error([&] { validate_recipe(recipe, 2); }), "");
+}
+
+TEST(Warnings, NameWhatIsAcceptedAndNotActedOn) {
+  Recipe recipe = example_recipe();
+  EXPECT_TRUE(warnings(recipe).empty());
+  recipe.checkpoint.asynchronous = recipe.logging.tensorboard = true;
+  recipe.data.validation.clear();
+  const std::vector<std::string> sentences = warnings(recipe);
+  ASSERT_EQ(sentences.size(), 3u);
+  EXPECT_EQ(sentences[0], "checkpoint.asynchronous: true is not available yet; saving blocks training.");
+}
+
+}  // namespace
+}  // namespace conclave

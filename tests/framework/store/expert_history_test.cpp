@@ -1,0 +1,136 @@
+// experts.h5: rows come back, a killed run leaves a readable file, a resumed run has no row twice.
+#include "framework/store/expert_history.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "tests/framework/store/scratch_directory.h"
+
+namespace conclave {
+namespace {
+namespace fs = std::filesystem;
+
+ExpertHistoryWriter::Options options(std::int64_t resume_step = -1, std::int64_t flush_interval = 4) {
+  return {.layers = 2,
+          .experts = 3,
+          .domains = {"english", "python"},
+          .resume_step = resume_step,
+          .flush_interval = flush_interval};
+}
+
+/// Rows whose values say which step of which run they came from.
+void log_steps(ExpertHistoryWriter& writer, std::int64_t first, std::int64_t last, std::int64_t run) {
+  for (std::int64_t step = first; step <= last; ++step) {
+    std::vector<std::int64_t> counts(6);
+    std::vector<double> probability(6);
+    for (std::size_t i = 0; i < 6; ++i) {
+      counts[i] = run * 1000000 + step * 10 + static_cast<std::int64_t>(i);
+      probability[i] = 0.125 * static_cast<double>(step) + static_cast<double>(i);
+    }
+    writer.add_step(step, counts, probability);
+    if (step % 5 == 0) writer.add_evaluation(step, std::vector<std::int64_t>(12, run * 100 + step));
+  }
+}
+
+TEST(ExpertHistory, ComesBack) {
+  const ScratchDirectory scratch;
+  const fs::path path = scratch.path() / "run" / "experts.h5";
+  {
+    ExpertHistoryWriter writer(path, options());
+    log_steps(writer, 1, 10, 0);
+    writer.flush();
+  }
+  const ExpertHistory history = read_expert_history(path);
+  EXPECT_EQ(history.layers, 2);
+  EXPECT_EQ(history.experts, 3);
+  EXPECT_EQ(history.domains, (std::vector<std::string>{"english", "python"}));
+  EXPECT_EQ(history.step, (std::vector<std::int64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}));
+  ASSERT_EQ(history.counts.size(), 60u);
+  ASSERT_EQ(history.probability.size(), 60u);
+  for (std::size_t row = 0; row < 10; ++row)
+    for (std::size_t i = 0; i < 6; ++i) {
+      EXPECT_EQ(history.counts[row * 6 + i], static_cast<std::int64_t>((row + 1) * 10 + i));
+      EXPECT_EQ(history.probability[row * 6 + i],
+                0.125 * static_cast<double>(row + 1) + static_cast<double>(i));
+    }
+  EXPECT_EQ(history.evaluation_step, (std::vector<std::int64_t>{5, 10}));
+  ASSERT_EQ(history.evaluation_counts.size(), 24u);
+  EXPECT_EQ(history.evaluation_counts[11], 5);
+  EXPECT_EQ(history.evaluation_counts[12], 10);
+}
+
+TEST(ExpertHistory, AKilledRunLeavesAReadableFile) {
+  const ScratchDirectory scratch;
+  const fs::path path = scratch.path() / "experts.h5";
+  EXPECT_EXIT(
+      {
+        ExpertHistoryWriter writer(path, options());
+        log_steps(writer, 1, 11, 0);
+        raise(SIGKILL);
+      },
+      ::testing::KilledBySignal(SIGKILL), "");
+  const ExpertHistory history = read_expert_history(path);
+  EXPECT_EQ(history.step, (std::vector<std::int64_t>{1, 2, 3, 4, 5, 6, 7, 8}));
+  EXPECT_EQ(history.evaluation_step, (std::vector<std::int64_t>{5}));
+}
+
+TEST(ExpertHistory, AResumedRunHasNoRowTwice) {
+  const ScratchDirectory scratch;
+  const fs::path path = scratch.path() / "experts.h5";
+  {
+    ExpertHistoryWriter writer(path, options());
+    log_steps(writer, 1, 12, 0);
+  }
+  {
+    ExpertHistoryWriter writer(path, options(7));
+    EXPECT_EQ(read_expert_history(path).step.size(), 7u);
+    log_steps(writer, 8, 15, 1);
+  }
+  const ExpertHistory history = read_expert_history(path);
+  ASSERT_EQ(history.step.size(), 15u);
+  for (std::size_t row = 0; row < 15; ++row) {
+    EXPECT_EQ(history.step[row], static_cast<std::int64_t>(row + 1));
+    EXPECT_EQ(history.counts[row * 6] >= 1000000, row >= 7) << row;
+  }
+  EXPECT_EQ(history.evaluation_step, (std::vector<std::int64_t>{5, 10, 15}));
+  EXPECT_EQ(history.evaluation_counts[0], 5);
+  EXPECT_EQ(history.evaluation_counts[12], 110);
+}
+
+TEST(ExpertHistory, BeginningAnewForgetsTheOldFile) {
+  const ScratchDirectory scratch;
+  const fs::path path = scratch.path() / "experts.h5";
+  for (int run = 0; run < 2; ++run) {
+    ExpertHistoryWriter writer(path, options());
+    log_steps(writer, 1, 3, run);
+  }
+  const ExpertHistory history = read_expert_history(path);
+  EXPECT_EQ(history.step, (std::vector<std::int64_t>{1, 2, 3}));
+  EXPECT_GE(history.counts[0], 1000000);
+}
+
+TEST(ExpertHistory, WithoutDomainsOrWithAnotherLayout) {
+  const ScratchDirectory scratch;
+  const fs::path path = scratch.path() / "experts.h5";
+  {
+    ExpertHistoryWriter writer(path, {.layers = 1, .experts = 2, .domains = {}});
+    writer.add_step(1, {3, 4}, {0.5, 0.5});
+    writer.add_evaluation(1, {});
+    sentence_of(Fault::internal, [&] { writer.add_step(2, {3}, {0.5}); });
+    sentence_of(Fault::internal, [&] { writer.add_evaluation(2, {3}); });
+  }
+  EXPECT_TRUE(read_expert_history(path).domains.empty());
+  EXPECT_EQ(read_expert_history(path).evaluation_step.size(), 1u);
+  expect_words(sentence_of(Fault::data, [&] { ExpertHistoryWriter(path, options(1)); }),
+               {"experts.h5", "1 layers", "2 experts"});
+}
+
+TEST(ExpertHistory, AnUnwritablePlaceIsASentence) {
+  const ScratchDirectory scratch;
+  std::ofstream(scratch.path() / "file") << "in the way";
+  sentence_of(Fault::machine,
+              [&] { ExpertHistoryWriter(scratch.path() / "file" / "experts.h5", options()); });
+}
+
+}  // namespace
+}  // namespace conclave

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds everything with the release preset and runs every test that this machine can run.
+# Arguments go to ctest, for example: bash tests/run.sh -R store. The last lines say what passed, failed and was
+# skipped; the exit code is 0 only when nothing failed.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+begin=$SECONDS
+log=build/tests_run.log
+mkdir -p build
+
+bash launch/install_packages.sh
+
+echo "tests/run.sh: building the release preset"
+if ! cmake --preset release >"$log" 2>&1; then
+  tail -n 20 "$log" >&2
+  echo "tests/run.sh: the configuration failed, for the reason above." >&2
+  exit 1
+fi
+if [ -t 1 ]; then
+  cmake --build --preset release || { echo "tests/run.sh: the build failed, for the reason above." >&2; exit 1; }
+elif ! cmake --build --preset release >"$log" 2>&1; then
+  grep -A 15 -E 'FAILED:|error' "$log" | head -n 60 >&2 || true
+  echo "tests/run.sh: the build failed; all of its output is in $log." >&2
+  exit 1
+fi
+echo "tests/run.sh: built after $((SECONDS - begin)) s; running the tests"
+
+# Tests with several MPI ranks say so to ctest (PROCESSORS), which then runs fewer beside them.
+jobs=$(nproc)
+if [ "$jobs" -gt 8 ]; then jobs=8; fi
+code=0
+ctest --preset release --no-tests=error -j "$jobs" "$@" 2>&1 | tee "$log" || code=$?
+
+# ctest numbers each result line: "12/34 Test #5: name ....   Passed    0.10 sec".
+results=$(grep -E '^ *[0-9]+/[0-9]+ +Test +#' "$log" || true)
+passed=$(grep -c ' Passed ' <<<"$results" || true)
+skipped=$(grep -E '\*\*\*(Skipped|Not Run)|Not Run \(Disabled\)' <<<"$results" | sed 's/.*Test *#[0-9]*: *\([^ ]*\).*/\1/' || true)
+skipped_count=$(grep -c . <<<"$skipped" || true)
+total=$(grep -c . <<<"$results" || true)
+failed=$((total - passed - skipped_count))
+
+# GoogleTest programs skip single cases inside a test that passes; they list them at the end of their output.
+cases=$(grep -h -E '^\[  SKIPPED \] [^ ]+\.[^ ,]+$' build/release/Testing/Temporary/LastTest.log 2>/dev/null | sort -u || true)
+
+echo
+if [ -n "$skipped" ]; then echo "skipped on this machine: $(tr '\n' ' ' <<<"$skipped")"; fi
+if [ -n "$cases" ]; then printf 'cases skipped inside tests:\n%s\n' "$cases"; fi
+echo "tests/run.sh: $passed passed, $failed failed, $skipped_count skipped in $((SECONDS - begin)) s."
+if [ "$code" -ne 0 ] || [ "$failed" -ne 0 ]; then
+  echo "Next: ctest --preset release --rerun-failed shows the failures again; $log has all of the output."
+  exit 1
+fi
+echo "Next: bash launch/quickstart.sh trains a small model on real text."
