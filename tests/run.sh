@@ -43,7 +43,24 @@ failed=$((total - passed - skipped_count))
 # GoogleTest programs skip single cases inside a test that passes; they list them at the end of their output.
 cases=$(grep -h -E '^\[  SKIPPED \] [^ ]+\.[^ ,]+$' build/release/Testing/Temporary/LastTest.log 2>/dev/null | sort -u || true)
 
+# Without arguments: the tests that read foreign bytes or write through raw pointers once more, under sanitizers.
+sanitizers="not run: arguments were given"
+if [ $# -eq 0 ]; then
+  echo "tests/run.sh: building some of the tests with AddressSanitizer and UndefinedBehaviorSanitizer"
+  sanitized_log=build/tests_sanitized.log
+  if cmake --preset debug >"$sanitized_log" 2>&1 &&
+     cmake --build --preset debug --target sanitized_tests >>"$sanitized_log" 2>&1 &&
+     ctest --preset debug --no-tests=error -L sanitized -j "$jobs" >>"$sanitized_log" 2>&1; then
+    sanitizers="clean, $(grep -c ' Passed ' "$sanitized_log") tests"
+  else
+    tail -n 60 "$sanitized_log" >&2
+    sanitizers="FAILED, see $sanitized_log"
+    code=1
+  fi
+fi
+
 echo
+echo "under sanitizers: $sanitizers"
 if [ -n "$skipped" ]; then echo "skipped on this machine: $(tr '\n' ' ' <<<"$skipped")"; fi
 if [ -n "$cases" ]; then printf 'cases skipped inside tests:\n%s\n' "$cases"; fi
 echo "tests/run.sh: $passed passed, $failed failed, $skipped_count skipped in $((SECONDS - begin)) s."

@@ -21,6 +21,10 @@ constexpr const char* help =
     "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory; of several\n"
     "checkpoints the newest good one is listed, and damaged newer ones are named.\n"
     "\n"
+    "Examples:\n"
+    "  conclave inspect runs/quickstart\n"
+    "  conclave inspect runs/quickstart/checkpoints/step-00000100\n"
+    "\n"
     "Exit code: 0 all is well, 2 the request is wrong, 3 missing or damaged.\n";
 
 std::string readable_bytes(double bytes) {

@@ -206,7 +206,7 @@ TEST_F(Command, SignalsSaveAndExitWith75) {
       run("export ASAN_OPTIONS=detect_leaks=0; OMP_NUM_THREADS=1 " + std::string(CONCLAVE_COMMAND) + " train " +
           path("recipe.yaml") + " output=" + output +
           " training.steps=100000 checkpoint.interval=0 evaluation.interval=0 & child=$!;"
-          " for i in $(seq 100); do grep -qs '\"step\":3,' " + output + "/metrics.jsonl && break; sleep 0.1; done;"
+          " for i in $(seq 100); do grep -qs '\"step\": 3,' " + output + "/metrics.jsonl && break; sleep 0.1; done;"
           " kill -TERM $child; wait $child");
   EXPECT_EQ(outcome.exit_code, 75) << outcome.output;
   EXPECT_FALSE(std::filesystem::is_empty(output + "/checkpoints"));
@@ -247,9 +247,9 @@ TEST_F(Command, BadRequestsEndWithOneSentenceAndTheRightCode) {
       {"train", 2, {"recipe"}},
   };
   for (const Case& bad : cases)
-    for (const int ranks : {1, 3}) {
-      if (ranks == 3 && (bad.exit_code == 2 && !bad.arguments.starts_with("train "))) continue;
-      const Outcome outcome = conclave_command(bad.arguments, ranks == 3 && bad.arguments != "train" ? 3 : 1);
+    for (const int ranks : {1, 4}) {
+      if (ranks == 4 && (bad.exit_code == 2 && !bad.arguments.starts_with("train "))) continue;
+      const Outcome outcome = conclave_command(bad.arguments, ranks == 4 && bad.arguments != "train" ? 4 : 1);
       EXPECT_EQ(outcome.exit_code, bad.exit_code) << bad.arguments << "\n" << outcome.output;
       EXPECT_EQ(occurrences(outcome.output, "conclave: "), 1u) << bad.arguments << "\n" << outcome.output;
       for (const std::string& word : bad.words)

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "launch/trainer.h"
-#include "synthetic.h"
+#include "tests/launch/synthetic.h"
 #include "tests/mpi_world.h"
 
 namespace conclave {

@@ -23,7 +23,7 @@ struct TinyModel {
   }
   /// Cross-entropy with its z-loss, balance and router z-loss of one micro-batch.
   double objective(const ModelInput& input, bool differentiate) {
-    parameters.clear_gradients();
+    if (differentiate) parameters.clear_gradients();
     Tape tape(differentiate ? Tape::Mode::record : Tape::Mode::forward_only);
     BalanceLoss balance(recipe.model.moe, transformer.moe_layers(), *self);
     balance.begin_step(0, 10);

@@ -4,12 +4,15 @@
 // is needed. Backward recomputes the probabilities from log_sum_exp (Dao et al., FlashAttention, arXiv
 // 2205.14135, equations of appendix B): P = exp(scale QK^T - L), dV = P^T dO, dP = dO V^T, dS = P (dP -
 // rowsum(dO O)), dQ = scale dS K, dK = scale dS^T Q.
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/cpu/matrix_product.h"
+#include "framework/kernels/cpu/parallel_error.h"
 #include "framework/kernels/scalar_math.h"
 
 namespace conclave {
@@ -103,7 +106,7 @@ QueryBlock block_at(std::int64_t begin, std::int64_t length, const std::int32_t*
 template <class T>
 void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* query, const T* key,
             const T* value, const std::int32_t* document_start, T scale, T* out, T* log_sum_exp,
-            std::vector<T>& scores) {
+            T* scores) {
   const T* q = query + z.query_offset(s, h);
   const T* k = key + z.key_offset(s, h);
   const T* v = value + z.key_offset(s, h);
@@ -115,9 +118,9 @@ void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* qu
     multiply(block.rows(), keys, z.head_width, scale,
              Matrix<T>{q + begin * z.query_stride(), z.query_stride()},
              Matrix<T>{k + block.first_key * z.key_stride(), z.key_stride(), Transpose::yes}, T(0),
-             scores.data(), keys);
+             scores, keys);
     for (std::int64_t row = 0; row < block.rows(); ++row) {
-      T* p = scores.data() + row * keys;
+      T* p = scores + row * keys;
       const std::int64_t from = document_start[begin + row] - block.first_key;
       const std::int64_t to = begin + row + 1 - block.first_key;  // causal: up to itself
       T largest = p[from];
@@ -136,7 +139,7 @@ void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* qu
       std::fill(p + to, p + keys, T(0));
       lse[begin + row] = largest + std::log(sum);
     }
-    multiply(block.rows(), z.head_width, keys, T(1), Matrix<T>{scores.data(), keys},
+    multiply(block.rows(), z.head_width, keys, T(1), Matrix<T>{scores, keys},
              Matrix<T>{v + block.first_key * z.key_stride(), z.key_stride()}, T(0),
              o + begin * z.query_stride(), z.query_stride());
   }
@@ -151,7 +154,7 @@ struct AttentionGradients {
 template <class T>
 void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* query, const T* key,
                      const T* value, const std::int32_t* document_start, T scale,
-                     const AttentionGradients<T>& g, std::vector<T>& scores, std::vector<T>& dscores) {
+                     const AttentionGradients<T>& g, T* scores, T* dscores) {
   const std::int64_t qs = z.query_stride(), ks = z.key_stride();
   const std::int64_t q_at = z.query_offset(s, h), k_at = z.key_offset(s, h);
   const T* lse = g.log_sum_exp + (s * z.heads + h) * z.length;
@@ -160,11 +163,11 @@ void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t h, co
     const std::int64_t keys = block.keys(), rows = block.rows();
     const std::int64_t q_block = q_at + begin * qs, k_block = k_at + block.first_key * ks;
     multiply(rows, keys, z.head_width, scale, Matrix<T>{query + q_block, qs},
-             Matrix<T>{key + k_block, ks, Transpose::yes}, T(0), scores.data(), keys);
+             Matrix<T>{key + k_block, ks, Transpose::yes}, T(0), scores, keys);
     multiply(rows, keys, z.head_width, T(1), Matrix<T>{g.dout + q_block, qs},
-             Matrix<T>{value + k_block, ks, Transpose::yes}, T(0), dscores.data(), keys);
+             Matrix<T>{value + k_block, ks, Transpose::yes}, T(0), dscores, keys);
     for (std::int64_t row = 0; row < rows; ++row) {
-      T *p = scores.data() + row * keys, *dp = dscores.data() + row * keys;
+      T *p = scores + row * keys, *dp = dscores + row * keys;
       const std::int64_t from = document_start[begin + row] - block.first_key;
       const std::int64_t to = begin + row + 1 - block.first_key;
       const T *o = g.out + q_block + row * qs, *d = g.dout + q_block + row * qs;
@@ -182,13 +185,18 @@ void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t h, co
       std::fill(dp, dp + from, T(0));
       std::fill(dp + to, dp + keys, T(0));
     }
-    multiply(rows, z.head_width, keys, scale, Matrix<T>{dscores.data(), keys}, Matrix<T>{key + k_block, ks},
+    multiply(rows, z.head_width, keys, scale, Matrix<T>{dscores, keys}, Matrix<T>{key + k_block, ks},
              T(0), g.dquery + q_block, qs);
-    multiply(keys, z.head_width, rows, scale, Matrix<T>{dscores.data(), keys, Transpose::yes},
+    multiply(keys, z.head_width, rows, scale, Matrix<T>{dscores, keys, Transpose::yes},
              Matrix<T>{query + q_block, qs}, T(1), g.dkey + k_block, ks);
-    multiply(keys, z.head_width, rows, T(1), Matrix<T>{scores.data(), keys, Transpose::yes},
+    multiply(keys, z.head_width, rows, T(1), Matrix<T>{scores, keys, Transpose::yes},
              Matrix<T>{g.dout + q_block, qs}, T(1), g.dvalue + k_block, ks);
   }
+}
+
+/// Room for each thread's blocks of scores: [threads, blocks * query_block * length].
+Tensor scores_of_threads(const AttentionSizes& z, std::int64_t blocks, const Tensor& like) {
+  return Tensor::empty({omp_get_max_threads(), blocks * query_block * z.length}, like.dtype(), like.device());
 }
 
 }  // namespace
@@ -204,14 +212,16 @@ void CpuKernels::attention(const Tensor& query, const Tensor& key, const Tensor&
     using T = decltype(zero);
     const T *q = query.data<T>(), *k = key.data<T>(), *v = value.data<T>();
     T *o = out.data<T>(), *lse = log_sum_exp.data<T>();
-#pragma omp parallel
-    {
-      std::vector<T> scores(static_cast<std::size_t>(query_block * z.length));
-#pragma omp for collapse(2) schedule(dynamic, 1)
-      for (std::int64_t s = 0; s < z.sequences; ++s)
-        for (std::int64_t h = 0; h < z.heads; ++h)
-          attend<T>(z, s, h, q, k, v, start + s * z.length, static_cast<T>(scale), o, lse, scores);
-    }
+    const Tensor scores = scores_of_threads(z, 1, query);
+    cpu::ParallelError error;
+#pragma omp parallel for collapse(2) schedule(dynamic, 1)
+    for (std::int64_t s = 0; s < z.sequences; ++s)
+      for (std::int64_t h = 0; h < z.heads; ++h)
+        error.guard([&] {
+          attend<T>(z, s, h, q, k, v, start + s * z.length, static_cast<T>(scale), o, lse,
+                    scores.slice(omp_get_thread_num(), omp_get_thread_num() + 1).template data<T>());
+        });
+    error.rethrow();
   });
 }
 
@@ -230,18 +240,19 @@ void CpuKernels::attention_backward(const Tensor& query, const Tensor& key, cons
     const AttentionGradients<T> gradients{out.data<T>(),    log_sum_exp.data<T>(), dout.data<T>(),
                                           dquery.data<T>(), dkey.data<T>(),        dvalue.data<T>()};
     const std::int64_t group = z.heads / z.kv_heads;
-#pragma omp parallel
-    {
-      std::vector<T> scores(static_cast<std::size_t>(query_block * z.length)), dscores(scores.size());
-      // One thread walks all query heads of a key-value head, so that their sums into dkey and dvalue never
-      // race.
-#pragma omp for collapse(2) schedule(dynamic, 1)
-      for (std::int64_t s = 0; s < z.sequences; ++s)
-        for (std::int64_t kv = 0; kv < z.kv_heads; ++kv)
+    const Tensor scores = scores_of_threads(z, 2, query);
+    cpu::ParallelError error;
+    // One thread walks all query heads of a key-value head, so that their sums into dkey and dvalue never race.
+#pragma omp parallel for collapse(2) schedule(dynamic, 1)
+    for (std::int64_t s = 0; s < z.sequences; ++s)
+      for (std::int64_t kv = 0; kv < z.kv_heads; ++kv)
+        error.guard([&] {
+          T* own = scores.slice(omp_get_thread_num(), omp_get_thread_num() + 1).template data<T>();
           for (std::int64_t h = kv * group; h < (kv + 1) * group; ++h)
-            attend_backward<T>(z, s, h, q, k, v, start + s * z.length, static_cast<T>(scale), gradients,
-                               scores, dscores);
-    }
+            attend_backward<T>(z, s, h, q, k, v, start + s * z.length, static_cast<T>(scale), gradients, own,
+                               own + query_block * z.length);
+        });
+    error.rethrow();
   });
 }
 

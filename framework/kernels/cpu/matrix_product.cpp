@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "framework/kernels/cpu/cpu_kernels.h"
+#include "framework/kernels/cpu/parallel_error.h"
 
 namespace conclave {
 namespace cpu {
@@ -96,8 +97,10 @@ constexpr std::int64_t rows_per_piece = 512;
 
 template <class Function>
 void run(const std::vector<Piece>& pieces, Function&& function) {
+  cpu::ParallelError error;
 #pragma omp parallel for schedule(dynamic, 1)
-  for (std::size_t i = 0; i < pieces.size(); ++i) function(pieces[i]);
+  for (std::size_t i = 0; i < pieces.size(); ++i) error.guard([&] { function(pieces[i]); });
+  error.rethrow();
 }
 
 }  // namespace
