@@ -3,6 +3,7 @@
 #include <set>
 
 #include "framework/recipe/parse.h"
+#include "optim/adamw.h"
 
 namespace conclave {
 namespace {
@@ -39,6 +40,7 @@ Model::Model(const Recipe& recipe)
     : transformer(parameters, recipe.model,
                   recipe.training.recompute == "block" ? Recompute::block : Recompute::none) {
   parameters.materialize(dtype_of_precision(recipe.training.precision), recipe.training.seed);
+  freeze(parameters, recipe.optimizer);
 }
 
 void add_tensors(CheckpointWriter& checkpoint, const std::string& group, const ParameterSet& parameters,

@@ -13,7 +13,7 @@ namespace conclave {
 DType dtype_of_precision(const std::string& precision);
 
 struct Model {
-  /// Initial weights are drawn from the recipe's seed.
+  /// Initial weights are drawn from the recipe's seed; what its parameter groups freeze is marked.
   explicit Model(const Recipe& recipe);
   Model(const Model&) = delete;
 

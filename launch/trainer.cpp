@@ -15,7 +15,7 @@ Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches)
       batches_(std::move(batches)),
       model_(recipe),
       balance_(recipe.model.moe, model_.transformer.moe_layers(), mesh.axis(Axis::data)),
-      optimizer_((freeze(model_.parameters, recipe.optimizer), model_.parameters), recipe.optimizer),
+      optimizer_(model_.parameters, recipe.optimizer),
       reducer_(model_.parameters, mesh.axis(Axis::data)) {}
 
 std::vector<Batch> Trainer::take_batches() const {

@@ -104,23 +104,26 @@ std::vector<double> BalanceLoss::estimate(const BalanceRecipe& term) const {
   return fractions;
 }
 
-std::vector<double> BalanceLoss::fractions_of(const BalanceRecipe& term, std::int64_t layer,
-                                              const Tensor& counts) {
-  const std::int64_t sequences = counts.dim(0);
-  std::vector<double> shared(static_cast<std::size_t>(experts_));
+std::vector<std::vector<double>> BalanceLoss::fractions_of(
+    const BalanceRecipe& term, const std::vector<RouterStatistics>& layers) const {
+  std::vector<double> shared;  // [layers, experts]
   if (is_global(term)) {
-    const std::vector<double> estimated = estimate(term);
-    std::copy_n(estimated.begin() + layer * experts_, experts_, shared.begin());
+    shared = estimate(term);
   } else {
-    Counts own(static_cast<std::size_t>(experts_));
-    add_sequences(counts, own.data());
-    const double assignments = sum_of(own.data(), experts_);
-    for (std::size_t i = 0; i < own.size(); ++i)
-      shared[i] = assignments > 0 ? static_cast<double>(own[i]) / assignments : 0;
+    for (const RouterStatistics& statistics : layers) {
+      Counts own(static_cast<std::size_t>(experts_));
+      add_sequences(statistics.counts, own.data());
+      const double assignments = sum_of(own.data(), experts_);
+      for (const std::int64_t count : own)
+        shared.push_back(assignments > 0 ? static_cast<double>(count) / assignments : 0);
+    }
   }
-  std::vector<double> fractions;
-  for (std::int64_t s = 0; s < sequences; ++s)
-    fractions.insert(fractions.end(), shared.begin(), shared.end());
+  std::vector<std::vector<double>> fractions(layers.size());
+  for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    const auto begin = shared.begin() + static_cast<std::ptrdiff_t>(layer) * experts_;
+    for (std::int64_t s = 0; s < layers[layer].counts.dim(0); ++s)
+      fractions[layer].insert(fractions[layer].end(), begin, begin + experts_);
+  }
   return fractions;
 }
 
@@ -146,10 +149,10 @@ Variable BalanceLoss::objective(Tape& tape, const std::vector<RouterStatistics>&
     if (!active(term)) continue;
     if (is_global(term) && first_global) used_.push_back(estimate(term));
     first_global = first_global && !is_global(term);
+    const std::vector<std::vector<double>> of_layers = fractions_of(term, layers);
     for (std::size_t layer = 0; layer < layers.size(); ++layer) {
       const RouterStatistics& statistics = layers[layer];
-      const std::vector<double> fractions =
-          fractions_of(term, static_cast<std::int64_t>(layer), statistics.counts);
+      const std::vector<double>& fractions = of_layers[layer];
       factors[layer].resize(fractions.size());
       const std::vector<double> sums = statistics.probability_sums.value.to_host<double>();
       for (std::size_t i = 0; i < fractions.size(); ++i) {

@@ -30,7 +30,7 @@ class LocalDispatcher final : public Dispatcher {
 
   DispatchedRows dispatch(Tape& tape, const Variable& x, const Routing& routing) const override {
     const RowOrder order = kernels_of(x.value).sort_by_expert(routing.experts, experts_);
-    return {gather_rows(tape, x, order), order};
+    return {permute_rows(tape, x, order), order};
   }
   Variable combine(Tape& tape, const Variable& outputs, const Routing& routing,
                    const DispatchedRows& dispatched) const override {

@@ -118,9 +118,9 @@ class Kernels {
   /// top_k].
   virtual RowOrder sort_by_expert(const Tensor& experts, std::int64_t expert_count) const = 0;
   /// rows[r] = x[token_of_row[r]]: x [tokens, hidden], rows [rows, hidden]
-  virtual void gather_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const = 0;
+  virtual void permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const = 0;
   /// dx[t] = sum over k of drows[row_of_slot[t, k]]
-  virtual void gather_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const = 0;
+  virtual void permute_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const = 0;
   /// y[t] = sum over k of weights[t, k] rows[row_of_slot[t, k]]
   virtual void combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& order,
                             const Tensor& y) const = 0;

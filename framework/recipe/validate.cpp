@@ -157,11 +157,9 @@ void validate_optimizer(const Requirements& r, const OptimizerRecipe& o, std::in
             o.betas.size() == 1 ? " value" : " values", " came, expected two, for example [0.9, 0.95]");
   const ScheduleRecipe& s = o.schedule;
   const std::string key = "optimizer.schedule.";
-  r.require(s.warmup_steps <= steps, key + "warmup_steps", s.warmup_steps,
-            " steps of warm-up came, but training.steps is ", steps);
   r.require(s.decay_steps == 0 || s.kind == "wsd", key + "decay_steps", s.decay_steps,
             " came, but the schedule '", s.kind, "' decays by training.steps; expected 0, or kind: wsd");
-  r.require(s.decay_steps <= steps - s.warmup_steps, key + "decay_steps", s.decay_steps,
+  r.require(s.decay_steps == 0 || s.decay_steps <= steps - s.warmup_steps, key + "decay_steps", s.decay_steps,
             " steps of decay came, but training.steps: ", steps, " leaves ", steps - s.warmup_steps,
             " after warm-up");
 }
@@ -187,6 +185,10 @@ std::vector<std::string> warnings(const Recipe& recipe) {
     sentences.push_back("checkpoint.asynchronous: true is not available yet; saving blocks training.");
   if (recipe.logging.tensorboard)
     sentences.push_back("logging.tensorboard: true is not available yet; metrics.jsonl has every number.");
+  if (recipe.optimizer.schedule.warmup_steps > recipe.training.steps)
+    sentences.push_back(join_text("optimizer.schedule.warmup_steps: ", recipe.optimizer.schedule.warmup_steps,
+                                  " is more than training.steps: ", recipe.training.steps,
+                                  "; the learning rate will not reach optimizer.lr."));
   if (recipe.data.validation.empty())
     sentences.push_back("data.validation is empty: this run measures no loss on held-out text.");
   return sentences;

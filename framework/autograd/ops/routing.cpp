@@ -33,17 +33,17 @@ Routing route_softmax(Tape& tape, const Variable& logits, const Tensor& tokens, 
   return routing;
 }
 
-Variable gather_rows(Tape& tape, const Variable& x, const RowOrder& order) {
+Variable permute_rows(Tape& tape, const Variable& x, const RowOrder& order) {
   const Kernels& kernels = kernels_of(x.value);
   const Shape shape = x.value.shape();
   Variable rows =
       tape.output(Tensor::empty({order.token_of_row.dim(0), shape[1]}, x.value.dtype(), x.value.device()));
-  kernels.gather_rows(x.value, order, rows.value);
+  kernels.permute_rows(x.value, order, rows.value);
   // dx[t] = sum of drows over the rows of token t
-  tape.record("gather_rows", [&kernels, order, shape, x_gradient = x.gradient, out_gradient = rows.gradient] {
+  tape.record("permute_rows", [&kernels, order, shape, x_gradient = x.gradient, out_gradient = rows.gradient] {
     const Tensor drows = out_gradient.take();
     const Tensor dx = Tensor::empty(shape, drows.dtype(), drows.device());
-    kernels.gather_rows_backward(drows, order, dx);
+    kernels.permute_rows_backward(drows, order, dx);
     x_gradient.add(dx);
   });
   return rows;

@@ -63,8 +63,8 @@ class CpuKernels final : public Kernels {
 
   // permutation.cpp
   RowOrder sort_by_expert(const Tensor& experts, std::int64_t expert_count) const override;
-  void gather_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const override;
-  void gather_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const override;
+  void permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const override;
+  void permute_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const override;
   void combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& order,
                     const Tensor& y) const override;
   void combine_rows_backward(const Tensor& rows, const Tensor& weights, const RowOrder& order,

@@ -34,7 +34,7 @@ RowOrder CpuKernels::sort_by_expert(const Tensor& experts, std::int64_t expert_c
   return order;
 }
 
-void CpuKernels::gather_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const {
+void CpuKernels::permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const {
   const std::int64_t count = rows.dim(0), hidden = x.dim(1);
   const std::int32_t* token = order.token_of_row.data<std::int32_t>();
   with_float_type(x.dtype(), [&](auto zero) {
@@ -46,7 +46,7 @@ void CpuKernels::gather_rows(const Tensor& x, const RowOrder& order, const Tenso
   });
 }
 
-void CpuKernels::gather_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const {
+void CpuKernels::permute_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const {
   const std::int64_t tokens = dx.dim(0), hidden = dx.dim(1), top_k = order.row_of_slot.dim(1);
   const std::int32_t* row = order.row_of_slot.data<std::int32_t>();
   with_float_type(dx.dtype(), [&](auto zero) {

@@ -129,7 +129,7 @@ RowOrder order_with_holes() {
 
 TEST(OpGradient, GatherRows) {
   const RowOrder order = order_with_holes();
-  expect_right([&](Tape& tape, Inputs in) { return gather_rows(tape, in[0], order); },
+  expect_right([&](Tape& tape, Inputs in) { return permute_rows(tape, in[0], order); },
                {normal_tensor("x", {5, 3})});
 }
 
@@ -187,7 +187,7 @@ TEST(OpGradient, TheVocabularyRefusesIdsOutside) {
 /// Gather, grouped products around SwiGLU, and the weighted sum over each token's experts.
 Variable expert_mlp(Tape& tape, const Variable& x, const Variable& weights, const RowOrder& order,
                     Inputs matrices) {
-  const Variable rows = gather_rows(tape, x, order);
+  const Variable rows = permute_rows(tape, x, order);
   const Variable gate = grouped_linear(tape, rows, matrices[0], order.offsets);
   const Variable up = grouped_linear(tape, rows, matrices[1], order.offsets);
   const Variable down = grouped_linear(tape, swiglu(tape, gate, up), matrices[2], order.offsets);

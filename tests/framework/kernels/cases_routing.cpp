@@ -142,8 +142,8 @@ void add_permutation(std::vector<OpCase>& cases, const std::string& name, Size t
   OpCase rows_op{"gather_and_combine_" + name, static_cast<double>(hidden),
                  [=](const Kernels& kernels, const Arguments& a) {
                    const RowOrder order = order_of(a);
-                   kernels.gather_rows(a["x"], order, a["gathered"]);
-                   kernels.gather_rows_backward(a["drows"], order, a["dx"]);
+                   kernels.permute_rows(a["x"], order, a["gathered"]);
+                   kernels.permute_rows_backward(a["drows"], order, a["dx"]);
                    kernels.combine_rows(a["values"], a["weights"], order, a["y"]);
                    kernels.combine_rows_backward(a["values"], a["weights"], order, a["dy"], a["dvalues"],
                                                  a["dweights"]);
