@@ -38,30 +38,38 @@ std::string general_help(const std::vector<Command>& commands) {
          "saving\n";
 }
 
-int complain(const std::string& sentence, int exit_code) {
+int complain(const std::string& sentence, int exit_code, int rank) {
   std::fflush(stdout);
-  std::fprintf(stderr, "conclave: %s\n", sentence.c_str());
+  if (rank == 0) std::fprintf(stderr, "conclave: %s\n", sentence.c_str());
   return exit_code;
 }
 
 int dispatch(const std::vector<Command>& commands, const std::string& version,
-             const std::vector<std::string>& arguments) {
+             const std::vector<std::string>& arguments, int rank) {
   if (arguments.empty()) {
-    std::fputs(general_help(commands).c_str(), stderr);
+    if (rank == 0) std::fputs(general_help(commands).c_str(), stderr);
     fail(Fault::request, "no command came; expected one of those above");
   }
   const std::string& first = arguments.front();
+  if (first == "help" && arguments.size() == 2)
+    return dispatch(commands, version, {arguments[1], "--help"}, rank);
   if (first == "--help" || first == "-h" || first == "help") {
+    if (rank != 0) return 0;
     std::fputs(general_help(commands).c_str(), stdout);
     return 0;
   }
   if (first == "--version") {
+    if (rank != 0) return 0;
     std::printf("conclave %s\n", version.c_str());
     return 0;
   }
   std::vector<std::string> names;
   for (const Command& command : commands) {
-    if (command.name == first) return command.run({arguments.begin() + 1, arguments.end()});
+    if (command.name == first) {
+      const bool asks_for_help = std::find(arguments.begin(), arguments.end(), "--help") != arguments.end();
+      if (rank != 0 && (command.processes == Processes::first || asks_for_help)) return 0;
+      return command.run({arguments.begin() + 1, arguments.end()});
+    }
     names.push_back(command.name);
   }
   fail(Fault::request, "there is no command '", first, "'", did_you_mean(first, names));
@@ -195,20 +203,20 @@ std::string Options::help() const {
 }
 
 int run_command(const std::vector<Command>& commands, const std::string& version,
-                const std::vector<std::string>& arguments) {
+                const std::vector<std::string>& arguments, int rank) {
   try {
-    const int exit_code = dispatch(commands, version, arguments);
+    const int exit_code = dispatch(commands, version, arguments, rank);
     // A full disk or a closed pipe shows itself here at the latest.
     check(std::fflush(stdout) == 0, Fault::machine, "standard output cannot be written");
     return exit_code;
   } catch (const Error& error) {
-    return complain(error.what(), error.exit_code());
+    return complain(error.what(), error.exit_code(), rank);
   } catch (const std::bad_alloc&) {
     return complain("out of memory; a smaller training.micro_batch_size needs less",
-                    static_cast<int>(Fault::machine));
+                    static_cast<int>(Fault::machine), rank);
   } catch (const std::exception& error) {
     return complain(std::string("unexpected error, a bug in Conclave: ") + error.what(),
-                    static_cast<int>(Fault::internal));
+                    static_cast<int>(Fault::internal), rank);
   }
 }
 

@@ -64,15 +64,21 @@ class Options {
   std::vector<std::string> positionals_, overrides_;
 };
 
+/// Which processes of an MPI job have something to do in a command; the others end at once.
+enum class Processes { all, first };
+
 struct Command {
   std::string name;
   std::string summary;
   std::function<int(const std::vector<std::string>&)> run;
+  Processes processes = Processes::first;
 };
 
 /// Runs the command that the arguments (without the program's name) ask for and returns the exit code.
-/// Errors become one sentence on standard error and the exit code of their Fault.
+/// Errors become one sentence on standard error and the exit code of their Fault. `rank`: of this process in
+/// a job; what goes wrong before the ranks know of each other is the same on all of them, so rank 0 alone
+/// tells it.
 int run_command(const std::vector<Command>& commands, const std::string& version,
-                const std::vector<std::string>& arguments);
+                const std::vector<std::string>& arguments, int rank = 0);
 
 }  // namespace conclave

@@ -28,7 +28,7 @@ std::vector<DomainResult> evaluate(const Transformer& transformer, const Validat
   std::vector<std::int64_t> counts;  // per domain: target tokens, then [layers, experts]
   for (std::int64_t dataset = 0; dataset < validation.datasets(); ++dataset) {
     std::int64_t sequences = validation.sequences(dataset);
-    if (options.batches > 0) sequences = std::min(sequences, options.batches * micro);
+    if (options.most_sequences > 0) sequences = std::min(sequences, options.most_sequences);
     double loss = 0;
     std::int64_t targets = 0;
     std::vector<std::int64_t> chosen(static_cast<std::size_t>(layers * options.experts));

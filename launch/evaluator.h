@@ -19,7 +19,7 @@ struct DomainResult {
 };
 
 struct EvaluationOptions {
-  std::int64_t batches = 0;           // micro-batches per domain; 0: the whole text
+  std::int64_t most_sequences = 0;    // per domain; 0: the whole text
   std::int64_t micro_batch_size = 4;  // sequences
   std::int64_t experts = 0;
 };

@@ -5,23 +5,16 @@
 
 #include <algorithm>
 #include <chrono>
-#include <csignal>
 #include <cstdlib>
 #include <iostream>
 #include <thread>
 
 #include "framework/kernels/kernels.h"
+#include "parallel/agreement.h"
 #include "parallel/mpi.h"
 
 namespace conclave {
 namespace {
-
-volatile std::sig_atomic_t stop_requested = 0;
-
-extern "C" void on_stop_signal(int signal) {
-  stop_requested = 1;
-  std::signal(signal, SIG_DFL);
-}
 
 /// Without MPI there is nobody else to end: run_command prints the sentence.
 int run_alone(const std::function<int(const std::shared_ptr<Communicator>&)>& work) {
@@ -60,7 +53,13 @@ int run_job(const std::function<int(const std::shared_ptr<Communicator>&)>& work
 
 int choose_threads(Communicator& world, std::int64_t asked) {
   const NodePlace place = world.node_place();
-  int threads = std::max(1, omp_get_num_procs() / place.size);
+  const int usable = omp_get_num_procs();  // of this process, which mpirun may have bound to some cores
+  const auto cores = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
+  agree(world, [&] {
+    check(asked <= 4 * cores, Fault::request, "training.threads: ", asked, " came, this machine has ", cores,
+          " cores; expected at most four per core, or 0 for an even share");
+  });
+  int threads = std::clamp(cores / place.size, 1, usable);
   if (asked > 0)
     threads = static_cast<int>(asked);
   else if (std::getenv("OMP_NUM_THREADS") != nullptr)
@@ -80,14 +79,6 @@ double quick_matrix_rate() {
     best = std::max(best, 2.0 * size * size * size / seconds);
   }
   return best;
-}
-
-void listen_for_stop_signals() {
-  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) std::signal(signal, on_stop_signal);
-}
-
-bool stop_was_requested() {
-  return stop_requested != 0;
 }
 
 }  // namespace conclave

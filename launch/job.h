@@ -23,9 +23,4 @@ int choose_threads(Communicator& world, std::int64_t asked);
 /// second.
 double quick_matrix_rate();
 
-/// Asks a running job to finish its step, save and leave: SIGTERM, SIGINT and SIGUSR1 set a flag; a second
-/// signal has the default effect.
-void listen_for_stop_signals();
-bool stop_was_requested();
-
 }  // namespace conclave

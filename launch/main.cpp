@@ -13,6 +13,7 @@
 #include "launch/commands/tokenize.h"
 #include "launch/commands/train.h"
 #include "launch/commands/validate.h"
+#include "parallel/mpi.h"
 
 namespace {
 
@@ -31,14 +32,17 @@ int main(int argument_count, char** arguments) {
   using namespace conclave;
   shorten_spinning(arguments);
   const std::vector<Command> commands = {
-      {"train", "pretrains from a recipe, alone or under mpirun; resumes by itself", run_train},
+      {"train", "pretrains from a recipe, alone or under mpirun; resumes by itself", run_train,
+       Processes::all},
       {"validate", "checks a recipe and prints it resolved, with sizes, memory and network use",
        run_validate},
       {"tokenize", "turns text or JSONL files into token files", run_tokenize},
-      {"evaluate", "validation loss and perplexity of a checkpoint, per domain", run_evaluate},
+      {"evaluate", "validation loss and perplexity of a checkpoint, per domain", run_evaluate,
+       Processes::all},
       {"generate", "samples text from a checkpoint", run_generate},
       {"inspect", "lists what is in a checkpoint and verifies it", run_inspect},
-      {"bench", "measures what this machine can do and what Conclave does on it", run_bench},
+      {"bench", "measures what this machine can do and what Conclave does on it", run_bench, Processes::all},
   };
-  return run_command(commands, CONCLAVE_VERSION, {arguments + 1, arguments + argument_count});
+  return run_command(commands, CONCLAVE_VERSION, {arguments + 1, arguments + argument_count},
+                     rank_before_mpi());
 }

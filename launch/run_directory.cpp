@@ -10,10 +10,7 @@ namespace {
 
 std::filesystem::path prepare(const Recipe& recipe) {
   const std::filesystem::path path = recipe.output;
-  std::error_code error;
-  std::filesystem::create_directories(path / "checkpoints", error);
-  check(!error, Fault::request, "output: the directory ", path.string(), " cannot be created (",
-        error.message(), "); choose a writable place with output=DIRECTORY");
+  make_directories(path / "checkpoints");
   remove_partial_checkpoints(path / "checkpoints");
   write_text_durably(path / "recipe.yaml", to_yaml(recipe));
   return path;

@@ -4,7 +4,7 @@
 
 #include "framework/autograd/ops/elementwise.h"
 #include "framework/recipe/write.h"
-#include "launch/job.h"
+#include "launch/stop_signals.h"
 #include "optim/schedule.h"
 
 namespace conclave {

@@ -36,6 +36,14 @@ bool matches(std::string_view pattern, std::string_view name) {
   return p == pattern.size();
 }
 
+void check_groups(const ParameterSet& parameters, const OptimizerRecipe& recipe) {
+  for (const ParameterGroupRecipe& group : recipe.groups)
+    check(std::any_of(parameters.all().begin(), parameters.all().end(),
+                      [&](const Parameter& parameter) { return matches(group.pattern, parameter.name); }),
+          Fault::request, "optimizer.groups: the pattern \"", group.pattern,
+          "\" matches no parameter; `conclave inspect` on a checkpoint lists the names");
+}
+
 void freeze(ParameterSet& parameters, const OptimizerRecipe& recipe) {
   for (Parameter& parameter : parameters.all()) {
     const ParameterGroupRecipe* group = group_of(recipe, parameter.name);
@@ -60,11 +68,7 @@ AdamW::AdamW(const ParameterSet& parameters, const OptimizerRecipe& recipe)
           Tensor::zeros({parameters.elements()}, parameters.values().dtype(), parameters.values().device())),
       moment2_(
           Tensor::zeros({parameters.elements()}, parameters.values().dtype(), parameters.values().device())) {
-  for (const ParameterGroupRecipe& group : recipe_.groups)
-    check(std::any_of(parameters.all().begin(), parameters.all().end(),
-                      [&](const Parameter& parameter) { return matches(group.pattern, parameter.name); }),
-          Fault::request, "optimizer.groups: the pattern \"", group.pattern,
-          "\" matches no parameter; `conclave inspect` on a checkpoint lists the names");
+  check_groups(parameters, recipe_);
   for (const Parameter& parameter : parameters.all()) {
     const ParameterGroupRecipe* group = group_of(recipe_, parameter.name);
     const double decay = parameter.decay == Decay::yes ? recipe_.weight_decay : 0.0;

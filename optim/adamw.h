@@ -15,6 +15,9 @@ namespace conclave {
 /// Whether a name matches a pattern in which * stands for any text, none included.
 bool matches(std::string_view pattern, std::string_view name);
 
+/// A group whose pattern matches no parameter is a Fault::request.
+void check_groups(const ParameterSet& parameters, const OptimizerRecipe& recipe);
+
 /// Marks the parameters that the groups freeze. Before gradients are reduced: frozen ones take no part.
 void freeze(ParameterSet& parameters, const OptimizerRecipe& recipe);
 
@@ -23,7 +26,6 @@ double global_gradient_norm(const ParameterSet& parameters);
 
 class AdamW {
  public:
-  /// A pattern that matches no parameter is a Fault::request.
   AdamW(const ParameterSet& parameters, const OptimizerRecipe& recipe);
 
   /// One update with this learning rate; gradients are multiplied by gradient_scale (clipping) first.

@@ -17,6 +17,8 @@ namespace conclave {
 
 /// Whether mpirun or srun started this process; known without starting MPI, which takes a tenth of a second.
 bool launched_under_mpi();
+/// The rank that mpirun or srun gave this process, 0 without them; for speaking once before MPI runs.
+int rank_before_mpi();
 
 /// MPI is running while this lives. Where the surrounding program has started MPI already, it is left to end
 /// it. Ending waits for all ranks: an error that only some ranks have must reach abort_job() inside this

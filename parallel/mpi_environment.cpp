@@ -13,6 +13,12 @@ bool launched_under_mpi() {
                      [](const char* sign) { return std::getenv(sign) != nullptr; });
 }
 
+int rank_before_mpi() {
+  for (const char* sign : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"})
+    if (const char* rank = std::getenv(sign)) return std::atoi(rank);
+  return 0;
+}
+
 void check_mpi(int code, const char* call, const std::string& where) {
   if (code == MPI_SUCCESS) [[likely]]
     return;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <map>
 
 #include "framework/base/error.h"
 #include "framework/base/random.h"
@@ -24,10 +25,11 @@ std::int64_t checked_length(const DataRecipe& data) {
   return data.sequence_length;
 }
 
-/// What `tokenize` wrote beside the tokens must agree with them and with the recipe.
-void check_description(const TokenFile& file, const DataRecipe& data, std::int64_t vocabulary) {
+/// What `tokenize` wrote beside the tokens must agree with them and with the recipe, and then vouches for the
+/// ids. Without it every id is looked at now: one beyond the vocabulary must not wait until it is drawn.
+void check_tokens(const TokenFile& file, const DataRecipe& data, std::int64_t vocabulary) {
   const auto description = read_token_description(file.prefix());
-  if (!description) return;
+  if (!description) return file.check_all_ids();
   const std::string path = file.prefix() + ".json";
   check(description->tokens == file.tokens() && description->documents == file.documents(), Fault::data, path,
         " describes ", description->documents, " documents with ", description->tokens, " tokens, but ",
@@ -46,7 +48,9 @@ void check_description(const TokenFile& file, const DataRecipe& data, std::int64
 std::vector<Dataset> open_datasets(const std::vector<DatasetRecipe>& recipes, const DataRecipe& data,
                                    std::int64_t vocabulary) {
   std::vector<Dataset> datasets;
-  for (const DatasetRecipe& recipe : recipes) datasets.emplace_back(recipe, data, vocabulary);
+  std::map<std::string, std::int64_t> shards;  // of each domain, so far
+  for (const DatasetRecipe& recipe : recipes)
+    datasets.emplace_back(recipe, data, vocabulary, shards[domain_of(recipe)]++);
   return datasets;
 }
 
@@ -87,19 +91,23 @@ std::vector<std::string> domain_names(const DataRecipe& data) {
   return names;
 }
 
-Dataset::Dataset(const DatasetRecipe& recipe, const DataRecipe& data, std::int64_t vocabulary)
+Dataset::Dataset(const DatasetRecipe& recipe, const DataRecipe& data, std::int64_t vocabulary,
+                 std::int64_t shard)
     : domain_(domain_of(recipe)),
+      shard_(shard),
       length_(checked_length(data)),
       document_mask_(data.document_mask),
       file_(recipe.path, vocabulary) {
-  check_description(file_, data, vocabulary);
+  check_tokens(file_, data, vocabulary);
   check(tokens() >= 2, Fault::data, "the token file ", recipe.path, ".bin holds ", tokens(),
         " token; at least 2 are needed, one to predict and one to predict it from");
 }
 
 std::int64_t Dataset::shuffled(std::int64_t sample, std::uint64_t seed) const {
   const auto count = static_cast<std::uint64_t>(full_sequences()), draw = static_cast<std::uint64_t>(sample);
-  const RandomKey key = RandomKey(seed).with("shuffle").with(domain_).with(draw / count);
+  RandomKey key = RandomKey(seed).with("shuffle").with(domain_);
+  if (shard_ > 0) key = key.with("shard").with(static_cast<std::uint64_t>(shard_));
+  key = key.with(draw / count);
   return static_cast<std::int64_t>(key.permute(draw % count, count));
 }
 

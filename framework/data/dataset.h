@@ -17,13 +17,15 @@
 namespace conclave {
 
 /// The names that Batch::domain is an index into: those of the training list, then those only in validation,
-/// each once. A dataset without a name gets that of its file.
+/// each once, though a list may name a domain several times (shards of a corpus). A dataset without a name gets that of its file.
 std::vector<std::string> domain_names(const DataRecipe& data);
 
 /// One token file as a stream of all its documents; sequence j reads [j * length, (j+1) * length) of it.
 class Dataset {
  public:
-  Dataset(const DatasetRecipe& recipe, const DataRecipe& data, std::int64_t vocabulary);
+  /// `shard` counts the datasets of the same domain that stand before this one in the recipe's list.
+  Dataset(const DatasetRecipe& recipe, const DataRecipe& data, std::int64_t vocabulary,
+          std::int64_t shard = 0);
 
   const std::string& domain() const { return domain_; }
   std::int64_t tokens() const { return file_.tokens(); }
@@ -31,13 +33,15 @@ class Dataset {
   std::int64_t full_sequences() const { return (tokens() - 1) / length_; }
   /// The last one may be shorter.
   std::int64_t all_sequences() const { return (tokens() - 1 + length_ - 1) / length_; }
-  /// The sequence that the sample-th draw of a run is: all full ones once per epoch, in an order of its own.
+  /// The sequence that the sample-th draw of a run is: all full ones once per epoch, in an order of its own,
+  /// which no two shards of a domain share.
   std::int64_t shuffled(std::int64_t sample, std::uint64_t seed) const;
   /// Writes a sequence into a row of the batch; past the end of the stream comes padding.
   void fill(std::int64_t sequence, Batch& batch, std::int64_t row) const;
 
  private:
   std::string domain_;
+  std::int64_t shard_;
   std::int64_t length_;
   bool document_mask_;
   TokenFile file_;
@@ -63,7 +67,7 @@ class TrainingData {
   SamplePlan plan_;
 };
 
-/// The datasets of the recipe's validation list, in its order.
+/// The datasets of the recipe's validation list, in its order; several of one domain stay apart.
 class ValidationData {
  public:
   ValidationData(const DataRecipe& data, std::int64_t vocabulary);

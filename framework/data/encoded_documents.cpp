@@ -20,7 +20,7 @@ std::vector<EncodedDocument> encode_documents(DocumentReader& reader, const Toke
 #pragma omp parallel for schedule(dynamic)
   for (std::size_t i = 0; i < group.size(); ++i) {
     try {
-      encoded[i] = {tokenizer.encode(group[i].text), group[i].text.size()};
+      encoded[i] = {tokenizer.encode(group[i].text), group[i].text.size(), group[i].complete};
       if (group[i].complete) encoded[i].tokens.push_back(tokenizer.end_of_document());
     } catch (...) {  // no exception may leave a parallel loop
 #pragma omp critical

@@ -12,6 +12,7 @@ namespace conclave {
 struct EncodedDocument {
   std::vector<std::int32_t> tokens;  // the end of document included, unless the next piece goes on
   std::size_t bytes = 0;             // of its text
+  bool complete = true;              // false: a piece of a long document, the next one goes on
 };
 
 /// Some megabytes of documents; none at the end.

@@ -16,7 +16,7 @@ namespace conclave {
 /// All documents of a prefix as one stream of tokens, mapped into memory.
 class TokenFile {
  public:
-  /// Ids must be below `vocabulary`; they are checked when they are read.
+  /// Ids must be below `vocabulary`; each is checked when it is read, all at once by check_all_ids.
   TokenFile(std::string prefix, std::int64_t vocabulary);
 
   const std::string& prefix() const { return prefix_; }
@@ -29,8 +29,11 @@ class TokenFile {
   /// The document that the token at `offset` belongs to.
   std::int64_t document_of(std::int64_t offset) const;
   void read(std::int64_t begin, std::int64_t count, std::int32_t* out) const;
+  /// Goes through the whole file once, as fast as it can be read.
+  void check_all_ids() const { check_ids(0, tokens()); }
 
  private:
+  void check_ids(std::int64_t begin, std::int64_t count) const;
   void read_index(std::string_view index);
   std::string prefix_;
   std::int64_t vocabulary_;

@@ -78,9 +78,9 @@ MemoryPlan plan_memory(const Recipe& recipe) {
       {"rows sent to experts, one block", moe_layers > 0 ? routed * real(m.hidden_size) * bytes : 0},
       {"queries of one block", tokens * real(m.num_attention_heads) * real(m.head_dim) * bytes},
   };
-  std::erase_if(plan.largest_buffers, [](const Buffer& buffer) { return buffer.bytes == 0; });
+  std::erase_if(plan.largest_buffers, [](const NamedBytes& buffer) { return buffer.bytes == 0; });
   std::stable_sort(plan.largest_buffers.begin(), plan.largest_buffers.end(),
-                   [](const Buffer& a, const Buffer& b) { return a.bytes > b.bytes; });
+                   [](const NamedBytes& a, const NamedBytes& b) { return a.bytes > b.bytes; });
   return plan;
 }
 

@@ -20,7 +20,7 @@ struct LayoutPlan {
   std::int64_t tokens_per_micro_batch = 0;  // of one rank
 };
 
-struct Buffer {
+struct NamedBytes {
   std::string name;
   double bytes;
 };
@@ -31,7 +31,7 @@ struct MemoryPlan {
   double gradients = 0;
   double moments = 0;                   // AdamW keeps two numbers per parameter
   double activations = 0;               // estimate for one micro-batch
-  std::vector<Buffer> largest_buffers;  // largest first; parts of the sums above
+  std::vector<NamedBytes> largest_buffers;  // largest first; parts of the sums above
 
   double total() const { return parameters + gradients + moments + activations; }
 };

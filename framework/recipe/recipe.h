@@ -146,7 +146,7 @@ struct CheckpointRecipe {
 
 struct EvaluationRecipe {
   std::int64_t interval = 50;  // steps; 0: only at the end
-  std::int64_t batches = 8;    // micro-batches per domain; 0: the whole validation text
+  std::int64_t batches = 8;    // global batches per domain; 0: the whole validation text
   bool operator==(const EvaluationRecipe&) const = default;
 };
 

@@ -224,7 +224,7 @@ void describe(Visitor& v, CheckpointRecipe& c) {
 template <>
 void describe(Visitor& v, EvaluationRecipe& e) {
   v.key({"interval", &e.interval, "steps between evaluations; 0: only at the end", count_or_zero()});
-  v.key({"batches", &e.batches, "micro-batches per domain; 0: the whole validation text", count_or_zero()});
+  v.key({"batches", &e.batches, "global batches per domain; 0: the whole validation text", count_or_zero()});
 }
 
 template <>

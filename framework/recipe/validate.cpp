@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "framework/base/error.h"
 #include "framework/recipe/model_size.h"
@@ -97,10 +98,12 @@ void validate_data(const Requirements& r, const Recipe& recipe) {
             "no domain to train on came; expected a list such as [{path: data/english, domain: english}]");
   for (const auto& [key, sets] :
        {std::pair{"data.train", &data.train}, {"data.validation", &data.validation}}) {
-    std::set<std::string> domains;
+    std::set<std::pair<std::string, std::string>> seen;  // a domain may have several shards
     for (std::size_t i = 0; i < sets->size(); ++i)
-      r.require(domains.insert((*sets)[i].domain).second, join_path(key, std::to_string(i)) + ".domain", "'",
-                (*sets)[i].domain, "' came twice; expected a name of its own for every domain");
+      r.require(seen.insert({(*sets)[i].domain, (*sets)[i].path}).second,
+                join_path(key, std::to_string(i)) + ".path", "'", (*sets)[i].path,
+                "' came twice for the domain '", (*sets)[i].domain,
+                "'; expected every shard of a domain once; weight says how often it is drawn");
   }
   r.require(
       data.tokenizer != "bytes" || recipe.model.vocab_size >= 257, "model.vocab_size",

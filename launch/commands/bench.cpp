@@ -75,6 +75,24 @@ class ProductBench {
   Tensor x_, weight_, y_;
 };
 
+/// What `conclave bench` trains when no recipe is given: the model of examples/benchmark.yaml.
+Recipe benchmark_recipe() {
+  Recipe recipe;
+  recipe.name = "benchmark";
+  recipe.model.vocab_size = 8192;
+  recipe.model.hidden_size = 512;
+  recipe.model.num_hidden_layers = 8;
+  recipe.model.num_attention_heads = recipe.model.num_key_value_heads = 8;
+  recipe.model.head_dim = 64;
+  recipe.model.moe.num_experts = 16;
+  recipe.model.moe.num_experts_per_tok = 2;
+  recipe.model.moe.moe_intermediate_size = 512;
+  recipe.data.sequence_length = 512;
+  recipe.data.train = {{.path = "random tokens", .domain = "random"}};
+  recipe.training.global_batch_size = recipe.training.micro_batch_size = 4;
+  return recipe;
+}
+
 /// Uniformly random tokens, one document per sequence: the cost of a step does not depend on the text.
 Batch random_batch(const Recipe& recipe, std::int64_t step, std::int64_t first, std::int64_t count) {
   const std::int64_t length = recipe.data.sequence_length;
@@ -160,13 +178,14 @@ int run_bench(const std::vector<std::string>& arguments) {
   const Options options(
       {.name = "bench",
        .positionals = "[RECIPE.yaml] [key.path=value ...]",
-       .summary = "Measures this machine's matrix-product rate, and training's share of it.",
-       .options = {{"steps", "N", "training steps to time (default 10)"},
+       .summary = "Measures this machine's matrix-product rate, and the share of it that training reaches.",
+       .options = {{"steps", "N", "training steps to time (default 10); 0 measures the machine alone"},
                    {"json", "", "print one JSON object instead of tables"}},
-       .more = "Without a recipe only the machine is measured. With one, training steps on random tokens "
-               "alternate\n"
-               "with matrix products; medians and the range are printed. No data and no output directory are "
-               "needed.\n\n"
+       .more = "Training steps on random tokens alternate with matrix products; medians and the range are "
+               "printed.\n"
+               "Without a recipe the model of examples/benchmark.yaml is trained. No data and no output "
+               "directory "
+               "are\nneeded.\n\n"
                "Examples:\n"
                "  conclave bench\n"
                "  conclave bench examples/benchmark.yaml\n"
@@ -176,15 +195,19 @@ int run_bench(const std::vector<std::string>& arguments) {
     std::fputs(options.help().c_str(), stdout);
     return 0;
   }
-  const std::int64_t steps = options.whole_number("steps", 10, 1);
+  const std::int64_t steps = options.whole_number("steps", 10, 0);
   check(options.positionals().size() <= 1, Fault::request, "bench: ", options.positionals().size(),
         " recipes came, expected one or none");
   return run_job([&](const std::shared_ptr<Communicator>& world) {
-    Recipe recipe;
-    const bool train = !options.positionals().empty();
+    Recipe recipe = benchmark_recipe();
+    const bool train = steps > 0;
     agree(*world, [&] {
-      if (!train) return options.refuse_overrides();
-      recipe = load_recipe(options.positionals()[0], options.overrides());
+      if (options.positionals().empty()) {
+        recipe.training.global_batch_size *= world->size();  // as much work for each rank
+        for (const std::string& change : options.overrides()) apply_override(recipe, change);
+      } else {
+        recipe = load_recipe(options.positionals()[0], options.overrides());
+      }
       validate_recipe(recipe, world->size());
     });
     Json report;

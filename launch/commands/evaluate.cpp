@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "framework/recipe/parse.h"
+#include "framework/recipe/validate.h"
 #include "framework/store/checkpoint_directory.h"
 #include "launch/command_line.h"
 #include "launch/job.h"
@@ -20,7 +21,7 @@ int run_evaluate(const std::vector<std::string>& arguments) {
        .summary =
            "Validation loss and perplexity by domain, and how far experts have specialised on domains.",
        .options = {{"batches", "N",
-                    "micro-batches per domain; 0, the default, takes the whole validation text"}},
+                    "global batches per domain; 0, the default, takes the whole validation text"}},
        .more = "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory (its newest "
                "good one).\n"
                "The validation text is that of the run's recipe; key.path=value changes it. Works under "
@@ -46,16 +47,20 @@ int run_evaluate(const std::vector<std::string>& arguments) {
       source = checkpoint.path().string();
       recipe = recipe_of(checkpoint);
       for (const std::string& change : options.overrides()) apply_override(recipe, change);
+      recipe.parallel = {};  // every rank holds the whole model
+      validate_recipe(recipe, 1);
       check(!recipe.data.validation.empty(), Fault::request,
             "the run's recipe names no validation text; give some with data.validation=[{path: ..., domain: "
             "...}]");
-      validation = std::make_unique<ValidationData>(recipe.data, recipe.model.vocab_size);
-      model = std::make_unique<Model>(recipe);
-      load_parameters(checkpoint, model->parameters);
     });
     choose_threads(*world, recipe.training.threads);
+    agree(*world, [&] {
+      validation = std::make_unique<ValidationData>(recipe.data, recipe.model.vocab_size);
+      model = std::make_unique<Model>(recipe);
+      load_parameters(CheckpointReader(source), model->parameters);
+    });
     const auto results = evaluate(model->transformer, *validation,
-                                  {.batches = batches,
+                                  {.most_sequences = batches * recipe.training.global_batch_size,
                                    .micro_batch_size = recipe.training.micro_batch_size,
                                    .experts = recipe.model.moe.num_experts},
                                   *world);

@@ -10,22 +10,10 @@
 #include "framework/base/error.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
+#include "launch/command_line.h"
 
 namespace conclave {
 namespace {
-
-constexpr const char* help =
-    "conclave inspect CHECKPOINT\n"
-    "\n"
-    "Lists the tensors and attributes of a checkpoint and verifies every checksum.\n"
-    "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory; of several\n"
-    "checkpoints the newest good one is listed, and damaged newer ones are named.\n"
-    "\n"
-    "Examples:\n"
-    "  conclave inspect runs/quickstart\n"
-    "  conclave inspect runs/quickstart/checkpoints/step-00000100\n"
-    "\n"
-    "Exit code: 0 all is well, 2 the request is wrong, 3 missing or damaged.\n";
 
 std::string readable_bytes(double bytes) {
   const char* unit = "bytes";
@@ -80,21 +68,24 @@ std::size_t print_tensors(const CheckpointReader& checkpoint, const std::vector<
 }  // namespace
 
 int run_inspect(const std::vector<std::string>& arguments) {
-  std::string path;
-  for (const std::string& argument : arguments) {
-    if (argument == "--help" || argument == "-h") {
-      std::cout << help;
-      return 0;
-    }
-    check(argument.empty() || argument[0] != '-', Fault::request, "inspect: the option ", argument,
-          " came, it has none but --help. Usage: conclave inspect CHECKPOINT");
-    check(path.empty(), Fault::request, "inspect: a second path ", argument, " came after ", path,
-          ", expected one. Usage: conclave inspect CHECKPOINT");
-    path = argument;
+  const Options options(
+      {.name = "inspect",
+       .positionals = "CHECKPOINT",
+       .summary = "Lists the tensors and attributes of a checkpoint and verifies every checksum.",
+       .options = {},
+       .more = "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory; of several\n"
+               "checkpoints the newest good one is listed, and damaged newer ones are named.\n"
+               "Exit code: 0 all is well, 2 the request is wrong, 3 missing or damaged.\n\n"
+               "Examples:\n"
+               "  conclave inspect runs/quickstart\n"
+               "  conclave inspect runs/quickstart/checkpoints/step-00000100"},
+      arguments);
+  if (options.wants_help()) {
+    std::fputs(options.help().c_str(), stdout);
+    return 0;
   }
-  check(!path.empty(), Fault::request,
-        "inspect: no path came, expected one. Usage: conclave inspect CHECKPOINT (a step-... directory or a "
-        "run)");
+  options.refuse_overrides();
+  const std::string path = options.only_positional("checkpoint");
 
   const FoundCheckpoint found = find_checkpoint(path);
   const CheckpointReader checkpoint(*found.path);

@@ -10,8 +10,10 @@
 #include "framework/recipe/write.h"
 #include "framework/telemetry/progress.h"
 #include "launch/command_line.h"
+#include "launch/directory_lock.h"
 #include "launch/job.h"
 #include "launch/run_directory.h"
+#include "launch/stop_signals.h"
 #include "optim/schedule.h"
 #include "parallel/agreement.h"
 
@@ -38,10 +40,9 @@ class TrainingRun {
                       .expert = recipe.parallel.expert,
                       .expert_tensor = recipe.parallel.expert_tensor}) {}
 
-  int run() {
+  int run() try {
     prepare();
     describe();
-    listen_for_stop_signals();
     bool stopped = false;
     Progress progress(logger_, recipe_.training.steps);
     std::int64_t saved_step = trainer_->steps_done();
@@ -63,6 +64,10 @@ class TrainingRun {
     }
     close();
     return 0;
+  } catch (const Error& error) {
+    // The terminal hears of it from run_job; the log of the run should know too.
+    if (world_.rank() == 0 || error.reach() == Reach::this_rank) logger_.write_to_file(error.what());
+    throw;
   }
 
  private:
@@ -70,9 +75,7 @@ class TrainingRun {
 
   /// Data, model and run directory; whatever is wrong on any rank ends all of them with one sentence.
   void prepare() {
-    ResumePoint resume;
     agree(world_, [&] {
-      resume = find_resume_point(recipe_);
       training_ = std::make_unique<TrainingData>(
           recipe_.data, recipe_.model.vocab_size, recipe_.training.seed,
           [this](std::int64_t step) { return batch_size_at(recipe_.training, step); });
@@ -82,7 +85,19 @@ class TrainingRun {
                                            [this](std::int64_t step, std::int64_t first, std::int64_t count) {
                                              return training_->batch(step, first, count);
                                            });
-      if (resume.checkpoint) trainer_->load(CheckpointReader(*resume.checkpoint));
+    });
+    // Rank 0 alone decides what to go on from, so that ranks which see the file system differently cannot
+    // disagree.
+    ResumePoint resume;
+    agree(world_, [&] {
+      if (world_.rank() != 0) return;
+      lock_ = std::make_unique<DirectoryLock>(recipe_.output);
+      resume = find_resume_point(recipe_);
+    });
+    const std::string checkpoint =
+        broadcast_text(world_, resume.checkpoint ? resume.checkpoint->string() : std::string(), 0);
+    agree(world_, [&] {
+      if (!checkpoint.empty()) trainer_->load(CheckpointReader(checkpoint));
     });
     agree(world_, [&] {
       if (world_.rank() != 0) return;
@@ -98,8 +113,8 @@ class TrainingRun {
       for (const std::string& sentence : resume.rejected) logger_.warning(sentence);
     for (const std::string& sentence : warnings(recipe_))
       if (world_.rank() == 0) logger_.warning(sentence);
-    if (resume.checkpoint)
-      logger_.info("Resuming after step ", trainer_->steps_done(), " from ", resume.checkpoint->string());
+    if (!checkpoint.empty())
+      logger_.info("Resuming after step ", trainer_->steps_done(), " from ", checkpoint);
     if (recipe_.training.precision == "fp32") {
       const Tensor rate = Tensor::from(std::vector<double>{quick_matrix_rate()}, {1});
       world_.all_reduce(rate, ReduceOp::sum, Purpose::statistics);
@@ -121,7 +136,9 @@ class TrainingRun {
     std::string domains;
     for (const Dataset& dataset : training_->datasets())
       domains += join_text(domains.empty() ? "" : ", ", dataset.domain(), " ",
-                           fixed(static_cast<double>(dataset.tokens()) / 1e6, 1), " M");
+                           dataset.tokens() < 1'000'000
+                               ? join_text((dataset.tokens() + 500) / 1000, " k")
+                               : fixed(static_cast<double>(dataset.tokens()) / 1e6, 1) + " M");
     logger_.info("Training text in tokens: ", domains);
     if (trainer_->steps_done() >= recipe_.training.steps)
       logger_.info("This run is complete: all ", recipe_.training.steps,
@@ -148,11 +165,12 @@ class TrainingRun {
   }
 
   void validate(bool last) {
-    const std::vector<DomainResult> results = evaluate(trainer_->model().transformer, *validation_,
-                                                       {.batches = recipe_.evaluation.batches,
-                                                        .micro_batch_size = recipe_.training.micro_batch_size,
-                                                        .experts = recipe_.model.moe.num_experts},
-                                                       mesh_.axis(Axis::data));
+    const std::vector<DomainResult> results =
+        evaluate(trainer_->model().transformer, *validation_,
+                 {.most_sequences = recipe_.evaluation.batches * recipe_.training.global_batch_size,
+                  .micro_batch_size = recipe_.training.micro_batch_size,
+                  .experts = recipe_.model.moe.num_experts},
+                 mesh_.axis(Axis::data));
     std::string domains;
     for (const DomainResult& result : results)
       domains += join_text(domains.empty() ? "" : ", ", result.domain, " ", fixed(result.lm_loss, 3));
@@ -179,7 +197,7 @@ class TrainingRun {
     logger_.info("Done: ", trainer_->steps_done(), " steps, ",
                  fixed(static_cast<double>(trainer_->tokens_done()) / 1e6, 2), " M tokens",
                  std::isnan(final_loss_) ? "" : ", mean validation loss " + fixed(final_loss_, 4) + " nats",
-                 ". Try: conclave generate ", last_checkpoint_, " --prompt \"The \"");
+                 ". Try: conclave generate ", recipe_.output, " --prompt \"The \"");
   }
 
   Recipe recipe_;
@@ -190,6 +208,7 @@ class TrainingRun {
   std::unique_ptr<TrainingData> training_;
   std::unique_ptr<ValidationData> validation_;
   std::unique_ptr<Trainer> trainer_;
+  std::unique_ptr<DirectoryLock> lock_;      // rank 0 only
   std::unique_ptr<RunDirectory> directory_;  // rank 0 only
   double matrix_rate_ = 0;
   double final_loss_ = std::nan("");
@@ -221,6 +240,7 @@ int run_train(const std::vector<std::string>& arguments) {
     return 0;
   }
   const std::string path = options.only_positional("recipe");
+  listen_for_stop_signals();
   return run_job([&](const std::shared_ptr<Communicator>& world) {
     Recipe recipe;
     agree(*world, [&] {

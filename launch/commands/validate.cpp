@@ -13,6 +13,8 @@
 #include "framework/recipe/validate.h"
 #include "framework/recipe/write.h"
 #include "launch/command_line.h"
+#include "layers/transformer.h"
+#include "optim/adamw.h"
 
 namespace conclave {
 namespace {
@@ -134,6 +136,14 @@ int run_validate(const std::vector<std::string>& arguments) {
   check(ranks <= 1'000'000, Fault::request, "validate: --ranks ", ranks, " came, expected at most 1000000");
   const Recipe recipe = load_recipe(path, options.overrides());
   validate_recipe(recipe, static_cast<int>(ranks));
+  // The model without its memory: names for the optimizer's groups, and a check of our own arithmetic.
+  ParameterSet parameters;
+  const Transformer transformer(parameters, recipe.model, Recompute::none);
+  check_groups(parameters, recipe.optimizer);
+  std::int64_t elements = 0;
+  for (const Parameter& parameter : parameters.all()) elements += parameter.shape.elements();
+  check(elements == count_parameters(recipe.model).total(), "validate: the model has ", elements,
+        " parameters, the plan counts ", count_parameters(recipe.model).total());
 
   std::printf("%s", to_annotated_yaml(recipe).c_str());
   print_parameters(recipe);

@@ -1,115 +1,14 @@
-// The command as users start it: exit codes, one message per job, resuming bit for bit, what a run leaves behind.
-#include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <array>
+// The command as users start it: exit codes, one message per job, resuming bit for bit, what a run leaves
+// behind.
 #include <cmath>
-#include <cstdio>
-#include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
-#include <string>
-#include <vector>
 
-#include "framework/base/random.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/expert_history.h"
+#include "tests/launch/command_fixture.h"
 
 namespace conclave {
 namespace {
-
-using Json = nlohmann::json;
-
-struct Outcome {
-  int exit_code;
-  std::string output;  // standard output and standard error
-};
-
-Outcome run(const std::string& command) {
-  FILE* pipe = ::popen((command + " 2>&1 </dev/null").c_str(), "r");
-  if (pipe == nullptr) throw std::runtime_error("popen failed");
-  Outcome outcome{-1, ""};
-  std::array<char, 4096> block;
-  while (const std::size_t count = std::fread(block.data(), 1, block.size(), pipe))
-    outcome.output.append(block.data(), count);
-  const int status = ::pclose(pipe);
-  outcome.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return outcome;
-}
-
-Outcome conclave_command(const std::string& arguments, int ranks = 1) {
-  const std::string program = "OMP_NUM_THREADS=1 timeout 120 ";
-  // Sanitized builds: the leaks that Open MPI itself leaves are not ours to report.
-  const std::string environment = "export ASAN_OPTIONS=detect_leaks=0; ";
-  if (ranks == 1) return run(environment + program + CONCLAVE_COMMAND + " " + arguments);
-  return run(environment + program + CONCLAVE_MPIRUN +
-             " --allow-run-as-root --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 -n " +
-             std::to_string(ranks) + " " + CONCLAVE_COMMAND + " " + arguments);
-}
-
-std::size_t occurrences(const std::string& text, const std::string& part) {
-  std::size_t count = 0;
-  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
-  return count;
-}
-
-/// A scratch directory with two small domains of text that has some structure, and a recipe.
-class Command : public testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    std::string name = (std::filesystem::temp_directory_path() / "conclave-command-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    for (const std::string domain : {"numbers", "letters"}) {
-      std::ofstream text(folder_ / (domain + ".txt"));
-      const RandomKey key = RandomKey(1).with(domain);
-      for (std::uint64_t document = 0; document < 60; ++document) {
-        for (std::uint64_t word = 0; word < 12; ++word)
-          text << (domain == "numbers" ? std::to_string(key.below(document * 12 + word, 500))
-                                       : std::string(3, static_cast<char>('a' + key.below(document * 12 + word, 26))))
-               << (word == 11 ? "\n" : " ");
-      }
-      text.close();
-      const Outcome made = conclave_command("tokenize --output " + path(domain) + " --domain " + domain +
-                                            " --document-separator line --held-out 0.2 --held-out-output " +
-                                            path(domain + "-validation") + " " + path(domain + ".txt"));
-      ASSERT_EQ(made.exit_code, 0) << made.output;
-    }
-    std::ofstream recipe(folder_ / "recipe.yaml");
-    recipe << "name: small\n"
-              "model: {vocab_size: 264, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2,\n"
-              "        num_key_value_heads: 1, head_dim: 16,\n"
-              "        moe: {num_experts: 4, num_experts_per_tok: 2, moe_intermediate_size: 32,\n"
-              "              balance: [{scope: global_batch, estimator: warm, coefficient: 0.01}]}}\n"
-              "data: {sequence_length: 32, domain_block: 2,\n"
-              "       train: [{path: " + path("numbers") + ", domain: numbers}, {path: " + path("letters") +
-                  ", domain: letters}],\n"
-                  "       validation: [{path: " + path("numbers-validation") + ", domain: numbers},\n"
-                  "                    {path: " + path("letters-validation") + ", domain: letters}]}\n"
-                  "training: {global_batch_size: 8, micro_batch_size: 2, steps: 10}\n"
-                  "optimizer: {lr: 0.01, schedule: {kind: constant, warmup_steps: 2}}\n"
-                  "checkpoint: {interval: 5, keep: 0}\n"
-                  "evaluation: {interval: 5, batches: 2}\n";
-  }
-  static void TearDownTestSuite() { std::filesystem::remove_all(folder_); }
-
-  static std::string path(const std::string& name) { return (folder_ / name).string(); }
-  static Outcome train(const std::string& output, const std::string& overrides, int ranks = 1) {
-    return conclave_command("train " + path("recipe.yaml") + " output=" + path(output) + " " + overrides, ranks);
-  }
-  /// The lines of metrics.jsonl without what depends on time.
-  static std::vector<Json> metrics(const std::string& output) {
-    std::vector<Json> lines;
-    std::ifstream file(folder_ / output / "metrics.jsonl");
-    for (std::string line; std::getline(file, line);) {
-      Json json = Json::parse(line);
-      for (const char* timing : {"step_seconds", "tokens_per_second", "model_flops_per_second"}) json.erase(timing);
-      lines.push_back(json);
-    }
-    return lines;
-  }
-  static inline std::filesystem::path folder_;
-};
 
 TEST_F(Command, ARunLeavesWhatTheContractPromises) {
   const Outcome outcome = train("whole", "", 2);
@@ -124,9 +23,9 @@ TEST_F(Command, ARunLeavesWhatTheContractPromises) {
       EXPECT_NEAR(json["perplexity"].get<double>(), std::exp(json["lm_loss"].get<double>()), 1e-9);
       continue;
     }
-    for (const char* key : {"step", "tokens", "lm_loss", "load_balance_loss", "router_z_loss", "loss", "grad_norm",
-                            "learning_rate", "step_seconds", "tokens_per_second", "model_flops_per_second",
-                            "max_load_violation"})
+    for (const char* key : {"step", "tokens", "lm_loss", "load_balance_loss", "router_z_loss", "loss",
+                            "grad_norm", "learning_rate", "step_seconds", "tokens_per_second",
+                            "model_flops_per_second", "max_load_violation"})
       EXPECT_TRUE(json.contains(key)) << key;
     EXPECT_EQ(json["step"], ++steps);
     EXPECT_EQ(json["tokens"], 8 * 32);
@@ -163,7 +62,8 @@ TEST_F(Command, ARunLeavesWhatTheContractPromises) {
   const Outcome generated = conclave_command("generate " + path("whole") + " --prompt '12 ' --tokens 20");
   EXPECT_EQ(generated.exit_code, 0) << generated.output;
   EXPECT_EQ(generated.output.rfind("12 ", 0), 0u) << generated.output;
-  EXPECT_EQ(conclave_command("generate " + path("whole") + " --prompt '12 ' --tokens 20").output, generated.output);
+  EXPECT_EQ(conclave_command("generate " + path("whole") + " --prompt '12 ' --tokens 20").output,
+            generated.output);
   EXPECT_EQ(conclave_command("inspect " + path("whole")).exit_code, 0);
 }
 
@@ -171,8 +71,9 @@ TEST_F(Command, AResumedRunIsBitEqualToOneThatWasNotStopped) {
   for (const int ranks : {1, 2}) {
     const std::string whole = "straight" + std::to_string(ranks), parts = "parts" + std::to_string(ranks);
     // Exact estimator and a batch ramp beside it: all state that a step depends on must survive.
-    const std::string overrides = "training.batch_ramp.start_batch_size=4 training.batch_ramp.increment=4 "
-                                  "training.batch_ramp.steps_per_increment=4";
+    const std::string overrides =
+        "training.batch_ramp.start_batch_size=4 training.batch_ramp.increment=4 "
+        "training.batch_ramp.steps_per_increment=4";
     ASSERT_EQ(train(whole, overrides, ranks).exit_code, 0);
     ASSERT_EQ(train(parts, overrides + " training.steps=5", ranks).exit_code, 0);
     const Outcome resumed = train(parts, overrides, ranks);
@@ -193,23 +94,53 @@ TEST_F(Command, AResumedRunIsBitEqualToOneThatWasNotStopped) {
 }
 
 TEST_F(Command, TheBalanceStateMattersForResuming) {
-  // A test of the test above: without f_prev the estimator `warm` would start anew, and the comparison would see it.
-  const auto fractions =
-      CheckpointReader(folder_ / "straight1" / "checkpoints/step-00000005").read_all<double>("state/previous_fractions");
+  // A test of the test above: without f_prev the estimator `warm` would start anew, and the comparison would
+  // see it.
+  const auto fractions = CheckpointReader(folder_ / "straight1" / "checkpoints/step-00000005")
+                             .read_all<double>("state/previous_fractions");
   ASSERT_EQ(fractions.size(), 8u);
   EXPECT_NEAR(fractions[0] + fractions[1] + fractions[2] + fractions[3], 1.0, 1e-12);
 }
 
+// Signals at many moments of steps that spend their time in matrix products: a handler that ran on a thread
+// inside oneDNN's product would corrupt the heap (one in three runs died so).
 TEST_F(Command, SignalsSaveAndExitWith75) {
-  const std::string output = path("signalled");
-  const Outcome outcome =
-      run("export ASAN_OPTIONS=detect_leaks=0; OMP_NUM_THREADS=1 " + std::string(CONCLAVE_COMMAND) + " train " +
-          path("recipe.yaml") + " output=" + output +
-          " training.steps=100000 checkpoint.interval=0 evaluation.interval=0 & child=$!;"
-          " for i in $(seq 100); do grep -qs '\"step\": 3,' " + output + "/metrics.jsonl && break; sleep 0.1; done;"
-          " kill -TERM $child; wait $child");
-  EXPECT_EQ(outcome.exit_code, 75) << outcome.output;
-  EXPECT_FALSE(std::filesystem::is_empty(output + "/checkpoints"));
+  for (int attempt = 0; attempt < 6; ++attempt) {
+    const std::string output = path("signalled" + std::to_string(attempt));
+    const Outcome outcome =
+        run("export ASAN_OPTIONS=detect_leaks=0; OMP_NUM_THREADS=2 " + std::string(CONCLAVE_COMMAND) +
+            " train " + path("recipe.yaml") + " output=" + output +
+            " model.hidden_size=256 model.moe.moe_intermediate_size=512 training.steps=100000 "
+            "checkpoint.interval=0"
+            " evaluation.interval=0 & child=$!;"
+            " for i in $(seq 200); do grep -qs '\"step\": 2,' " +
+            output + "/metrics.jsonl && break; sleep 0.05; done; sleep 0.0" + std::to_string(attempt) +
+            "3; kill -TERM $child; wait $child");
+    EXPECT_EQ(outcome.exit_code, 75) << outcome.output;
+    EXPECT_FALSE(std::filesystem::is_empty(output + "/checkpoints"));
+  }
+}
+
+TEST_F(Command, ASecondRunInOneDirectoryIsRefusedWithTheFirstOnesName) {
+  const std::string output = path("shared");
+  const Outcome outcome = run(
+      "export ASAN_OPTIONS=detect_leaks=0; OMP_NUM_THREADS=1 " + std::string(CONCLAVE_COMMAND) + " train " +
+      path("recipe.yaml") + " output=" + output +
+      " training.steps=100000 >/dev/null & child=$!;"
+      " for i in $(seq 200); do grep -qs '\"step\": 2,' " +
+      output + "/metrics.jsonl && break; sleep 0.05; done; " + CONCLAVE_COMMAND + " train " +
+      path("recipe.yaml") + " output=" + output + "; code=$?; kill -TERM $child; wait $child; exit $code");
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.output;
+  EXPECT_NE(outcome.output.find("another run writes into " + output), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.output.find("process "), std::string::npos) << outcome.output;
+}
+
+TEST_F(Command, TheLogKnowsWhatEndedTheRun) {
+  const Outcome outcome = train("logged", "optimizer.lr=1e30 optimizer.grad_clip=0 checkpoint.interval=0");
+  EXPECT_EQ(outcome.exit_code, 4) << outcome.output;
+  std::ifstream file(folder_ / "logged/log.txt");
+  const std::string log((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  EXPECT_NE(log.find("training cannot go on"), std::string::npos) << log;
 }
 
 TEST_F(Command, BadRequestsEndWithOneSentenceAndTheRightCode) {
@@ -236,31 +167,38 @@ TEST_F(Command, BadRequestsEndWithOneSentenceAndTheRightCode) {
       {recipe + "training.device=cuda", 2, {"training.device"}},
       {recipe + "'data.train=[{path: nowhere/text, domain: x}]'", 3, {"nowhere/text"}},
       {recipe + "'data.train=[{path: " + path("torn") + ", domain: x}]'", 3, {"torn"}},
-      {recipe + "model.vocab_size=257 data.tokenizer=bytes 'optimizer.groups=[{pattern: nothing.*}]'", 2,
+      {recipe + "model.vocab_size=257 data.tokenizer=bytes 'optimizer.groups=[{pattern: nothing.*}]'",
+       2,
        {"nothing.*"}},
       {"train " + path("recipe.yaml") + " output=" + path("blocked"), 2, {"blocked"}},
-      {"train " + path("recipe.yaml") + " checkpoint.resume=false output=" + path("whole"), 2, {"checkpoint.resume"}},
+      {"train " + path("recipe.yaml") + " checkpoint.resume=false output=" + path("whole"),
+       2,
+       {"checkpoint.resume"}},
       {"train " + path("no-such.yaml"), 2, {"no-such.yaml"}},
       {"evaluate " + path("nothing-here"), 3, {"nothing-here"}},
       {"generate " + path("nothing-here"), 3, {"nothing-here"}},
+      {recipe + "training.threads=60000", 2, {"training.threads", "60000"}},
+      {"evaluate " + path("whole") + " model.moe.num_experts_per_tok=9", 2, {"num_experts_per_tok"}},
+      {"generate " + path("whole") + " --tmperature 1", 2, {"--temperature"}},
+      {"validate " + path("recipe.yaml") + " 'optimizer.groups=[{pattern: nothing.*}]'", 2, {"nothing.*"}},
       {"trian", 2, {"train"}},
       {"train", 2, {"recipe"}},
   };
+  // On four ranks the same sentence comes once, not four times.
   for (const Case& bad : cases)
     for (const int ranks : {1, 4}) {
-      if (ranks == 4 && (bad.exit_code == 2 && !bad.arguments.starts_with("train "))) continue;
-      const Outcome outcome = conclave_command(bad.arguments, ranks == 4 && bad.arguments != "train" ? 4 : 1);
+      const Outcome outcome = conclave_command(bad.arguments, ranks);
       EXPECT_EQ(outcome.exit_code, bad.exit_code) << bad.arguments << "\n" << outcome.output;
       EXPECT_EQ(occurrences(outcome.output, "conclave: "), 1u) << bad.arguments << "\n" << outcome.output;
       for (const std::string& word : bad.words)
         EXPECT_NE(outcome.output.find(word), std::string::npos) << bad.arguments << "\n" << outcome.output;
-      if (bad.arguments.starts_with("generate")) break;  // has no ranks
     }
   EXPECT_FALSE(std::filesystem::exists(path("bad/metrics.jsonl"))) << "a refused run left something behind";
 }
 
 TEST_F(Command, ADivergedRunGivesUpWithFour) {
-  const Outcome outcome = train("diverged", "optimizer.lr=1e30 optimizer.grad_clip=0 checkpoint.interval=0", 2);
+  const Outcome outcome =
+      train("diverged", "optimizer.lr=1e30 optimizer.grad_clip=0 checkpoint.interval=0", 2);
   EXPECT_EQ(outcome.exit_code, 4) << outcome.output;
   EXPECT_EQ(occurrences(outcome.output, "conclave: "), 1u) << outcome.output;
 }

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <set>
 
+#include "framework/base/random.h"
 #include "tests/framework/data/files_for_tests.h"
 
 namespace conclave {
@@ -199,11 +200,38 @@ TEST(DatasetErrors, SentencesSayWhatIsWrong) {
   TrainingData plain(domains.data, 257, 1, one);
   EXPECT_EQ(plain.batch(0, 0, 1).sequences, 1);
   std::filesystem::remove(domains.folder / "second.json");
-  TrainingData narrow(domains.data, 20, 1, one);
-  EXPECT_SAYS(error_of([&] {
-                for (std::int64_t step = 0; step < 20; ++step) narrow.batch(step, 0, 1);
-              }),
-              "expected 0 to 19; the vocabulary has 20 entries");
+  const Error narrow = error_of([&] { TrainingData(domains.data, 20, 1, one); });  // before anything is drawn
+  EXPECT_SAYS(narrow, "first.bin: token 20 is id 20, expected 0 to 19; the vocabulary has 20 entries");
+  EXPECT_EQ(narrow.fault(), Fault::data);
+}
+
+TEST(TrainingData, ShardsOfADomainAreNamedOnceAndShuffledApart) {
+  const TemporaryFolder folder;
+  for (const char* name : {"alone", "a", "b"}) write_tokens(folder / name, {Row(401, 7)});
+  DataRecipe recipe = recipe_of({{folder / "alone", "x"}, {folder / "a", "x"}, {folder / "b", "x"}}, 4);
+  EXPECT_EQ(domain_names(recipe), std::vector<std::string>{"x"});
+  TrainingData data(recipe, 257, 3, [](std::int64_t) { return 6; });
+  EXPECT_EQ(data.batch(0, 0, 6).domain, (Row{0, 0, 0, 0, 0, 0}));
+  std::set<std::vector<std::int64_t>> orders;
+  for (const Dataset& shard : data.datasets()) {
+    std::vector<std::int64_t> order;
+    for (std::int64_t sample = 0; sample < 100; ++sample) order.push_back(shard.shuffled(sample, 3));
+    orders.insert(order);
+  }
+  EXPECT_EQ(orders.size(), 3u);
+  const Dataset alone(recipe.train[0], recipe, 257);  // a list without shards keeps the order it always had
+  EXPECT_TRUE(orders.contains([&] {
+    std::vector<std::int64_t> order;
+    const RandomKey key = RandomKey(3).with("shuffle").with("x").with(std::uint64_t{0});
+    for (std::uint64_t sample = 0; sample < 100; ++sample)
+      order.push_back(static_cast<std::int64_t>(key.permute(sample, 100)));
+    EXPECT_EQ(order[5], alone.shuffled(5, 3));
+    return order;
+  }()));
+  const ValidationData validation(recipe, 257);
+  ASSERT_EQ(validation.datasets(), 3);  // each keeps a result of its own
+  EXPECT_EQ(validation.domain_name(2), "x");
+  EXPECT_EQ(validation.batch(2, 0, 1).domain, Row{0});
 }
 
 }  // namespace

@@ -130,6 +130,32 @@ TEST(TokenFile, ReadsEveryIntegerTypeAndModes) {
   }
 }
 
+TEST(TokenFile, AllIdsAreCheckedAtOnce) {
+  const TemporaryFolder folder;
+  const std::int64_t count = 200000;  // several blocks of the scan and a rest
+  const auto write = [&]<class Stored>(std::uint8_t code, std::vector<Stored> tokens) {
+    write_file(folder / "t.idx",
+               index_bytes(code, {static_cast<std::int32_t>(tokens.size())}, {0}, {0, 1}));
+    write_file(folder / "t.bin", bin_bytes(tokens));
+  };
+  const auto try_everywhere = [&](std::uint8_t code, auto good, auto bad, const std::string& id) {
+    for (const std::int64_t at : {std::int64_t{0}, std::int64_t{65535}, std::int64_t{65536}, count - 1}) {
+      std::vector<decltype(good)> tokens(static_cast<std::size_t>(count), good);
+      write(code, tokens);
+      TokenFile(folder / "t", 101).check_all_ids();
+      tokens[static_cast<std::size_t>(at)] = bad;
+      write(code, tokens);
+      EXPECT_SAYS(error_of([&] { TokenFile(folder / "t", 101).check_all_ids(); }),
+                  "t.bin: token " + std::to_string(at) + " is id " + id + ", expected 0 to 100");
+    }
+  };
+  try_everywhere(8, std::uint16_t{100}, std::uint16_t{65535}, "65535");
+  try_everywhere(1, std::uint8_t{100}, std::uint8_t{101}, "101");
+  try_everywhere(2, std::int8_t{100}, std::int8_t{-1}, "-1");
+  try_everywhere(4, std::int32_t{100}, std::int32_t{-7}, "-7");
+  try_everywhere(5, std::int64_t{100}, std::int64_t{1} << 33, "8589934592");
+}
+
 TEST(TokenFile, TruncationAtEveryLengthIsAnError) {
   const TemporaryFolder folder;
   write_tokens(folder / "t", {{1, 2, 3}, {4, 5}});

@@ -35,7 +35,9 @@ TEST(Validate, RefusesTheImpossibleWithNumbers) {
       {{"data.train=[{domain: a}]"},
        1,
        {"override 'data.train=[{domain: a}]'", "data.train.0.path", "empty"}},
-      {{"data.train.1.domain=english"}, 1, {"data.train.1.domain", "'english' came twice"}},
+      {{"data.train.1={path: data/english, domain: english}"},
+       1,
+       {"data.train.1.path", "'data/english' came twice for the domain 'english'"}},
       {{"model.vocab_size=256"}, 1, {"model.vocab_size", "256", "at least 257"}},
       {{"parallel.tensor=2"}, 2, {"parallel.tensor", "2 is not available in this version; expected 1"}},
       {{"parallel.expert=2"}, 2, {"parallel.expert", "not available"}},
@@ -74,6 +76,14 @@ TEST(Validate, RefusesTheImpossibleWithNumbers) {
     for (const char* word : bad.words)
       EXPECT_NE(message.find(word), std::string::npos) << "'" << word << "' is missing from: " << message;
   }
+}
+
+TEST(Validate, AcceptsShardsOfOneDomain) {
+  const Recipe recipe =
+      parse_recipe(example_text, "example.yaml",
+                   {"data.train.1.domain=english",
+                    "data.validation=[{path: data/a, domain: english}, {path: data/b, domain: english}]"});
+  EXPECT_EQ(request_error([&] { validate_recipe(recipe, 1); }), "");
 }
 
 TEST(Validate, HoldsRecipesBuiltInCodeToTheSameRules) {
