@@ -120,15 +120,19 @@ source_files() {
 
 prepared=()
 
-# tokenize DOMAIN INPUT OPTION...
+# tokens NAME: how many are in its token file, where each takes two bytes
+tokens() { echo $(($(stat -c %s "$data/$1.bin") / 2)); }
+
+# tokenize DOMAIN INPUT HELD-OUT OPTION...: a larger fraction of the documents is held out where they are few and long,
+# because no document is ever on both sides
 tokenize() {
-  local domain=$1 input=$2
-  shift 2
-  "$conclave" tokenize --output "$data/$domain" --domain "$domain" --tokenizer bytes --held-out 0.02 \
+  local domain=$1 input=$2 held_out=$3
+  shift 3
+  "$conclave" tokenize --output "$data/$domain" --domain "$domain" --tokenizer bytes --held-out "$held_out" \
     --held-out-output "$data/$domain-validation" --empty skip --invalid-utf8 replace "$@" "$input" >"$text/$domain.log" ||
     { cat "$text/$domain.log" >&2; exit 3; }
   prepared+=("$domain")
-  say "$domain: $(stat -c %s "$data/$domain.bin") bytes to train on, $(stat -c %s "$data/$domain-validation.bin") held out"
+  say "$domain: $(tokens "$domain") tokens to train on, $(tokens "$domain-validation") held out"
 }
 
 if command -v apt-get >/dev/null; then update_lists_once; fi
@@ -142,24 +146,24 @@ if unpack bible-kjv-text bible-kjv ${readline:+"$readline"}; then
     'Gen1:1-Rev22:21' </dev/null |
     awk -F : '$1 != chapter { print "\f"; chapter = $1 } { sub(/^[^ ]* */, ""); print }' |
     to_jsonl >"$text/english.jsonl"
-  tokenize english "$text/english.jsonl"
+  tokenize english "$text/english.jsonl" 0.02
 fi
 if unpack dict-foldoc dict-jargon; then
   gzip -dc <"$unpacked/dict-jargon/usr/share/dictd/jargon.dict.dz" | dictionary_entries 1 >"$text/computing.txt"
   gzip -dc <"$unpacked/dict-foldoc/usr/share/dictd/foldoc.dict.dz" | dictionary_entries 1 >>"$text/computing.txt"
   to_jsonl <"$text/computing.txt" >"$text/computing.jsonl"
   rm "$text/computing.txt"
-  tokenize computing "$text/computing.jsonl"
+  tokenize computing "$text/computing.jsonl" 0.02
 fi
 if unpack dict-gcide; then
   gzip -dc <"$unpacked/dict-gcide/usr/share/dictd/gcide.dict.dz" | dictionary_entries 7 |
     to_jsonl >"$text/dictionary.jsonl"
-  tokenize dictionary "$text/dictionary.jsonl"
+  tokenize dictionary "$text/dictionary.jsonl" 0.02
 fi
 for language in french:fr german:de japanese:ja; do
   if unpack "manpages-${language#*:}"; then
     manual_pages "$unpacked/manpages-${language#*:}" | to_jsonl >"$text/${language%:*}.jsonl"
-    tokenize "${language%:*}" "$text/${language%:*}.jsonl" --split-long 65536
+    tokenize "${language%:*}" "$text/${language%:*}.jsonl" 0.03 --split-long 65536
   fi
 done
 library=$(depends_on libpython3-stdlib 'libpython3\.[0-9]*-stdlib')
@@ -167,10 +171,10 @@ if [ -n "$library" ] && unpack "$library" "${library%stdlib}minimal"; then
   mkdir -p "$unpacked/python"
   cp -r "$unpacked/$library/usr/lib" "$unpacked/${library%stdlib}minimal/usr/lib" "$unpacked/python/"
   source_files "$unpacked/python" "$text/python" -name '*.py'
-  tokenize python "$text/python" --split-long 32768
+  tokenize python "$text/python" 0.03 --split-long 32768
 fi
 source_files /usr/include "$text/c" '(' -name '*.h' -o -name '*.hpp' -o -path '*/c++/*' ')'
-tokenize c "$text/c" --split-long 32768
+tokenize c "$text/c" 0.04 --split-long 32768
 
 rm -rf "$unpacked" "$text/python" "$text/c"
 echo "${prepared[@]}" >"$data/domains"

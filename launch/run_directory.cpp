@@ -4,6 +4,7 @@
 
 #include "framework/recipe/write.h"
 #include "framework/store/durable_file.h"
+#include "framework/store/lookup.h"
 
 namespace conclave {
 namespace {
@@ -22,7 +23,7 @@ ResumePoint find_resume_point(const Recipe& recipe) {
   const std::filesystem::path path = recipe.output;
   const FoundCheckpoint found = newest_checkpoint(path / "checkpoints");
   const bool holds_run =
-      found.path.has_value() || !found.rejected.empty() || std::filesystem::exists(path / "metrics.jsonl");
+      found.path.has_value() || !found.rejected.empty() || is_there(path / "metrics.jsonl");
   if (!recipe.checkpoint.resume) {
     check(!holds_run, Fault::request, "output: ", path.string(),
           " holds a run already and checkpoint.resume is false; choose another output, or remove it");

@@ -17,7 +17,8 @@
 namespace conclave {
 
 /// The names that Batch::domain is an index into: those of the training list, then those only in validation,
-/// each once, though a list may name a domain several times (shards of a corpus). A dataset without a name gets that of its file.
+/// each once, though a list may name a domain several times (shards of a corpus). A dataset without a name
+/// gets that of its file.
 std::vector<std::string> domain_names(const DataRecipe& data);
 
 /// One token file as a stream of all its documents; sequence j reads [j * length, (j+1) * length) of it.

@@ -206,8 +206,8 @@ void TokenFile::read(std::int64_t begin, std::int64_t count, std::int32_t* out) 
 
 void TokenFile::check_ids(std::int64_t begin, std::int64_t count) const {
   const char* from = bin_.bytes().data() + begin * width_of(code_);
-  const std::int64_t bad = with_type(
-      code_, [&](auto zero) { return first_outside<decltype(zero)>(from, count, vocabulary_); });
+  const std::int64_t bad =
+      with_type(code_, [&](auto zero) { return first_outside<decltype(zero)>(from, count, vocabulary_); });
   if (bad < 0) return;
   const std::int64_t id =
       with_type(code_, [&](auto zero) { return std::int64_t{token_at<decltype(zero)>(from, bad)}; });

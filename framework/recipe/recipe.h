@@ -59,7 +59,7 @@ struct ModelRecipe {
   bool operator==(const ModelRecipe&) const = default;
 };
 
-/// One domain of text: PREFIX.bin and PREFIX.idx.
+/// One token file of a domain: PREFIX.bin and PREFIX.idx; a domain may have several.
 struct DatasetRecipe {
   std::string path;
   std::string domain;

@@ -6,6 +6,7 @@
 #include "framework/base/error.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/durable_file.h"
+#include "framework/store/lookup.h"
 #include "framework/store/manifest.h"
 
 namespace conclave {
@@ -18,22 +19,31 @@ struct Step {
   fs::path path;
 };
 
-/// Newest first.
-std::vector<Step> list_steps(const fs::path& checkpoints) {
-  std::vector<Step> steps;
-  if (!fs::is_directory(checkpoints)) return steps;
-  for (const auto& entry : fs::directory_iterator(checkpoints)) {
-    const std::string name = entry.path().filename().string();
-    if (name.rfind("step-", 0) != 0 || name.size() < 6 || name.size() > 20) continue;
-    if (name.find_first_not_of("0123456789", 5) != std::string::npos) continue;  // step-... .partial
-    steps.push_back({std::stoll(name.substr(5)), entry.path()});
-  }
-  std::sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) { return a.step > b.step; });
-  return steps;
+bool names_a_step(const std::string& name) {
+  return name.starts_with("step-") && name.size() >= 6 && name.size() <= 20 &&
+         name.find_first_not_of("0123456789", 5) == std::string::npos;
+}
+
+/// step-00000100.replaced: a checkpoint that stepped aside for another of its step.
+bool is_replaced(const fs::path& path) {
+  return replaced_path(path.stem()) == path.filename() && names_a_step(path.stem().string());
 }
 
 bool is_partial(const fs::path& path) {
-  return path.filename().string().rfind("step-", 0) == 0 && path.extension() == ".partial";
+  return path.filename().string().starts_with("step-") && path.extension() == ".partial";
+}
+
+/// Newest first.
+std::vector<Step> list_steps(const fs::path& checkpoints) {
+  std::vector<Step> steps;
+  for (const fs::path& path : entries_of(checkpoints)) {
+    const std::string name = path.stem().string();
+    if (names_a_step(path.filename().string()) ||
+        (is_replaced(path) && !is_there(checkpoints / name)))  // the other one never came
+      steps.push_back({std::stoll(name.substr(5)), path});
+  }
+  std::sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) { return a.step > b.step; });
+  return steps;
 }
 
 }  // namespace
@@ -50,8 +60,8 @@ FoundCheckpoint newest_checkpoint(const fs::path& checkpoints) {
   for (const Step& candidate : list_steps(checkpoints)) {
     try {
       const CheckpointReader reader(candidate.path);
-      check(reader.step() == candidate.step, Fault::data, "Checkpoint ", candidate.path, " holds step ",
-            reader.step(), ", which is not what its name says. Give it its own name back.");
+      check(reader.step() == candidate.step, Fault::data, "Checkpoint ", candidate.path.string(),
+            " holds step ", reader.step(), ", which is not what its name says. Give it its own name back.");
       found.path = candidate.path;
       return found;
     } catch (const Error& error) {
@@ -62,19 +72,21 @@ FoundCheckpoint newest_checkpoint(const fs::path& checkpoints) {
 }
 
 FoundCheckpoint find_checkpoint(const fs::path& path) {
-  check(fs::exists(path), Fault::data, "Checkpoint ", path,
+  const bool is_step = path.filename().string().starts_with("step-");
+  if (is_step && !is_there(path) && is_there(replaced_path(path)))
+    return find_checkpoint(replaced_path(path));
+  check(is_there(path), Fault::data, "Checkpoint ", path.string(),
         ": there is no such file or directory. Give the path of a step-... directory, or of a run.");
-  const bool is_step = path.filename().string().rfind("step-", 0) == 0;
-  if (is_step || fs::exists(path / manifest_name)) {
+  if (is_step || is_there(path / manifest_name)) {
     const CheckpointReader verified(path);
     return {verified.path(), {}};
   }
-  const fs::path checkpoints = fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path;
+  const fs::path checkpoints = is_directory_there(path / "checkpoints") ? path / "checkpoints" : path;
   FoundCheckpoint found = newest_checkpoint(checkpoints);
   if (found.path) return found;
   std::string reasons;
   for (const std::string& reason : found.rejected) reasons += "\n  " + reason;
-  fail(Fault::data, "There is no ", reasons.empty() ? "" : "good ", "checkpoint in ", checkpoints,
+  fail(Fault::data, "There is no ", reasons.empty() ? "" : "good ", "checkpoint in ", checkpoints.string(),
        reasons.empty() ? ". Give the path of a step-... directory, or of a run that has saved one." : ":",
        reasons);
 }
@@ -97,22 +109,22 @@ void remove_old_checkpoints(const fs::path& checkpoints, std::int64_t keep) {
     std::error_code code;
     fs::remove_all(partial, code);
     fs::rename(candidate.path, partial, code);
-    check(!code, Fault::machine, "Cannot remove the old checkpoint ", candidate.path, ": ", code.message(),
-          ". Check the permissions of its directory.");
+    check(!code, Fault::machine, "Cannot remove the old checkpoint ", candidate.path.string(), ": ",
+          code.message(), ". Check the permissions of its directory.");
     fs::remove_all(partial, code);
   }
 }
 
 void remove_partial_checkpoints(const fs::path& checkpoints) {
-  if (!fs::is_directory(checkpoints)) return;
-  std::vector<fs::path> partials;
-  for (const auto& entry : fs::directory_iterator(checkpoints))
-    if (is_partial(entry.path())) partials.push_back(entry.path());
-  for (const fs::path& partial : partials) {
+  for (const fs::path& left : entries_of(checkpoints)) {
+    const fs::path name = checkpoints / left.stem();
     std::error_code code;
-    fs::remove_all(partial, code);
-    check(!code, Fault::machine, "Cannot remove what a killed run left at ", partial, ": ", code.message(),
-          ". Check the permissions of its directory.");
+    if (is_replaced(left) && !is_there(name))
+      fs::rename(left, name, code);
+    else if (is_partial(left) || is_replaced(left))
+      fs::remove_all(left, code);
+    check(!code, Fault::machine, "Cannot clear away what a killed run left at ", left.string(), ": ",
+          code.message(), ". Check the permissions of its directory.");
   }
 }
 

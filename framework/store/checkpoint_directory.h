@@ -18,7 +18,8 @@ struct FoundCheckpoint {
   std::vector<std::string> rejected;          // one sentence for each newer one that is damaged
 };
 
-/// The newest checkpoint whose every byte is right. A directory that does not exist holds none.
+/// The newest checkpoint whose every byte is right. A directory that does not exist holds none. It may be one
+/// called step-....replaced, which a process killed while it put another in its place has left.
 FoundCheckpoint newest_checkpoint(const std::filesystem::path& checkpoints);
 
 /// What a user may mean by a checkpoint: a step-... directory, a checkpoints directory or a run directory.
@@ -28,7 +29,7 @@ FoundCheckpoint find_checkpoint(const std::filesystem::path& path);
 /// Deletes all but the newest `keep` complete checkpoints; 0 keeps all. A damaged one does not count as kept.
 void remove_old_checkpoints(const std::filesystem::path& checkpoints, std::int64_t keep);
 
-/// Deletes what a killed run left half-written.
+/// Deletes what a killed run left half-written, and gives a checkpoint that it had moved aside its name back.
 void remove_partial_checkpoints(const std::filesystem::path& checkpoints);
 
 }  // namespace conclave

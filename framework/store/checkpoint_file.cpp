@@ -3,6 +3,7 @@
 #include "framework/base/error.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/durable_file.h"
+#include "framework/store/lookup.h"
 #include "framework/store/manifest.h"
 
 namespace conclave {
@@ -25,7 +26,7 @@ void collect_names(const Hdf5File& file, const std::string& group, std::vector<s
 }
 
 fs::path verified_index(const fs::path& checkpoint) {
-  check(fs::is_directory(checkpoint), Fault::data, "Checkpoint ", checkpoint,
+  check(is_directory_there(checkpoint), Fault::data, "Checkpoint ", checkpoint.string(),
         ": there is no such directory. Give the path of a step-... directory, or of a run.");
   verify_manifest(checkpoint, ManifestCheck::content);
   return checkpoint / index_name;
@@ -81,8 +82,9 @@ fs::path CheckpointWriter::commit() {
 CheckpointReader::CheckpointReader(const fs::path& checkpoint)
     : path_(checkpoint), index_(verified_index(checkpoint), Hdf5File::Mode::read) {
   const std::int64_t version = integer("format_version");
-  check(version == format_version, Fault::data, "Checkpoint ", path_, " has format version ", version,
-        ", this program reads version ", format_version, ". Use the version of Conclave that wrote it.");
+  check(version == format_version, Fault::data, "Checkpoint ", path_.string(), " has format version ",
+        version, ", this program reads version ", format_version,
+        ". Use the version of Conclave that wrote it.");
 }
 
 std::vector<std::string> CheckpointReader::names(const std::string& group) const {
@@ -92,14 +94,15 @@ std::vector<std::string> CheckpointReader::names(const std::string& group) const
 }
 
 void CheckpointReader::read(const std::string& name, ElementType type, const Dims& dims, void* data) const {
-  check(contains(name), Fault::data, "Checkpoint ", path_, ": there is no tensor ", name,
+  check(contains(name), Fault::data, "Checkpoint ", path_.string(), ": there is no tensor ", name,
         " in it. It was written for another model; use the recipe that it was written with.");
   index_.read(name, type, dims, data);
   const std::string expected = index_.text_attribute(name, checksum_key);
   const std::string found =
       checksum_text(data, static_cast<std::size_t>(element_count(dims)) * element_bytes(type));
-  check(found == expected, Fault::data, "Checkpoint ", path_, ": the tensor ", name, " has checksum ", found,
-        ", expected ", expected, ". Its content is not what was written; use another checkpoint.");
+  check(found == expected, Fault::data, "Checkpoint ", path_.string(), ": the tensor ", name,
+        " has checksum ", found, ", expected ", expected,
+        ". Its content is not what was written; use another checkpoint.");
 }
 
 }  // namespace conclave

@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "framework/base/error.h"
+#include "framework/store/lookup.h"
 
 namespace conclave {
 namespace fs = std::filesystem;
@@ -19,7 +20,7 @@ namespace {
 void check_system(bool good, const char* action, const fs::path& path) {
   if (good) return;
   const int code = errno;
-  fail(Fault::machine, "Cannot ", action, " ", path, ": ", std::strerror(code),
+  fail(Fault::machine, "Cannot ", action, " ", path.string(), ": ", std::strerror(code),
        ". Check that the directory exists, is writable and has free space.");
 }
 
@@ -38,6 +39,18 @@ class Descriptor {
   int value_;
 };
 
+/// The directory that keeps the name of a path.
+fs::path parent_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+void remove_replaced(const fs::path& path) {
+  std::error_code code;
+  fs::remove_all(path, code);
+  check(!code, Fault::machine, "Cannot remove ", path.string(), ", which was replaced: ", code.message(),
+        ". Check the permissions of its directory.");
+}
+
 }  // namespace
 
 fs::path partial_path(const fs::path& path) {
@@ -47,7 +60,7 @@ fs::path partial_path(const fs::path& path) {
 void make_directories(const fs::path& directory) {
   std::error_code code;
   fs::create_directories(directory, code);
-  check(!code, Fault::machine, "Cannot create the directory ", directory, ": ", code.message(),
+  check(!code, Fault::machine, "Cannot create the directory ", directory.string(), ": ", code.message(),
         ". Choose an output directory that you may write to.");
 }
 
@@ -56,23 +69,38 @@ void sync_to_disk(const fs::path& path) {
   check_system(::fsync(file.value()) == 0, "write to disk", path);
 }
 
+fs::path replaced_path(const fs::path& path) {
+  return fs::path(path) += ".replaced";
+}
+
 void publish(const fs::path& partial, const fs::path& path) {
-  if (fs::is_directory(path)) {
-    // A directory that is not empty cannot be renamed over, so the two change places in one atomic step.
-    if (::renameat2(AT_FDCWD, partial.c_str(), AT_FDCWD, path.c_str(), RENAME_EXCHANGE) != 0) {
-      check_system(errno == EINVAL || errno == ENOSYS, "put in place", path);
-      // A file system without the exchange (some network mounts): the old one steps aside, still complete.
-      const fs::path aside = partial_path(fs::path(path) += ".replaced");
-      fs::remove_all(aside);
-      check_system(::rename(path.c_str(), aside.c_str()) == 0, "move aside", path);
-      check_system(::rename(partial.c_str(), path.c_str()) == 0, "put in place", path);
-      fs::remove_all(aside);
-    }
-    fs::remove_all(partial);
-  } else {
+  if (!is_directory_there(path, Fault::machine)) {
     check_system(::rename(partial.c_str(), path.c_str()) == 0, "put in place", path);
+    sync_to_disk(parent_of(path));
+    return;
   }
-  sync_to_disk(path.has_parent_path() ? path.parent_path() : fs::path("."));
+  // A directory that is not empty cannot be renamed over, so the two change places in one atomic step.
+  if (::renameat2(AT_FDCWD, partial.c_str(), AT_FDCWD, path.c_str(), RENAME_EXCHANGE) == 0) {
+    sync_to_disk(parent_of(path));
+    remove_replaced(partial);
+  } else {
+    check_system(errno == EINVAL || errno == ENOSYS, "put in place", path);
+    replace_by_two_renames(partial, path);  // some network mounts
+  }
+}
+
+void replace_by_two_renames(const fs::path& partial, const fs::path& path) {
+  const fs::path aside = replaced_path(path);
+  remove_replaced(aside);  // of a process killed here; the directory at path is whole
+  check_system(::rename(path.c_str(), aside.c_str()) == 0, "move aside", path);
+  if (::rename(partial.c_str(), path.c_str()) != 0) {
+    const int code = errno;
+    ::rename(aside.c_str(), path.c_str());  // where this fails too, the old one is still found at aside
+    errno = code;
+    check_system(false, "put in place", path);
+  }
+  sync_to_disk(parent_of(path));
+  remove_replaced(aside);
 }
 
 void write_text_durably(const fs::path& path, std::string_view text) {
@@ -94,8 +122,9 @@ void check_free_space(const fs::path& directory, std::size_t bytes) {
   std::error_code code;
   const fs::space_info space = fs::space(directory, code);
   if (code) return;  // an early warning only: the write itself is checked
-  check(space.available >= bytes, Fault::machine, "The file system of ", directory, " has ", space.available,
-        " free bytes, and ", bytes, " more are needed. Free some space, or lower checkpoint.keep.");
+  check(space.available >= bytes, Fault::machine, "The file system of ", directory.string(), " has ",
+        space.available, " free bytes, and ", bytes,
+        " more are needed. Free some space, or lower checkpoint.keep.");
 }
 
 }  // namespace conclave

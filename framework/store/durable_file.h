@@ -19,9 +19,17 @@ void make_directories(const std::filesystem::path& directory);
 /// Waits until the content of a file, or the names in a directory, are on the disk.
 void sync_to_disk(const std::filesystem::path& path);
 
+/// Where the old directory stands while replace_by_two_renames is at work: PATH.replaced.
+std::filesystem::path replaced_path(const std::filesystem::path& path);
+
 /// Renames partial to path and makes the name durable. Whatever was at path is replaced: a file, or a
 /// directory with all that is in it, and at no moment is there nothing or a mixture.
 void publish(const std::filesystem::path& partial, const std::filesystem::path& path);
+
+/// How publish replaces a directory where the file system cannot exchange two names in one step: the old one
+/// steps aside first. A process killed between the two renames leaves it whole at replaced_path, where
+/// newest_checkpoint finds it.
+void replace_by_two_renames(const std::filesystem::path& partial, const std::filesystem::path& path);
 
 /// Writes a whole text file durably: partial_path, fsync, publish.
 void write_text_durably(const std::filesystem::path& path, std::string_view text);

@@ -6,6 +6,7 @@
 #include "framework/base/error.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/hdf5_file.h"
+#include "framework/store/lookup.h"
 
 namespace conclave {
 namespace fs = std::filesystem;
@@ -41,7 +42,7 @@ void check_layout(const Hdf5File& file, const fs::path& path, const ExpertHistor
   const std::int64_t experts = file.integer_attribute("/", "experts");
   const std::string domains = file.text_attribute("/", "domains");
   check(layers == options.layers && experts == options.experts && domains == join_lines(options.domains),
-        Fault::data, "Expert history ", path, " has ", layers, " layers, ", experts, " experts and ",
+        Fault::data, "Expert history ", path.string(), " has ", layers, " layers, ", experts, " experts and ",
         split_lines(domains).size(), " evaluation domains; the run has ", options.layers, ", ",
         options.experts, " and ", options.domains.size(),
         ", or other names. Move the file away to begin a new one.");
@@ -68,8 +69,8 @@ void replace_file(const fs::path& path, bool has_file, const ExpertHistoryWriter
   if (has_file) {
     std::error_code code;
     fs::copy_file(path, partial, fs::copy_options::overwrite_existing, code);
-    check(!code, Fault::machine, "Cannot copy ", path, " to ", partial, ": ", code.message(),
-          ". Check free space and permissions of its directory.");
+    check(!code, Fault::machine, "Cannot copy ", path.string(), " to ", partial.string(), ": ",
+          code.message(), ". Check free space and permissions of its directory.");
   }
   Hdf5File file(partial, has_file ? Hdf5File::Mode::modify : Hdf5File::Mode::create);
   if (!has_file) create_structure(file, options);
@@ -100,7 +101,14 @@ ExpertHistoryWriter::ExpertHistoryWriter(const fs::path& path, Options options)
   if (path_.has_parent_path()) make_directories(path_.parent_path());
   std::error_code ignored;
   fs::remove(partial_path(path_), ignored);  // of a run that was killed here
-  if (options_.resume_step >= 0 && fs::exists(path_)) drop_rows_after(options_.resume_step);
+  if (options_.resume_step >= 0) {
+    if (is_there(path_)) drop_rows_after(options_.resume_step);
+    return;
+  }
+  std::error_code code;
+  fs::remove(path_, code);  // now, so that no reader takes the rows of an earlier run for this one's
+  check(!code, Fault::machine, "Cannot remove the expert history ", path_.string(),
+        " of an earlier run: ", code.message(), ". Check the permissions of its directory.");
 }
 
 ExpertHistoryWriter::~ExpertHistoryWriter() {

@@ -106,9 +106,9 @@ void Hdf5File::write(const std::string& name, ElementType type, const Dims& dims
 
 void Hdf5File::read(const std::string& name, ElementType type, const Dims& dims, void* data) const {
   const DatasetInfo info = describe(name);
-  check(info.type == type && info.dims == dims, Fault::data, "HDF5 file ", path_, ": the dataset ", name,
-        " is ", element_name(info.type), " ", dims_text(info.dims), ", expected ", element_name(type), " ",
-        dims_text(dims),
+  check(info.type == type && info.dims == dims, Fault::data, "HDF5 file ", path_.string(), ": the dataset ",
+        name, " is ", element_name(info.type), " ", dims_text(info.dims), ", expected ", element_name(type),
+        " ", dims_text(dims),
         ". The file was written for another configuration; use the recipe that it was written with.");
   if (element_count(dims) == 0) return;
   const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
@@ -133,7 +133,7 @@ DatasetInfo Hdf5File::describe(const std::string& name) const {
       return info;
     }
   }
-  fail(Fault::data, "HDF5 file ", path_, ": the dataset ", name,
+  fail(Fault::data, "HDF5 file ", path_.string(), ": the dataset ", name,
        " has an element type that Conclave does not read; expected float32, float64, int32, int64 or uint8.");
 }
 
@@ -160,7 +160,7 @@ void Hdf5File::create_rows(const std::string& name, ElementType type, const Dims
 
 void Hdf5File::append_rows(const std::string& name, std::int64_t rows, const void* data) {
   const DatasetInfo info = describe(name);
-  check(!info.dims.empty() && rows >= 0, "Hdf5File::append_rows: ", name, " in ", path_,
+  check(!info.dims.empty() && rows >= 0, "Hdf5File::append_rows: ", name, " in ", path_.string(),
         " has no rows to append to");
   const std::int64_t before = info.dims[0];
   std::vector<hsize_t> sizes = sizes_of(info.dims), start(sizes.size(), 0), count = sizes;
@@ -184,7 +184,7 @@ void Hdf5File::append_rows(const std::string& name, std::int64_t rows, const voi
 void Hdf5File::keep_rows(const std::string& name, std::int64_t rows) {
   std::vector<hsize_t> sizes = sizes_of(describe(name).dims);
   check(!sizes.empty() && rows >= 0 && static_cast<hsize_t>(rows) <= sizes[0], "Hdf5File::keep_rows: ", rows,
-        " rows of ", name, " in ", path_, " came, expected at most what the dataset holds");
+        " rows of ", name, " in ", path_.string(), " came, expected at most what the dataset holds");
   sizes[0] = static_cast<hsize_t>(rows);
   const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
                        H5Dclose);

@@ -57,10 +57,10 @@ Result Hdf5File::checked(Result result, const char* action, const std::string& n
   if (result >= 0) return result;
   const std::string reason = innermost_reason();
   if (mode_ == Mode::read)
-    fail(Fault::data, "HDF5 file ", path_, ": cannot ", action, name.empty() ? "" : " ", name, " (", reason,
-         "). The file is missing, damaged or not what was expected here.");
-  fail(Fault::machine, "HDF5 file ", path_, ": cannot ", action, name.empty() ? "" : " ", name, " (", reason,
-       "). Check free space and permissions of its directory.");
+    fail(Fault::data, "HDF5 file ", path_.string(), ": cannot ", action, name.empty() ? "" : " ", name, " (",
+         reason, "). The file is missing, damaged or not what was expected here.");
+  fail(Fault::machine, "HDF5 file ", path_.string(), ": cannot ", action, name.empty() ? "" : " ", name, " (",
+       reason, "). Check free space and permissions of its directory.");
 }
 
 }  // namespace conclave

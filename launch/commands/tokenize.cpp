@@ -36,7 +36,8 @@ CommandUse command_use() {
                   {"held-out-output", "PREFIX", "those files; default: PREFIX of --output with -validation"},
                   {"document-separator", "WHAT", "file (default), blank-line or line; .jsonl is by line"},
                   {"json-field", "NAME", "of a JSON object, the field that keeps the text; default text"},
-                  {"split-long", "BYTES", "cuts longer documents into pieces at line ends; 0, default: never"},
+                  {"split-long", "BYTES",
+                   "cuts longer documents into pieces at line ends; 0, default: never"},
                   {"extension", ".EXT", "the files to take from folders; default: all"},
                   {"empty", "WHAT", "a document without text: error (default) or skip"},
                   {"invalid-utf8", "WHAT", "bytes that are not UTF-8: error (default) or replace"},
@@ -45,7 +46,8 @@ CommandUse command_use() {
                   {"model-kind", "KIND", "bpe (default) or unigram"},
                   {"character-coverage", "X", "rarer characters are spelled in bytes; default 0.9995"},
                   {"max-megabytes", "X", "trains on a sample of about this much text; default 100"}},
-      .more = R"(INPUT is a text file, a .jsonl file (one JSON object per line) or a folder, whose files are taken in
+      .more =
+          R"(INPUT is a text file, a .jsonl file (one JSON object per line) or a folder, whose files are taken in
 name order. PREFIX.bin and PREFIX.idx are token files in Megatron's indexed format; PREFIX.json says
 what they hold.
 
@@ -149,8 +151,8 @@ int train_model(const Options& options) {
   train_sentencepiece(next_line, prefix, model);
   progress.clear();
   std::printf("%s.model: %lld %s pieces trained on %.1f MB of text in %.1f s\n", prefix.c_str(),
-              static_cast<long long>(model.vocab_size), model.kind.c_str(),
-              static_cast<double>(used) / 1e6, progress.seconds());
+              static_cast<long long>(model.vocab_size), model.kind.c_str(), static_cast<double>(used) / 1e6,
+              progress.seconds());
   return 0;
 }
 

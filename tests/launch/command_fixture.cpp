@@ -48,8 +48,9 @@ void Command::SetUpTestSuite() {
     const RandomKey key = RandomKey(1).with(domain);
     for (std::uint64_t document = 0; document < 60; ++document) {
       for (std::uint64_t word = 0; word < 12; ++word)
-        text << (domain == "numbers" ? std::to_string(key.below(document * 12 + word, 500))
-                                     : std::string(3, static_cast<char>('a' + key.below(document * 12 + word, 26))))
+        text << (domain == "numbers"
+                     ? std::to_string(key.below(document * 12 + word, 500))
+                     : std::string(3, static_cast<char>('a' + key.below(document * 12 + word, 26))))
              << (word == 11 ? "\n" : " ");
     }
     text.close();
@@ -65,10 +66,15 @@ void Command::SetUpTestSuite() {
             "        moe: {num_experts: 4, num_experts_per_tok: 2, moe_intermediate_size: 32,\n"
             "              balance: [{scope: global_batch, estimator: warm, coefficient: 0.01}]}}\n"
             "data: {sequence_length: 32, domain_block: 2,\n"
-            "       train: [{path: " + path("numbers") + ", domain: numbers}, {path: " + path("letters") +
+            "       train: [{path: " +
+                path("numbers") + ", domain: numbers}, {path: " + path("letters") +
                 ", domain: letters}],\n"
-                "       validation: [{path: " + path("numbers-validation") + ", domain: numbers},\n"
-                "                    {path: " + path("letters-validation") + ", domain: letters}]}\n"
+                "       validation: [{path: " +
+                path("numbers-validation") +
+                ", domain: numbers},\n"
+                "                    {path: " +
+                path("letters-validation") +
+                ", domain: letters}]}\n"
                 "training: {global_batch_size: 8, micro_batch_size: 2, steps: 10}\n"
                 "optimizer: {lr: 0.01, schedule: {kind: constant, warmup_steps: 2}}\n"
                 "checkpoint: {interval: 5, keep: 0}\n"
@@ -76,7 +82,8 @@ void Command::SetUpTestSuite() {
 }
 
 Outcome Command::train(const std::string& output, const std::string& overrides, int ranks) {
-  return conclave_command("train " + path("recipe.yaml") + " output=" + path(output) + " " + overrides, ranks);
+  return conclave_command("train " + path("recipe.yaml") + " output=" + path(output) + " " + overrides,
+                          ranks);
 }
 
 std::vector<Json> Command::metrics(const std::string& output) {
@@ -84,7 +91,8 @@ std::vector<Json> Command::metrics(const std::string& output) {
   std::ifstream file(folder_ / output / "metrics.jsonl");
   for (std::string line; std::getline(file, line);) {
     Json json = Json::parse(line);
-    for (const char* timing : {"step_seconds", "tokens_per_second", "model_flops_per_second"}) json.erase(timing);
+    for (const char* timing : {"step_seconds", "tokens_per_second", "model_flops_per_second"})
+      json.erase(timing);
     lines.push_back(json);
   }
   return lines;

@@ -1,5 +1,6 @@
-// Resuming with everything on at once that a step can depend on: whatever the stop, the run ends bit-equal to one that
-// was not stopped. And the comparison is sharp: a checkpoint that lacks its balance state is noticed.
+// Resuming with everything on at once that a step can depend on: whatever the stop, the run ends bit-equal to
+// one that was not stopped. And the comparison is sharp: a checkpoint that lacks its balance state is
+// noticed.
 #include <fstream>
 
 #include "framework/data/dataset.h"
@@ -15,12 +16,13 @@ namespace {
 
 constexpr int last_step = 13;
 
-/// Intervals 3 and 4: between saves come evaluations; the ramp, the warm-up and a switch of balance terms fall on
-/// different sides of the stops below.
+/// Intervals 3 and 4: between saves come evaluations; the ramp, the warm-up and a switch of balance terms
+/// fall on different sides of the stops below.
 const std::string everything =
     "training.recompute=block training.lm_z_loss_coefficient=0.001 training.steps=13 checkpoint.interval=3"
     " evaluation.interval=4 optimizer.schedule.kind=cosine optimizer.schedule.warmup_steps=3"
-    " training.batch_ramp.start_batch_size=4 training.batch_ramp.increment=4 training.batch_ramp.steps_per_increment=7"
+    " training.batch_ramp.start_batch_size=4 training.batch_ramp.increment=4 "
+    "training.batch_ramp.steps_per_increment=7"
     " 'optimizer.groups=[{pattern: model.embed_tokens.*, frozen: true},"
     " {pattern: \"*.experts.*\", lr_scale: 0.5, weight_decay: 0.02}]'"
     " 'model.moe.balance=[{scope: global_batch, estimator: warm, coefficient: 0.05},"
@@ -40,15 +42,18 @@ class Resume : public Command {
     const Outcome outcome = train(output, everything, ranks);
     ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
   }
-  /// What a run leaves when it is killed some time after saving this step: later lines and rows, no later checkpoint.
+  /// What a run leaves when it is killed some time after saving this step: later lines and rows, no later
+  /// checkpoint.
   static void copy_killed_after(const std::string& whole, const std::string& output, int step) {
     std::filesystem::copy(folder_ / whole, folder_ / output, std::filesystem::copy_options::recursive);
-    for (int later = step + 1; later <= last_step; ++later) std::filesystem::remove_all(checkpoint(output, later));
+    for (int later = step + 1; later <= last_step; ++later)
+      std::filesystem::remove_all(checkpoint(output, later));
   }
   static void resume(const std::string& output, int step, int ranks) {
     const Outcome outcome = train(output, everything, ranks);
     ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
-    EXPECT_NE(outcome.output.find("Resuming after step " + std::to_string(step)), std::string::npos) << outcome.output;
+    EXPECT_NE(outcome.output.find("Resuming after step " + std::to_string(step)), std::string::npos)
+        << outcome.output;
   }
 
   /// The tensors of a step that differ.
@@ -102,11 +107,12 @@ TEST_F(Resume, StoppedTwiceBetweenIntervalsItEndsBitEqual) {
   for (int stop = 0; stop < 2; ++stop) {
     // The shell waits for some lines more than there are, then signals.
     const std::string log = path("stopped") + "/metrics.jsonl";
-    const Outcome outcome = run(
-        "export ASAN_OPTIONS=detect_leaks=0; before=$(cat " + log + " 2>/dev/null | wc -l); OMP_NUM_THREADS=1 " +
-        CONCLAVE_COMMAND + " train " + path("recipe.yaml") + " output=" + path("stopped") + " " + longer +
-        " & child=$!; for i in $(seq 2000); do now=$(cat " + log +
-        " 2>/dev/null | wc -l); [ $now -gt $((before + 3)) ] && break; sleep 0.01; done; kill -TERM $child; wait $child");
+    const Outcome outcome = run("export ASAN_OPTIONS=detect_leaks=0; before=$(cat " + log +
+                                " 2>/dev/null | wc -l); OMP_NUM_THREADS=1 " + CONCLAVE_COMMAND + " train " +
+                                path("recipe.yaml") + " output=" + path("stopped") + " " + longer +
+                                " & child=$!; for i in $(seq 2000); do now=$(cat " + log +
+                                " 2>/dev/null | wc -l); [ $now -gt $((before + 3)) ] && break; sleep 0.01; "
+                                "done; kill -TERM $child; wait $child");
     ASSERT_EQ(outcome.exit_code, 75) << outcome.output;
   }
   const Outcome outcome = train("stopped", longer);
@@ -128,7 +134,8 @@ TEST_F(Resume, StoppedTwiceBetweenIntervalsItEndsBitEqual) {
 TEST_F(Resume, FrozenAndRescaledGroupsWereInPlay) {
   train_whole("whole1", 1);
   const CheckpointReader first(checkpoint("whole1", 3)), last(checkpoint("whole1", last_step));
-  const std::string frozen = "model/model.embed_tokens.weight", scaled = "model/model.layers.0.mlp.experts.up_proj.weight";
+  const std::string frozen = "model/model.embed_tokens.weight",
+                    scaled = "model/model.layers.0.mlp.experts.up_proj.weight";
   EXPECT_EQ(first.read_all<float>(frozen), last.read_all<float>(frozen));
   EXPECT_NE(first.read_all<float>(scaled), last.read_all<float>(scaled));
 }

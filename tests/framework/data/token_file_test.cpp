@@ -134,8 +134,7 @@ TEST(TokenFile, AllIdsAreCheckedAtOnce) {
   const TemporaryFolder folder;
   const std::int64_t count = 200000;  // several blocks of the scan and a rest
   const auto write = [&]<class Stored>(std::uint8_t code, std::vector<Stored> tokens) {
-    write_file(folder / "t.idx",
-               index_bytes(code, {static_cast<std::int32_t>(tokens.size())}, {0}, {0, 1}));
+    write_file(folder / "t.idx", index_bytes(code, {static_cast<std::int32_t>(tokens.size())}, {0}, {0, 1}));
     write_file(folder / "t.bin", bin_bytes(tokens));
   };
   const auto try_everywhere = [&](std::uint8_t code, auto good, auto bad, const std::string& id) {

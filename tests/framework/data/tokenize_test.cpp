@@ -66,6 +66,60 @@ TEST(Tokenize, HoldsTheSameDocumentsOutEveryTime) {
   EXPECT_EQ(all.size(), 400u);
 }
 
+/// Writes `count` files that --split-long cuts into several pieces each, tokenizes them and gives back which
+/// of them have text in PREFIX and which in PREFIX-validation.
+std::pair<std::set<int>, std::set<int>> files_on_both_sides(const TemporaryFolder& folder, int count) {
+  const std::string input = folder / "input-" + std::to_string(count), x = input + "-tokens";
+  std::filesystem::create_directory(input);
+  for (int file = 0; file < count; ++file) {
+    std::string text;
+    for (int line = 0; line < 40; ++line) text += "<" + std::to_string(file) + "> and more of it\n";
+    write_file(input + "/" + std::to_string(100 + file), text);
+  }
+  run_tokenize({"--output", x, "--split-long", "64", "--held-out", "0.3", input});
+  const auto files_in = [](const std::string& prefix) {
+    const TokenFile file(prefix, 257);
+    std::vector<std::int32_t> tokens(static_cast<std::size_t>(file.tokens()));
+    file.read(0, file.tokens(), tokens.data());
+    const std::string text = load_tokenizer("bytes")->decode(tokens);
+    std::set<int> files;
+    for (std::size_t at = text.find('<'); at != std::string::npos; at = text.find('<', at + 1))
+      files.insert(std::stoi(text.substr(at + 1)));
+    return files;
+  };
+  return {files_in(x), files_in(x + "-validation")};
+}
+
+TEST(Tokenize, HoldsWholeDocumentsOutWhereThereAreEnough) {
+  const TemporaryFolder folder;
+  for (const int count : {20, 60}) {
+    const auto [kept, held_out] = files_on_both_sides(folder, count);
+    EXPECT_EQ(kept.size() + held_out.size(), static_cast<std::size_t>(count));
+    for (const int file : held_out) EXPECT_FALSE(kept.contains(file)) << "document " << file << " leaks";
+  }
+  const auto [kept, held_out] = files_on_both_sides(folder, 19);  // too few: pieces are held out
+  EXPECT_EQ(kept.size(), 19u);
+  EXPECT_GT(held_out.size(), 10u);
+}
+
+TEST(Tokenize, OptionsAreReadAsByEveryCommand) {
+  EXPECT_SAYS(error_of([] {
+                run_tokenize({"--outptu", "x", "a.txt"});
+              }),
+              "there is no option '--outptu'; did you mean '--output'?");
+  EXPECT_SAYS(error_of([] { run_tokenize({"--output=", "a.txt"}); }), "--output came with an empty value");
+  EXPECT_SAYS(error_of([] {
+                run_tokenize({"--output", "x", "--split-long", "1e3", "a.txt"});
+              }),
+              "--split-long 1e3 came, expected a whole number");
+  ::testing::internal::CaptureStdout();
+  EXPECT_EQ(run_tokenize({"--help"}), 0);
+  const std::string help = ::testing::internal::GetCapturedStdout();
+  EXPECT_NE(help.find("usage: conclave tokenize [options] INPUT..."), std::string::npos) << help;
+  EXPECT_NE(help.find("20 documents or more"), std::string::npos) << help;
+  EXPECT_NE(help.find("Examples:"), std::string::npos) << help;
+}
+
 TEST(Tokenize, PiecesOfALongDocumentGiveAllItsText) {
   const TemporaryFolder folder;
   write_file(folder / "a.txt", many_lines());

@@ -5,44 +5,17 @@
 #include <signal.h>
 #include <sys/resource.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
 #include "framework/store/checkpoint_directory.h"
-#include "framework/store/checkpoint_file.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/manifest.h"
-#include "tests/framework/store/scratch_directory.h"
+#include "tests/framework/store/saved_checkpoint.h"
 
 namespace conclave {
 namespace {
 namespace fs = std::filesystem;
-
-const std::vector<float> weights = {1, 2, 3, 4, 5, 6};
-
-fs::path save(const fs::path& checkpoints, std::int64_t step, float first = 1) {
-  CheckpointWriter writer(checkpoints, step);
-  std::vector<float> values = weights;
-  values[0] = first;
-  const std::vector<double> moment = {0.5, 0.25};
-  const std::vector<std::int64_t> counts = {step, 7};
-  writer.add("model/layers.0.weight", {2, 3}, values.data());
-  writer.add("optimizer/first/layers.0.weight", {2}, moment.data());
-  writer.add("state/counts", {2}, counts.data());
-  writer.set("tokens", std::int64_t{123});
-  writer.set("recipe", std::string("name: test\nmodel: {}\n"));
-  writer.set("best", 2.5);
-  return writer.commit();
-}
-
-std::vector<std::string> names_in(const fs::path& directory) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(directory))
-    names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
 
 TEST(Checkpoint, ComesBack) {
   const ScratchDirectory scratch;
@@ -147,24 +120,6 @@ TEST(Checkpoint, TheSameStepIsReplacedWhole) {
   EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"step-00000005"}));
 }
 
-TEST(Checkpoint, AKilledWriterLeavesTheOlderOnes) {
-  const ScratchDirectory scratch;
-  save(scratch.path(), 5);
-  EXPECT_EXIT(
-      {
-        CheckpointWriter writer(scratch.path(), 6);
-        writer.add("model/w", {6}, weights.data());
-        raise(SIGKILL);
-      },
-      ::testing::KilledBySignal(SIGKILL), "");
-  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"step-00000005", "step-00000006.partial"}));
-  const FoundCheckpoint found = newest_checkpoint(scratch.path());
-  EXPECT_EQ(found.path, scratch.path() / "step-00000005");
-  EXPECT_TRUE(found.rejected.empty());
-  remove_partial_checkpoints(scratch.path());
-  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"step-00000005"}));
-}
-
 /// A limit on the size of files fails writes as a full disk does. Leaves through all destructors and atexit
 /// handlers.
 [[noreturn]] void save_on_a_full_disk(const fs::path& checkpoints, rlim_t bytes) {
@@ -207,36 +162,19 @@ TEST(Checkpoint, AnUnwritablePlaceIsASentence) {
                {"free bytes"});
 }
 
-TEST(Checkpoint, TheNewestGoodOneIsFound) {
-  const ScratchDirectory run;
-  const fs::path checkpoints = run.path() / "checkpoints";
-  EXPECT_FALSE(newest_checkpoint(checkpoints).path);
-  expect_words(sentence_of(Fault::data, [&] { find_checkpoint(run.path()); }), {"no checkpoint"});
-  for (const std::int64_t step : {9, 10, 200}) save(checkpoints, step);
-  fs::create_directory(checkpoints / "step-notes");  // none of ours
-  EXPECT_EQ(newest_checkpoint(checkpoints).path, checkpoints / "step-00000200");
-
-  flip_byte(checkpoints / "step-00000200" / "index.h5", 1000);
-  const FoundCheckpoint found = find_checkpoint(run.path());
-  EXPECT_EQ(found.path, checkpoints / "step-00000010");
-  ASSERT_EQ(found.rejected.size(), 1u);
-  expect_words(found.rejected[0], {"step-00000200", "index.h5", "checksum"});
-  EXPECT_EQ(find_checkpoint(checkpoints / "step-00000009").path, checkpoints / "step-00000009");
-  sentence_of(Fault::data, [&] { find_checkpoint(checkpoints / "step-00000200"); });
-
-  fs::rename(checkpoints / "step-00000010", checkpoints / "step-00000300");  // a name that lies
-  EXPECT_EQ(newest_checkpoint(checkpoints).path, checkpoints / "step-00000009");
-}
-
-TEST(Checkpoint, OldOnesGoAndDamagedOnesDoNotCount) {
+TEST(Checkpoint, SentencesNamePathsWithoutQuotes) {
   const ScratchDirectory scratch;
-  for (const std::int64_t step : {1, 2, 3, 4, 5}) save(scratch.path(), step);
-  remove_old_checkpoints(scratch.path(), 0);
-  EXPECT_EQ(names_in(scratch.path()).size(), 5u);
-  fs::remove(scratch.path() / "step-00000004" / "manifest.json");
-  remove_old_checkpoints(scratch.path(), 2);
-  EXPECT_EQ(names_in(scratch.path()),
-            (std::vector<std::string>{"step-00000003", "step-00000004", "step-00000005"}));
+  const fs::path path = save(scratch.path(), 5), missing = scratch.path() / "none";
+  const CheckpointReader reader(path);
+  fs::remove(path / "manifest.json");
+  const std::string sentences =
+      sentence_of(Fault::data, [&] { find_checkpoint(missing); }) +
+      sentence_of(Fault::data, [&] { CheckpointReader{path}; }) +
+      sentence_of(Fault::data, [&] { reader.read_all<float>("none"); }) +
+      sentence_of(Fault::data, [&] { Hdf5File(missing, Hdf5File::Mode::read); }) +
+      sentence_of(Fault::machine, [&] { check_free_space(scratch.path(), std::size_t{1} << 60); }) +
+      sentence_of(Fault::machine, [&] { sync_to_disk(missing); });
+  EXPECT_EQ(sentences.find('"'), std::string::npos) << sentences;
 }
 
 }  // namespace

@@ -109,6 +109,22 @@ TEST(ExpertHistory, BeginningAnewForgetsTheOldFile) {
   EXPECT_GE(history.counts[0], 1000000);
 }
 
+TEST(ExpertHistory, BeginningAnewRemovesTheOldFileAtOnce) {
+  const ScratchDirectory scratch;
+  const fs::path path = scratch.path() / "experts.h5";
+  {
+    ExpertHistoryWriter writer(path, options());
+    log_steps(writer, 1, 3, 0);
+  }
+  ExpertHistoryWriter(path, options(3));
+  EXPECT_TRUE(fs::exists(path));
+  ExpertHistoryWriter(path, options());
+  EXPECT_FALSE(fs::exists(path));
+  fs::create_directories(path / "in the way");
+  expect_words(sentence_of(Fault::machine, [&] { ExpertHistoryWriter(path, options()); }),
+               {"Cannot remove the expert history", "experts.h5"});
+}
+
 TEST(ExpertHistory, WithoutDomainsOrWithAnotherLayout) {
   const ScratchDirectory scratch;
   const fs::path path = scratch.path() / "experts.h5";
