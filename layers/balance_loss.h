@@ -65,7 +65,8 @@ class BalanceLoss {
   bool counts_globally() const;
   /// f of a global_batch term at this micro-step: [layers, experts].
   std::vector<double> estimate(const BalanceRecipe& term) const;
-  /// f for each layer, and in it for each sequence of the micro-batch and expert: [layers][sequences, experts].
+  /// f for each layer, and in it for each sequence of the micro-batch and expert: [layers][sequences,
+  /// experts].
   std::vector<std::vector<double>> fractions_of(const BalanceRecipe& term,
                                                 const std::vector<RouterStatistics>& layers) const;
   void all_reduce(Counts& counts) const;

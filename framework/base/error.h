@@ -1,5 +1,5 @@
-// One way to fail: check(condition, parts...) throws an Error whose text says what came and what was expected.
-// The Fault decides the exit code of the job. Nothing here prints or ends a process; launch/ does.
+// One way to fail: check(condition, parts...) throws an Error whose text says what came and what was
+// expected. The Fault decides the exit code of the job. Nothing here prints or ends a process; launch/ does.
 #pragma once
 
 #include <sstream>
@@ -17,7 +17,8 @@ enum class Fault {
   machine = 5,   // out of memory, disk full, a rank died
 };
 
-/// Who throws the same error: this rank alone, or by agreement every rank of the job, so that one may speak for all.
+/// Who throws the same error: this rank alone, or by agreement every rank of the job, so that one may speak
+/// for all.
 enum class Reach { this_rank, all_ranks };
 
 class Error : public std::runtime_error {

@@ -23,8 +23,10 @@ HOST_DEVICE inline Philox4 philox(std::uint64_t key, std::uint64_t counter_low, 
              static_cast<std::uint32_t>(counter_high), static_cast<std::uint32_t>(counter_high >> 32)}};
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t product0 = 0xD2511F53ull * c.word[0], product1 = 0xCD9E8D57ull * c.word[2];
-    c = Philox4{{static_cast<std::uint32_t>(product1 >> 32) ^ c.word[1] ^ key0, static_cast<std::uint32_t>(product1),
-                 static_cast<std::uint32_t>(product0 >> 32) ^ c.word[3] ^ key1, static_cast<std::uint32_t>(product0)}};
+    c = Philox4{{static_cast<std::uint32_t>(product1 >> 32) ^ c.word[1] ^ key0,
+                 static_cast<std::uint32_t>(product1),
+                 static_cast<std::uint32_t>(product0 >> 32) ^ c.word[3] ^ key1,
+                 static_cast<std::uint32_t>(product0)}};
     key0 += 0x9E3779B9u;
     key1 += 0xBB67AE85u;
   }

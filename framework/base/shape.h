@@ -41,7 +41,8 @@ class Shape {
   }
   void push_back(std::int64_t size) {
     check(size >= 0, "Shape: size ", size, " came, expected zero or more");
-    check(dims_ < max_dims, "Shape: a dim of size ", size, " came after ", dims_, ", at most 4 are supported");
+    check(dims_ < max_dims, "Shape: a dim of size ", size, " came after ", dims_,
+          ", at most 4 are supported");
     sizes_[static_cast<std::size_t>(dims_++)] = size;
   }
   bool operator==(const Shape& other) const {

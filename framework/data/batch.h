@@ -1,4 +1,5 @@
-// Batch: one micro-batch of packed sequences as plain host arrays, the currency between data/ and everything above.
+// Batch: one micro-batch of packed sequences as plain host arrays, the currency between data/ and everything
+// above.
 #pragma once
 
 #include <cstdint>

@@ -11,7 +11,9 @@
 
 namespace conclave {
 
-Buffer::~Buffer() { device_->release(data_, bytes_); }
+Buffer::~Buffer() {
+  device_->release(data_, bytes_);
+}
 
 namespace {
 
@@ -34,7 +36,8 @@ class CpuDevice final : public Device {
         release_cache();
         data = std::aligned_alloc(alignment, size);
       }
-      check(data != nullptr, Fault::machine, "cpu: no memory for a buffer of ", size, " bytes while ", use_.live,
+      check(data != nullptr, Fault::machine, "cpu: no memory for a buffer of ", size, " bytes while ",
+            use_.live,
             " bytes are in use; a smaller training.micro_batch_size or training.recompute=block needs less");
       use_.held += size;
     }
@@ -63,8 +66,8 @@ class CpuDevice final : public Device {
  private:
   static constexpr std::size_t alignment = 64;
 
-  /// Sizes are rounded up to eighths of a power of two, so that row counts which change a little from step to step
-  /// (tokens per expert) find a cached block again, at most an eighth larger than asked for.
+  /// Sizes are rounded up to eighths of a power of two, so that row counts which change a little from step to
+  /// step (tokens per expert) find a cached block again, at most an eighth larger than asked for.
   static std::size_t size_class(std::size_t bytes) {
     const std::size_t least = std::max<std::size_t>(bytes, alignment);
     const std::size_t step = std::max(std::bit_floor(least) / 8, alignment);

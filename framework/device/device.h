@@ -32,9 +32,9 @@ class Buffer {
 
 /// What a device's allocator has handed out, in bytes.
 struct MemoryUse {
-  std::size_t live = 0;   // in buffers now
-  std::size_t peak = 0;   // the most that was live at once
-  std::size_t held = 0;   // live, or cached for reuse
+  std::size_t live = 0;  // in buffers now
+  std::size_t peak = 0;  // the most that was live at once
+  std::size_t held = 0;  // live, or cached for reuse
 };
 
 class Device {

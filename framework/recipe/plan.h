@@ -29,8 +29,8 @@ struct NamedBytes {
 struct MemoryPlan {
   double parameters = 0;
   double gradients = 0;
-  double moments = 0;                   // AdamW keeps two numbers per parameter
-  double activations = 0;               // estimate for one micro-batch
+  double moments = 0;                       // AdamW keeps two numbers per parameter
+  double activations = 0;                   // estimate for one micro-batch
   std::vector<NamedBytes> largest_buffers;  // largest first; parts of the sums above
 
   double total() const { return parameters + gradients + moments + activations; }

@@ -24,8 +24,8 @@ Tensor Tensor::view(Shape shape) const {
 }
 
 Tensor Tensor::slice(std::int64_t begin, std::int64_t end) const {
-  check(shape_.dims() > 0 && 0 <= begin && begin <= end && end <= shape_[0], "Tensor::slice: rows ", begin, " to ",
-        end, " were asked of shape ", shape_);
+  check(shape_.dims() > 0 && 0 <= begin && begin <= end && end <= shape_[0], "Tensor::slice: rows ", begin,
+        " to ", end, " were asked of shape ", shape_);
   return part(begin * shape_.row_elements(), shape_.with(0, end - begin));
 }
 
@@ -52,18 +52,23 @@ void Tensor::copy_from(const Tensor& other) const {
 double Tensor::item() const {
   check(elements() == 1, "Tensor::item: one element was expected, shape ", shape_, " came");
   switch (dtype_) {
-    case DType::float32: return to_host<float>()[0];
-    case DType::float64: return to_host<double>()[0];
-    case DType::int32: return to_host<std::int32_t>()[0];
-    case DType::int64: return static_cast<double>(to_host<std::int64_t>()[0]);
+    case DType::float32:
+      return to_host<float>()[0];
+    case DType::float64:
+      return to_host<double>()[0];
+    case DType::int32:
+      return to_host<std::int32_t>()[0];
+    case DType::int64:
+      return static_cast<double>(to_host<std::int64_t>()[0]);
   }
   return 0;
 }
 
-void check_tensor(const Tensor& tensor, const char* where, const char* name, const Shape& shape, DType dtype) {
+void check_tensor(const Tensor& tensor, const char* where, const char* name, const Shape& shape,
+                  DType dtype) {
   check(tensor.defined(), where, ": ", name, " is missing");
-  check(tensor.shape() == shape && tensor.dtype() == dtype, where, ": ", name, " is ", name_of(tensor.dtype()), " ",
-        tensor.shape(), ", expected ", name_of(dtype), " ", shape);
+  check(tensor.shape() == shape && tensor.dtype() == dtype, where, ": ", name, " is ",
+        name_of(tensor.dtype()), " ", tensor.shape(), ", expected ", name_of(dtype), " ", shape);
 }
 
 }  // namespace conclave

@@ -1,5 +1,5 @@
-// Tensor: shape, element type, a shared device buffer and an offset into it. Always row-major and contiguous, so a
-// slice of rows is again a Tensor on the same memory. Copies share memory; nothing is lazy.
+// Tensor: shape, element type, a shared device buffer and an offset into it. Always row-major and contiguous,
+// so a slice of rows is again a Tensor on the same memory. Copies share memory; nothing is lazy.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,5 @@
-// Layout invariance: the same model and global batch on every number of ranks and with every micro-batch size give the
-// losses and gradients of the oracle, one rank with the whole step in one micro-batch.
+// Layout invariance: the same model and global batch on every number of ranks and with every micro-batch size
+// give the losses and gradients of the oracle, one rank with the whole step in one micro-batch.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -15,12 +15,15 @@ using test::synthetic_batch;
 using test::tiny_recipe;
 
 std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh) {
-  return std::make_unique<Trainer>(recipe, mesh, [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
-    return synthetic_batch(recipe, step, first, count);
-  });
+  return std::make_unique<Trainer>(recipe, mesh,
+                                   [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
+                                     return synthetic_batch(recipe, step, first, count);
+                                   });
 }
 
-double difference(double a, double b) { return std::abs(a - b) / std::max({std::abs(a), std::abs(b), 1e-30}); }
+double difference(double a, double b) {
+  return std::abs(a - b) / std::max({std::abs(a), std::abs(b), 1e-30});
+}
 
 /// max |a - b| / max |b|
 double difference(const Tensor& a, const Tensor& b) {
@@ -33,7 +36,8 @@ double difference(const Tensor& a, const Tensor& b) {
   return worst / largest;
 }
 
-/// The recipes that the ranks at hand can run: micro-batch sizes from one sequence to a replica's whole share.
+/// The recipes that the ranks at hand can run: micro-batch sizes from one sequence to a replica's whole
+/// share.
 std::vector<Recipe> layouts(const Recipe& base, int ranks) {
   std::vector<Recipe> recipes;
   for (std::int64_t micro = 1; micro * ranks <= base.training.global_batch_size; micro *= 2)

@@ -1,5 +1,6 @@
-// A tiny recipe and batches that are a pure function of (step, position): documents of uneven length, uneven padding
-// at the ends of rows, and token frequencies that differ from row to row, so that every micro-batch routes differently.
+// A tiny recipe and batches that are a pure function of (step, position): documents of uneven length, uneven
+// padding at the ends of rows, and token frequencies that differ from row to row, so that every micro-batch
+// routes differently.
 #pragma once
 
 #include "framework/base/random.h"
@@ -24,8 +25,7 @@ inline Recipe tiny_recipe() {
   recipe.model.moe.moe_intermediate_size = 16;
   recipe.model.moe.num_shared_experts = 1;
   recipe.model.moe.router.z_loss_coefficient = 0.01;
-  recipe.model.moe.balance = {
-      {.scope = "global_batch", .estimator = "exact", .coefficient = 0.1}};
+  recipe.model.moe.balance = {{.scope = "global_batch", .estimator = "exact", .coefficient = 0.1}};
   recipe.data.sequence_length = 12;
   recipe.training.global_batch_size = 8;
   recipe.training.micro_batch_size = 1;
@@ -37,13 +37,15 @@ inline Recipe tiny_recipe() {
   return recipe;
 }
 
-inline Batch synthetic_batch(const Recipe& recipe, std::int64_t step, std::int64_t first, std::int64_t count) {
+inline Batch synthetic_batch(const Recipe& recipe, std::int64_t step, std::int64_t first,
+                             std::int64_t count) {
   const std::int64_t length = recipe.data.sequence_length, vocabulary = recipe.model.vocab_size;
   Batch batch;
   batch.sequences = count;
   batch.length = length;
   for (std::int64_t position = first; position < first + count; ++position) {
-    const RandomKey key = RandomKey(99).with(static_cast<std::uint64_t>(step)).with(static_cast<std::uint64_t>(position));
+    const RandomKey key =
+        RandomKey(99).with(static_cast<std::uint64_t>(step)).with(static_cast<std::uint64_t>(position));
     const std::int64_t real = length - static_cast<std::int64_t>(key.below(0, 5)) * (position % 2);
     const std::int64_t boundary = 2 + static_cast<std::int64_t>(key.below(1, 6));
     const auto token = [&](std::int64_t column) {
@@ -56,8 +58,9 @@ inline Batch synthetic_batch(const Recipe& recipe, std::int64_t step, std::int64
       const bool ends = column + 1 == boundary || column + 1 >= real;
       batch.tokens.push_back(padding ? -1 : token(column));
       batch.targets.push_back(padding || ends ? -1 : token(column + 1));
-      batch.document_start.push_back(
-          static_cast<std::int32_t>(padding ? column : column < boundary ? 0 : boundary));
+      batch.document_start.push_back(static_cast<std::int32_t>(padding             ? column
+                                                               : column < boundary ? 0
+                                                                                   : boundary));
     }
     batch.domain.push_back(0);
   }

@@ -1,5 +1,5 @@
-// The whole model in float64: gradients of every parameter against central differences of the loss, attention that
-// stays inside documents, and routing statistics that padding does not touch.
+// The whole model in float64: gradients of every parameter against central differences of the loss, attention
+// that stays inside documents, and routing statistics that padding does not touch.
 #include "layers/transformer.h"
 
 #include <gtest/gtest.h>
@@ -111,7 +111,8 @@ TEST(TransformerModel, SeesOnlyEarlierTokensOfTheSameDocument) {
   batch.tokens[static_cast<std::size_t>(boundary - 1)] ^= 1;  // the last token of the first document
   const std::vector<double> after = hidden();
   for (std::int64_t t = 0; t < batch.length; ++t) {
-    const bool same = std::equal(before.begin() + t * width, before.begin() + (t + 1) * width, after.begin() + t * width);
+    const bool same =
+        std::equal(before.begin() + t * width, before.begin() + (t + 1) * width, after.begin() + t * width);
     EXPECT_EQ(same, t != boundary - 1) << "token " << t;
   }
 }
@@ -137,11 +138,11 @@ TEST(TransformerModel, NamesAreThoseOfHuggingFace) {
   recipe.model.moe.first_k_dense_replace = 1;
   TinyModel model(recipe);
   for (const char* name :
-       {"model.embed_tokens.weight", "model.layers.0.input_layernorm.weight", "model.layers.0.self_attn.q_proj.weight",
-        "model.layers.0.self_attn.k_norm.weight", "model.layers.0.mlp.gate_proj.weight",
-        "model.layers.1.post_attention_layernorm.weight", "model.layers.1.mlp.gate.weight",
-        "model.layers.1.mlp.experts.down_proj.weight", "model.layers.1.mlp.shared_experts.up_proj.weight",
-        "model.norm.weight", "lm_head.weight"})
+       {"model.embed_tokens.weight", "model.layers.0.input_layernorm.weight",
+        "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_norm.weight",
+        "model.layers.0.mlp.gate_proj.weight", "model.layers.1.post_attention_layernorm.weight",
+        "model.layers.1.mlp.gate.weight", "model.layers.1.mlp.experts.down_proj.weight",
+        "model.layers.1.mlp.shared_experts.up_proj.weight", "model.norm.weight", "lm_head.weight"})
     EXPECT_NO_THROW(model.parameters.find(name)) << name;
   EXPECT_EQ(model.parameters.find("model.layers.1.mlp.experts.down_proj.weight").shape, (Shape{8, 32, 16}));
 }

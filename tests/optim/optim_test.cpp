@@ -75,13 +75,14 @@ TEST_F(AdamWTest, EqualsTheFormulaWrittenOutPerElement) {
   for (int t = 1; t <= 5; ++t) {
     set_gradients(t % 2 == 0 ? -0.3 : 1.0);
     optimizer.step(0.01, 0.5);
-    const auto update = [&](std::vector<double>& w, std::vector<double>& m1, std::vector<double>& m2, double lr,
-                            double decay) {
+    const auto update = [&](std::vector<double>& w, std::vector<double>& m1, std::vector<double>& m2,
+                            double lr, double decay) {
       for (std::size_t i = 0; i < w.size(); ++i) {
         const double g = 0.5 * (t % 2 == 0 ? -0.3 : 1.0) * (static_cast<double>(i) - 1.5);
         m1[i] = 0.9 * m1[i] + 0.1 * g;
         m2[i] = 0.95 * m2[i] + 0.05 * g * g;
-        const double step = m1[i] / (1 - std::pow(0.9, t)) / (std::sqrt(m2[i] / (1 - std::pow(0.95, t))) + 1e-8);
+        const double step =
+            m1[i] / (1 - std::pow(0.9, t)) / (std::sqrt(m2[i] / (1 - std::pow(0.95, t))) + 1e-8);
         w[i] -= lr * (step + decay * w[i]);
       }
     };

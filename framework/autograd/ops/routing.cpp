@@ -40,12 +40,13 @@ Variable permute_rows(Tape& tape, const Variable& x, const RowOrder& order) {
       tape.output(Tensor::empty({order.token_of_row.dim(0), shape[1]}, x.value.dtype(), x.value.device()));
   kernels.permute_rows(x.value, order, rows.value);
   // dx[t] = sum of drows over the rows of token t
-  tape.record("permute_rows", [&kernels, order, shape, x_gradient = x.gradient, out_gradient = rows.gradient] {
-    const Tensor drows = out_gradient.take();
-    const Tensor dx = Tensor::empty(shape, drows.dtype(), drows.device());
-    kernels.permute_rows_backward(drows, order, dx);
-    x_gradient.add(dx);
-  });
+  tape.record("permute_rows",
+              [&kernels, order, shape, x_gradient = x.gradient, out_gradient = rows.gradient] {
+                const Tensor drows = out_gradient.take();
+                const Tensor dx = Tensor::empty(shape, drows.dtype(), drows.device());
+                kernels.permute_rows_backward(drows, order, dx);
+                x_gradient.add(dx);
+              });
   return rows;
 }
 

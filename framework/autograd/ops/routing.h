@@ -33,7 +33,7 @@ Routing route_softmax(Tape& tape, const Variable& logits,  // [tokens, experts]
 
 /// One row for each assignment, sorted by expert.
 Variable permute_rows(Tape& tape, const Variable& x,  // [tokens, hidden]
-                     const RowOrder& order);         // -> [rows, hidden]
+                      const RowOrder& order);         // -> [rows, hidden]
 
 /// y[t] = sum over k of weights[t, k] rows[row of (t, k)]: routing weights are applied here and nowhere else.
 Variable combine_rows(Tape& tape, const Variable& rows,  // [rows, hidden]

@@ -105,8 +105,7 @@ QueryBlock block_at(std::int64_t begin, std::int64_t length, const std::int32_t*
 
 template <class T>
 void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* query, const T* key,
-            const T* value, const std::int32_t* document_start, T scale, T* out, T* log_sum_exp,
-            T* scores) {
+            const T* value, const std::int32_t* document_start, T scale, T* out, T* log_sum_exp, T* scores) {
   const T* q = query + z.query_offset(s, h);
   const T* k = key + z.key_offset(s, h);
   const T* v = value + z.key_offset(s, h);
@@ -115,10 +114,9 @@ void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* qu
   for (std::int64_t begin = 0; begin < z.length; begin += query_block) {
     const QueryBlock block = block_at(begin, z.length, document_start);
     const std::int64_t keys = block.keys();
-    multiply(block.rows(), keys, z.head_width, scale,
-             Matrix<T>{q + begin * z.query_stride(), z.query_stride()},
-             Matrix<T>{k + block.first_key * z.key_stride(), z.key_stride(), Transpose::yes}, T(0),
-             scores, keys);
+    multiply(
+        block.rows(), keys, z.head_width, scale, Matrix<T>{q + begin * z.query_stride(), z.query_stride()},
+        Matrix<T>{k + block.first_key * z.key_stride(), z.key_stride(), Transpose::yes}, T(0), scores, keys);
     for (std::int64_t row = 0; row < block.rows(); ++row) {
       T* p = scores + row * keys;
       const std::int64_t from = document_start[begin + row] - block.first_key;
@@ -185,8 +183,8 @@ void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t h, co
       std::fill(dp, dp + from, T(0));
       std::fill(dp + to, dp + keys, T(0));
     }
-    multiply(rows, z.head_width, keys, scale, Matrix<T>{dscores, keys}, Matrix<T>{key + k_block, ks},
-             T(0), g.dquery + q_block, qs);
+    multiply(rows, z.head_width, keys, scale, Matrix<T>{dscores, keys}, Matrix<T>{key + k_block, ks}, T(0),
+             g.dquery + q_block, qs);
     multiply(keys, z.head_width, rows, scale, Matrix<T>{dscores, keys, Transpose::yes},
              Matrix<T>{query + q_block, qs}, T(1), g.dkey + k_block, ks);
     multiply(keys, z.head_width, rows, T(1), Matrix<T>{scores, keys, Transpose::yes},
@@ -242,7 +240,8 @@ void CpuKernels::attention_backward(const Tensor& query, const Tensor& key, cons
     const std::int64_t group = z.heads / z.kv_heads;
     const Tensor scores = scores_of_threads(z, 2, query);
     cpu::ParallelError error;
-    // One thread walks all query heads of a key-value head, so that their sums into dkey and dvalue never race.
+    // One thread walks all query heads of a key-value head, so that their sums into dkey and dvalue never
+    // race.
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
     for (std::int64_t s = 0; s < z.sequences; ++s)
       for (std::int64_t kv = 0; kv < z.kv_heads; ++kv)

@@ -1,5 +1,5 @@
-// An exception must not leave an OpenMP region: it would end the process without a word. ParallelError keeps the first
-// one that a thread meets and throws it again after the region.
+// An exception must not leave an OpenMP region: it would end the process without a word. ParallelError keeps
+// the first one that a thread meets and throws it again after the region.
 #pragma once
 
 #include <exception>
