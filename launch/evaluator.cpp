@@ -21,7 +21,9 @@ void pad(Batch& batch, std::int64_t sequences) {
 }  // namespace
 
 std::vector<DomainResult> evaluate(const Transformer& transformer, const ValidationData& validation,
-                                   const EvaluationOptions& options, Communicator& data) {
+                                   const EvaluationOptions& options, const Mesh& mesh) {
+  const Communicator& data = mesh.axis(Axis::data);
+  const bool first_tensor_rank = mesh.axis(Axis::tensor).rank() == 0;  // the others hold the same losses
   const std::int64_t micro = options.micro_batch_size, layers = transformer.moe_layers();
   std::vector<DomainResult> results;
   std::vector<double> losses;
@@ -42,8 +44,11 @@ std::vector<DomainResult> evaluate(const Transformer& transformer, const Validat
       const ModelInput input = to_device(batch);
       Tape tape(Tape::Mode::forward_only);
       const Transformer::Result result = transformer.forward(tape, input);
-      loss += transformer.loss(tape, result.hidden, input, {}).loss_sum;
-      targets += batch.target_tokens();
+      const double token_losses = transformer.loss(tape, result.hidden, input, {}).loss_sum;
+      if (first_tensor_rank) {
+        loss += token_losses;
+        targets += batch.target_tokens();
+      }
       for (std::size_t layer = 0; layer < result.statistics.size(); ++layer) {
         const auto values = result.statistics[layer].counts.to_host<std::int64_t>();
         for (std::size_t i = 0; i < values.size(); ++i)
@@ -59,8 +64,8 @@ std::vector<DomainResult> evaluate(const Transformer& transformer, const Validat
 
   const Tensor all_losses = Tensor::from(losses, {static_cast<std::int64_t>(losses.size())});
   const Tensor all_counts = Tensor::from(counts, {static_cast<std::int64_t>(counts.size())});
-  data.all_reduce(all_losses, ReduceOp::sum, Purpose::statistics);
-  data.all_reduce(all_counts, ReduceOp::sum, Purpose::statistics);
+  mesh.world().all_reduce(all_losses, ReduceOp::sum, Purpose::statistics);
+  mesh.world().all_reduce(all_counts, ReduceOp::sum, Purpose::statistics);
   losses = all_losses.to_host<double>();
   counts = all_counts.to_host<std::int64_t>();
   const std::size_t stride = counts.size() / losses.size();

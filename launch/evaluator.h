@@ -7,7 +7,7 @@
 
 #include "framework/data/dataset.h"
 #include "layers/transformer.h"
-#include "parallel/communicator.h"
+#include "parallel/mesh.h"
 
 namespace conclave {
 
@@ -24,9 +24,9 @@ struct EvaluationOptions {
   std::int64_t experts = 0;
 };
 
-/// One result per dataset of the validation list, equal on all ranks. Collective over `data`.
+/// One result per dataset of the validation list, equal on all ranks. Collective.
 std::vector<DomainResult> evaluate(const Transformer& transformer, const ValidationData& validation,
-                                   const EvaluationOptions& options, Communicator& data);
+                                   const EvaluationOptions& options, const Mesh& mesh);
 
 /// The mean of the domains' losses, each domain counted once.
 double mean_over_domains(const std::vector<DomainResult>& results);

@@ -12,25 +12,35 @@ namespace conclave {
 
 DType dtype_of_precision(const std::string& precision);
 
+/// How the recipe lays a model out over a mesh.
+Parallelism parallelism_of(const Recipe& recipe, const Mesh& mesh);
+
 struct Model {
-  /// Initial weights are drawn from the recipe's seed; what its parameter groups freeze is marked.
-  explicit Model(const Recipe& recipe);
+  /// This rank's part. Initial weights are drawn from the recipe's seed; what its parameter groups freeze is
+  /// marked.
+  explicit Model(const Recipe& recipe, const Mesh& mesh = Mesh::alone());
   Model(const Model&) = delete;
 
   ParameterSet parameters;
   Transformer transformer;
 };
 
-/// Reads every parameter of the model; all names and shapes that do not match are listed in one Fault::data.
+/// Reads this rank's part of every parameter; all names and shapes that do not match are listed in one
+/// Fault::data.
 void load_parameters(const CheckpointReader& checkpoint, ParameterSet& parameters);
 
 /// A checkpoint's recipe, for commands that are given nothing else; paths in it are as the training run saw
 /// them.
 Recipe recipe_of(const CheckpointReader& checkpoint);
 
-/// A flat buffer laid out as ParameterSet::values(), tensor by tensor under GROUP/NAME.
-void add_tensors(CheckpointWriter& checkpoint, const std::string& group, const ParameterSet& parameters,
-                 const Tensor& flat);
+/// Gathers a flat buffer laid out as ParameterSet::values() tensor by tensor and hands each whole tensor out
+/// under GROUP/NAME, on every rank, in the same order. Collective.
+using TensorSink = std::function<void(const std::string& name, const Tensor& whole)>;
+void gather_tensors(const std::string& group, const ParameterSet& parameters, const Mesh& mesh,
+                    const Tensor& flat, const TensorSink& sink);
+/// Adds a tensor to a checkpoint.
+void add_tensor(CheckpointWriter& checkpoint, const std::string& name, const Tensor& tensor);
+/// The reverse of gather_tensors: each rank reads GROUP/NAME and keeps its part.
 void read_tensors(const CheckpointReader& checkpoint, const std::string& group,
                   const ParameterSet& parameters, const Tensor& flat);
 

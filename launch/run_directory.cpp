@@ -91,10 +91,12 @@ void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainR
   if (!counts.empty()) experts_.add_evaluation(step, counts);
 }
 
-std::filesystem::path RunDirectory::save(const Trainer& trainer) {
+std::unique_ptr<CheckpointWriter> RunDirectory::begin_checkpoint(std::int64_t step) {
   experts_.flush();
-  CheckpointWriter checkpoint(path_ / "checkpoints", trainer.steps_done());
-  trainer.save(checkpoint);
+  return std::make_unique<CheckpointWriter>(path_ / "checkpoints", step);
+}
+
+std::filesystem::path RunDirectory::commit(CheckpointWriter& checkpoint) {
   const std::filesystem::path written = checkpoint.commit();
   remove_old_checkpoints(path_ / "checkpoints", recipe_.checkpoint.keep);
   return written;

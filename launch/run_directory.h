@@ -34,8 +34,10 @@ class RunDirectory {
 
   void write_step(const StepResult& result, double seconds, double model_flops_per_token);
   void write_evaluation(std::int64_t step, const std::vector<DomainResult>& results);
-  /// Writes a checkpoint and returns its path; older ones beyond checkpoint.keep are deleted.
-  std::filesystem::path save(const Trainer& trainer);
+  /// A checkpoint to be filled, then committed; older ones beyond checkpoint.keep are deleted. Returns its
+  /// path.
+  std::unique_ptr<CheckpointWriter> begin_checkpoint(std::int64_t step);
+  std::filesystem::path commit(CheckpointWriter& checkpoint);
   void flush() { experts_.flush(); }
 
  private:

@@ -13,10 +13,12 @@ Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches)
     : recipe_(recipe),
       mesh_(mesh),
       batches_(std::move(batches)),
-      model_(recipe),
-      balance_(recipe.model.moe, model_.transformer.moe_layers(), mesh.axis(Axis::data)),
-      optimizer_(model_.parameters, recipe.optimizer),
-      reducer_(model_.parameters, mesh.axis(Axis::data)) {}
+      model_(recipe, mesh),
+      balance_(recipe.model.moe, model_.transformer.moe_layers(), mesh.axis(Axis::data_tensor),
+               &mesh.axis(Axis::tensor)),
+      reducer_(model_.parameters, mesh,
+               {.sharding = recipe.parallel.zero > 0 ? OptimizerSharding::zero1 : OptimizerSharding::none}),
+      optimizer_(model_.parameters, reducer_, recipe.optimizer) {}
 
 std::vector<Batch> Trainer::take_batches() const {
   const Communicator& data = mesh_.axis(Axis::data);
@@ -70,7 +72,10 @@ StepResult Trainer::step() {
   const double per_target = 1.0 / static_cast<double>(totals.targets);
   const CrossEntropyOptions scales{.loss_scale = per_target,
                                    .z_scale = recipe_.training.lm_z_loss_coefficient * per_target};
-  std::vector<double> sums(3);  // token losses, objective, ranks that were asked to stop
+  // Token losses and their objective are the same on all tensor ranks; the auxiliary objective is each rank's
+  // own.
+  std::vector<double> sums(
+      4);  // token losses, cross-entropy objective, auxiliary objective, ranks asked to stop
   for (std::size_t m = 0; m < inputs.size(); ++m) {
     if (m + 1 == inputs.size()) reducer_.begin_last_micro_batch();
     Tape tape;
@@ -78,14 +83,17 @@ StepResult Trainer::step() {
     const CrossEntropy cross_entropy = model_.transformer.loss(tape, result.hidden, inputs[m], scales);
     const Variable auxiliary = balance_.objective(tape, result.statistics);
     const Variable objective = add_losses(tape, {cross_entropy.objective, auxiliary});
-    sums[0] += cross_entropy.loss_sum;
-    sums[1] += objective.value.item();
+    if (mesh_.axis(Axis::tensor).rank() == 0) {
+      sums[0] += cross_entropy.loss_sum;
+      sums[1] += cross_entropy.objective.value.item();
+    }
+    sums[2] += auxiliary.value.item();
     tape.backward(objective);
   }
   reducer_.finish();
 
-  sums[2] = stop_was_requested() ? 1 : 0;
-  const Tensor reduced = Tensor::from(sums, {3});
+  sums[3] = stop_was_requested() ? 1 : 0;
+  const Tensor reduced = Tensor::from(sums, {4});
   mesh_.world().all_reduce(reduced, ReduceOp::sum, Purpose::statistics);
   sums = reduced.to_host<double>();
 
@@ -93,10 +101,10 @@ StepResult Trainer::step() {
   result.tokens = totals.tokens;
   result.target_tokens = totals.targets;
   result.lm_loss = sums[0] * per_target;
-  result.loss = sums[1];
-  result.stop = sums[2] > 0;
+  result.loss = sums[1] + sums[2];
+  result.stop = sums[3] > 0;
   result.balance = balance_.end_step();
-  result.gradient_norm = global_gradient_norm(model_.parameters);
+  result.gradient_norm = reducer_.gradient_norm();
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
     throw Error(
         Fault::numeric,
@@ -111,28 +119,68 @@ StepResult Trainer::step() {
                                                                      recipe_.training.steps);
   optimizer_.step(result.learning_rate,
                   clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
+  reducer_.gather_values();
   tokens_done_ += totals.tokens;
   result.step = ++steps_done_;
   return result;
 }
 
-void Trainer::save(CheckpointWriter& checkpoint) const {
-  checkpoint.set("tokens", tokens_done_);
-  checkpoint.set("optimizer_updates", optimizer_.updates());
-  checkpoint.set("recipe", to_yaml(recipe_));
-  add_tensors(checkpoint, "model", model_.parameters, model_.parameters.values());
-  add_tensors(checkpoint, "optimizer/moment1", model_.parameters, optimizer_.moment1());
-  add_tensors(checkpoint, "optimizer/moment2", model_.parameters, optimizer_.moment2());
-  const std::vector<double>& fractions = balance_.previous_fractions();
-  if (!fractions.empty())
-    checkpoint.add("state/previous_fractions",
-                   {model_.transformer.moe_layers(), recipe_.model.moe.num_experts}, fractions.data());
+std::optional<Error> Trainer::save(CheckpointWriter* checkpoint) const {
+  std::optional<Error> failure;
+  const auto write = [&](const std::function<void()>& action) {
+    if (checkpoint == nullptr || failure) return;
+    try {
+      action();
+    } catch (const Error& error) {
+      failure = error;
+    }
+  };
+  write([&] {
+    checkpoint->set("tokens", tokens_done_);
+    checkpoint->set("optimizer_updates", optimizer_.updates());
+    checkpoint->set("recipe", to_yaml(recipe_));
+    const std::vector<double>& fractions = balance_.previous_fractions();
+    if (!fractions.empty())
+      checkpoint->add("state/previous_fractions",
+                      {model_.transformer.moe_layers(), recipe_.model.moe.num_experts}, fractions.data());
+  });
+  const TensorSink sink = [&](const std::string& name, const Tensor& whole) {
+    write([&] { add_tensor(*checkpoint, name, whole); });
+  };
+  const ParameterSet& parameters = model_.parameters;
+  gather_tensors("model", parameters, mesh_, parameters.values(), sink);
+  gather_tensors("optimizer/moment1", parameters, mesh_, everybodys(optimizer_.moment1()), sink);
+  gather_tensors("optimizer/moment2", parameters, mesh_, everybodys(optimizer_.moment2()), sink);
+  return failure;
+}
+
+void Trainer::gather_gradients(const TensorSink& sink) const {
+  const Tensor flat = model_.parameters.gradients().clone();
+  reducer_.gather(flat);
+  gather_tensors("gradient", model_.parameters, mesh_, flat, sink);
+}
+
+void Trainer::gather_values(const TensorSink& sink) const {
+  gather_tensors("model", model_.parameters, mesh_, model_.parameters.values(), sink);
+}
+
+Tensor Trainer::everybodys(const Tensor& moments) const {
+  const Tensor flat = Tensor::zeros({model_.parameters.elements()}, moments.dtype(), moments.device());
+  for (const OwnedSpan& span : reducer_.owned())
+    flat.part(span.offset, {span.elements}).copy_from(moments.part(span.state_offset, {span.elements}));
+  reducer_.gather(flat);
+  return flat;
 }
 
 void Trainer::load(const CheckpointReader& checkpoint) {
   load_parameters(checkpoint, model_.parameters);
-  read_tensors(checkpoint, "optimizer/moment1", model_.parameters, optimizer_.moment1());
-  read_tensors(checkpoint, "optimizer/moment2", model_.parameters, optimizer_.moment2());
+  for (const auto& [group, moments] : {std::pair{"optimizer/moment1", optimizer_.moment1()},
+                                       std::pair{"optimizer/moment2", optimizer_.moment2()}}) {
+    const Tensor flat = Tensor::zeros({model_.parameters.elements()}, moments.dtype(), moments.device());
+    read_tensors(checkpoint, group, model_.parameters, flat);
+    for (const OwnedSpan& span : reducer_.owned())
+      moments.part(span.state_offset, {span.elements}).copy_from(flat.part(span.offset, {span.elements}));
+  }
   optimizer_.set_updates(checkpoint.integer("optimizer_updates"));
   if (checkpoint.contains("state/previous_fractions"))
     balance_.set_previous_fractions(checkpoint.read_all<double>("state/previous_fractions"));

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "framework/data/batch.h"
 #include "launch/model.h"
@@ -43,8 +44,13 @@ class Trainer {
   std::int64_t tokens_done() const { return tokens_done_; }
   const Model& model() const { return model_; }
 
-  /// Everything that the next step depends on. Called on one rank.
-  void save(CheckpointWriter& checkpoint) const;
+  /// Everything that the next step depends on, into rank 0's checkpoint (null elsewhere). Collective; an
+  /// error of the writer is handed back instead of thrown, because the other ranks go on gathering.
+  std::optional<Error> save(CheckpointWriter* checkpoint) const;
+  /// The gradients of the last step, whole, under "gradient/NAME", and the values under "model/NAME".
+  /// Collective.
+  void gather_gradients(const TensorSink& sink) const;
+  void gather_values(const TensorSink& sink) const;
   /// Called on every rank.
   void load(const CheckpointReader& checkpoint);
 
@@ -55,14 +61,16 @@ class Trainer {
   std::vector<Batch> take_batches() const;
   Totals agree_on_totals(const std::vector<Batch>& batches);
   void count_experts(const std::vector<ModelInput>& inputs);
+  /// Owned optimizer states [owned elements] of all replicas, laid out as ParameterSet::values(). Collective.
+  Tensor everybodys(const Tensor& moments) const;
 
   Recipe recipe_;
   Mesh& mesh_;
   BatchSource batches_;
   Model model_;
   BalanceLoss balance_;
-  AdamW optimizer_;
   GradientReducer reducer_;
+  AdamW optimizer_;
   std::int64_t steps_done_ = 0, tokens_done_ = 0;
 };
 

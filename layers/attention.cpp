@@ -17,21 +17,27 @@ Variable reshape(Tape& tape, const Variable& x, Shape shape) {
 }  // namespace
 
 Attention::Attention(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
-                     const InitialRange& range)
-    : heads_(model.num_attention_heads),
-      kv_heads_(model.num_key_value_heads),
+                     const InitialRange& range, const Parallelism& parallelism)
+    : parallelism_(parallelism),
+      heads_(model.num_attention_heads / parallelism.tensor().size()),
+      kv_heads_(model.num_key_value_heads / parallelism.tensor().size()),
       head_width_(model.head_dim),
       rope_theta_(model.rope_theta),
-      query_(parameters, name + ".q_proj", model.hidden_size, heads_ * head_width_, range.inner),
-      key_(parameters, name + ".k_proj", model.hidden_size, kv_heads_ * head_width_, range.inner),
-      value_(parameters, name + ".v_proj", model.hidden_size, kv_heads_ * head_width_, range.inner),
-      output_(parameters, name + ".o_proj", heads_ * head_width_, model.hidden_size, range.residual) {
+      query_(parameters, name + ".q_proj", model.hidden_size, model.num_attention_heads * head_width_,
+             range.inner, Parallelism::cut(0)),
+      key_(parameters, name + ".k_proj", model.hidden_size, model.num_key_value_heads * head_width_,
+           range.inner, Parallelism::cut(0)),
+      value_(parameters, name + ".v_proj", model.hidden_size, model.num_key_value_heads * head_width_,
+             range.inner, Parallelism::cut(0)),
+      output_(parameters, name + ".o_proj", model.num_attention_heads * head_width_, model.hidden_size,
+              range.residual, Parallelism::cut(1)) {
   if (!model.qk_norm) return;
-  query_norm_.emplace(parameters, name + ".q_norm", head_width_, model.rms_norm_eps);
-  key_norm_.emplace(parameters, name + ".k_norm", head_width_, model.rms_norm_eps);
+  query_norm_.emplace(parameters, name + ".q_norm", head_width_, model.rms_norm_eps, Parallelism::per_rank());
+  key_norm_.emplace(parameters, name + ".k_norm", head_width_, model.rms_norm_eps, Parallelism::per_rank());
 }
 
-Variable Attention::forward(Tape& tape, const Variable& x, const ModelInput& input) const {
+Variable Attention::forward(Tape& tape, const Variable& residual, const ModelInput& input) const {
+  const Variable x = parallelism_.enter_tensor(tape, residual);
   const std::int64_t tokens = x.value.dim(0);
   // [tokens, heads * head_width] -> normalised and rotated per head -> [sequences, length, heads *
   // head_width]
@@ -46,7 +52,8 @@ Variable Attention::forward(Tape& tape, const Variable& x, const ModelInput& inp
   const Variable value =
       reshape(tape, value_.forward(tape, x), {input.sequences, input.length, kv_heads_ * head_width_});
   const Variable mixed = attention(tape, query, key, value, input.document_start, head_width_);
-  return output_.forward(tape, reshape(tape, mixed, {tokens, heads_ * head_width_}));
+  return parallelism_.leave_tensor(
+      tape, output_.forward(tape, reshape(tape, mixed, {tokens, heads_ * head_width_})));
 }
 
 }  // namespace conclave

@@ -27,8 +27,13 @@ bool is_global(const BalanceRecipe& term) {
 
 }  // namespace
 
-BalanceLoss::BalanceLoss(const MoeRecipe& moe, std::int64_t layers, Communicator& data)
-    : moe_(moe), layers_(layers), experts_(moe.num_experts), data_(data) {
+BalanceLoss::BalanceLoss(const MoeRecipe& moe, std::int64_t layers, Communicator& all_tokens,
+                         Communicator* micro_batch)
+    : moe_(moe),
+      layers_(layers),
+      experts_(moe.num_experts),
+      all_tokens_(all_tokens),
+      micro_batch_(micro_batch != nullptr && micro_batch->size() > 1 ? micro_batch : nullptr) {
   for (const BalanceRecipe& term : moe_.balance) {
     check(term.scope == "micro_batch" || is_global(term), Fault::request, "model.moe.balance: scope \"",
           term.scope, "\" came, expected micro_batch or global_batch");
@@ -55,6 +60,12 @@ bool BalanceLoss::counts_globally() const {
          });
 }
 
+bool BalanceLoss::counts_by_micro_batch() const {
+  return layers_ > 0 && std::any_of(moe_.balance.begin(), moe_.balance.end(), [&](const BalanceRecipe& term) {
+           return active(term) && !is_global(term);
+         });
+}
+
 void BalanceLoss::begin_step(std::int64_t step, std::int64_t step_tokens) {
   check(step_tokens > 0, Fault::data, "step ", step, " holds no tokens");
   step_ = step;
@@ -69,9 +80,9 @@ void BalanceLoss::begin_step(std::int64_t step, std::int64_t step_tokens) {
   used_.clear();
 }
 
-void BalanceLoss::all_reduce(Counts& counts) const {
+void BalanceLoss::all_reduce(Counts& counts, Communicator& ranks) const {
   const Tensor tensor = Tensor::from(counts, {layers_, experts_});
-  data_.all_reduce(tensor, ReduceOp::sum, Purpose::statistics);
+  ranks.all_reduce(tensor, ReduceOp::sum, Purpose::statistics);
   counts = tensor.to_host<std::int64_t>();
 }
 
@@ -81,7 +92,7 @@ void BalanceLoss::count(const std::vector<RouterStatistics>& layers) {
 }
 
 void BalanceLoss::finish_counting() {
-  all_reduce(exact_);
+  all_reduce(exact_, all_tokens_);
 }
 
 std::vector<double> BalanceLoss::estimate(const BalanceRecipe& term) const {
@@ -104,18 +115,18 @@ std::vector<double> BalanceLoss::estimate(const BalanceRecipe& term) const {
   return fractions;
 }
 
-std::vector<std::vector<double>> BalanceLoss::fractions_of(
-    const BalanceRecipe& term, const std::vector<RouterStatistics>& layers) const {
+std::vector<std::vector<double>> BalanceLoss::fractions_of(const BalanceRecipe& term,
+                                                           const std::vector<RouterStatistics>& layers,
+                                                           const Counts& micro_batch) const {
   std::vector<double> shared;  // [layers, experts]
   if (is_global(term)) {
     shared = estimate(term);
   } else {
-    for (const RouterStatistics& statistics : layers) {
-      Counts own(static_cast<std::size_t>(experts_));
-      add_sequences(statistics.counts, own.data());
-      const double assignments = sum_of(own.data(), experts_);
-      for (const std::int64_t count : own)
-        shared.push_back(assignments > 0 ? static_cast<double>(count) / assignments : 0);
+    for (std::int64_t layer = 0; layer < layers_; ++layer) {
+      const std::int64_t* counts = micro_batch.data() + layer * experts_;
+      const double assignments = sum_of(counts, experts_);
+      for (std::int64_t i = 0; i < experts_; ++i)
+        shared.push_back(assignments > 0 ? static_cast<double>(counts[i]) / assignments : 0);
     }
   }
   std::vector<std::vector<double>> fractions(layers.size());
@@ -134,8 +145,10 @@ Variable BalanceLoss::objective(Tape& tape, const std::vector<RouterStatistics>&
   for (std::size_t layer = 0; layer < layers.size(); ++layer)
     add_sequences(layers[layer].counts, micro.data() + static_cast<std::int64_t>(layer) * experts_);
   for (std::size_t i = 0; i < micro.size(); ++i) own_[i] += micro[i];
+  Counts of_micro_batch = micro;  // joined over the ranks that share it, where a term asks for it
+  if (micro_batch_ != nullptr && counts_by_micro_batch()) all_reduce(of_micro_batch, *micro_batch_);
   if (counts_globally()) {
-    all_reduce(micro);
+    all_reduce(micro, all_tokens_);
     for (std::size_t i = 0; i < micro.size(); ++i) seen_[i] += micro[i];
   }
 
@@ -149,7 +162,7 @@ Variable BalanceLoss::objective(Tape& tape, const std::vector<RouterStatistics>&
     if (!active(term)) continue;
     if (is_global(term) && first_global) used_.push_back(estimate(term));
     first_global = first_global && !is_global(term);
-    const std::vector<std::vector<double>> of_layers = fractions_of(term, layers);
+    const std::vector<std::vector<double>> of_layers = fractions_of(term, layers, of_micro_batch);
     for (std::size_t layer = 0; layer < layers.size(); ++layer) {
       const RouterStatistics& statistics = layers[layer];
       const std::vector<double>& fractions = of_layers[layer];
@@ -184,13 +197,13 @@ BalanceReport BalanceLoss::end_step() {
   if (counts_globally())
     report.counts = seen_;
   else
-    all_reduce(report.counts);
+    all_reduce(report.counts, all_tokens_);
   // One float64 all-reduce carries everything else.
   std::vector<double> sums = probability_sums_;
   sums.insert(sums.end(), term_loss_.begin(), term_loss_.end());
   sums.insert(sums.end(), z_sum_.begin(), z_sum_.end());
   const Tensor tensor = Tensor::from(sums, {static_cast<std::int64_t>(sums.size())});
-  data_.all_reduce(tensor, ReduceOp::sum, Purpose::statistics);
+  all_tokens_.all_reduce(tensor, ReduceOp::sum, Purpose::statistics);
   sums = tensor.to_host<double>();
 
   const double tokens = static_cast<double>(step_tokens_), layers = static_cast<double>(layers_);

@@ -36,8 +36,10 @@ struct BalanceReport {
 
 class BalanceLoss {
  public:
-  /// `data`: the ranks that hold different tokens.
-  BalanceLoss(const MoeRecipe& moe, std::int64_t layers, Communicator& data);
+  /// `all_tokens`: the ranks whose routers see different tokens of the step. `micro_batch`: those among them
+  /// that share a replica's micro-batch (its tensor ranks); null: this rank has all of it.
+  BalanceLoss(const MoeRecipe& moe, std::int64_t layers, Communicator& all_tokens,
+              Communicator* micro_batch = nullptr);
 
   /// step_tokens: T, known before the first backward.
   void begin_step(std::int64_t step, std::int64_t step_tokens);
@@ -63,17 +65,20 @@ class BalanceLoss {
   using Counts = std::vector<std::int64_t>;  // [layers, experts]
   bool active(const BalanceRecipe& term) const;
   bool counts_globally() const;
+  bool counts_by_micro_batch() const;
   /// f of a global_batch term at this micro-step: [layers, experts].
   std::vector<double> estimate(const BalanceRecipe& term) const;
   /// f for each layer, and in it for each sequence of the micro-batch and expert: [layers][sequences,
   /// experts].
   std::vector<std::vector<double>> fractions_of(const BalanceRecipe& term,
-                                                const std::vector<RouterStatistics>& layers) const;
-  void all_reduce(Counts& counts) const;
+                                                const std::vector<RouterStatistics>& layers,
+                                                const Counts& micro_batch) const;
+  void all_reduce(Counts& counts, Communicator& ranks) const;
 
   MoeRecipe moe_;
   std::int64_t layers_, experts_;
-  Communicator& data_;
+  Communicator& all_tokens_;
+  Communicator* micro_batch_;
   std::vector<double> previous_fractions_;
 
   // Of the step under way.

@@ -1,44 +1,80 @@
-// Dispatcher: brings each token's hidden state to its experts, and the experts' answers back. It knows no
-// weights and no routing rule. One rank holds all experts here; dispatchers that cross ranks have the same
-// two calls.
+// Dispatcher: brings each token's hidden state to its experts, has them computed, and brings the weighted sum
+// of their answers back. It knows no routing rule and no weights of experts. Three of them, with the same
+// result:
+//   LocalDispatcher      all experts are on this rank: only a sort
+//   AllToAllDispatcher   each assignment travels to the rank of its expert and back; dropless, any skew
+//   AllGatherDispatcher  every rank of the group sees all tokens and answers for its own experts; for small
+//   groups
+// The group is the expert x expert_tensor ranks, which hold one copy of all experts: rank (e, t) holds the
+// experts of part e, cut into columns t. The tokens of its ranks are all different.
 #pragma once
 
+#include <functional>
+#include <memory>
+
 #include "framework/autograd/ops/routing.h"
+#include "parallel/mesh.h"
 
 namespace conclave {
 
-/// Rows on their way through the experts of this rank.
-struct DispatchedRows {
-  Variable rows;   // [rows, hidden], sorted by expert
-  RowOrder order;  // order.offsets says which rows belong to which expert
-};
+/// The experts of this rank: rows [rows, hidden] sorted by its experts, offsets int64 [experts of this rank +
+/// 1] -> the same rows' outputs; with expert_tensor ranks, this rank's terms of their sums.
+using ExpertFunction = std::function<Variable(Tape& tape, const Variable& rows, const Tensor& offsets)>;
 
 class Dispatcher {
  public:
   virtual ~Dispatcher() = default;
-  /// x [tokens, hidden]
-  virtual DispatchedRows dispatch(Tape& tape, const Variable& x, const Routing& routing) const = 0;
-  /// The weighted sum of each token's expert outputs: outputs [rows, hidden] -> [tokens, hidden]
-  virtual Variable combine(Tape& tape, const Variable& outputs, const Routing& routing,
-                           const DispatchedRows& dispatched) const = 0;
+  /// x [tokens, hidden] -> [tokens, hidden]: the sum over each token's experts, weighted by routing.weights.
+  virtual Variable forward(Tape& tape, const Variable& x, const Routing& routing,
+                           const ExpertFunction& experts) const = 0;
 };
 
-/// All experts are on this rank: only a sort.
 class LocalDispatcher final : public Dispatcher {
  public:
   explicit LocalDispatcher(std::int64_t experts) : experts_(experts) {}
-
-  DispatchedRows dispatch(Tape& tape, const Variable& x, const Routing& routing) const override {
-    const RowOrder order = kernels_of(x.value).sort_by_expert(routing.experts, experts_);
-    return {permute_rows(tape, x, order), order};
-  }
-  Variable combine(Tape& tape, const Variable& outputs, const Routing& routing,
-                   const DispatchedRows& dispatched) const override {
-    return combine_rows(tape, outputs, routing.weights, dispatched.order);
-  }
+  Variable forward(Tape& tape, const Variable& x, const Routing& routing,
+                   const ExpertFunction& experts) const override;
 
  private:
   std::int64_t experts_;
+};
+
+struct AllToAllOptions {
+  std::int64_t experts = 0;        // of the model
+  std::int64_t expert_tensor = 1;  // ranks that share each expert
+  /// The most rows that a rank receives at once; 0: no bound. When some rank of the group would receive more,
+  /// all go in several rounds whose activations are recomputed in backward: skew costs time, not memory.
+  std::int64_t most_rows = 0;
+};
+
+class AllToAllDispatcher final : public Dispatcher {
+ public:
+  AllToAllDispatcher(Communicator& group, const AllToAllOptions& options);
+  Variable forward(Tape& tape, const Variable& x, const Routing& routing,
+                   const ExpertFunction& experts) const override;
+
+ private:
+  /// For each copy of an assignment (token, k, expert_tensor rank): where it goes, as (rank, expert there),
+  /// or -1, and in which round.
+  struct Plan;
+  Plan plan(const Tensor& chosen) const;
+  Variable round(Tape& tape, const Variable& x, const Variable& weights, const Tensor& destinations,
+                 const ExpertFunction& experts) const;
+
+  Communicator& group_;
+  AllToAllOptions options_;
+  std::int64_t experts_here_;
+};
+
+class AllGatherDispatcher final : public Dispatcher {
+ public:
+  AllGatherDispatcher(Communicator& group, std::int64_t experts, std::int64_t expert_tensor);
+  Variable forward(Tape& tape, const Variable& x, const Routing& routing,
+                   const ExpertFunction& experts) const override;
+
+ private:
+  Communicator& group_;
+  std::int64_t experts_here_, first_expert_;
 };
 
 }  // namespace conclave

@@ -1,10 +1,13 @@
 // Experts: a SwiGLU block per expert, computed as grouped products over rows sorted by expert. They know no
 // routing. Parameters under NAME, all experts of one kind stacked in dim 0 (expert e of Hugging Face's
 // NAME.e.gate_proj.weight is row e): gate_proj.weight, up_proj.weight [experts, intermediate, hidden],
-// down_proj.weight [experts, hidden, intermediate].
+// down_proj.weight [experts, hidden, intermediate]. Dim 0 is shared out over expert ranks, intermediate over
+// expert_tensor ranks.
 #pragma once
 
-#include "layers/attention.h"
+#include "framework/autograd/ops/elementwise.h"
+#include "framework/autograd/ops/linear.h"
+#include "layers/initial_range.h"
 #include "parallel/parameter.h"
 
 namespace conclave {
@@ -12,18 +15,19 @@ namespace conclave {
 class Experts {
  public:
   struct Options {
-    std::int64_t experts, hidden, intermediate;
+    std::int64_t experts, hidden, intermediate;  // of the model
   };
   Experts(ParameterSet& parameters, const std::string& name, const Options& options,
           const InitialRange& range)
       : gate_(stack(parameters, name + ".gate_proj.weight",
-                    {options.experts, options.intermediate, options.hidden}, range.inner)),
+                    {options.experts, options.intermediate, options.hidden}, range.inner, 1)),
         up_(stack(parameters, name + ".up_proj.weight",
-                  {options.experts, options.intermediate, options.hidden}, range.inner)),
+                  {options.experts, options.intermediate, options.hidden}, range.inner, 1)),
         down_(stack(parameters, name + ".down_proj.weight",
-                    {options.experts, options.hidden, options.intermediate}, range.residual)) {}
+                    {options.experts, options.hidden, options.intermediate}, range.residual, 2)) {}
 
-  /// x [rows, hidden] sorted by expert, offsets int64 [experts + 1] -> [rows, hidden]
+  /// x [rows, hidden] sorted by expert, offsets int64 [experts of this rank + 1] -> [rows, hidden]; with
+  /// expert_tensor ranks, this rank's terms of the sums that are the outputs.
   Variable forward(Tape& tape, const Variable& x, const Tensor& offsets) const {
     const Variable gate = grouped_linear(tape, x, gate_.use(tape), offsets);
     const Variable up = grouped_linear(tape, x, up_.use(tape), offsets);
@@ -32,8 +36,10 @@ class Experts {
 
  private:
   static const Parameter& stack(ParameterSet& parameters, const std::string& name, Shape shape,
-                                double deviation) {
-    return parameters.create(name, shape, {Initializer::Kind::normal, deviation}, Decay::yes);
+                                double deviation, int intermediate_dim) {
+    return parameters.create(
+        name, shape, {Initializer::Kind::normal, deviation}, Decay::yes,
+        {{{0, Axis::expert}, {intermediate_dim, Axis::expert_tensor}}, Axis::expert_data});
   }
   const Parameter &gate_, &up_, &down_;
 };

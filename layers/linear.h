@@ -10,12 +10,14 @@ namespace conclave {
 /// y = x W^T without bias. Parameter: NAME.weight [out, in].
 class Linear {
  public:
+  /// Cut over tensor ranks along dim 0 it computes this rank's columns of y from the whole x; along dim 1,
+  /// from this rank's columns of x, its term of the sum that is y.
   Linear(ParameterSet& parameters, const std::string& name, std::int64_t in, std::int64_t out,
-         double standard_deviation)
+         double standard_deviation, const Placement& placement = {})
       : weight_(parameters.create(name + ".weight", {out, in},
-                                  {Initializer::Kind::normal, standard_deviation}, Decay::yes)) {}
+                                  {Initializer::Kind::normal, standard_deviation}, Decay::yes, placement)) {}
 
-  /// x [rows, in] -> [rows, out]
+  /// x [rows, in of this rank] -> [rows, out of this rank]
   Variable forward(Tape& tape, const Variable& x) const { return linear(tape, x, weight_.use(tape)); }
 
  private:
@@ -25,8 +27,10 @@ class Linear {
 /// Parameter: NAME.weight [width], ones.
 class RmsNorm {
  public:
-  RmsNorm(ParameterSet& parameters, const std::string& name, std::int64_t width, double epsilon)
-      : weight_(parameters.create(name + ".weight", {width}, {Initializer::Kind::ones}, Decay::no)),
+  RmsNorm(ParameterSet& parameters, const std::string& name, std::int64_t width, double epsilon,
+          const Placement& placement = {})
+      : weight_(
+            parameters.create(name + ".weight", {width}, {Initializer::Kind::ones}, Decay::no, placement)),
         epsilon_(epsilon) {}
 
   /// x of any shape whose last dims make rows of `width` -> the same shape

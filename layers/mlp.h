@@ -1,21 +1,30 @@
 // Mlp: the dense SwiGLU block, also used for shared experts: down(silu(gate(x)) * up(x)).
 // Parameters under NAME: gate_proj, up_proj [intermediate, hidden], down_proj [hidden, intermediate].
+// A dense block shares its intermediate columns out over tensor ranks; shared experts are whole on every rank
+// and see its token shard.
 #pragma once
 
-#include "layers/attention.h"
+#include "layers/initial_range.h"
 #include "layers/linear.h"
+#include "layers/parallelism.h"
 
 namespace conclave {
 
 class Mlp {
  public:
-  Mlp(ParameterSet& parameters, const std::string& name, std::int64_t hidden, std::int64_t intermediate,
-      const InitialRange& range)
-      : gate_(parameters, name + ".gate_proj", hidden, intermediate, range.inner),
-        up_(parameters, name + ".up_proj", hidden, intermediate, range.inner),
-        down_(parameters, name + ".down_proj", intermediate, hidden, range.residual) {}
+  struct Placements {
+    Placement in_columns, out_rows;  // of gate and up, of down
+  };
+  static Placements over_tensor_ranks() { return {Parallelism::cut(0), Parallelism::cut(1)}; }
+  static Placements on_token_shards() { return {Parallelism::per_rank(), Parallelism::per_rank()}; }
 
-  /// x [tokens, hidden] -> [tokens, hidden]
+  Mlp(ParameterSet& parameters, const std::string& name, std::int64_t hidden, std::int64_t intermediate,
+      const InitialRange& range, const Placements& placements)
+      : gate_(parameters, name + ".gate_proj", hidden, intermediate, range.inner, placements.in_columns),
+        up_(parameters, name + ".up_proj", hidden, intermediate, range.inner, placements.in_columns),
+        down_(parameters, name + ".down_proj", intermediate, hidden, range.residual, placements.out_rows) {}
+
+  /// x [rows, hidden] -> [rows, hidden]; over tensor ranks, this rank's term of the sum
   Variable forward(Tape& tape, const Variable& x) const {
     return down_.forward(tape, swiglu(tape, gate_.forward(tape, x), up_.forward(tape, x)));
   }

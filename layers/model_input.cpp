@@ -2,6 +2,19 @@
 
 namespace conclave {
 
+ModelInput shard_of(const ModelInput& input, std::int64_t rank, std::int64_t ranks) {
+  const std::int64_t tokens = input.tokens.elements() / ranks, begin = rank * tokens;
+  check(tokens * ranks == input.tokens.elements(), Fault::request,
+        "The layout cannot be: parallel.tensor is ", ranks, ", which does not divide the ",
+        input.tokens.elements(), " tokens of a micro-batch.");
+  ModelInput shard = input;
+  shard.first_token = input.first_token + begin;
+  shard.tokens = input.tokens.slice(begin, begin + tokens);
+  shard.targets = input.targets.slice(begin, begin + tokens);
+  shard.positions = input.positions.slice(begin, begin + tokens);
+  return shard;
+}
+
 ModelInput to_device(const Batch& batch, Device& device) {
   const std::int64_t tokens = batch.sequences * batch.length;
   std::vector<std::int32_t> positions(static_cast<std::size_t>(tokens));

@@ -16,24 +16,48 @@ std::unique_ptr<Router> make_router(ParameterSet& parameters, const std::string&
                              .initializer_range = model.initializer_range});
 }
 
+namespace {
+
+std::unique_ptr<Dispatcher> make_dispatcher(const MoeRecipe& moe, const Parallelism& parallelism) {
+  Communicator& group = parallelism.mesh.axis(Axis::expert_group);
+  const std::int64_t expert_tensor = parallelism.mesh.axis(Axis::expert_tensor).size();
+  if (group.size() == 1) return std::make_unique<LocalDispatcher>(moe.num_experts);
+  if (parallelism.dispatcher == DispatcherKind::all_gather)
+    return std::make_unique<AllGatherDispatcher>(group, moe.num_experts, expert_tensor);
+  return std::make_unique<AllToAllDispatcher>(group, AllToAllOptions{.experts = moe.num_experts,
+                                                                     .expert_tensor = expert_tensor,
+                                                                     .most_rows = parallelism.dispatch_rows});
+}
+
+}  // namespace
+
 Moe::Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
-         const InitialRange& range)
-    : router_(make_router(parameters, name + ".gate", model)),
-      dispatcher_(std::make_unique<LocalDispatcher>(model.moe.num_experts)),
+         const InitialRange& range, const Parallelism& parallelism)
+    : Moe(parameters, name, model, range, parallelism, make_router(parameters, name + ".gate", model)) {}
+
+Moe::Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
+         const InitialRange& range, const Parallelism& parallelism, std::unique_ptr<Router> router)
+    : parallelism_(parallelism),
+      router_(std::move(router)),
+      dispatcher_(make_dispatcher(model.moe, parallelism)),
       experts_(parameters, name + ".experts",
                {model.moe.num_experts, model.hidden_size, model.moe.moe_intermediate_size}, range) {
   if (model.moe.num_shared_experts > 0)
     shared_experts_.emplace(parameters, name + ".shared_experts", model.hidden_size,
-                            model.moe.num_shared_experts * model.moe.moe_intermediate_size, range);
+                            model.moe.num_shared_experts * model.moe.moe_intermediate_size, range,
+                            Mlp::on_token_shards());
 }
 
-Moe::Result Moe::forward(Tape& tape, const Variable& x, const ModelInput& input) const {
-  const Routing routing = router_->route(tape, x, input);
-  const DispatchedRows dispatched = dispatcher_->dispatch(tape, x, routing);
-  const Variable outputs = experts_.forward(tape, dispatched.rows, dispatched.order.offsets);
-  Variable y = dispatcher_->combine(tape, outputs, routing, dispatched);
+Moe::Result Moe::forward(Tape& tape, const Variable& residual, const ModelInput& input) const {
+  const Communicator& tensor = parallelism_.tensor();
+  const Variable x = parallelism_.enter_shard(tape, residual);
+  const Routing routing = router_->route(tape, x, shard_of(input, tensor.rank(), tensor.size()));
+  Variable y = dispatcher_->forward(tape, x, routing,
+                                    [this](Tape& inner, const Variable& rows, const Tensor& offsets) {
+                                      return experts_.forward(inner, rows, offsets);
+                                    });
   if (shared_experts_) y = add(tape, y, shared_experts_->forward(tape, x));
-  return {y, routing.statistics};
+  return {parallelism_.leave_shard(tape, y), routing.statistics};
 }
 
 }  // namespace conclave

@@ -19,16 +19,21 @@ std::unique_ptr<Router> make_router(ParameterSet& parameters, const std::string&
 
 class Moe {
  public:
-  Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& model, const InitialRange& range);
+  Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& model, const InitialRange& range,
+      const Parallelism& parallelism);
+  /// With a router of one's own.
+  Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& model, const InitialRange& range,
+      const Parallelism& parallelism, std::unique_ptr<Router> router);
 
   struct Result {
-    Variable y;  // [tokens, hidden]
-    RouterStatistics statistics;
+    Variable y;                   // as x
+    RouterStatistics statistics;  // of this rank's tokens
   };
-  /// x [tokens, hidden]
+  /// x [rows of the residual stream, hidden]; input: the whole micro-batch
   Result forward(Tape& tape, const Variable& x, const ModelInput& input) const;
 
  private:
+  Parallelism parallelism_;
   std::unique_ptr<Router> router_;
   std::unique_ptr<Dispatcher> dispatcher_;
   Experts experts_;

@@ -8,8 +8,18 @@
 #include "framework/autograd/ops/routing.h"
 #include "layers/linear.h"
 #include "layers/model_input.h"
+#include "layers/parallelism.h"
 
 namespace conclave {
+
+/// What every routing op is told about the tokens at hand.
+inline RouteOptions route_options(const ModelInput& input, std::int64_t top_k, bool renormalise) {
+  return {.top_k = top_k,
+          .renormalise = renormalise,
+          .sequences = input.sequences,
+          .length = input.length,
+          .first_token = input.first_token};
+}
 
 class Router {
  public:
@@ -29,12 +39,12 @@ class SoftmaxRouter final : public Router {
   };
   SoftmaxRouter(ParameterSet& parameters, const std::string& name, const Options& options)
       : options_(options),
-        gate_(parameters, name, options.hidden, options.experts, options.initializer_range) {}
+        gate_(parameters, name, options.hidden, options.experts, options.initializer_range,
+              Parallelism::per_rank()) {}
 
   Routing route(Tape& tape, const Variable& x, const ModelInput& input) const override {
-    return route_softmax(
-        tape, gate_.forward(tape, x), input.tokens,
-        {.top_k = options_.top_k, .renormalise = options_.renormalise, .sequences = input.sequences});
+    return route_softmax(tape, gate_.forward(tape, x), input.tokens,
+                         route_options(input, options_.top_k, options_.renormalise));
   }
 
  private:

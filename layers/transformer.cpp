@@ -1,45 +1,60 @@
 #include "layers/transformer.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace conclave {
 
 TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& name,
-                                   const ModelRecipe& model, const InitialRange& range, bool dense)
-    : attention_norm_(parameters, name + ".input_layernorm", model.hidden_size, model.rms_norm_eps),
-      attention_(parameters, name + ".self_attn", model, range),
-      mlp_norm_(parameters, name + ".post_attention_layernorm", model.hidden_size, model.rms_norm_eps) {
+                                   const ModelRecipe& model, const InitialRange& range,
+                                   const Parallelism& parallelism, bool dense)
+    : parallelism_(parallelism),
+      attention_norm_(parameters, name + ".input_layernorm", model.hidden_size, model.rms_norm_eps,
+                      parallelism.residual()),
+      attention_(parameters, name + ".self_attn", model, range, parallelism),
+      mlp_norm_(parameters, name + ".post_attention_layernorm", model.hidden_size, model.rms_norm_eps,
+                parallelism.residual()) {
   if (dense)
-    dense_.emplace(parameters, name + ".mlp", model.hidden_size, model.intermediate_size, range);
+    dense_.emplace(parameters, name + ".mlp", model.hidden_size, model.intermediate_size, range,
+                   Mlp::over_tensor_ranks());
   else
-    moe_.emplace(parameters, name + ".mlp", model, range);
+    moe_.emplace(parameters, name + ".mlp", model, range, parallelism);
 }
 
 Moe::Result TransformerBlock::forward(Tape& tape, const Variable& x, const ModelInput& input) const {
   const Variable attended = add(tape, x, attention_.forward(tape, attention_norm_.forward(tape, x), input));
   const Variable normed = mlp_norm_.forward(tape, attended);
-  if (dense_) return {add(tape, attended, dense_->forward(tape, normed)), {}};
+  if (dense_) {
+    const Variable partial = dense_->forward(tape, parallelism_.enter_tensor(tape, normed));
+    return {add(tape, attended, parallelism_.leave_tensor(tape, partial)), {}};
+  }
   Moe::Result mixed = moe_->forward(tape, normed, input);
   return {add(tape, attended, mixed.y), mixed.statistics};
 }
 
-Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Recompute recompute)
+Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Recompute recompute,
+                         const Parallelism& parallelism)
     : recompute_(recompute),
+      parallelism_(parallelism),
       moe_layers_(model.num_hidden_layers - model.moe.first_k_dense_replace),
       embedding_(parameters.create("model.embed_tokens.weight", {model.vocab_size, model.hidden_size},
-                                   {Initializer::Kind::normal, model.initializer_range}, Decay::yes)) {
+                                   {Initializer::Kind::normal, model.initializer_range}, Decay::yes,
+                                   Parallelism::cut(0))) {
   InitialRange range{model.initializer_range, model.initializer_range};
   // GPT-2's rule: the sum of 2 * layers residual outputs keeps the variance of one.
   if (model.scale_residual_init)
     range.residual /= std::sqrt(2.0 * static_cast<double>(model.num_hidden_layers));
   for (std::int64_t layer = 0; layer < model.num_hidden_layers; ++layer)
     blocks_.push_back(std::make_unique<TransformerBlock>(parameters, join_text("model.layers.", layer), model,
-                                                         range, layer < model.moe.first_k_dense_replace));
-  final_norm_ = std::make_unique<RmsNorm>(parameters, "model.norm", model.hidden_size, model.rms_norm_eps);
+                                                         range, parallelism,
+                                                         layer < model.moe.first_k_dense_replace));
+  final_norm_ = std::make_unique<RmsNorm>(parameters, "model.norm", model.hidden_size, model.rms_norm_eps,
+                                          parallelism.residual());
   head_ = model.tie_word_embeddings
               ? &embedding_
               : &parameters.create("lm_head.weight", {model.vocab_size, model.hidden_size},
-                                   {Initializer::Kind::normal, model.initializer_range}, Decay::yes);
+                                   {Initializer::Kind::normal, model.initializer_range}, Decay::yes,
+                                   Parallelism::cut(0));
 }
 
 Moe::Result Transformer::forward_block(Tape& tape, const TransformerBlock& block, const Variable& x,
@@ -60,9 +75,51 @@ Moe::Result Transformer::forward_block(Tape& tape, const TransformerBlock& block
   return {outputs[0], {counts, outputs[1], outputs[2]}};
 }
 
+namespace {
+
+/// Token ids of this rank's part of the vocabulary, counted from its first; the others become -1, which
+/// embeds to zero.
+Tensor own_tokens(const Tensor& tokens, std::int64_t first, std::int64_t vocabulary) {
+  std::vector<std::int32_t> ids = tokens.to_host<std::int32_t>();
+  for (std::int32_t& id : ids) {
+    const std::int64_t own = id - first;
+    id = id >= 0 && own >= 0 && own < vocabulary ? static_cast<std::int32_t>(own) : -1;
+  }
+  return Tensor::from(ids, tokens.shape(), tokens.device());
+}
+
+/// Kernels::cross_entropy_statistics of all tensor ranks, joined in place: [rows, 3].
+void join_statistics(const Tensor& own, Communicator& tensor) {
+  const std::int64_t rows = own.dim(0), ranks = tensor.size();
+  const Tensor all = Tensor::empty({ranks * rows, 3}, DType::float64, own.device());
+  tensor.all_gather_rows(own, all, Purpose::activations);
+  const std::vector<double> values = all.to_host<double>();
+  const auto at = [&](std::int64_t rank, std::int64_t row) {
+    return values.data() + (rank * rows + row) * 3;
+  };
+  std::vector<double> joined(static_cast<std::size_t>(rows * 3));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    double* result = joined.data() + row * 3;
+    result[0] = at(0, row)[0];
+    for (std::int64_t rank = 1; rank < ranks; ++rank) result[0] = std::max(result[0], at(rank, row)[0]);
+    for (std::int64_t rank = 0; rank < ranks; ++rank) {
+      result[1] += at(rank, row)[1] * std::exp(at(rank, row)[0] - result[0]);
+      result[2] += at(rank, row)[2];
+    }
+  }
+  own.copy_from(Tensor::from(joined, own.shape(), own.device()));
+}
+
+}  // namespace
+
 Transformer::Result Transformer::forward(Tape& tape, const ModelInput& input) const {
   Result result;
-  result.hidden = embedding(tape, input.tokens, embedding_.use(tape));
+  if (parallelism_.tensor().size() == 1) {
+    result.hidden = embedding(tape, input.tokens, embedding_.use(tape));
+  } else {
+    const Tensor own = own_tokens(input.tokens, embedding_.origin[0], embedding_.shape[0]);
+    result.hidden = parallelism_.leave_tensor(tape, embedding(tape, own, embedding_.use(tape)));
+  }
   for (const auto& block : blocks_) {
     const Moe::Result output = forward_block(tape, *block, result.hidden, input);
     result.hidden = output.y;
@@ -74,7 +131,13 @@ Transformer::Result Transformer::forward(Tape& tape, const ModelInput& input) co
 
 CrossEntropy Transformer::loss(Tape& tape, const Variable& hidden, const ModelInput& input,
                                const CrossEntropyOptions& options) const {
-  return linear_cross_entropy(tape, hidden, head_->use(tape), input.targets, options);
+  CrossEntropyOptions sharded = options;
+  Communicator& tensor = parallelism_.tensor();
+  sharded.first_id = head_->origin[0];
+  if (tensor.size() > 1)
+    sharded.join = [&tensor](const Tensor& statistics) { join_statistics(statistics, tensor); };
+  return linear_cross_entropy(tape, parallelism_.enter_tensor(tape, hidden), head_->use(tape), input.targets,
+                              sharded);
 }
 
 Tensor Transformer::logits(const Tensor& hidden) const {

@@ -8,6 +8,7 @@
 
 #include "framework/autograd/ops/vocabulary.h"
 #include "framework/recipe/recipe.h"
+#include "layers/attention.h"
 #include "layers/moe.h"
 
 namespace conclave {
@@ -19,12 +20,13 @@ enum class Recompute { none, block };
 class TransformerBlock {
  public:
   TransformerBlock(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
-                   const InitialRange& range, bool dense);
+                   const InitialRange& range, const Parallelism& parallelism, bool dense);
 
-  /// x [tokens, hidden]. Statistics are filled by a mixture-of-experts block only.
+  /// x [rows of the residual stream, hidden]. Statistics are filled by a mixture-of-experts block only.
   Moe::Result forward(Tape& tape, const Variable& x, const ModelInput& input) const;
 
  private:
+  Parallelism parallelism_;
   RmsNorm attention_norm_;
   Attention attention_;
   RmsNorm mlp_norm_;
@@ -34,18 +36,21 @@ class TransformerBlock {
 
 class Transformer {
  public:
-  Transformer(ParameterSet& parameters, const ModelRecipe& model, Recompute recompute);
+  /// The parameters must be a set for this mesh's layout and rank.
+  Transformer(ParameterSet& parameters, const ModelRecipe& model, Recompute recompute,
+              const Parallelism& parallelism = {});
 
   struct Result {
-    Variable hidden;                           // [tokens, hidden], after the final norm
-    std::vector<RouterStatistics> statistics;  // of the mixture-of-experts layers, in order
+    Variable hidden;  // [rows of the residual stream, hidden], after the final norm
+    std::vector<RouterStatistics>
+        statistics;  // of the mixture-of-experts layers, in order; this rank's tokens
   };
   Result forward(Tape& tape, const ModelInput& input) const;
 
-  /// LM head and cross-entropy of all targets of the micro-batch.
+  /// LM head and cross-entropy of all targets of the micro-batch; the same on all tensor ranks.
   CrossEntropy loss(Tape& tape, const Variable& hidden, const ModelInput& input,
                     const CrossEntropyOptions& options) const;
-  /// Logits of some rows, for sampling: hidden [rows, hidden] -> [rows, vocabulary]
+  /// Logits of some rows, for sampling on one tensor rank: hidden [rows, hidden] -> [rows, vocabulary]
   Tensor logits(const Tensor& hidden) const;
 
   std::int64_t moe_layers() const { return moe_layers_; }
@@ -55,11 +60,13 @@ class Transformer {
                             const ModelInput& input) const;
 
   Recompute recompute_;
+  Parallelism parallelism_;
   std::int64_t moe_layers_;
   const Parameter& embedding_;
   std::vector<std::unique_ptr<TransformerBlock>> blocks_;
   std::unique_ptr<RmsNorm> final_norm_;
-  const Parameter* head_;  // [vocabulary, hidden]; the embedding itself when tied
+  const Parameter*
+      head_;  // [vocabulary, hidden], shared out over tensor ranks; the embedding itself when tied
 };
 
 }  // namespace conclave

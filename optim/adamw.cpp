@@ -51,27 +51,18 @@ void freeze(ParameterSet& parameters, const OptimizerRecipe& recipe) {
   }
 }
 
-double global_gradient_norm(const ParameterSet& parameters) {
-  double squares = 0;
-  for (const Parameter& parameter : parameters.all())
-    if (!parameter.frozen) {
-      const Tensor gradient = parameter.gradient.finished();
-      squares += kernels_of(gradient).sum_of_squares(gradient);
-    }
-  return std::sqrt(squares);
-}
-
-AdamW::AdamW(const ParameterSet& parameters, const OptimizerRecipe& recipe)
+AdamW::AdamW(const ParameterSet& parameters, const GradientReducer& reducer, const OptimizerRecipe& recipe)
     : parameters_(parameters),
       recipe_(recipe),
-      moment1_(
-          Tensor::zeros({parameters.elements()}, parameters.values().dtype(), parameters.values().device())),
-      moment2_(
-          Tensor::zeros({parameters.elements()}, parameters.values().dtype(), parameters.values().device())) {
+      owned_(reducer.owned()),
+      moment1_(Tensor::zeros({reducer.owned_elements()}, parameters.values().dtype(),
+                             parameters.values().device())),
+      moment2_(Tensor::zeros({reducer.owned_elements()}, parameters.values().dtype(),
+                             parameters.values().device())) {
   check_groups(parameters, recipe_);
-  for (const Parameter& parameter : parameters.all()) {
-    const ParameterGroupRecipe* group = group_of(recipe_, parameter.name);
-    const double decay = parameter.decay == Decay::yes ? recipe_.weight_decay : 0.0;
+  for (const OwnedSpan& span : owned_) {
+    const ParameterGroupRecipe* group = group_of(recipe_, span.parameter->name);
+    const double decay = span.parameter->decay == Decay::yes ? recipe_.weight_decay : 0.0;
     groups_.push_back({group != nullptr ? group->lr_scale : 1.0,
                        group != nullptr && group->weight_decay >= 0 ? group->weight_decay : decay});
   }
@@ -88,15 +79,15 @@ void AdamW::step(double learning_rate, double gradient_scale) {
                           .correction1 = 1 - std::pow(beta1, t),
                           .correction2 = 1 - std::pow(beta2, t),
                           .gradient_scale = gradient_scale};
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const Parameter& parameter = parameters_.all()[i];
-    if (parameter.frozen) continue;
+  for (std::size_t i = 0; i < owned_.size(); ++i) {
+    const OwnedSpan& span = owned_[i];
     step.learning_rate = learning_rate * groups_[i].learning_rate_scale;
     step.weight_decay = groups_[i].weight_decay;
-    kernels_of(parameter.value)
-        .adamw(step, parameter.gradient.finished(), parameter.value,
-               moment1_.part(parameter.offset, parameter.shape),
-               moment2_.part(parameter.offset, parameter.shape));
+    const Shape elements{span.elements};
+    kernels_of(moment1_).adamw(step, parameters_.gradients().part(span.offset, elements),
+                               parameters_.values().part(span.offset, elements),
+                               moment1_.part(span.state_offset, elements),
+                               moment2_.part(span.state_offset, elements));
   }
 }
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "framework/recipe/recipe.h"
-#include "parallel/parameter.h"
+#include "parallel/gradient_reducer.h"
 
 namespace conclave {
 
@@ -21,20 +21,19 @@ void check_groups(const ParameterSet& parameters, const OptimizerRecipe& recipe)
 /// Marks the parameters that the groups freeze. Before gradients are reduced: frozen ones take no part.
 void freeze(ParameterSet& parameters, const OptimizerRecipe& recipe);
 
-/// The norm over all trainable gradients, each element once.
-double global_gradient_norm(const ParameterSet& parameters);
-
 class AdamW {
  public:
-  AdamW(const ParameterSet& parameters, const OptimizerRecipe& recipe);
+  /// Keeps moments for what the reducer says this rank owns.
+  AdamW(const ParameterSet& parameters, const GradientReducer& reducer, const OptimizerRecipe& recipe);
 
-  /// One update with this learning rate; gradients are multiplied by gradient_scale (clipping) first.
+  /// One update of the owned elements with this learning rate; gradients are multiplied by gradient_scale
+  /// (clipping) first.
   void step(double learning_rate, double gradient_scale);
 
   /// Updates done so far: the t of the bias correction. Part of a checkpoint, with the moments.
   std::int64_t updates() const { return updates_; }
   void set_updates(std::int64_t updates) { updates_ = updates; }
-  /// Laid out as ParameterSet::values(): [elements].
+  /// [GradientReducer::owned_elements()]
   const Tensor& moment1() const { return moment1_; }
   const Tensor& moment2() const { return moment2_; }
 
@@ -44,7 +43,8 @@ class AdamW {
   };
   const ParameterSet& parameters_;
   OptimizerRecipe recipe_;
-  std::vector<Group> groups_;  // by parameter
+  std::vector<OwnedSpan> owned_;
+  std::vector<Group> groups_;  // of the parameter of each owned span
   Tensor moment1_, moment2_;
   std::int64_t updates_ = 0;
 };

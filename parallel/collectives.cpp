@@ -60,6 +60,37 @@ Variable scatter_sum(Tape& tape, const Variable& x, Communicator& axis, Purpose 
   return y;
 }
 
+Variable take_rows(Tape& tape, const Variable& x, Communicator& axis, Purpose purpose) {
+  if (axis.size() == 1) return x;
+  const Shape all = x.value.shape();
+  check(all.dims() > 0 && all[0] % axis.size() == 0, "take_rows: x is ", all,
+        ", its rows do not divide over the ", axis.size(), " ranks of communicator ", axis.name());
+  const std::int64_t rows = all[0] / axis.size();
+  const Variable y = tape.output(x.value.slice(axis.rank() * rows, (axis.rank() + 1) * rows));
+  tape.record("take_rows", [all, x_gradient = x.gradient, y_gradient = y.gradient, &axis, purpose] {
+    const Tensor own = y_gradient.take();
+    const Tensor gathered = Tensor::empty(all, own.dtype(), own.device());
+    axis.all_gather_rows(own, gathered, purpose);
+    x_gradient.add(gathered);
+  });
+  return y;
+}
+
+Variable collect_rows(Tape& tape, const Variable& x, Communicator& axis, Purpose purpose) {
+  if (axis.size() == 1) return x;
+  const Shape own = x.value.shape();
+  check(own.dims() > 0, "collect_rows: x has no rows dim on communicator ", axis.name());
+  const Variable y =
+      tape.output(Tensor::empty(own.with(0, own[0] * axis.size()), x.value.dtype(), x.value.device()));
+  axis.all_gather_rows(x.value, y.value, purpose);
+  // dy is the same on every rank and meant once, so each rank keeps its rows: no sum, and no collective.
+  tape.record("collect_rows", [own, x_gradient = x.gradient, y_gradient = y.gradient, rank = axis.rank()] {
+    const Tensor all = y_gradient.take();
+    x_gradient.add(all.slice(rank * own[0], (rank + 1) * own[0]).clone());
+  });
+  return y;
+}
+
 Variable exchange_rows(Tape& tape, const Variable& x, const RowCounts& send_rows,
                        const RowCounts& receive_rows, Communicator& axis, Purpose purpose) {
   if (axis.size() == 1) return x;

@@ -29,6 +29,14 @@ Variable gather_rows(Tape& tape, const Variable& x,  // [rows, ...], as many on 
 Variable scatter_sum(Tape& tape, const Variable& x,  // [size * rows, ...]
                      Communicator& axis, Purpose purpose);
 
+/// invariant -> sharded:  y_r = rows of r in x;  dx = (dy_0, dy_1, ...)
+Variable take_rows(Tape& tape, const Variable& x,  // [size * rows, ...]  ->  [rows, ...]
+                   Communicator& axis, Purpose purpose);
+
+/// sharded -> invariant:  y = (x_0, x_1, ...) [size * rows, ...];  dx_r = rows of r in dy
+Variable collect_rows(Tape& tape, const Variable& x,  // [rows, ...], as many on every rank
+                      Communicator& axis, Purpose purpose);
+
 /// sharded -> sharded:  y_r = (rows for r of x_0, of x_1, ...) [sum of receive_rows, ...];  dx: the rows of
 /// dy go back
 Variable exchange_rows(Tape& tape, const Variable& x,  // [sum of send_rows, ...], sorted by receiving rank

@@ -144,6 +144,14 @@ void Communicator::reduce_scatter_rows(const Tensor& in, const Tensor& out, Purp
   timed(purpose, [&] { run_reduce_scatter_rows(in, out); });
 }
 
+Request Communicator::start_reduce_scatter_rows(const Tensor& in, const Tensor& out, Purpose purpose) {
+  check_even_rows("start_reduce_scatter_rows", out, "out", in, "in");
+  check(!overlap(in, out), "start_reduce_scatter_rows: in overlaps out on communicator ", name_, ", rank ",
+        rank_);
+  count(purpose, in.bytes() - out.bytes());
+  return Request(begin_reduce_scatter_rows(in, out), traffic_, purpose);
+}
+
 void Communicator::all_to_all_rows(const Tensor& in, const RowCounts& send_rows, const Tensor& out,
                                    const RowCounts& receive_rows, Purpose purpose) {
   start_all_to_all_rows(in, send_rows, out, receive_rows, purpose).wait();

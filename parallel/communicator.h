@@ -106,6 +106,7 @@ class Communicator {
   void reduce_scatter_rows(const Tensor& in,   // [size * rows, ...]
                            const Tensor& out,  // [rows, ...]
                            Purpose purpose);
+  [[nodiscard]] Request start_reduce_scatter_rows(const Tensor& in, const Tensor& out, Purpose purpose);
 
   /// Sends the first send_rows[0] rows of `in` to rank 0, the next send_rows[1] to rank 1, ...; `out`
   /// receives receive_rows[r] rows from rank r, in the order of ranks. Zero rows are normal.
@@ -139,6 +140,11 @@ class Communicator {
   virtual std::unique_ptr<Request::Pending> begin_all_reduce(const Tensor& tensor, ReduceOp op) = 0;
   virtual void run_all_gather_rows(const Tensor& in, const Tensor& out) = 0;
   virtual void run_reduce_scatter_rows(const Tensor& in, const Tensor& out) = 0;
+  /// May do all of it at once and return nothing.
+  virtual std::unique_ptr<Request::Pending> begin_reduce_scatter_rows(const Tensor& in, const Tensor& out) {
+    run_reduce_scatter_rows(in, out);
+    return nullptr;
+  }
   virtual std::unique_ptr<Request::Pending> begin_all_to_all_rows(const Tensor& in,
                                                                   const RowCounts& send_rows,
                                                                   const Tensor& out,

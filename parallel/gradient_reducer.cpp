@@ -1,15 +1,23 @@
 #include "parallel/gradient_reducer.h"
 
+#include <algorithm>
+#include <array>
+#include <cmath>
+
 namespace conclave {
 
-GradientReducer::GradientReducer(ParameterSet& parameters, Communicator& data, GradientReducerOptions options)
-    : parameters_(parameters), data_(data) {
+GradientReducer::GradientReducer(ParameterSet& parameters, const Mesh& mesh, GradientReducerOptions options)
+    : parameters_(parameters), mesh_(mesh), options_(options) {
   check(parameters.gradients().defined(), "GradientReducer: the parameters have not been materialized");
+  check(parameters.layout().ranks() == mesh.layout().ranks(), "GradientReducer: parameters cut for ",
+        parameters.layout().ranks(), " ranks came with a mesh of ", mesh.layout().ranks());
   plan(options.bucket_bytes);
-  if (data_.size() == 1) return;
-  for (std::size_t b = 0; b < buckets_.size(); ++b)
+  plan_ownership();
+  for (std::size_t b = 0; b < buckets_.size(); ++b) {
+    if (buckets_[b].ranks->size() == 1) continue;
     for (std::size_t i = 0; i < buckets_[b].parameters.size(); ++i)
       buckets_[b].parameters[i]->gradient.when_complete([this, b, i] { on_complete(b, i); });
+  }
 }
 
 GradientReducer::~GradientReducer() {
@@ -17,25 +25,60 @@ GradientReducer::~GradientReducer() {
     for (const Parameter* parameter : bucket.parameters) parameter->gradient.when_complete({});
 }
 
-/// Consecutive trainable parameters from the last to the first, because backward completes the last ones
-/// first. The alignment gaps inside a bucket are zero on every rank and stay so.
+/// Trainable parameters from the last to the first, because backward completes the last ones first; one
+/// bucket is open for each kind of replicas. The alignment gaps inside a bucket are zero on every rank and
+/// stay so.
 void GradientReducer::plan(std::int64_t bucket_bytes) {
-  bool open = false;
-  std::int64_t end = 0;
+  std::array<std::ptrdiff_t, axes> open;
+  open.fill(-1);
   const auto element = static_cast<std::int64_t>(element_bytes(parameters_.gradients().dtype()));
   for (auto parameter = parameters_.all().rbegin(); parameter != parameters_.all().rend(); ++parameter) {
+    std::ptrdiff_t& current = open[static_cast<std::size_t>(parameter->placement.replicas)];
     if (parameter->frozen) {
-      open = false;
+      current = -1;
       continue;
     }
-    if (!open) {
+    if (current < 0) {
+      current = static_cast<std::ptrdiff_t>(buckets_.size());
       buckets_.emplace_back();
-      end = parameter->offset + parameter->shape.elements();
+      buckets_.back().ranks = &mesh_.axis(parameter->placement.replicas);
     }
-    Bucket& bucket = buckets_.back();
+    Bucket& bucket = buckets_[static_cast<std::size_t>(current)];
     bucket.parameters.push_back(&*parameter);
-    bucket.gradients = parameters_.gradients().part(parameter->offset, {end - parameter->offset});
-    open = (end - parameter->offset) * element < bucket_bytes;
+    bucket.begin = parameter->offset;
+    bucket.elements += parameters_.room_of(*parameter);
+    if (bucket.elements * element >= bucket_bytes) current = -1;
+  }
+}
+
+void GradientReducer::plan_ownership() {
+  for (Bucket& bucket : buckets_) {
+    std::int64_t begin = bucket.begin, end = bucket.begin + bucket.elements;
+    if (shards(bucket)) {
+      begin += bucket.ranks->rank() * bucket.share();
+      end = begin + bucket.share();
+      bucket.part = Tensor::empty({bucket.share()}, parameters_.gradients().dtype());
+    }
+    for (const Parameter* parameter : bucket.parameters) {
+      const std::int64_t first = std::max(begin, parameter->offset);
+      const std::int64_t last = std::min(end, parameter->offset + parameter->shape.elements());
+      if (first < last) owned_.push_back({parameter, first, last - first, 0});
+    }
+  }
+  const auto place_of = [&](const Parameter* parameter) {
+    std::ptrdiff_t place = 0;
+    for (const Parameter& other : parameters_.all()) {
+      if (&other == parameter) break;
+      ++place;
+    }
+    return place;
+  };
+  std::stable_sort(owned_.begin(), owned_.end(), [&](const OwnedSpan& a, const OwnedSpan& b) {
+    return a.parameter != b.parameter && place_of(a.parameter) < place_of(b.parameter);
+  });
+  for (OwnedSpan& span : owned_) {
+    span.state_offset = owned_elements_;
+    owned_elements_ += span.elements;
   }
 }
 
@@ -43,7 +86,8 @@ void GradientReducer::begin_last_micro_batch() {
   check(!armed_, "GradientReducer: begin_last_micro_batch came twice, finish was expected between");
   armed_ = true;
   for (Bucket& bucket : buckets_) {
-    bucket.missing = bucket.parameters.size();
+    // On an axis of one rank nothing is sent, so nothing is waited for.
+    bucket.missing = bucket.ranks->size() == 1 ? 0 : bucket.parameters.size();
     bucket.complete.assign(bucket.parameters.size(), 0);
   }
 }
@@ -51,7 +95,7 @@ void GradientReducer::begin_last_micro_batch() {
 void GradientReducer::on_complete(std::size_t b, std::size_t index) {
   if (!armed_) return;
   check(
-      b >= started_, "GradientReducer: rank ", data_.rank(), " completed the gradient of ",
+      b >= started_, "GradientReducer: rank ", mesh_.world().rank(), " completed the gradient of ",
       buckets_[b].parameters[index]->name,
       " again after its sum over the ranks had started; only one backward may follow begin_last_micro_batch");
   Bucket& bucket = buckets_[b];
@@ -59,7 +103,9 @@ void GradientReducer::on_complete(std::size_t b, std::size_t index) {
     bucket.complete[index] = 1;
     --bucket.missing;
   }
-  while (started_ < buckets_.size() && buckets_[started_].missing == 0) start_next();
+  while (started_ < buckets_.size() && buckets_[started_].missing == 0 &&
+         buckets_[started_].ranks->size() > 1)
+    start_next();
   // MPI makes progress when it is asked.
   while (waited_ < started_ && buckets_[waited_].request.test()) ++waited_;
 }
@@ -67,20 +113,58 @@ void GradientReducer::on_complete(std::size_t b, std::size_t index) {
 void GradientReducer::start_next() {
   Bucket& bucket = buckets_[started_++];
   for (const Parameter* parameter : bucket.parameters) parameter->gradient.finished();
-  bucket.request = data_.start_all_reduce(bucket.gradients, ReduceOp::sum, Purpose::gradients);
+  if (bucket.ranks->size() == 1) return;
+  const Tensor gradients = parameters_.gradients().part(bucket.begin, {bucket.elements});
+  bucket.request = shards(bucket)
+                       ? bucket.ranks->start_reduce_scatter_rows(gradients, bucket.part, Purpose::gradients)
+                       : bucket.ranks->start_all_reduce(gradients, ReduceOp::sum, Purpose::gradients);
 }
 
 void GradientReducer::finish() {
   started_early_ = static_cast<int>(started_);
-  if (data_.size() == 1) {
-    for (const Bucket& bucket : buckets_)
-      for (const Parameter* parameter : bucket.parameters) parameter->gradient.finished();
-  } else {
-    while (started_ < buckets_.size()) start_next();
-    for (Bucket& bucket : buckets_) bucket.request.wait();
+  while (started_ < buckets_.size()) start_next();
+  for (Bucket& bucket : buckets_) {
+    bucket.request.wait();
+    if (shards(bucket))
+      parameters_.gradients()
+          .part(bucket.begin + bucket.ranks->rank() * bucket.share(), {bucket.share()})
+          .copy_from(bucket.part);
   }
   started_ = waited_ = 0;
   armed_ = false;
+}
+
+double GradientReducer::gradient_norm() const {
+  const MeshLayout& layout = mesh_.layout();
+  const std::int64_t rank = mesh_.world().rank();
+  double squares = 0;
+  for (const OwnedSpan& span : owned_) {
+    const Placement& placement = span.parameter->placement;
+    // Of replicas that own the same elements the first counts. Those are the replicas of the placement unless
+    // the optimizer is sharded over them, and the tensor ranks for what attention ranks hold whole and sum
+    // over data only.
+    if (options_.sharding == OptimizerSharding::none && layout.coordinate(rank, placement.replicas) != 0)
+      continue;
+    const bool cut_over_tensor = std::any_of(placement.cuts.begin(), placement.cuts.end(),
+                                             [](const Cut& cut) { return cut.axis == Axis::tensor; });
+    if (placement.replicas == Axis::data && !cut_over_tensor && layout.coordinate(rank, Axis::tensor) != 0)
+      continue;
+    const Tensor gradient = parameters_.gradients().part(span.offset, {span.elements});
+    squares += kernels_of(gradient).sum_of_squares(gradient);
+  }
+  const Tensor sum = Tensor::from(std::vector<double>{squares}, {1});
+  mesh_.world().all_reduce(sum, ReduceOp::sum, Purpose::statistics);
+  return std::sqrt(sum.item());
+}
+
+void GradientReducer::gather(const Tensor& flat) const {
+  for (const Bucket& bucket : buckets_) {
+    if (!shards(bucket)) continue;
+    const Tensor whole = flat.part(bucket.begin, {bucket.elements});
+    bucket.ranks->all_gather_rows(
+        whole.slice(bucket.ranks->rank() * bucket.share(), (bucket.ranks->rank() + 1) * bucket.share()),
+        whole, Purpose::parameters);
+  }
 }
 
 }  // namespace conclave

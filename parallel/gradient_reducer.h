@@ -1,7 +1,11 @@
-// GradientReducer: sums the gradients of a ParameterSet over the ranks of an axis, bucket by bucket, while
-// backward still computes the rest. Sums and never averages: losses are divided by global totals before
-// backward. Buckets start in one fixed order, last parameters first, whatever the tape of a rank does, so
-// they always meet the same bucket of the other ranks; an unfinished bucket holds back those after it.
+// GradientReducer: sums the gradients of a ParameterSet over each parameter's replicas, bucket by bucket,
+// while backward still computes the rest, and says which elements this rank then owns. Sums and never
+// averages: losses are divided by global totals before backward. Without optimizer sharding every replica
+// receives and owns the whole sum. With it (ZeRO stage 1, Rajbhandari et al., arXiv 1910.02054) each bucket
+// is reduce-scattered, a replica owns its part of each bucket, keeps optimizer states for that part alone,
+// and the updated values are gathered after the step. Buckets start in one fixed order, last parameters
+// first, whatever the tape of a rank does, so they always meet the same bucket of the other ranks; an
+// unfinished bucket holds back those after it.
 #pragma once
 
 #include <cstdint>
@@ -12,15 +16,26 @@
 
 namespace conclave {
 
+enum class OptimizerSharding { none, zero1 };
+
 struct GradientReducerOptions {
   std::int64_t bucket_bytes = std::int64_t{4} << 20;  // a bucket is closed when it holds this much
+  OptimizerSharding sharding = OptimizerSharding::none;
+};
+
+/// Elements of one parameter whose optimizer state this rank keeps.
+struct OwnedSpan {
+  const Parameter* parameter;
+  std::int64_t offset;  // first element in ParameterSet's flat buffers
+  std::int64_t elements;
+  std::int64_t state_offset;  // first element in a buffer of owned_elements()
 };
 
 class GradientReducer {
  public:
   /// After ParameterSet::materialize(), and after Parameter::frozen has been decided: frozen parameters are
-  /// neither sent nor zeroed. Keeps references to both.
-  GradientReducer(ParameterSet& parameters, Communicator& data, GradientReducerOptions options = {});
+  /// neither sent nor zeroed nor owned. Keeps references to both.
+  GradientReducer(ParameterSet& parameters, const Mesh& mesh, GradientReducerOptions options = {});
   ~GradientReducer();
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;
@@ -28,9 +43,21 @@ class GradientReducer {
   /// The next backward is the last of this step: gradients that it completes may be sent.
   void begin_last_micro_batch();
 
-  /// After the last backward: sends what has not been sent and waits. Then every trainable gradient is the
-  /// sum over the ranks, zeros where no rank contributed. Collective.
+  /// After the last backward: sends what has not been sent and waits. Then every owned element of
+  /// ParameterSet::gradients() is the sum over the replicas, zero where none contributed. Collective.
   void finish();
+
+  /// In the order of ParameterSet::all().
+  const std::vector<OwnedSpan>& owned() const { return owned_; }
+  std::int64_t owned_elements() const { return owned_elements_; }
+  /// The Euclidean norm of all trainable gradients of the model, each element once however it is cut or
+  /// replicated; after finish(). Collective over all ranks.
+  double gradient_norm() const;
+  /// After the owned values have changed: brings everybody's. Collective.
+  void gather_values() const { gather(parameters_.values()); }
+  /// Fills a flat buffer [ParameterSet::elements()] with everybody's owned elements; the owned ones are in
+  /// place already. Collective.
+  void gather(const Tensor& flat) const;
 
   int buckets() const { return static_cast<int>(buckets_.size()); }
   /// How many buckets of the last finished step were on their way before finish(): what backward could hide.
@@ -38,20 +65,30 @@ class GradientReducer {
 
  private:
   struct Bucket {
-    Tensor gradients;  // [elements], a slice of ParameterSet::gradients()
+    Communicator* ranks = nullptr;         // the replicas
+    std::int64_t begin = 0, elements = 0;  // of the flat buffers; divides over the replicas
     std::vector<const Parameter*> parameters;
     std::vector<char> complete;  // per parameter
     std::size_t missing = 0;
     Request request;
+    Tensor part;  // [elements / replicas]; what a reduce-scatter brings
+    std::int64_t share() const { return elements / ranks->size(); }
   };
 
   void plan(std::int64_t bucket_bytes);
+  void plan_ownership();
   void on_complete(std::size_t bucket, std::size_t index);
   void start_next();
+  bool shards(const Bucket& bucket) const {
+    return options_.sharding == OptimizerSharding::zero1 && bucket.ranks->size() > 1;
+  }
 
   ParameterSet& parameters_;
-  Communicator& data_;
+  const Mesh& mesh_;
+  GradientReducerOptions options_;
   std::vector<Bucket> buckets_;  // in the order of starting
+  std::vector<OwnedSpan> owned_;
+  std::int64_t owned_elements_ = 0;
   std::size_t started_ = 0;
   std::size_t waited_ = 0;  // requests before this one are known to be complete
   bool armed_ = false;

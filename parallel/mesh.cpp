@@ -18,6 +18,10 @@ const char* name_of(Axis axis) {
       return "context";
     case Axis::expert_data:
       return "expert_data";
+    case Axis::data_tensor:
+      return "data_tensor";
+    case Axis::expert_group:
+      return "expert_group";
   }
   return "unknown";
 }
@@ -46,6 +50,8 @@ MeshLayout::MeshLayout(std::int64_t ranks, MeshDegrees degrees) : ranks_(ranks) 
   fold({Axis::expert_tensor, Axis::expert, Axis::expert_data, Axis::pipeline},
        {degrees.expert_tensor, degrees.expert, stage / (degrees.expert * degrees.expert_tensor),
         degrees.pipeline});
+  folds_[static_cast<std::size_t>(Axis::data_tensor)] = {stage, 1};
+  folds_[static_cast<std::size_t>(Axis::expert_group)] = {degrees.expert * degrees.expert_tensor, 1};
 }
 
 void MeshLayout::fold(std::array<Axis, 4> fastest_first, std::array<std::int64_t, 4> degrees) {
@@ -61,6 +67,11 @@ std::vector<std::int64_t> MeshLayout::group(std::int64_t rank, Axis axis) const 
   for (std::int64_t i = 0; i < degree(axis); ++i)
     members.push_back(first_rank(rank, axis) + i * at(axis).stride);
   return members;
+}
+
+const Mesh& Mesh::alone() {
+  static const Mesh mesh(self_communicator(), {});
+  return mesh;
 }
 
 Mesh::Mesh(std::shared_ptr<Communicator> world, MeshDegrees degrees)

@@ -16,8 +16,21 @@
 
 namespace conclave {
 
-enum class Axis { data, expert, tensor, expert_tensor, pipeline, context, expert_data };
-constexpr int axes = 7;
+/// The last two are folds of others: data_tensor all ranks of a stage, which together hold every token once
+/// where tokens are sharded over tensor ranks; expert_group the expert x expert_tensor ranks that hold one
+/// copy of all experts.
+enum class Axis {
+  data,
+  expert,
+  tensor,
+  expert_tensor,
+  pipeline,
+  context,
+  expert_data,
+  data_tensor,
+  expert_group
+};
+constexpr int axes = 9;
 const char* name_of(Axis axis);
 
 /// What a user chooses; data takes the ranks that remain beside tensor, expert_data those beside the experts'
@@ -64,6 +77,9 @@ class Mesh {
  public:
   /// Collective over `world`.
   Mesh(std::shared_ptr<Communicator> world, MeshDegrees degrees);
+
+  /// Of one rank.
+  static const Mesh& alone();
 
   const MeshLayout& layout() const { return layout_; }
   Communicator& world() const { return *world_; }

@@ -183,6 +183,21 @@ class MpiCommunicator final : public Communicator {
     }
   }
 
+  std::unique_ptr<Request::Pending> begin_reduce_scatter_rows(const Tensor& in, const Tensor& out) override {
+    if (in.elements() > options_.largest_count) {
+      run_reduce_scatter_rows(in, out);
+      return nullptr;
+    }
+    auto pending = std::make_unique<MpiPending>(where_);
+    pending->in = in;
+    pending->out = out;
+    pending->requests.push_back(MPI_REQUEST_NULL);
+    check_mpi(MPI_Ireduce_scatter_block(on_host(in), on_host(out), static_cast<int>(out.elements()),
+                                        mpi_type(in.dtype()), MPI_SUM, ranks_, &pending->requests.back()),
+              "MPI_Ireduce_scatter_block", where_);
+    return pending;
+  }
+
   std::unique_ptr<Request::Pending> begin_all_to_all_rows(const Tensor& in, const RowCounts& send_rows,
                                                           const Tensor& out,
                                                           const RowCounts& receive_rows) override {

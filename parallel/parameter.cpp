@@ -1,5 +1,7 @@
 #include "parallel/parameter.h"
 
+#include <array>
+
 #include "framework/base/random.h"
 
 namespace conclave {
@@ -7,12 +9,32 @@ namespace {
 
 constexpr std::int64_t alignment = 16;  // elements; every parameter begins on its own cache line
 
+/// Calls visit(index in the part, index in the whole) for every element of a parameter's part.
+template <class Visit>
+void for_each_element(const Parameter& parameter, Visit&& visit) {
+  std::array<std::int64_t, 4> size{1, 1, 1, 1}, whole{1, 1, 1, 1}, first{0, 0, 0, 0};
+  const int dims = parameter.shape.dims();
+  for (int dim = 0; dim < dims; ++dim) {
+    const auto at = static_cast<std::size_t>(4 - dims + dim);
+    size[at] = parameter.shape[dim];
+    whole[at] = parameter.global_shape[dim];
+    first[at] = parameter.origin[dim];
+  }
+  const std::int64_t rows = size[0] * size[1] * size[2];
+#pragma omp parallel for
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::int64_t a = row / (size[1] * size[2]), b = row / size[2] % size[1], c = row % size[2];
+    const std::int64_t begin =
+        (((first[0] + a) * whole[1] + first[1] + b) * whole[2] + first[2] + c) * whole[3] + first[3];
+    for (std::int64_t d = 0; d < size[3]; ++d) visit(row * size[3] + d, begin + d);
+  }
+}
+
 template <class T>
 void draw(const Parameter& parameter, std::uint64_t seed) {
   const RandomKey key = RandomKey(seed).with("initial").with(parameter.name);
-  const std::int64_t elements = parameter.shape.elements();
-  std::vector<T> values(static_cast<std::size_t>(elements));
   const Initializer& initializer = parameter.initializer;
+  std::vector<T> values(static_cast<std::size_t>(parameter.shape.elements()));
   switch (initializer.kind) {
     case Initializer::Kind::zeros:
       break;
@@ -20,34 +42,55 @@ void draw(const Parameter& parameter, std::uint64_t seed) {
       values.assign(values.size(), T(1));
       break;
     case Initializer::Kind::normal:
-#pragma omp parallel for
-      for (std::int64_t i = 0; i < elements; ++i)
-        values[static_cast<std::size_t>(i)] =
-            static_cast<T>(initializer.standard_deviation * key.normal(static_cast<std::uint64_t>(i)));
+      for_each_element(parameter, [&](std::int64_t part, std::int64_t whole) {
+        values[static_cast<std::size_t>(part)] =
+            static_cast<T>(initializer.standard_deviation * key.normal(static_cast<std::uint64_t>(whole)));
+      });
   }
   parameter.value.copy_from(Tensor::from(values, parameter.shape));
 }
 
 }  // namespace
 
-Parameter& ParameterSet::create(const std::string& name, Shape shape, Initializer initializer, Decay decay) {
+Parameter& ParameterSet::create(const std::string& name, Shape global_shape, Initializer initializer,
+                                Decay decay, const Placement& placement) {
   check(!values_.defined(), "ParameterSet: ", name, " came after the set had been materialized");
   for (const Parameter& other : parameters_)
     check(other.name != name, "ParameterSet: two parameters are named ", name);
   Parameter parameter;
   parameter.name = name;
-  parameter.shape = shape;
+  parameter.global_shape = parameter.shape = global_shape;
+  parameter.origin = global_shape;
+  for (int dim = 0; dim < global_shape.dims(); ++dim) parameter.origin = parameter.origin.with(dim, 0);
+  for (const Cut& cut : placement.cuts) {
+    const std::int64_t degree = layout_.degree(cut.axis), size = global_shape[cut.dim];
+    check(size % degree == 0, Fault::request, "The layout cannot be: parallel.", name_of(cut.axis), " is ",
+          degree, ", which does not divide dim ", cut.dim, " of ", name, " ", global_shape, ".");
+    parameter.shape = parameter.shape.with(cut.dim, size / degree);
+    parameter.origin = parameter.origin.with(cut.dim, layout_.coordinate(rank_, cut.axis) * (size / degree));
+  }
+  parameter.placement = placement;
   parameter.initializer = initializer;
   parameter.decay = decay;
-  parameter.offset = elements_;
-  elements_ += (shape.elements() + alignment - 1) / alignment * alignment;
   parameters_.push_back(std::move(parameter));
   return parameters_.back();
 }
 
+std::int64_t ParameterSet::room_of(const Parameter& parameter) const {
+  const std::int64_t unit = alignment * layout_.degree(parameter.placement.replicas);
+  return (parameter.shape.elements() + unit - 1) / unit * unit;
+}
+
 void ParameterSet::materialize(DType dtype, std::uint64_t seed, Device& device) {
-  values_ = Tensor::zeros({elements_}, dtype, device);
-  gradients_ = Tensor::zeros({elements_}, dtype, device);
+  std::int64_t elements = 0;
+  for (const Axis replicas : {Axis::data, Axis::data_tensor, Axis::expert_data})
+    for (Parameter& parameter : parameters_) {
+      if (parameter.placement.replicas != replicas) continue;
+      parameter.offset = elements;
+      elements += room_of(parameter);
+    }
+  values_ = Tensor::zeros({elements}, dtype, device);
+  gradients_ = Tensor::zeros({elements}, dtype, device);
   for (Parameter& parameter : parameters_) {
     parameter.value = values_.part(parameter.offset, parameter.shape);
     parameter.gradient = Gradient::stored_in(gradients_.part(parameter.offset, parameter.shape));

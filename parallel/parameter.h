@@ -1,14 +1,16 @@
-// Parameter: a named weight, its gradient, and how it starts. ParameterSet keeps all of a model's parameters
-// in one flat buffer, and their gradients in another, in the order of creation: gradient reduction and the
-// optimizer see spans of these, never layers.
+// Parameter: a named weight, how it is cut over the mesh, its gradient, and how it starts. ParameterSet keeps
+// all of a model's parameters of this rank in one flat buffer, and their gradients in another: gradient
+// reduction and the optimizer see spans of these, never layers.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "framework/autograd/tape.h"
+#include "parallel/mesh.h"
 
 namespace conclave {
 
@@ -20,9 +22,25 @@ struct Initializer {
 /// Whether weight decay applies: matrices decay, norms and biases do not.
 enum class Decay { yes, no };
 
+/// A dim that is cut into equal parts, one for each rank of an axis in the order of its coordinates.
+struct Cut {
+  int dim;
+  Axis axis;
+};
+
+/// Where a parameter lives.
+struct Placement {
+  std::vector<Cut> cuts{};     // none: every rank holds it whole
+  Axis replicas = Axis::data;  // data, data_tensor or expert_data: the ranks that hold the same part and
+                               // whose gradients of it are sums over different tokens, to be added up
+};
+
 struct Parameter {
-  std::string name;  // Hugging Face's, see layers/transformer.h
-  Shape shape;
+  std::string name;    // Hugging Face's, see layers/transformer.h
+  Shape global_shape;  // of the whole parameter
+  Shape shape;         // of this rank's part
+  Shape origin;        // global index of this part's first element, dim by dim
+  Placement placement;
   Initializer initializer;
   Decay decay = Decay::yes;
   bool frozen = false;
@@ -41,24 +59,38 @@ struct Parameter {
 
 class ParameterSet {
  public:
-  /// Adds a parameter; the reference stays good. Memory comes with materialize().
-  Parameter& create(const std::string& name, Shape shape, Initializer initializer, Decay decay);
+  /// Of a job of one rank.
+  ParameterSet() : ParameterSet(MeshLayout(1, {}), 0) {}
+  ParameterSet(const MeshLayout& layout, std::int64_t rank) : layout_(layout), rank_(rank) {}
 
-  /// Takes memory for all values and gradients and draws the initial values: element i of a parameter is a
-  /// pure function of (seed, name, i).
+  /// Adds a parameter; the reference stays good. Memory comes with materialize(). A dim that its axis does
+  /// not divide is a Fault::request.
+  Parameter& create(const std::string& name, Shape global_shape, Initializer initializer, Decay decay,
+                    const Placement& placement = {});
+
+  /// Takes memory for this rank's parts and their gradients and draws the initial values: an element is a
+  /// pure function of (seed, name, its index in the whole parameter), whatever the layout.
   void materialize(DType dtype, std::uint64_t seed, Device& device = cpu_device());
 
   std::deque<Parameter>& all() { return parameters_; }
   const std::deque<Parameter>& all() const { return parameters_; }
   const Parameter& find(std::string_view name) const;
-  std::int64_t elements() const { return elements_; }
-  const Tensor& values() const { return values_; }        // [elements], with alignment gaps that stay zero
-  const Tensor& gradients() const { return gradients_; }  // [elements]
+  const MeshLayout& layout() const { return layout_; }
+  std::int64_t rank() const { return rank_; }
+
+  /// The flat buffers, [elements]: parameters of equal replicas side by side, each from a multiple of
+  /// 16 x (their number), so that any run of them divides over the replicas. Gaps stay zero.
+  std::int64_t elements() const { return values_.defined() ? values_.elements() : 0; }
+  const Tensor& values() const { return values_; }
+  const Tensor& gradients() const { return gradients_; }
+  /// What a parameter takes in the flat buffers, its gap included.
+  std::int64_t room_of(const Parameter& parameter) const;
   void clear_gradients();
 
  private:
+  MeshLayout layout_;
+  std::int64_t rank_;
   std::deque<Parameter> parameters_;
-  std::int64_t elements_ = 0;
   Tensor values_, gradients_;
 };
 

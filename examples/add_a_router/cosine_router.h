@@ -22,17 +22,18 @@ class CosineRouter final : public Router {
   CosineRouter(ParameterSet& parameters, const std::string& name, const Options& options)
       : options_(options),
         projection_(parameters, name + ".projection", options.hidden, options.width,
-                    options.initializer_range),
+                    options.initializer_range, Parallelism::per_rank()),
         embeddings_(parameters.create(name + ".embeddings", {options.experts, options.width},
-                                      {Initializer::Kind::normal, options.initializer_range}, Decay::yes)),
-        gain_(parameters, name + ".gain", options.width, 1e-6) {}
+                                      {Initializer::Kind::normal, options.initializer_range}, Decay::yes,
+                                      Parallelism::per_rank())),
+        gain_(parameters, name + ".gain", options.width, 1e-6, Parallelism::per_rank()) {}
 
   Routing route(Tape& tape, const Variable& x, const ModelInput& input) const override {
     const Variable token = gain_.forward(tape, projection_.forward(tape, x));  // [tokens, width]
     const Variable experts = gain_.forward(tape, embeddings_.use(tape));       // [experts, width]
     const Variable scores = linear(tape, token, experts);                      // [tokens, experts]
     return route_softmax(tape, scores, input.tokens,
-                         {.top_k = options_.top_k, .renormalise = true, .sequences = input.sequences});
+                         route_options(input, options_.top_k, /*renormalise=*/true));
   }
 
  private:

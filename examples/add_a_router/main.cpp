@@ -6,9 +6,9 @@
 #include "examples/add_a_router/cosine_router.h"
 #include "framework/autograd/ops/vocabulary.h"
 #include "framework/base/random.h"
+#include "layers/attention.h"
 #include "layers/balance_loss.h"
-#include "layers/dispatcher.h"
-#include "layers/experts.h"
+#include "layers/moe.h"
 #include "optim/adamw.h"
 
 using namespace conclave;
@@ -23,28 +23,23 @@ struct Block {
   Block(ParameterSet& parameters, const std::string& name)
       : attention_norm(parameters, name + ".attention_norm", hidden, 1e-6),
         expert_norm(parameters, name + ".expert_norm", hidden, 1e-6),
-        attention(parameters, name + ".attention", model, {}),
-        router(parameters, name + ".router",
-               {.hidden = hidden, .experts = expert_count, .top_k = 2, .width = 8}),
-        dispatcher(expert_count),
-        experts(parameters, name + ".experts", {expert_count, hidden, 128}, {}) {}
+        attention(parameters, name + ".attention", model, {}, {}),
+        moe(parameters, name, model, {}, {},
+            std::make_unique<CosineRouter>(
+                parameters, name + ".router",
+                CosineRouter::Options{.hidden = hidden, .experts = expert_count, .top_k = 2, .width = 8})) {}
 
   Variable forward(Tape& tape, Variable x, const ModelInput& input,
                    std::vector<RouterStatistics>& statistics) const {
     x = add(tape, x, attention.forward(tape, attention_norm.forward(tape, x), input));
-    const Variable normed = expert_norm.forward(tape, x);
-    const Routing routing = router.route(tape, normed, input);
-    const DispatchedRows rows = dispatcher.dispatch(tape, normed, routing);
-    const Variable outputs = experts.forward(tape, rows.rows, rows.order.offsets);
-    statistics.push_back(routing.statistics);
-    return add(tape, x, dispatcher.combine(tape, outputs, routing, rows));
+    const Moe::Result mixed = moe.forward(tape, expert_norm.forward(tape, x), input);
+    statistics.push_back(mixed.statistics);
+    return add(tape, x, mixed.y);
   }
 
   RmsNorm attention_norm, expert_norm;
   Attention attention;
-  CosineRouter router;
-  LocalDispatcher dispatcher;
-  Experts experts;
+  Moe moe;
 };
 
 /// Sequences that count by 1 to 4 from anywhere, modulo the vocabulary.
@@ -70,7 +65,8 @@ int main() {
   const Block first(parameters, "first"), second(parameters, "second");
   const Parameter& head = parameters.create("head", {vocabulary, hidden}, {}, Decay::yes);
   parameters.materialize(DType::float32, 1234);
-  AdamW optimizer(parameters, {});
+  GradientReducer reducer(parameters, Mesh::alone());
+  AdamW optimizer(parameters, reducer, {});
   const std::shared_ptr<Communicator> alone = self_communicator();
   BalanceLoss balance(model.moe, 2, *alone);
   double before = 0, now = 0;
@@ -85,6 +81,7 @@ int main() {
     const auto loss =
         linear_cross_entropy(tape, x, head.use(tape), input.targets, {.loss_scale = 1.0 / tokens});
     tape.backward(add_losses(tape, {loss.objective, balance.objective(tape, statistics)}));
+    reducer.finish();
     optimizer.step(/*learning_rate=*/3e-3, /*gradient_scale=*/1.0);
     const BalanceReport report = balance.end_step();
     (step == 0 ? before : now) = loss.loss_sum / static_cast<double>(tokens);

@@ -23,13 +23,14 @@ struct RowOrder {
 
 /// What a router decides and what it keeps for its backward.
 struct RouteResult {
-  Tensor experts;           // int32 [tokens, top_k]; -1 for padding
-  Tensor weights;           // [tokens, top_k]
-  Tensor probabilities;     // [tokens, experts]
-  Tensor log_sum_exp;       // [tokens]
-  Tensor counts;            // int64 [sequences, experts]
-  Tensor probability_sums;  // float64 [sequences, experts]
-  Tensor z_sum;             // float64 [1]; sum over real tokens of log_sum_exp^2
+  Tensor experts;                            // int32 [tokens, top_k]; -1 for padding
+  Tensor weights;                            // [tokens, top_k]
+  Tensor probabilities;                      // [tokens, experts]
+  Tensor log_sum_exp;                        // [tokens]
+  Tensor counts;                             // int64 [sequences, experts]
+  Tensor probability_sums;                   // float64 [sequences, experts]
+  Tensor z_sum;                              // float64 [1]; sum over real tokens of log_sum_exp^2
+  std::int64_t first_token = 0, length = 0;  // token t belongs to sequence (first_token + t) / length
 };
 
 class Kernels {
@@ -96,18 +97,23 @@ class Kernels {
                                   const Tensor& document_start, std::int64_t head_width, double scale,
                                   const Tensor& out, const Tensor& log_sum_exp, const Tensor& dout,
                                   const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) const = 0;
-  /// Cross-entropy of a chunk of rows. In: logits [rows, vocabulary], targets int32 [rows] (-1: not counted).
-  /// loss_sum += sum(log_sum_exp - logit[target]), z_sum += sum(log_sum_exp^2), both float64 [1]; logits are
-  /// replaced by the gradient of loss_scale * loss_sum + z_scale * z_sum, zero rows where there is no target.
-  virtual void cross_entropy(const Tensor& logits, const Tensor& targets, double loss_scale, double z_scale,
-                             const Tensor& loss_sum, const Tensor& z_sum) const = 0;
+  /// The first pass over a chunk of logits, of all of the vocabulary or of ids first_id .. first_id + columns
+  /// - 1. statistics float64 [rows, 3]: the largest logit, the sum of exp(logit - largest), and the logit of
+  /// the target where it lies among the columns, else 0. targets int32 [rows]; -1: not counted.
+  virtual void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                                        const Tensor& statistics) const = 0;
+  /// Replaces logits by the gradient of loss_scale * sum(log_sum_exp - logit[target]) + z_scale *
+  /// sum(log_sum_exp^2); zero rows where there is no target. log_sum_exp float64 [rows], over the whole
+  /// vocabulary.
+  virtual void cross_entropy_gradient(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                                      const Tensor& log_sum_exp, double loss_scale, double z_scale) const = 0;
 
   // --- mixture of experts
   // --------------------------------------------------------------------------------------
 
   /// Softmax over experts and the top_k largest (ties: the lower index), weights renormalised to sum 1 when
   /// asked. logits [tokens, experts]; tokens int32 [tokens], -1 for padding: routed nowhere, counted nowhere.
-  /// The tokens of the statistics are split evenly into result.counts.dim(0) sequences.
+  /// Statistics are kept by sequence: result.first_token and length say which token belongs to which.
   virtual void route(const Tensor& logits, const Tensor& tokens, bool renormalise,
                      const RouteResult& result) const = 0;
   /// dlogits from the gradients of weights, probability_sums and z_sum.

@@ -36,7 +36,7 @@ LayoutPlan plan_layout(const Recipe& recipe, int ranks) {
   const std::int64_t rows = recipe.training.micro_batch_size, length = recipe.data.sequence_length;
   LayoutPlan plan;
   plan.ranks = ranks;
-  plan.data_ranks = ranks / (recipe.parallel.tensor * recipe.parallel.expert);
+  plan.data_ranks = ranks / recipe.parallel.tensor;
   plan.micro_steps = recipe.training.global_batch_size / (rows * plan.data_ranks);
   plan.tokens_per_step = recipe.training.global_batch_size * length;
   plan.tokens_per_micro_batch = rows * length;

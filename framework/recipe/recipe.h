@@ -83,6 +83,8 @@ struct ParallelRecipe {
   std::int64_t expert_tensor = 1;
   bool sequence = false;
   std::int64_t zero = 0;
+  std::string dispatcher = "all_to_all";  // all_to_all | all_gather: how tokens reach experts on other ranks
+  std::int64_t dispatch_rows = 0;  // the most rows a rank receives from all_to_all at once; 0: no bound
   bool operator==(const ParallelRecipe&) const = default;
 };
 

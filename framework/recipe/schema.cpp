@@ -153,8 +153,12 @@ void describe(Visitor& v, ParallelRecipe& p) {
   v.key({"expert", &p.expert, "ranks that share the experts of a block", size()});
   v.key({"expert_tensor", &p.expert_tensor, "ranks that share the matrices of one expert", size()});
   v.key({"sequence", &p.sequence, "split activations over the tensor ranks too", {}});
-  v.key({"zero", &p.zero, "sharded over data ranks: 0 nothing, 1 optimizer, 2 gradients, 3 parameters",
-         between(0, 3)});
+  v.key({"zero", &p.zero, "sharded over replicas: 0 nothing, 1 the optimizer's states", between(0, 1)});
+  v.key({"dispatcher", &p.dispatcher, "how tokens reach experts on other ranks",
+         one_of({"all_to_all", "all_gather"})});
+  v.key({"dispatch_rows", &p.dispatch_rows,
+         "most rows a rank receives from all_to_all at once, in rounds if need be; 0: no bound",
+         count_or_zero()});
 }
 
 template <>

@@ -111,25 +111,39 @@ void validate_data(const Requirements& r, const Recipe& recipe) {
       " token ids came, but data.tokenizer: bytes needs at least 257, 256 bytes and the end of a document");
 }
 
-void validate_layout(const Requirements& r, const ParallelRecipe& parallel) {
-  const auto only = [&](const char* key, auto value, auto available) {
-    r.require(value == available, key, value, " is not available in this version; expected ", available);
+void validate_layout(const Requirements& r, const Recipe& recipe, std::int64_t ranks) {
+  const ParallelRecipe& p = recipe.parallel;
+  const ModelRecipe& m = recipe.model;
+  r.require(ranks % p.tensor == 0, "parallel.tensor", p.tensor, " does not divide ", ranks, " ranks");
+  // Compared before they are multiplied: absurd degrees must not overflow.
+  r.require(p.expert <= ranks && p.expert_tensor <= ranks && ranks % (p.expert * p.expert_tensor) == 0,
+            "parallel.expert", p.expert, " times parallel.expert_tensor: ", p.expert_tensor,
+            " does not divide ", ranks, " ranks");
+  const auto divides = [&](const char* key, std::int64_t degree, const char* what, std::int64_t size) {
+    r.require(size % degree == 0, key, degree, " does not divide ", what, ": ", size);
   };
-  only("parallel.tensor", parallel.tensor, 1);
-  only("parallel.expert", parallel.expert, 1);
-  only("parallel.expert_tensor", parallel.expert_tensor, 1);
-  only("parallel.zero", parallel.zero, 0);
-  r.require(!parallel.sequence, "parallel.sequence", "true is not available in this version; expected false");
+  divides("parallel.tensor", p.tensor, "model.num_attention_heads", m.num_attention_heads);
+  divides("parallel.tensor", p.tensor, "model.num_key_value_heads", m.num_key_value_heads);
+  divides("parallel.tensor", p.tensor, "model.vocab_size", m.vocab_size);
+  divides("parallel.tensor", p.tensor, "the tokens of a micro-batch",
+          recipe.training.micro_batch_size * recipe.data.sequence_length);
+  if (m.moe.first_k_dense_replace > 0)
+    divides("parallel.tensor", p.tensor, "model.intermediate_size", m.intermediate_size);
+  divides("parallel.expert", p.expert, "model.moe.num_experts", m.moe.num_experts);
+  divides("parallel.expert_tensor", p.expert_tensor, "model.moe.moe_intermediate_size",
+          m.moe.moe_intermediate_size);
 }
 
 void validate_batches(const Requirements& r, const Recipe& recipe, std::int64_t ranks) {
   const TrainingRecipe& t = recipe.training;
   const BatchRampRecipe& ramp = t.batch_ramp;
-  const std::int64_t unit = t.micro_batch_size * ranks, block = recipe.data.domain_block;
+  const std::int64_t replicas = ranks / recipe.parallel.tensor;
+  const std::int64_t unit = t.micro_batch_size * replicas, block = recipe.data.domain_block;
   const auto divides = [&](const std::string& key, std::int64_t sequences) {
-    r.require(sequences % unit == 0, key, sequences, " sequences cannot be shared evenly by ", ranks,
-              " data-parallel ", ranks == 1 ? "rank" : "ranks", " in micro-batches of ", t.micro_batch_size,
-              "; expected a multiple of ", unit, ", for example ", nearest_multiples(sequences, unit));
+    r.require(sequences % unit == 0, key, sequences, " sequences cannot be shared evenly by ", replicas,
+              " data-parallel ", replicas == 1 ? "rank" : "ranks", " in micro-batches of ",
+              t.micro_batch_size, "; expected a multiple of ", unit, ", for example ",
+              nearest_multiples(sequences, unit));
     r.require(block == 0 || sequences % block == 0, key, sequences,
               " sequences cannot be cut into blocks of data.domain_block: ", block,
               "; expected a multiple of ", block, ", for example ",
@@ -177,7 +191,7 @@ void validate_recipe(const Recipe& recipe, int ranks) {
   describe(rules, copy);
   validate_model(requirements, recipe.model);
   validate_data(requirements, recipe);
-  validate_layout(requirements, recipe.parallel);
+  validate_layout(requirements, recipe, ranks);
   validate_batches(requirements, recipe, ranks);
   validate_optimizer(requirements, recipe.optimizer, recipe.training.steps);
 }

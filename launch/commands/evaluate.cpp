@@ -38,6 +38,7 @@ int run_evaluate(const std::vector<std::string>& arguments) {
   const std::string path = options.only_positional("checkpoint");
   const std::int64_t batches = options.whole_number("batches", 0, 0);
   return run_job([&](const std::shared_ptr<Communicator>& world) {
+    const Mesh mesh(world, {});
     std::unique_ptr<Model> model;
     std::unique_ptr<ValidationData> validation;
     Recipe recipe;
@@ -63,7 +64,7 @@ int run_evaluate(const std::vector<std::string>& arguments) {
                                   {.most_sequences = batches * recipe.training.global_batch_size,
                                    .micro_batch_size = recipe.training.micro_batch_size,
                                    .experts = recipe.model.moe.num_experts},
-                                  *world);
+                                  mesh);
     if (world->rank() == 0)
       std::cout << source << "\n\n"
                 << evaluation_tables(results, model->transformer.moe_layers(), recipe.model.moe.num_experts);

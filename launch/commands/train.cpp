@@ -170,7 +170,7 @@ class TrainingRun {
                  {.most_sequences = recipe_.evaluation.batches * recipe_.training.global_batch_size,
                   .micro_batch_size = recipe_.training.micro_batch_size,
                   .experts = recipe_.model.moe.num_experts},
-                 mesh_.axis(Axis::data));
+                 mesh_);
     std::string domains;
     for (const DomainResult& result : results)
       domains += join_text(domains.empty() ? "" : ", ", result.domain, " ", fixed(result.lm_loss, 3));
@@ -182,8 +182,14 @@ class TrainingRun {
 
   void save() {
     std::string written;
+    std::unique_ptr<CheckpointWriter> checkpoint;
     agree(world_, [&] {
-      if (directory_) written = directory_->save(*trainer_).string();
+      if (directory_) checkpoint = directory_->begin_checkpoint(trainer_->steps_done());
+    });
+    const std::optional<Error> failure = trainer_->save(checkpoint.get());
+    agree(world_, [&] {
+      if (failure) throw *failure;
+      if (directory_) written = directory_->commit(*checkpoint).string();
     });
     logger_.info("Saved ", written);
     last_checkpoint_ = written;

@@ -163,7 +163,7 @@ TEST_F(Command, BadRequestsEndWithOneSentenceAndTheRightCode) {
       {recipe + "model.moe.num_experts_per_tok=9", 2, {"num_experts_per_tok", "9", "4"}},
       {recipe + "model.num_key_value_heads=3", 2, {"num_key_value_heads", "3"}},
       {recipe + "training.global_batch_size=6 training.micro_batch_size=4", 2, {"global_batch_size", "6"}},
-      {recipe + "parallel.expert=2", 2, {"parallel.expert"}},
+      {recipe + "parallel.expert=3", 2, {"parallel.expert"}},
       {recipe + "training.device=cuda", 2, {"training.device"}},
       {recipe + "'data.train=[{path: nowhere/text, domain: x}]'", 3, {"nowhere/text"}},
       {recipe + "'data.train=[{path: " + path("torn") + ", domain: x}]'", 3, {"torn"}},

@@ -147,8 +147,8 @@ TEST(Layout, CollectiveCallsPerStep) {
     trainer->step();
     const Traffic& after = world->traffic()[Purpose::statistics];
     const std::int64_t micro_steps = 8 / world->size();
-    // Beside the counts: totals of the step, sums of the losses, sums of probabilities.
-    EXPECT_EQ(after.calls - before.calls, 3 + (scope == "global_batch" ? micro_steps : 1));
+    // Beside the counts: totals of the step, sums of the losses, sums of probabilities, the gradient norm.
+    EXPECT_EQ(after.calls - before.calls, 4 + (scope == "global_batch" ? micro_steps : 1));
   }
 }
 

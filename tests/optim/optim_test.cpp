@@ -69,7 +69,8 @@ class AdamWTest : public testing::Test {
 };
 
 TEST_F(AdamWTest, EqualsTheFormulaWrittenOutPerElement) {
-  AdamW optimizer(parameters_, recipe_);
+  const GradientReducer reducer(parameters_, Mesh::alone());
+  AdamW optimizer(parameters_, reducer, recipe_);
   std::vector<double> value = parameters_.find("matrix").value.to_host<double>(), m(6), v(6);
   std::vector<double> norm(3, 1.0), nm(3), nv(3);
   for (int t = 1; t <= 5; ++t) {
@@ -101,13 +102,13 @@ TEST_F(AdamWTest, NormCountsEachTrainableElementOnce) {
   double squares = 0;
   for (const int size : {6, 3})
     for (int i = 0; i < size; ++i) squares += (i - 1.5) * (i - 1.5);
-  EXPECT_NEAR(global_gradient_norm(parameters_), std::sqrt(squares), 1e-12);
+  EXPECT_NEAR(GradientReducer(parameters_, Mesh::alone()).gradient_norm(), std::sqrt(squares), 1e-12);
 }
 
 TEST_F(AdamWTest, APatternWithoutAParameterIsAnError) {
   recipe_.groups.push_back({.pattern = "model.nothing.*"});
   try {
-    AdamW optimizer(parameters_, recipe_);
+    check_groups(parameters_, recipe_);
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.fault(), Fault::request);

@@ -85,6 +85,12 @@ const Op gather = [](Tape& tape, const Variable& x, Communicator& axis) {
 const Op scatter = [](Tape& tape, const Variable& x, Communicator& axis) {
   return scatter_sum(tape, x, axis, purpose);
 };
+const Op take = [](Tape& tape, const Variable& x, Communicator& axis) {
+  return take_rows(tape, x, axis, purpose);
+};
+const Op collect = [](Tape& tape, const Variable& x, Communicator& axis) {
+  return collect_rows(tape, x, axis, purpose);
+};
 Op exchange_op(const Exchange& exchange) {
   return [exchange](Tape& tape, const Variable& x, Communicator& axis) {
     return exchange_rows(tape, x, exchange.send, exchange.receive, axis, purpose);
@@ -99,6 +105,8 @@ TEST(Collectives, backward_is_the_adjoint_of_forward) {
       EXPECT_LT(adjoint_error(sum, {rows, 3}, Holds::own, Holds::same, *ranks), 1e-13);
       EXPECT_LT(adjoint_error(gather, {rows, 3}, Holds::own, Holds::own, *ranks), 1e-13);
       EXPECT_LT(adjoint_error(scatter, {size * rows, 3}, Holds::own, Holds::own, *ranks), 1e-13);
+      EXPECT_LT(adjoint_error(take, {size * rows, 3}, Holds::same, Holds::own, *ranks), 1e-13);
+      EXPECT_LT(adjoint_error(collect, {rows, 3}, Holds::own, Holds::same, *ranks), 1e-13);
     }
     for (const auto& pattern : patterns) {
       const Exchange exchange = exchange_of(*ranks, pattern);

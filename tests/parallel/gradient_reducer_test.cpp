@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 
 #include "tests/mpi_world.h"
@@ -15,7 +16,7 @@ constexpr int parameter_count = 6;
 constexpr std::int64_t width = 20;  // not a multiple of the alignment: buckets hold gaps
 
 struct Model {
-  ParameterSet set;
+  ParameterSet set{MeshLayout(test::mpi_world()->size(), {}), test::mpi_world()->rank()};
   Model(DType dtype = DType::float64, int frozen = -1) {
     for (int p = 0; p < parameter_count; ++p)
       set.create(join_text("p", p), {width}, {}, Decay::yes).frozen = p == frozen;
@@ -68,7 +69,8 @@ TEST(GradientReducer, sums_over_ranks_and_micro_batches) {
   for (const DType dtype : {DType::float32, DType::float64})
     for (const std::int64_t bucket_bytes : {1, 300, 1 << 22}) {
       Model model(dtype);
-      GradientReducer reducer(model.set, world, {.bucket_bytes = bucket_bytes});
+      const Mesh mesh(test::mpi_world(), {});
+      GradientReducer reducer(model.set, mesh, {.bucket_bytes = bucket_bytes});
       for (int step = 0; step < 3; ++step) {
         model.set.clear_gradients();
         const int micro_batches = 1 + step;
@@ -88,7 +90,8 @@ TEST(GradientReducer, sums_over_ranks_and_micro_batches) {
 TEST(GradientReducer, sends_buckets_while_backward_goes_on) {
   Communicator& world = *test::mpi_world();
   Model model;
-  GradientReducer reducer(model.set, world, one_each);
+  const Mesh mesh(test::mpi_world(), {});
+  GradientReducer reducer(model.set, mesh, one_each);
   EXPECT_EQ(reducer.buckets(), parameter_count);
   const std::int64_t before = world.traffic()[Purpose::gradients].calls;
   std::vector<std::int64_t> sent_when_used;
@@ -117,7 +120,8 @@ TEST(GradientReducer, sends_buckets_while_backward_goes_on) {
 TEST(GradientReducer, unused_parameters_become_zero_or_the_sum_of_those_who_used_them) {
   Communicator& world = *test::mpi_world();
   Model model;
-  GradientReducer reducer(model.set, world, one_each);
+  const Mesh mesh(test::mpi_world(), {});
+  GradientReducer reducer(model.set, mesh, one_each);
   for (int step = 0; step < 2; ++step) {
     model.set.clear_gradients();
     reducer.begin_last_micro_batch();
@@ -135,23 +139,60 @@ TEST(GradientReducer, unused_parameters_become_zero_or_the_sum_of_those_who_used
 TEST(GradientReducer, frozen_parameters_are_not_sent) {
   Communicator& world = *test::mpi_world();
   Model model(DType::float64, 2);
-  GradientReducer reducer(model.set, world);
+  const Mesh mesh(test::mpi_world(), {});
+  GradientReducer reducer(model.set, mesh);
   EXPECT_EQ(reducer.buckets(), 2);  // before and after the frozen one
   const std::int64_t before = world.traffic()[Purpose::gradients].bytes;
   reducer.begin_last_micro_batch();
   run_micro_batch(model, world.rank(), 0, all_used);
   reducer.finish();
-  const std::int64_t sent = (32 + 20) + (32 + 32 + 20);  // elements, inner gaps included
+  const std::int64_t sent = (parameter_count - 1) * model.set.room_of(model.set.all()[0]);  // gaps included
   EXPECT_EQ(world.traffic()[Purpose::gradients].bytes - before, world.size() > 1 ? sent * 8 : 0);
   for (int p = 0; p < parameter_count; ++p)
     EXPECT_EQ(gradient_of(model, p),
               std::vector<double>(width, p == 2 ? 0 : expected_sum(world.size(), p, 1)));
 }
 
+TEST(GradientReducer, sharded_each_replica_owns_its_part_and_gathers_the_rest) {
+  Communicator& world = *test::mpi_world();
+  for (const std::int64_t bucket_bytes : {1, 300, 1 << 22}) {
+    Model model;
+    const Mesh mesh(test::mpi_world(), {});
+    GradientReducer reducer(model.set, mesh,
+                            {.bucket_bytes = bucket_bytes, .sharding = OptimizerSharding::zero1});
+    reducer.begin_last_micro_batch();
+    run_micro_batch(model, world.rank(), 0, all_used);
+    reducer.finish();
+    const Tensor owned = Tensor::zeros({model.set.elements()}, DType::float64);
+    std::int64_t elements = 0;
+    for (const OwnedSpan& span : reducer.owned()) {
+      EXPECT_EQ(span.state_offset, elements);
+      elements += span.elements;
+      owned.part(span.offset, {span.elements})
+          .copy_from(model.set.gradients().part(span.offset, {span.elements}));
+    }
+    EXPECT_EQ(reducer.owned_elements(), elements);
+    // Together the replicas own every element once.
+    const Tensor total = Tensor::from(std::vector<std::int64_t>{elements}, {1});
+    world.all_reduce(total, ReduceOp::sum, Purpose::agreement);
+    EXPECT_EQ(total.to_host<std::int64_t>()[0], parameter_count * width);
+    reducer.gather(owned);
+    double squares = 0;
+    for (int p = 0; p < parameter_count; ++p) {
+      const double sum = expected_sum(world.size(), p, 1);
+      EXPECT_EQ(owned.part(model.set.all()[static_cast<std::size_t>(p)].offset, {width}).to_host<double>(),
+                std::vector<double>(width, sum));
+      squares += static_cast<double>(width) * sum * sum;
+    }
+    EXPECT_NEAR(reducer.gradient_norm(), std::sqrt(squares), 1e-9 * std::sqrt(squares));
+  }
+}
+
 TEST(GradientReducer, works_without_overlap) {
   Communicator& world = *test::mpi_world();
   Model model;
-  GradientReducer reducer(model.set, world, one_each);
+  const Mesh mesh(test::mpi_world(), {});
+  GradientReducer reducer(model.set, mesh, one_each);
   run_micro_batch(model, world.rank(), 0, all_used);
   reducer.finish();
   EXPECT_EQ(reducer.started_early(), 0);
@@ -163,7 +204,8 @@ TEST(GradientReducer, refuses_a_second_backward_after_sending) {
   Communicator& world = *test::mpi_world();
   if (world.size() == 1) GTEST_SKIP() << "one rank sends nothing";
   Model model;
-  GradientReducer reducer(model.set, world, one_each);
+  const Mesh mesh(test::mpi_world(), {});
+  GradientReducer reducer(model.set, mesh, one_each);
   reducer.begin_last_micro_batch();
   run_micro_batch(model, world.rank(), 0, all_used);
   try {

@@ -15,6 +15,8 @@ Routing route_softmax(Tape& tape, const Variable& logits, const Tensor& tokens, 
       .counts = Tensor::empty({options.sequences, experts}, DType::int64, device),
       .probability_sums = Tensor::empty({options.sequences, experts}, DType::float64, device),
       .z_sum = Tensor::empty({1}, DType::float64, device),
+      .first_token = options.first_token,
+      .length = options.length > 0 ? options.length : count / options.sequences,
   };
   kernels.route(logits.value, tokens, options.renormalise, result);
   Routing routing{result.experts,
@@ -64,6 +66,29 @@ Variable combine_rows(Tape& tape, const Variable& rows, const Variable& weights,
     kernels.combine_rows_backward(rows.value, weights.value, order, dy, drows, dweights);
     rows.gradient.add(drows);
     weights.gradient.add(dweights);
+  });
+  return y;
+}
+
+Variable repeat_columns(Tape& tape, const Variable& x, std::int64_t times) {
+  if (times == 1) return x;
+  // As a product: y = x E with E[j, j * times + i] = 1, so dx = dy E^T.
+  const std::int64_t columns = x.value.dim(1);
+  const Kernels& kernels = kernels_of(x.value);
+  const Tensor expand = Tensor::zeros({columns, columns * times}, x.value.dtype(), x.value.device());
+  with_float_type(expand.dtype(), [&](auto zero) {
+    std::vector<decltype(zero)> ones(static_cast<std::size_t>(expand.elements()));
+    for (std::int64_t j = 0; j < columns * times; ++j)
+      ones[static_cast<std::size_t>(j / times * columns * times + j)] = 1;
+    expand.copy_from(Tensor::from(ones, expand.shape(), expand.device()));
+  });
+  Variable y =
+      tape.output(Tensor::empty({x.value.dim(0), columns * times}, x.value.dtype(), x.value.device()));
+  kernels.gemm(x.value, Transpose::no, expand, Transpose::no, y.value, Write::overwrite);
+  tape.record("repeat_columns", [&kernels, expand, x_gradient = x.gradient, out_gradient = y.gradient] {
+    const Tensor dy = out_gradient.take();
+    const auto dx = x_gradient.target();
+    kernels.gemm(dy, Transpose::no, expand, Transpose::yes, dx.tensor, dx.write);
   });
   return y;
 }

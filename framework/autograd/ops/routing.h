@@ -23,7 +23,9 @@ struct Routing {
 struct RouteOptions {
   std::int64_t top_k = 1;
   bool renormalise = true;
-  std::int64_t sequences = 1;  // the tokens are this many sequences of equal length
+  std::int64_t sequences = 1;    // of the micro-batch, all of one length
+  std::int64_t length = 0;       // of a sequence; 0: the tokens divided evenly
+  std::int64_t first_token = 0;  // where these tokens begin in the micro-batch
 };
 
 /// softmax over experts, then the top_k largest.
@@ -39,6 +41,11 @@ Variable permute_rows(Tape& tape, const Variable& x,  // [tokens, hidden]
 Variable combine_rows(Tape& tape, const Variable& rows,  // [rows, hidden]
                       const Variable& weights,           // [tokens, top_k]
                       const RowOrder& order);            // -> [tokens, hidden]
+
+/// y[t, j * times + i] = x[t, j] for i < times: an assignment that goes to several ranks carries its weight
+/// to each.
+Variable repeat_columns(Tape& tape, const Variable& x,  // [rows, columns]
+                        std::int64_t times);            // -> [rows, columns * times]
 
 /// The scalar sum(factors * x) with constant factors: how statistics become a loss.
 Variable weighted_sum(Tape& tape, const Variable& x,  // float64, any shape

@@ -1,6 +1,7 @@
 #include "framework/autograd/ops/vocabulary.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace conclave {
 
@@ -19,6 +20,24 @@ Variable embedding(Tape& tape, const Tensor& tokens, const Variable& weight) {
   return y;
 }
 
+namespace {
+
+/// Adds the rows with a target to the sums, in their order, and returns log_sum_exp, float64 [rows].
+Tensor add_to_sums(const Tensor& statistics, const Tensor& targets, CrossEntropy& sums) {
+  const std::vector<double> values = statistics.to_host<double>();
+  const std::vector<std::int32_t> target = targets.to_host<std::int32_t>();
+  std::vector<double> log_sum_exp(target.size());
+  for (std::size_t row = 0; row < target.size(); ++row) {
+    if (target[row] < 0) continue;
+    log_sum_exp[row] = values[row * 3] + std::log(values[row * 3 + 1]);
+    sums.loss_sum += log_sum_exp[row] - values[row * 3 + 2];
+    sums.z_sum += log_sum_exp[row] * log_sum_exp[row];
+  }
+  return Tensor::from(log_sum_exp, {targets.dim(0)}, statistics.device());
+}
+
+}  // namespace
+
 CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable& weight,
                                   const Tensor& targets, const CrossEntropyOptions& options) {
   constexpr std::int64_t chunk = 512;  // rows of logits held at once
@@ -29,8 +48,12 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable&
   const DType dtype = x.value.dtype();
   Device& device = x.value.device();
 
-  const Tensor loss_sum = Tensor::zeros({1}, DType::float64, device),
-               z_sum = Tensor::zeros({1}, DType::float64, device);
+  if (!options.join)
+    for (const std::int32_t target : targets.to_host<std::int32_t>())
+      check(target < vocabulary, "linear_cross_entropy: target id ", target, " is outside the vocabulary of ",
+            vocabulary);
+
+  CrossEntropy result{{}, 0, 0};
   const Tensor logits = Tensor::empty({std::min(chunk, tokens), vocabulary}, dtype, device);
   const bool keep_dx = tape.recording() && x.gradient.needed();
   const Tensor dx = keep_dx ? Tensor::empty(x.value.shape(), dtype, device) : Tensor();
@@ -38,9 +61,14 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable&
     const std::int64_t end = std::min(begin + chunk, tokens);
     const Tensor rows = x.value.slice(begin, end), chunk_logits = logits.slice(0, end - begin);
     kernels.gemm(rows, Transpose::no, weight.value, Transpose::yes, chunk_logits, Write::overwrite);
-    kernels.cross_entropy(chunk_logits, targets.slice(begin, end), options.loss_scale, options.z_scale,
-                          loss_sum, z_sum);
+    const Tensor chunk_targets = targets.slice(begin, end);
+    const Tensor statistics = Tensor::empty({end - begin, 3}, DType::float64, device);
+    kernels.cross_entropy_statistics(chunk_logits, chunk_targets, options.first_id, statistics);
+    if (options.join) options.join(statistics);
+    const Tensor log_sum_exp = add_to_sums(statistics, chunk_targets, result);
     if (!tape.recording()) continue;
+    kernels.cross_entropy_gradient(chunk_logits, chunk_targets, options.first_id, log_sum_exp,
+                                   options.loss_scale, options.z_scale);
     // From here chunk_logits holds d objective / d logits: dx = dlogits W, dW = dlogits^T x.
     if (weight.gradient.needed()) {
       const auto dweight = weight.gradient.target();
@@ -51,9 +79,6 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable&
                    Write::overwrite);
   }
 
-  CrossEntropy result;
-  result.loss_sum = loss_sum.item();
-  result.z_sum = z_sum.item();
   const double objective = options.loss_scale * result.loss_sum + options.z_scale * result.z_sum;
   result.objective = tape.output(Tensor::from(std::vector<double>{objective}, {1}, device));
   tape.record("linear_cross_entropy",

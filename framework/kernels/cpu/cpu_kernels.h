@@ -52,8 +52,10 @@ class CpuKernels final : public Kernels {
                           const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) const override;
 
   // cross_entropy.cpp
-  void cross_entropy(const Tensor& logits, const Tensor& targets, double loss_scale, double z_scale,
-                     const Tensor& loss_sum, const Tensor& z_sum) const override;
+  void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                                const Tensor& statistics) const override;
+  void cross_entropy_gradient(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                              const Tensor& log_sum_exp, double loss_scale, double z_scale) const override;
 
   // routing.cpp
   void route(const Tensor& logits, const Tensor& tokens, bool renormalise,

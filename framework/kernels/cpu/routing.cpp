@@ -28,9 +28,10 @@ void select_top_k(const T* values, std::int64_t count, std::int64_t top_k, std::
 void CpuKernels::route(const Tensor& logits, const Tensor& tokens, bool renormalise,
                        const RouteResult& result) const {
   const std::int64_t count = logits.dim(0), experts = logits.dim(1), top_k = result.experts.dim(1);
-  const std::int64_t sequences = result.counts.dim(0), length = sequences > 0 ? count / sequences : 0;
-  check(top_k <= experts && length * sequences == count, "route: top_k ", top_k, " of ", experts,
-        " experts for ", count, " tokens in ", sequences, " sequences cannot be");
+  const std::int64_t sequences = result.counts.dim(0), length = result.length, shift = result.first_token;
+  check(top_k <= experts && shift + count <= sequences * length, "route: top_k ", top_k, " of ", experts,
+        " experts for ", count, " tokens from token ", shift, " of ", sequences, " sequences of ", length,
+        " cannot be");
   check_tensor(tokens, "route", "tokens", {count}, DType::int32);
   check_tensor(result.probability_sums, "route", "probability_sums", {sequences, experts}, DType::float64);
   result.counts.fill_zero();
@@ -45,7 +46,9 @@ void CpuKernels::route(const Tensor& logits, const Tensor& tokens, bool renormal
     for (std::int64_t s = 0; s < sequences; ++s) {
       std::int64_t* counts = result.counts.data<std::int64_t>() + s * experts;
       double* sums = result.probability_sums.data<double>() + s * experts;
-      for (std::int64_t t = s * length; t < (s + 1) * length; ++t) {
+      const std::int64_t first = std::max<std::int64_t>(s * length - shift, 0);
+      const std::int64_t last = std::min((s + 1) * length - shift, count);
+      for (std::int64_t t = first; t < last; ++t) {
         const T* logit = in + t * experts;
         T* p = result.probabilities.data<T>() + t * experts;
         T* weights = result.weights.data<T>() + t * top_k;
@@ -96,7 +99,6 @@ void CpuKernels::route(const Tensor& logits, const Tensor& tokens, bool renormal
 void CpuKernels::route_backward(const RouteResult& result, bool renormalise, const Tensor& dweights,
                                 const Tensor& dprobability_sums, double dz_sum, const Tensor& dlogits) const {
   const std::int64_t count = dlogits.dim(0), experts = dlogits.dim(1), top_k = result.experts.dim(1);
-  const std::int64_t sequences = result.counts.dim(0), length = sequences > 0 ? count / sequences : 1;
   with_float_type(dlogits.dtype(), [&](auto zero) {
     using T = decltype(zero);
 #pragma omp parallel
@@ -108,7 +110,8 @@ void CpuKernels::route_backward(const RouteResult& result, bool renormalise, con
         const T* p = result.probabilities.data<T>() + t * experts;
         const T* w = result.weights.data<T>() + t * top_k;
         const T* dw = dweights.data<T>() + t * top_k;
-        const double* dsum = dprobability_sums.data<double>() + (t / length) * experts;
+        const double* dsum =
+            dprobability_sums.data<double>() + ((result.first_token + t) / result.length) * experts;
         T* ds = dlogits.data<T>() + t * experts;
         if (chosen[0] < 0) {
           std::fill_n(ds, experts, T(0));

@@ -72,9 +72,10 @@ void add_route(std::vector<OpCase>& cases, const Route& z) {
                       z.renormalise ? "_renormalised" : "", z.padding ? "_padding" : "",
                       z.ties ? "_ties" : "", "_spread_", z.spread),
             static_cast<double>(n), [=](const Kernels& kernels, const Arguments& a) {
-              const RouteResult result{a["experts"],     a["weights"], a["probabilities"],
-                                       a["log_sum_exp"], a["counts"],  a["probability_sums"],
-                                       a["z_sum"]};
+              const RouteResult result{
+                  a["experts"],       a["weights"],          a["probabilities"], a["log_sum_exp"],
+                  a["counts"],        a["probability_sums"], a["z_sum"],         0,
+                  length_of(z.length)};
               kernels.route(a["logits"], a["tokens"], z.renormalise, result);
               kernels.route_backward(result, z.renormalise, a["dweights"], a["dsums"], dz, a["dlogits"]);
             }};

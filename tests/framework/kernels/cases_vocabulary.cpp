@@ -74,12 +74,27 @@ void add_cross_entropy(std::vector<OpCase>& cases, std::int64_t rows, std::int64
   const Losses want = naive_losses(logits, targets, vocabulary, loss_scale, z_scale);
   OpCase op{join_text("cross_entropy_", rows, 'x', vocabulary, z_scale > 0 ? "_z" : "", "_spread_", spread),
             static_cast<double>(vocabulary), [=](const Kernels& kernels, const Arguments& a) {
-              kernels.cross_entropy(a["logits"], a["targets"], loss_scale, z_scale, a["loss"], a["z"]);
+              kernels.cross_entropy_statistics(a["logits"], a["targets"], 0, a["statistics"]);
+              kernels.cross_entropy_gradient(a["logits"], a["targets"], 0, a["log_sum_exp"], loss_scale,
+                                             z_scale);
             }};
+  Values log_sum_exp(static_cast<std::size_t>(rows)), statistics(static_cast<std::size_t>(3 * rows));
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const auto row = logits.begin() + r * vocabulary;
+    const auto at = static_cast<std::size_t>(r);
+    const bool counted = targets[at] >= 0;
+    const double largest = counted ? *std::max_element(row, row + vocabulary) : *row;
+    double sum = 0;
+    for (std::int64_t j = 0; j < vocabulary && counted; ++j) sum += std::exp(row[j] - largest);
+    log_sum_exp[at] = counted ? largest + std::log(sum) : 0;
+    statistics[3 * at] = largest;
+    statistics[3 * at + 1] = sum;
+    statistics[3 * at + 2] = counted ? row[static_cast<std::ptrdiff_t>(targets[at])] : 0;
+  }
   op.update("logits", {rows, vocabulary}, logits, want.dlogits)
-      .input("targets", {rows}, targets, Type::int32);
-  cases.push_back(op.update("loss", {1}, {3}, {3 + want.loss}, Type::float64)
-                      .update("z", {1}, {5}, {5 + want.z}, Type::float64));
+      .input("targets", {rows}, targets, Type::int32)
+      .input("log_sum_exp", {rows}, log_sum_exp, Type::float64);
+  cases.push_back(op.output("statistics", {rows, 3}, statistics, Type::float64));
 }
 
 /// The whole op, whose chunks hold 512 rows of logits.

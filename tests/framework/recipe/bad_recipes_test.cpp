@@ -68,7 +68,7 @@ TEST(BadRecipes, SayWhatWhereAndWhatIsValid) {
       {"model: {moe: {balance: [{estimator: lagged}]}}", {"'lagged' is not available in this version"}},
       {"training: {device: cuda}", {"training.device", "'cuda' is not available", "cpu"}},
       {"data: {train: [{path: \"\", domain: a}]}", {"data.train.0.path", "empty"}},
-      {"parallel: {zero: 4}", {"at most 3"}},
+      {"parallel: {zero: 4}", {"at most 1"}},
       // YAML itself.
       {"a: 1\nname: x\na: 2", {"bad.yaml:3", "'a' is there twice", "line 1"}},
       {"model:\n  moe:\n    num_experts: 1\n    num_experts: 2",

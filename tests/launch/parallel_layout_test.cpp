@@ -1,0 +1,270 @@
+// Expert, tensor, sequence, expert-tensor and data parallelism, sharded optimizers, dispatchers,
+// recomputation and micro-batch sizes never change the mathematics: losses, norms and every gathered gradient
+// equal the oracle's, one rank with the whole step in one micro-batch.
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+
+#include "launch/trainer.h"
+#include "tests/launch/synthetic.h"
+#include "tests/mpi_world.h"
+
+namespace conclave {
+namespace {
+
+using test::synthetic_batch;
+
+constexpr int steps = 5;
+
+Recipe base_recipe() {
+  Recipe recipe = test::tiny_recipe();
+  recipe.model.vocab_size = 64;
+  recipe.model.num_key_value_heads = 4;
+  recipe.model.moe.first_k_dense_replace = 1;
+  recipe.model.num_hidden_layers = 3;
+  return recipe;
+}
+
+std::string name_of(const Recipe& recipe) {
+  const ParallelRecipe& p = recipe.parallel;
+  return join_text("tensor ", p.tensor, ", expert ", p.expert, ", expert_tensor ", p.expert_tensor,
+                   p.sequence ? ", sequence" : "", ", zero ", p.zero, ", ", p.dispatcher, " ",
+                   p.dispatch_rows, ", recompute ", recipe.training.recompute, ", micro-batches of ",
+                   recipe.training.micro_batch_size);
+}
+
+/// Every way to fold these ranks; the other choices take turns, so that each meets many folds.
+std::vector<Recipe> layouts(std::int64_t ranks) {
+  std::vector<Recipe> recipes;
+  int turn = 0;
+  for (const std::int64_t tensor : {1, 2, 4})
+    for (const std::int64_t expert : {1, 2, 4, 8})
+      for (const std::int64_t expert_tensor : {1, 2}) {
+        if (ranks % tensor != 0 || ranks % (expert * expert_tensor) != 0) continue;
+        Recipe recipe = base_recipe();
+        const std::int64_t most = 8 / (ranks / tensor);
+        recipe.parallel = {.tensor = tensor,
+                           .expert = expert,
+                           .expert_tensor = expert_tensor,
+                           .sequence = tensor > 1 && turn % 2 == 0,
+                           .zero = turn % 3 == 0 ? 0 : 1,
+                           .dispatcher = turn % 4 == 3 ? "all_gather" : "all_to_all",
+                           .dispatch_rows = turn % 5 == 1 ? 7 : 0};
+        recipe.training.recompute = turn % 3 == 1 ? "block" : "none";
+        recipe.training.micro_batch_size = turn % 2 == 0 ? 1 : most;
+        recipes.push_back(recipe);
+        ++turn;
+      }
+  return recipes;
+}
+
+std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh) {
+  return std::make_unique<Trainer>(recipe, mesh,
+                                   [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
+                                     return synthetic_batch(recipe, step, first, count);
+                                   });
+}
+
+Mesh mesh_of(const Recipe& recipe) {
+  return Mesh(test::mpi_world(), {.tensor = recipe.parallel.tensor,
+                                  .expert = recipe.parallel.expert,
+                                  .expert_tensor = recipe.parallel.expert_tensor});
+}
+
+using Tensors = std::map<std::string, std::vector<double>>;
+Tensors gradients_of(const Trainer& trainer) {
+  Tensors tensors;
+  trainer.gather_gradients([&](const std::string& name, const Tensor& whole) {
+    with_float_type(whole.dtype(), [&](auto zero) {
+      const auto values = whole.to_host<decltype(zero)>();
+      tensors[name].assign(values.begin(), values.end());
+    });
+  });
+  return tensors;
+}
+
+double difference(double a, double b) {
+  return std::abs(a - b) / std::max({std::abs(a), std::abs(b), 1e-30});
+}
+
+struct Oracle {
+  std::vector<StepResult> results;
+  std::vector<Tensors> gradients;
+};
+
+Oracle run_oracle(Recipe recipe, int count) {
+  recipe.parallel = {};
+  recipe.training.micro_batch_size = recipe.training.global_batch_size;
+  recipe.training.recompute = "none";
+  Mesh alone(self_communicator(), {});
+  const auto trainer = make_trainer(recipe, alone);
+  Oracle oracle;
+  for (int step = 0; step < count; ++step) {
+    oracle.results.push_back(trainer->step());
+    oracle.gradients.push_back(gradients_of(*trainer));
+  }
+  return oracle;
+}
+
+TEST(ParallelLayout, LossesGradientsAndNormsEqualTheOracle) {
+  const Oracle oracle = run_oracle(base_recipe(), steps);
+  for (const Recipe& recipe : layouts(test::mpi_world()->size())) {
+    SCOPED_TRACE(name_of(recipe));
+    Mesh mesh = mesh_of(recipe);
+    const auto trainer = make_trainer(recipe, mesh);
+    for (int step = 0; step < steps; ++step) {
+      const StepResult result = trainer->step();
+      const StepResult& expected = oracle.results[static_cast<std::size_t>(step)];
+      ASSERT_LT(difference(result.lm_loss, expected.lm_loss), 1e-10);
+      ASSERT_LT(difference(result.loss, expected.loss), 1e-10);
+      ASSERT_LT(difference(result.balance.load_balance_loss, expected.balance.load_balance_loss), 1e-10);
+      ASSERT_LT(difference(result.gradient_norm, expected.gradient_norm), 1e-10);
+      ASSERT_EQ(result.balance.counts, expected.balance.counts);
+      for (const auto& [name, gradient] : gradients_of(*trainer)) {
+        const std::vector<double>& want = oracle.gradients[static_cast<std::size_t>(step)].at(name);
+        ASSERT_EQ(gradient.size(), want.size()) << name;
+        double worst = 0, largest = 1e-30;
+        for (std::size_t i = 0; i < want.size(); ++i) {
+          worst = std::max(worst, std::abs(gradient[i] - want[i]));
+          largest = std::max(largest, std::abs(want[i]));
+        }
+        ASSERT_LT(worst / largest, 1e-10) << name << " in step " << step;
+      }
+    }
+  }
+}
+
+TEST(ParallelLayout, InFp32TheFirstEightLossesAgree) {
+  Recipe base = base_recipe();
+  base.training.precision = "fp32";
+  const Oracle oracle = run_oracle(base, 8);
+  for (Recipe recipe : layouts(test::mpi_world()->size())) {
+    SCOPED_TRACE(name_of(recipe));
+    recipe.training.precision = "fp32";
+    Mesh mesh = mesh_of(recipe);
+    const auto trainer = make_trainer(recipe, mesh);
+    for (int step = 0; step < 8; ++step)
+      ASSERT_LT(difference(trainer->step().lm_loss, oracle.results[static_cast<std::size_t>(step)].lm_loss),
+                1e-5);
+  }
+}
+
+TEST(ParallelLayout, InitialWeightsAreBitEqual) {
+  Tensors expected;
+  const auto collect = [](const Trainer& trainer, Tensors& into) {
+    trainer.gather_values(
+        [&](const std::string& name, const Tensor& whole) { into[name] = whole.to_host<double>(); });
+  };
+  Mesh alone(self_communicator(), {});
+  collect(*make_trainer(base_recipe(), alone), expected);
+  for (const Recipe& recipe : layouts(test::mpi_world()->size())) {
+    Mesh mesh = mesh_of(recipe);
+    Tensors values;
+    collect(*make_trainer(recipe, mesh), values);
+    EXPECT_EQ(values, expected) << name_of(recipe);
+  }
+}
+
+// All tokens on one expert, as many experts per token as there are, one expert: nothing hangs and nothing
+// changes.
+TEST(ParallelLayout, ExtremesOfRoutingTrain) {
+  struct Extreme {
+    std::int64_t experts, top_k;
+    double initial_range;  // 0: all scores tie, and ties go to the first expert
+  };
+  for (const Extreme extreme : {Extreme{8, 1, 0.0}, Extreme{8, 8, 0.2}, Extreme{1, 1, 0.2}}) {
+    Recipe base = base_recipe();
+    base.model.moe.num_experts = extreme.experts;
+    base.model.moe.num_experts_per_tok = extreme.top_k;
+    base.model.initializer_range = extreme.initial_range > 0 ? extreme.initial_range : 1e-9;
+    const Oracle oracle = run_oracle(base, 2);
+    for (const Recipe& layout : layouts(test::mpi_world()->size())) {
+      if (extreme.experts % layout.parallel.expert != 0) continue;
+      SCOPED_TRACE(name_of(layout));
+      Recipe recipe = base;
+      recipe.parallel = layout.parallel;
+      recipe.training = layout.training;
+      Mesh mesh = mesh_of(recipe);
+      const auto trainer = make_trainer(recipe, mesh);
+      for (int step = 0; step < 2; ++step)
+        ASSERT_LT(difference(trainer->step().lm_loss, oracle.results[static_cast<std::size_t>(step)].lm_loss),
+                  1e-9);
+    }
+  }
+}
+
+// Saved on each layout, loaded on the next: the run goes on as if it had never changed ranks' places.
+TEST(ParallelLayout, CheckpointsLoadOnAnotherLayout) {
+  const auto world = test::mpi_world();
+  const Oracle oracle = run_oracle(base_recipe(), 4);
+  std::string folder = (std::filesystem::temp_directory_path() / "conclave-layout-XXXXXX").string();
+  if (world->rank() == 0) {
+    ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  }
+  folder = broadcast_text(*world, folder, 0);
+  const std::vector<Recipe> all = layouts(world->size());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const Recipe &first = all[i], &second = all[(i + 1) % all.size()];
+    SCOPED_TRACE(name_of(first) + " -> " + name_of(second));
+    Mesh first_mesh = mesh_of(first), second_mesh = mesh_of(second);
+    {
+      const auto trainer = make_trainer(first, first_mesh);
+      for (int step = 0; step < 2; ++step) trainer->step();
+      std::unique_ptr<CheckpointWriter> writer;
+      if (world->rank() == 0) writer = std::make_unique<CheckpointWriter>(folder, 2);
+      EXPECT_FALSE(trainer->save(writer.get()).has_value());
+      if (writer) writer->commit();
+      world->barrier();
+    }
+    const auto trainer = make_trainer(second, second_mesh);
+    trainer->load(CheckpointReader(folder + "/step-00000002"));
+    for (int step = 2; step < 4; ++step) {
+      const StepResult result = trainer->step();
+      ASSERT_LT(difference(result.lm_loss, oracle.results[static_cast<std::size_t>(step)].lm_loss), 1e-10);
+      ASSERT_LT(
+          difference(result.gradient_norm, oracle.results[static_cast<std::size_t>(step)].gradient_norm),
+          1e-10);
+    }
+    world->barrier();
+  }
+  if (world->rank() == 0) std::filesystem::remove_all(folder);
+}
+
+// All tokens of the group on one expert of one rank: under a bound on rows received at once the step needs
+// hardly more memory than with even routing, without it several times as much.
+TEST(ParallelLayout, BoundedDispatchKeepsMemoryUnderAnySkew) {
+  const auto world = test::mpi_world();
+  if (world->size() < 8) GTEST_SKIP() << "the skew needs eight ranks";
+  const auto peak_of = [&](double initial_range, std::int64_t rows) {
+    Recipe recipe = base_recipe();
+    recipe.model.initializer_range = initial_range;
+    recipe.model.moe.num_experts_per_tok = 1;
+    recipe.model.moe.num_shared_experts = 0;
+    recipe.model.moe.moe_intermediate_size = 128;
+    recipe.data.sequence_length = 64;
+    recipe.parallel = {.expert = 8, .dispatch_rows = rows};
+    Mesh mesh = mesh_of(recipe);
+    const auto trainer = make_trainer(recipe, mesh);
+    trainer->step();
+    cpu_device().reset_peak();
+    const std::size_t before = cpu_device().memory_use().live;
+    trainer->step();
+    const Tensor most =
+        Tensor::from(std::vector<double>{static_cast<double>(cpu_device().memory_use().peak - before)}, {1});
+    world->all_reduce(most, ReduceOp::maximum, Purpose::agreement);
+    return most.item();
+  };
+  const double even = peak_of(0.2, 64), skewed = peak_of(1e-9, 64), unbounded = peak_of(1e-9, 0);
+  if (world->rank() == 0)
+    std::printf("peak of a step, MB: even %.2f, all on one expert %.2f, the same without a bound %.2f\n",
+                even / 1e6, skewed / 1e6, unbounded / 1e6);
+  EXPECT_LT(skewed, 1.25 * even);
+  EXPECT_GT(unbounded, 2 * even);
+}
+
+}  // namespace
+}  // namespace conclave
