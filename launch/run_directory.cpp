@@ -50,9 +50,10 @@ RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> res
                 .resume_step = resumed_step.value_or(-1),
                 .flush_interval = 50}) {}
 
-void RunDirectory::write_step(const StepResult& result, double seconds, double model_flops_per_token) {
+void RunDirectory::write_step(const StepResult& result, double seconds, double model_flops_per_token,
+                              const TrafficTable& traffic) {
   const double tokens = static_cast<double>(result.tokens);
-  metrics_.write({{"step", result.step},
+  Metrics line = {{"step", result.step},
                   {"tokens", result.tokens},
                   {"target_tokens", result.target_tokens},
                   {"lm_loss", result.lm_loss},
@@ -66,7 +67,14 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
                   {"tokens_per_second", tokens / seconds},
                   {"model_flops_per_second", tokens * model_flops_per_token / seconds},
                   {"max_load_violation", result.balance.max_load_violation},
-                  {"balance_estimator_error", result.balance.estimator_error}});
+                  {"balance_estimator_error", result.balance.estimator_error}};
+  for (int i = 0; i < purposes; ++i) {
+    const auto purpose = static_cast<Purpose>(i);
+    if (traffic[purpose].calls == 0) continue;
+    line.emplace_back(join_text("bytes_", conclave::name_of(purpose)), traffic[purpose].bytes);
+    line.emplace_back(join_text("wait_seconds_", conclave::name_of(purpose)), traffic[purpose].wait_seconds);
+  }
+  metrics_.write(line);
   if (!result.balance.counts.empty())
     experts_.add_step(result.step, result.balance.counts, result.balance.mean_probability);
 }

@@ -32,7 +32,9 @@ class RunDirectory {
   RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
                std::vector<std::string> domains);
 
-  void write_step(const StepResult& result, double seconds, double model_flops_per_token);
+  /// `traffic`: what rank 0 handed over to other ranks in this step, by purpose.
+  void write_step(const StepResult& result, double seconds, double model_flops_per_token,
+                  const TrafficTable& traffic);
   void write_evaluation(std::int64_t step, const std::vector<DomainResult>& results);
   /// A checkpoint to be filled, then committed; older ones beyond checkpoint.keep are deleted. Returns its
   /// path.

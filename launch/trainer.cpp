@@ -66,7 +66,12 @@ StepResult Trainer::step() {
     for (const Batch& batch : batches) inputs.push_back(to_device(batch));
   }
   model_.parameters.clear_gradients();
-  balance_.begin_step(steps_done_, totals.tokens);
+  const Communicator& data = mesh_.axis(Axis::data);
+  balance_.begin_step(steps_done_, totals.tokens,
+                      {.replica = data.rank(),
+                       .replicas = data.size(),
+                       .micro_batch_size = recipe_.training.micro_batch_size,
+                       .micro_steps = static_cast<std::int64_t>(inputs.size())});
   if (balance_.needs_counting_pass()) count_experts(inputs);
 
   const double per_target = 1.0 / static_cast<double>(totals.targets);

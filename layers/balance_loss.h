@@ -9,8 +9,9 @@
 // summed afterwards, over micro-batches and ranks alike. L is 1 under uniform routing in every scope.
 //
 // A scope enters through one function, fractions_of(), which gives f for each packed sequence of the
-// micro-batch; the counts of all layers cross the network in one integer all-reduce per micro-batch, and only
-// when a term needs them.
+// micro-batch. The counts of all layers and terms cross the network together: per micro-batch in at most one
+// integer all-reduce over all ranks and one over the ranks that share the micro-batch, and only when a term
+// needs them.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +35,15 @@ struct BalanceReport {
   double max_load_violation = 0;           // max over layers of max_i count_i / mean count - 1
 };
 
+/// Where this rank's micro-batches lie in the step, for the scope `group`: row b of micro-step m has position
+/// (m * replicas + replica) * micro_batch_size + b.
+struct BatchPlace {
+  std::int64_t replica = 0;
+  std::int64_t replicas = 1;
+  std::int64_t micro_batch_size = 0;  // sequences; 0: unknown, which no other scope minds
+  std::int64_t micro_steps = 1;
+};
+
 class BalanceLoss {
  public:
   /// `all_tokens`: the ranks whose routers see different tokens of the step. `micro_batch`: those among them
@@ -42,16 +52,16 @@ class BalanceLoss {
               Communicator* micro_batch = nullptr);
 
   /// step_tokens: T, known before the first backward.
-  void begin_step(std::int64_t step, std::int64_t step_tokens);
+  void begin_step(std::int64_t step, std::int64_t step_tokens, const BatchPlace& place = {});
 
-  /// The estimator `exact` wants a forward-only pass over all micro-batches first: count() each, then
-  /// finish_counting(), which is collective.
+  /// The estimator `exact`, and groups that reach beyond a micro-batch, want a forward-only pass over all
+  /// micro-batches first: count() each in order, then finish_counting(), which is collective.
   bool needs_counting_pass() const;
   void count(const std::vector<RouterStatistics>& layers);
   void finish_counting();
 
-  /// The weighted auxiliary objective of one micro-batch, float64 [1]. Collective when a term counts
-  /// globally.
+  /// The weighted auxiliary objective of one micro-batch, float64 [1]. Collective when a term counts what
+  /// other ranks hold. Called once per micro-batch, in order.
   Variable objective(Tape& tape, const std::vector<RouterStatistics>& layers);
 
   /// Collective: sums of the step over all ranks. Also moves this step's fractions to previous_fractions().
@@ -62,18 +72,31 @@ class BalanceLoss {
   void set_previous_fractions(std::vector<double> fractions);
 
  private:
-  using Counts = std::vector<std::int64_t>;  // [layers, experts]
+  using Counts = std::vector<std::int64_t>;  // [layers, experts] where nothing else is said
+  /// What has been counted at the micro-step under way.
+  struct MicroCounts {
+    std::int64_t sequences = 0;
+    Counts by_sequence;    // [layers, sequences, experts]; joined over the ranks that share the micro-batch,
+    Counts micro_batch;    // and so is this, where a term asks for it
+    Counts data_parallel;  // all ranks, where a term asks for it
+  };
   bool active(const BalanceRecipe& term) const;
-  bool counts_globally() const;
-  bool counts_by_micro_batch() const;
+  template <class Predicate>
+  bool any_active(const Predicate& predicate) const;
+  bool counts_each_micro_step() const;
+  /// Whether the groups of this term lie inside micro-batches.
+  bool is_local_group(const BalanceRecipe& term) const;
+  bool is_wide_group(const BalanceRecipe& term) const;
+  /// Of row b of this rank's micro-step m.
+  std::int64_t group_of(const BalanceRecipe& term, std::int64_t m, std::int64_t b) const;
+  std::int64_t groups_of(const BalanceRecipe& term) const;
+  MicroCounts count_micro_step(const std::vector<RouterStatistics>& layers);
   /// f of a global_batch term at this micro-step: [layers, experts].
   std::vector<double> estimate(const BalanceRecipe& term) const;
-  /// f for each layer, and in it for each sequence of the micro-batch and expert: [layers][sequences,
-  /// experts].
-  std::vector<std::vector<double>> fractions_of(const BalanceRecipe& term,
-                                                const std::vector<RouterStatistics>& layers,
-                                                const Counts& micro_batch) const;
-  void all_reduce(Counts& counts, Communicator& ranks) const;
+  /// Counts of the group that each sequence of the micro-batch is in: [layers, sequences, experts].
+  Counts counts_of_groups(std::size_t term, const MicroCounts& counted) const;
+  /// f for each sequence of the micro-batch: [layers, sequences, experts].
+  std::vector<double> fractions_of(std::size_t term, const MicroCounts& counted) const;
 
   MoeRecipe moe_;
   std::int64_t layers_, experts_;
@@ -83,8 +106,11 @@ class BalanceLoss {
 
   // Of the step under way.
   std::int64_t step_ = 0, step_tokens_ = 0;
-  Counts seen_;                            // all ranks, micro-steps so far; only kept when counts_globally()
+  BatchPlace place_;
+  std::int64_t micro_steps_counted_ = 0, micro_steps_done_ = 0;
+  Counts seen_;                            // all ranks, micro-steps so far; if counts_each_micro_step()
   Counts exact_;                           // all ranks, the whole step; from the counting pass
+  std::vector<Counts> group_counts_;       // of each term, if wide: [layers, groups, experts]; likewise
   Counts own_;                             // this rank, micro-steps so far
   std::vector<double> probability_sums_;   // this rank: [layers, experts]
   std::vector<double> term_loss_, z_sum_;  // this rank: [layers]

@@ -39,6 +39,16 @@ class TrafficTable {
   Traffic& operator[](Purpose purpose) { return entries_[static_cast<std::size_t>(purpose)]; }
   const Traffic& operator[](Purpose purpose) const { return entries_[static_cast<std::size_t>(purpose)]; }
 
+  /// What has come since an earlier state of the same table.
+  TrafficTable since(const TrafficTable& before) const {
+    TrafficTable difference;
+    for (std::size_t i = 0; i < entries_.size(); ++i)
+      difference.entries_[i] = {entries_[i].calls - before.entries_[i].calls,
+                                entries_[i].bytes - before.entries_[i].bytes,
+                                entries_[i].wait_seconds - before.entries_[i].wait_seconds};
+    return difference;
+  }
+
  private:
   std::array<Traffic, purposes> entries_;
 };

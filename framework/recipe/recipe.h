@@ -20,8 +20,8 @@ struct RouterRecipe {
 
 /// One term of the load-balancing loss; several may act at once.
 struct BalanceRecipe {
-  std::string scope = "global_batch";  // micro_batch | global_batch
-  std::string estimator = "warm";      // running | warm | exact: how global_batch sees later micro-batches
+  std::string scope = "global_batch";  // sequence | micro_batch | group | data_parallel | global_batch
+  std::string estimator = "warm";  // running | warm | lagged | exact: how global_batch sees what is to come
   double coefficient = 0.01;
   std::int64_t first_step = 0;          // acts from this step ...
   std::int64_t last_step = -1;          // ... to this one; -1: to the end
@@ -155,6 +155,8 @@ struct EvaluationRecipe {
 struct LoggingRecipe {
   std::int64_t interval = 1;  // steps
   bool tensorboard = false;   // event files beside metrics.jsonl
+  std::int64_t dead_expert_steps =
+      100;  // without a token for so long, an expert is named in the log; 0: never
   bool operator==(const LoggingRecipe&) const = default;
 };
 

@@ -79,10 +79,13 @@ void describe(Visitor& v, RouterRecipe& r) {
 
 template <>
 void describe(Visitor& v, BalanceRecipe& b) {
-  v.key({"scope", &b.scope, "the tokens that a token is balanced with: micro_batch or global_batch",
-         one_of({"micro_batch", "global_batch"}, {"sequence", "group", "data_parallel", "shuffle"})});
-  v.key({"estimator", &b.estimator, "how global_batch foresees later micro-batches: running, warm or exact",
-         one_of({"running", "warm", "exact"}, {"lagged"})});
+  v.key({"scope", &b.scope,
+         "the tokens that a token is balanced with: sequence, micro_batch, group, data_parallel or "
+         "global_batch",
+         one_of({"sequence", "micro_batch", "group", "data_parallel", "global_batch"}, {"shuffle"})});
+  v.key({"estimator", &b.estimator,
+         "how global_batch foresees later micro-batches: running, warm, lagged or exact",
+         one_of({"running", "warm", "lagged", "exact"})});
   v.key({"coefficient", &b.coefficient, "weight of this term in the loss", at_least(0)});
   v.key({"first_step", &b.first_step, "the term acts from this step", count_or_zero()});
   v.key({"last_step",
@@ -234,6 +237,8 @@ void describe(Visitor& v, EvaluationRecipe& e) {
 template <>
 void describe(Visitor& v, LoggingRecipe& l) {
   v.key({"interval", &l.interval, "steps between lines of metrics.jsonl", count()});
+  v.key({"dead_expert_steps", &l.dead_expert_steps,
+         "an expert without a token for so many steps is named in the log; 0: never", count_or_zero()});
   v.key({"tensorboard", &l.tensorboard, "write event files for TensorBoard", {}});
 }
 

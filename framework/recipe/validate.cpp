@@ -86,8 +86,11 @@ void validate_model(const Requirements& r, const ModelRecipe& m) {
     const std::string key = "model.moe.balance." + std::to_string(i);
     r.require(term.last_step == -1 || term.last_step >= term.first_step, key + ".last_step", term.last_step,
               " lies before first_step: ", term.first_step, "; expected -1 or a later step");
-    r.require(term.balance_batch_size == 0, key + ".balance_batch_size",
-              "this key belongs to the scope 'group', which is not available in this version; leave it 0");
+    r.require(term.scope != "group" || term.balance_batch_size >= 1, key + ".balance_batch_size",
+              "0 came, but the scope 'group' needs the sequences of a group; expected at least 1");
+    r.require(term.scope == "group" || term.balance_batch_size == 0, key + ".balance_batch_size",
+              term.balance_batch_size, " came with the scope '", term.scope,
+              "', but this key belongs to the scope 'group'; expected 0");
   }
   count_parameters(m);  // refuses sizes whose products overflow
 }
@@ -148,6 +151,14 @@ void validate_batches(const Requirements& r, const Recipe& recipe, std::int64_t 
               " sequences cannot be cut into blocks of data.domain_block: ", block,
               "; expected a multiple of ", block, ", for example ",
               block ? nearest_multiples(sequences, block) : "");
+    const std::vector<BalanceRecipe>& terms = recipe.model.moe.balance;
+    for (std::size_t i = 0; i < terms.size(); ++i) {
+      const std::int64_t group = terms[i].balance_batch_size;
+      r.require(group == 0 || sequences % group == 0, key, sequences,
+                " sequences cannot be cut into groups of model.moe.balance.", i,
+                ".balance_batch_size: ", group, "; expected a multiple of ", group, ", for example ",
+                group ? nearest_multiples(sequences, group) : "");
+    }
   };
   divides("training.global_batch_size", t.global_batch_size);
   if (ramp.start_batch_size > 0) {

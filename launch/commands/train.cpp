@@ -133,6 +133,11 @@ class TrainingRun {
                  threads_ == 1 ? " thread" : " threads", " each; global batch of ",
                  recipe_.training.global_batch_size, " sequences of ", recipe_.data.sequence_length,
                  " tokens, micro-batches of ", recipe_.training.micro_batch_size);
+    const auto degree = [&](Axis axis) { return mesh_.layout().degree(axis); };
+    if (degree(Axis::tensor) * degree(Axis::expert_group) > 1)
+      logger_.info("Attention on ", degree(Axis::tensor), " tensor x ", degree(Axis::data),
+                   " data ranks, experts on ", degree(Axis::expert_tensor), " expert_tensor x ",
+                   degree(Axis::expert), " expert x ", degree(Axis::expert_data), " expert_data ranks");
     std::string domains;
     for (const Dataset& dataset : training_->datasets())
       domains += join_text(domains.empty() ? "" : ", ", dataset.domain(), " ",
@@ -148,13 +153,15 @@ class TrainingRun {
   }
 
   StepResult timed_step(Progress& progress) {
+    const TrafficTable before = world_.traffic();
     const auto begin = std::chrono::steady_clock::now();
     const StepResult result = trainer_->step();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     const double flops = training_flops_per_token(recipe_.model, recipe_.data.sequence_length);
     const double rate = static_cast<double>(result.tokens) / seconds;
     if (directory_ && every(recipe_.logging.interval, result.step))
-      directory_->write_step(result, seconds, flops);
+      directory_->write_step(result, seconds, flops, world_.traffic().since(before));
+    name_dead_experts(result);
     progress.update({.step = result.step,
                      .loss = result.lm_loss,
                      .tokens_per_second = rate,
@@ -162,6 +169,20 @@ class TrainingRun {
                      .load_imbalance = result.balance.max_load_violation,
                      .step_seconds = seconds});
     return result;
+  }
+
+  /// An expert that no token has chosen for long learns nothing more; the log names it once.
+  void name_dead_experts(const StepResult& result) {
+    const std::int64_t limit = recipe_.logging.dead_expert_steps, experts = recipe_.model.moe.num_experts;
+    if (limit == 0 || world_.rank() != 0) return;
+    idle_steps_.resize(result.balance.counts.size());
+    for (std::size_t i = 0; i < idle_steps_.size(); ++i) {
+      idle_steps_[i] = result.balance.counts[i] > 0 ? 0 : idle_steps_[i] + 1;
+      if (idle_steps_[i] == limit)
+        logger_.warning("Expert ", static_cast<std::int64_t>(i) % experts, " of block ",
+                        recipe_.model.moe.first_k_dense_replace + static_cast<std::int64_t>(i) / experts,
+                        " has had no token for ", limit, " steps.");
+    }
   }
 
   void validate(bool last) {
@@ -216,6 +237,7 @@ class TrainingRun {
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<DirectoryLock> lock_;      // rank 0 only
   std::unique_ptr<RunDirectory> directory_;  // rank 0 only
+  std::vector<std::int64_t> idle_steps_;     // [layers, experts]; rank 0 only
   double matrix_rate_ = 0;
   double final_loss_ = std::nan("");
   std::string last_checkpoint_;

@@ -66,29 +66,48 @@ void print_parameters(const Recipe& recipe) {
               training_flops_per_token(recipe.model, recipe.data.sequence_length));
 }
 
+/// Whether parallel.dispatch_rows cuts the worst case into rounds.
+std::string rounds_text(const ParallelRecipe& p, const LayoutPlan& layout) {
+  if (p.dispatch_rows == 0 || p.dispatcher != "all_to_all" || p.expert * p.expert_tensor == 1) return "";
+  const std::int64_t rounds = (layout.worst_expert_rows + p.dispatch_rows - 1) / p.dispatch_rows;
+  return rounds > 1 ? join_text("in ", rounds, " rounds of at most ", p.dispatch_rows) : "";
+}
+
 void print_layout(const Recipe& recipe, int ranks) {
   const LayoutPlan layout = plan_layout(recipe, ranks);
+  const ParallelRecipe& p = recipe.parallel;
   std::printf("\nLayout\n");
-  print_row("ranks", with_commas(layout.ranks),
-            "data " + std::to_string(layout.data_ranks) + ", tensor " +
-                std::to_string(recipe.parallel.tensor) + ", expert " +
-                std::to_string(recipe.parallel.expert));
+  print_row("ranks", with_commas(layout.ranks));
+  print_row("attention: tensor x data", join_text(p.tensor, " x ", layout.data_ranks),
+            p.tensor > 1 && p.sequence ? "sequence parallel" : "");
+  print_row("experts: expert_tensor x expert x expert_data",
+            join_text(p.expert_tensor, " x ", p.expert, " x ", layout.expert_data_ranks));
   print_row("micro-batches per rank and step", with_commas(layout.micro_steps));
   print_row("tokens per micro-batch", with_commas(layout.tokens_per_micro_batch));
+  if (layout.expected_expert_rows > 0) {
+    print_row("tokens that a rank routes per micro-batch", with_commas(layout.tokens_per_shard));
+    print_row("rows that a rank's experts then get, expected", with_commas(layout.expected_expert_rows));
+    print_row("  at worst", with_commas(layout.worst_expert_rows), rounds_text(p, layout));
+  }
   print_row("tokens per step, all ranks", with_commas(layout.tokens_per_step));
   print_row(
       "tokens of the whole run", with_commas(layout.tokens_per_step * recipe.training.steps),
       recipe.training.batch_ramp.start_batch_size > 0 ? "at most: the batch ramp begins with fewer" : "");
 }
 
-void print_memory(const Recipe& recipe) {
-  const MemoryPlan memory = plan_memory(recipe);
+void print_memory(const Recipe& recipe, int ranks) {
+  const MemoryPlan memory = plan_memory(recipe, ranks);
   std::printf("\nMemory per rank\n");
   print_row("parameters", bytes_text(memory.parameters));
   print_row("gradients", bytes_text(memory.gradients));
-  print_row("AdamW moments", bytes_text(memory.moments));
-  print_row("activations of one micro-batch", bytes_text(memory.activations), "an estimate");
-  print_row("all", bytes_text(memory.total()), "besides the program and the token files' pages");
+  print_row("AdamW moments", bytes_text(memory.moments),
+            recipe.parallel.zero > 0 ? "shared out over the replicas" : "");
+  if (memory.reduced_gradients > 0)
+    print_row("reduce-scattered gradients", bytes_text(memory.reduced_gradients));
+  print_row("activations of one micro-batch, expected", bytes_text(memory.activations), "an estimate");
+  print_row("  at worst, all tokens to one rank's experts", bytes_text(memory.worst_activations));
+  print_row("all, expected", bytes_text(memory.total()), "besides the program and the token files' pages");
+  print_row("  at worst", bytes_text(memory.worst_total()));
   std::printf("  largest single buffers among them:\n");
   for (std::size_t i = 0; i < memory.largest_buffers.size() && i < 4; ++i)
     print_row(("  " + memory.largest_buffers[i].name).c_str(), bytes_text(memory.largest_buffers[i].bytes));
@@ -96,10 +115,29 @@ void print_memory(const Recipe& recipe) {
 
 void print_network(const Recipe& recipe, int ranks) {
   const NetworkPlan network = plan_network(recipe, ranks);
-  std::printf("\nNetwork per rank and step\n");
-  print_row("gradients, all-reduced", bytes_text(network.gradients));
-  print_row("expert counts, all-reduced", bytes_text(network.statistics));
+  const bool sharded = recipe.parallel.zero > 0;
+  std::printf("\nNetwork per rank and step: what the rank hands over for others\n");
+  print_row(sharded ? "gradients, reduce-scattered" : "gradients, all-reduced",
+            bytes_text(network.gradients));
+  if (sharded) print_row("parameters, gathered after the step", bytes_text(network.parameters));
+  print_row("activations between tensor ranks", bytes_text(network.activations));
+  print_row("rows dispatched to experts, expected", bytes_text(network.dispatch));
+  print_row("answers combined, expected", bytes_text(network.combine));
+  print_row("statistics, all-reduced", bytes_text(network.statistics));
   print_row("all", bytes_text(network.total()), ranks == 1 ? "one rank sends nothing" : "");
+}
+
+/// The plan's parts against the model as one of the ranks would cut it.
+void check_parts(const Recipe& recipe, int ranks) {
+  const ParallelRecipe& p = recipe.parallel;
+  ParameterSet parameters(
+      MeshLayout(ranks, {.tensor = p.tensor, .expert = p.expert, .expert_tensor = p.expert_tensor}), 0);
+  const Transformer transformer(parameters, recipe.model, Recompute::none);
+  std::int64_t elements = 0, planned = 0;
+  for (const Parameter& parameter : parameters.all()) elements += parameter.shape.elements();
+  for (const ParameterPlan& parameter : plan_parameters(recipe, ranks))
+    planned += parameter.count * parameter.elements;
+  check(elements == planned, "validate: a rank holds ", elements, " parameters, the plan counts ", planned);
 }
 
 /// A recipe is often checked away from its data, so what is missing here is worth a line and not an error.
@@ -144,11 +182,12 @@ int run_validate(const std::vector<std::string>& arguments) {
   for (const Parameter& parameter : parameters.all()) elements += parameter.shape.elements();
   check(elements == count_parameters(recipe.model).total(), "validate: the model has ", elements,
         " parameters, the plan counts ", count_parameters(recipe.model).total());
+  check_parts(recipe, static_cast<int>(ranks));
 
   std::printf("%s", to_annotated_yaml(recipe).c_str());
   print_parameters(recipe);
   print_layout(recipe, static_cast<int>(ranks));
-  print_memory(recipe);
+  print_memory(recipe, static_cast<int>(ranks));
   print_network(recipe, static_cast<int>(ranks));
   std::printf("\n");
   for (const std::string& sentence : warnings(recipe)) std::printf("warning: %s\n", sentence.c_str());

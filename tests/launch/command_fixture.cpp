@@ -93,6 +93,8 @@ std::vector<Json> Command::metrics(const std::string& output) {
     Json json = Json::parse(line);
     for (const char* timing : {"step_seconds", "tokens_per_second", "model_flops_per_second"})
       json.erase(timing);
+    for (auto item = json.begin(); item != json.end();)
+      item = item.key().starts_with("wait_seconds_") ? json.erase(item) : std::next(item);
     lines.push_back(json);
   }
   return lines;

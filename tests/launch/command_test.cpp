@@ -196,6 +196,43 @@ TEST_F(Command, BadRequestsEndWithOneSentenceAndTheRightCode) {
   EXPECT_FALSE(std::filesystem::exists(path("bad/metrics.jsonl"))) << "a refused run left something behind";
 }
 
+TEST_F(Command, ParallelLayoutsTrainToTheSameLosses) {
+  std::vector<double> expected;
+  for (const std::string layout :
+       {"", "parallel.expert=2", "parallel.tensor=2 parallel.sequence=true parallel.zero=1",
+        "parallel.expert_tensor=2 parallel.dispatch_rows=16",
+        "parallel.expert=2 parallel.dispatcher=all_gather"}) {
+    const std::string output = "layout" + std::to_string(expected.size()) + std::to_string(layout.size());
+    const Outcome outcome = train(output,
+                                  "model.num_key_value_heads=2 training.steps=8 'model.moe.balance=[{scope: "
+                                  "global_batch, estimator: exact}]' " +
+                                      layout,
+                                  layout.empty() ? 1 : 2);
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
+    std::vector<double> losses;
+    for (const Json& line : metrics(output)) {
+      losses.push_back(line["lm_loss"]);
+      if (!layout.empty() && !line.contains("split")) {
+        EXPECT_GT(line["bytes_gradients"], 0) << layout;
+      }
+    }
+    if (expected.empty()) expected = losses;
+    ASSERT_EQ(losses.size(), expected.size());
+    for (std::size_t i = 0; i < losses.size(); ++i)
+      EXPECT_NEAR(losses[i], expected[i], 1e-5 * expected[i]) << layout;
+    EXPECT_EQ(conclave_command("evaluate " + path(output)).exit_code, 0) << layout;
+  }
+}
+
+TEST_F(Command, AnExpertWithoutTokensIsNamed) {
+  const Outcome outcome = train("dead",
+                                "training.steps=8 logging.dead_expert_steps=4 model.initializer_range=1e-30 "
+                                "model.moe.num_experts_per_tok=1 optimizer.lr=1e-12");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_NE(outcome.output.find("Expert 3 of block 1 has had no token for 4 steps."), std::string::npos)
+      << outcome.output;
+}
+
 TEST_F(Command, ADivergedRunGivesUpWithFour) {
   const Outcome outcome =
       train("diverged", "optimizer.lr=1e30 optimizer.grad_clip=0 checkpoint.interval=0", 2);

@@ -124,7 +124,7 @@ inline MoeRecipe recipe_with(const std::string& scope, const std::string& estima
   return moe;
 }
 
-/// f of micro-step m and layer, written from the specification.
+/// f of micro-step m and layer, written from the specification: [experts], or [sequences, experts].
 using Fractions = std::function<std::vector<double>(std::size_t m, std::size_t layer)>;
 
 inline std::vector<double> normalised(const std::vector<std::int64_t>& counts, double assignments) {
@@ -156,7 +156,7 @@ inline double gradient_error(const Gradients& gradients, const std::vector<Micro
       const std::vector<double> fractions = f(m, layer);
       for (std::size_t i = 0; i < gradients[m][layer].size(); ++i) {
         const double expected = factor * static_cast<double>(experts) / static_cast<double>(tokens_of(step)) *
-                                fractions[i % experts];
+                                fractions[i % fractions.size()];
         worst = std::max(worst, std::abs(gradients[m][layer][i] - expected));
       }
     }
