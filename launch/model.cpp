@@ -55,8 +55,8 @@ Model::Model(const Recipe& recipe, const Mesh& mesh)
 
 namespace {
 
-/// Copies between a part and its place along one dim of a tensor that is `ranks` such parts long there.
-/// direction: from the parts [ranks, part] to the whole, for one rank's part at a time.
+/// Copies one rank's part of a tensor, of shape part_shape, into its place in the whole, which is `ranks`
+/// such parts long in `dim`.
 void place_part(const Tensor& part, const Shape& part_shape, int dim, std::int64_t rank, std::int64_t ranks,
                 const Tensor& whole) {
   std::int64_t outer = 1, inner = 1;

@@ -1,8 +1,9 @@
 // The collectives as differentiable ops, named by what they do to a value along a mesh axis. A value is
-//   invariant   the same on every rank, and counted once          replicated  a copy per rank, each used
-//   differently partial     a term per rank, whose sum is meant               sharded     every rank holds
-//   its own rows
-// and the backward of each op is its adjoint under these meanings, so no gradient is ever divided by a rank
+// - invariant: the same on every rank, and counted once;
+// - replicated: a copy per rank, each used differently;
+// - partial: a term per rank, whose sum is meant;
+// - sharded: every rank holds its own rows.
+// The backward of each op is its adjoint under these meanings, so no gradient is ever divided by a rank
 // count. Backward always issues its collective, also where no gradient has arrived: the partners wait for it.
 // On an axis of one rank all of them hand x through.
 #pragma once
