@@ -138,8 +138,11 @@ void read_tensors(const CheckpointReader& checkpoint, const std::string& group,
   }
 }
 
-void load_parameters(const CheckpointReader& checkpoint, ParameterSet& parameters) {
-  read_tensors(checkpoint, "model", parameters, parameters.values());
+void load_model(const CheckpointReader& checkpoint, Model& model) {
+  read_tensors(checkpoint, "model", model.parameters, model.parameters.values());
+  const Tensor& bias = model.transformer.selection_bias();
+  if (bias.defined() && checkpoint.contains(selection_bias_name))
+    checkpoint.read(selection_bias_name, ElementType::float64, dims_of(bias.shape()), bias.raw());
 }
 
 Recipe recipe_of(const CheckpointReader& checkpoint) {

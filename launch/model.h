@@ -25,9 +25,10 @@ struct Model {
   Transformer transformer;
 };
 
-/// Reads this rank's part of every parameter; all names and shapes that do not match are listed in one
-/// Fault::data.
-void load_parameters(const CheckpointReader& checkpoint, ParameterSet& parameters);
+/// Reads this rank's part of every parameter, and the routers' selection bias where both have one (a run may
+/// switch it on later). All names and shapes that do not match are listed in one Fault::data.
+constexpr const char* selection_bias_name = "state/selection_bias";
+void load_model(const CheckpointReader& checkpoint, Model& model);
 
 /// A checkpoint's recipe, for commands that are given nothing else; paths in it are as the training run saw
 /// them.

@@ -5,6 +5,7 @@
 #include "framework/autograd/ops/elementwise.h"
 #include "framework/recipe/write.h"
 #include "launch/stop_signals.h"
+#include "layers/selection_bias.h"
 #include "optim/schedule.h"
 
 namespace conclave {
@@ -15,7 +16,7 @@ Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches)
       batches_(std::move(batches)),
       model_(recipe, mesh),
       balance_(recipe.model.moe, model_.transformer.moe_layers(), mesh.axis(Axis::data_tensor),
-               &mesh.axis(Axis::tensor)),
+               &mesh.axis(Axis::tensor), recipe.training.seed),
       reducer_(model_.parameters, mesh,
                {.sharding = recipe.parallel.zero > 0 ? OptimizerSharding::zero1 : OptimizerSharding::none}),
       optimizer_(model_.parameters, reducer_, recipe.optimizer) {}
@@ -71,7 +72,8 @@ StepResult Trainer::step() {
                       {.replica = data.rank(),
                        .replicas = data.size(),
                        .micro_batch_size = recipe_.training.micro_batch_size,
-                       .micro_steps = static_cast<std::int64_t>(inputs.size())});
+                       .micro_steps = static_cast<std::int64_t>(inputs.size()),
+                       .sequence_length = recipe_.data.sequence_length});
   if (balance_.needs_counting_pass()) count_experts(inputs);
 
   const double per_target = 1.0 / static_cast<double>(totals.targets);
@@ -85,8 +87,9 @@ StepResult Trainer::step() {
     if (m + 1 == inputs.size()) reducer_.begin_last_micro_batch();
     Tape tape;
     const Transformer::Result result = model_.transformer.forward(tape, inputs[m]);
+    balance_.begin_micro_step(result.statistics);  // the counts travel beside the LM head
     const CrossEntropy cross_entropy = model_.transformer.loss(tape, result.hidden, inputs[m], scales);
-    const Variable auxiliary = balance_.objective(tape, result.statistics);
+    const Variable auxiliary = balance_.objective(tape);
     const Variable objective = add_losses(tape, {cross_entropy.objective, auxiliary});
     if (mesh_.axis(Axis::tensor).rank() == 0) {
       sums[0] += cross_entropy.loss_sum;
@@ -125,6 +128,9 @@ StepResult Trainer::step() {
   optimizer_.step(result.learning_rate,
                   clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
   reducer_.gather_values();
+  if (!result.balance.load_signs.empty())
+    move_selection_bias(model_.transformer.selection_bias(), result.balance.load_signs,
+                        recipe_.model.moe.router.bias);
   tokens_done_ += totals.tokens;
   result.step = ++steps_done_;
   return result;
@@ -148,6 +154,8 @@ std::optional<Error> Trainer::save(CheckpointWriter* checkpoint) const {
     if (!fractions.empty())
       checkpoint->add("state/previous_fractions",
                       {model_.transformer.moe_layers(), recipe_.model.moe.num_experts}, fractions.data());
+    if (const Tensor& bias = model_.transformer.selection_bias(); bias.defined())
+      add_tensor(*checkpoint, selection_bias_name, bias);
   });
   const TensorSink sink = [&](const std::string& name, const Tensor& whole) {
     write([&] { add_tensor(*checkpoint, name, whole); });
@@ -178,7 +186,7 @@ Tensor Trainer::everybodys(const Tensor& moments) const {
 }
 
 void Trainer::load(const CheckpointReader& checkpoint) {
-  load_parameters(checkpoint, model_.parameters);
+  load_model(checkpoint, model_);
   for (const auto& [group, moments] : {std::pair{"optimizer/moment1", optimizer_.moment1()},
                                        std::pair{"optimizer/moment2", optimizer_.moment2()}}) {
     const Tensor flat = Tensor::zeros({model_.parameters.elements()}, moments.dtype(), moments.device());

@@ -5,41 +5,10 @@
 #include <initializer_list>
 
 #include "framework/autograd/ops/elementwise.h"
+#include "layers/selection_bias.h"
 
 namespace conclave {
 namespace {
-
-using Counts = std::vector<std::int64_t>;
-
-void add(Counts& sums, const Counts& counts) {
-  for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += counts[i];
-}
-
-/// [layers, sequences, experts]
-Counts counts_by_sequence(const std::vector<RouterStatistics>& layers) {
-  Counts all;
-  for (const RouterStatistics& statistics : layers) {
-    const Counts counts = statistics.counts.to_host<std::int64_t>();
-    all.insert(all.end(), counts.begin(), counts.end());
-  }
-  return all;
-}
-
-/// [layers, sequences, experts] -> [layers, experts]
-Counts sum_over_sequences(const Counts& counts, std::int64_t layers, std::int64_t experts) {
-  Counts sums(static_cast<std::size_t>(layers * experts));
-  const std::size_t of_layer = counts.size() / static_cast<std::size_t>(std::max<std::int64_t>(layers, 1));
-  for (std::size_t i = 0; i < counts.size(); ++i)
-    sums[i / of_layer * static_cast<std::size_t>(experts) + i % static_cast<std::size_t>(experts)] +=
-        counts[i];
-  return sums;
-}
-
-void all_reduce(Counts& counts, Communicator& ranks) {
-  const Tensor tensor = Tensor::from(counts, {static_cast<std::int64_t>(counts.size())});
-  ranks.all_reduce(tensor, ReduceOp::sum, Purpose::statistics);
-  counts = tensor.to_host<std::int64_t>();
-}
 
 double sum_of(const std::int64_t* counts, std::int64_t experts) {
   std::int64_t sum = 0;
@@ -48,7 +17,7 @@ double sum_of(const std::int64_t* counts, std::int64_t experts) {
 }
 
 /// counts [..., experts] divided by the sum of their row; rows without assignments stay 0.
-std::vector<double> fractions_by_row(const Counts& counts, std::int64_t experts) {
+std::vector<double> fractions_by_row(const ExpertCounts::Counts& counts, std::int64_t experts) {
   std::vector<double> fractions(counts.size());
   for (std::size_t row = 0; row < counts.size(); row += static_cast<std::size_t>(experts)) {
     const double assignments = sum_of(counts.data() + row, experts);
@@ -69,16 +38,18 @@ bool is_one_of(const std::string& word, std::initializer_list<const char*> words
 }  // namespace
 
 BalanceLoss::BalanceLoss(const MoeRecipe& moe, std::int64_t layers, Communicator& all_tokens,
-                         Communicator* micro_batch)
+                         Communicator* micro_batch, std::uint64_t seed)
     : moe_(moe),
       layers_(layers),
       experts_(moe.num_experts),
       all_tokens_(all_tokens),
-      micro_batch_(micro_batch != nullptr && micro_batch->size() > 1 ? micro_batch : nullptr) {
+      seed_(seed),
+      counts_(layers, moe.num_experts, all_tokens, micro_batch) {
   for (const BalanceRecipe& term : moe_.balance) {
-    check(is_one_of(term.scope, {"sequence", "micro_batch", "group", "data_parallel", "global_batch"}),
+    check(is_one_of(term.scope,
+                    {"sequence", "micro_batch", "group", "data_parallel", "shuffle", "global_batch"}),
           Fault::request, "model.moe.balance: scope \"", term.scope,
-          "\" came, expected sequence, micro_batch, group, data_parallel or global_batch");
+          "\" came, expected sequence, micro_batch, group, data_parallel, shuffle or global_batch");
     check(!is_global(term) || is_one_of(term.estimator, {"running", "warm", "lagged", "exact"}),
           Fault::request, "model.moe.balance: estimator \"", term.estimator,
           "\" came, expected running, warm, lagged or exact");
@@ -89,44 +60,47 @@ BalanceLoss::BalanceLoss(const MoeRecipe& moe, std::int64_t layers, Communicator
 }
 
 bool BalanceLoss::active(const BalanceRecipe& term) const {
-  return term.coefficient != 0 && step_ >= term.first_step && (term.last_step < 0 || step_ <= term.last_step);
+  return layers_ > 0 && term.coefficient != 0 && step_ >= term.first_step &&
+         (term.last_step < 0 || step_ <= term.last_step);
 }
 
-template <class Predicate>
-bool BalanceLoss::any_active(const Predicate& predicate) const {
-  return layers_ > 0 && std::any_of(moe_.balance.begin(), moe_.balance.end(), [&](const BalanceRecipe& term) {
-           return active(term) && predicate(term);
-         });
-}
-
-bool BalanceLoss::needs_counting_pass() const {
-  return any_active([&](const BalanceRecipe& term) {
-    return is_wide_group(term) || (is_global(term) && term.estimator == "exact");
-  });
-}
-
-bool BalanceLoss::counts_each_micro_step() const {
-  return any_active([](const BalanceRecipe& term) {
-    return term.scope == "data_parallel" ||
-           (is_global(term) && is_one_of(term.estimator, {"running", "warm"}));
-  });
+bool BalanceLoss::bias_is_active() const {
+  const SelectionBiasRecipe& bias = moe_.router.bias;
+  return layers_ > 0 && bias.rate > 0 && (bias.last_step < 0 || step_ <= bias.last_step);
 }
 
 bool BalanceLoss::is_local_group(const BalanceRecipe& term) const {
   return term.scope == "group" && place_.micro_batch_size % term.balance_batch_size == 0;
 }
 
-bool BalanceLoss::is_wide_group(const BalanceRecipe& term) const {
-  return term.scope == "group" && !is_local_group(term);
-}
-
-std::int64_t BalanceLoss::group_of(const BalanceRecipe& term, std::int64_t m, std::int64_t b) const {
-  return ((m * place_.replicas + place_.replica) * place_.micro_batch_size + b) / term.balance_batch_size;
-}
-
-std::int64_t BalanceLoss::groups_of(const BalanceRecipe& term) const {
-  const std::int64_t sequences = place_.micro_steps * place_.replicas * place_.micro_batch_size;
-  return (sequences + term.balance_batch_size - 1) / term.balance_batch_size;
+ExpertCounts::Needs BalanceLoss::needs_of_step() {
+  ExpertCounts::Needs needs;
+  const auto need = [&](const std::string& scope) {
+    needs.sequences |= scope == "sequence";
+    needs.micro_batch |= scope == "micro_batch";
+    needs.all_ranks |= scope == "data_parallel";
+  };
+  sets_of_term_.assign(moe_.balance.size(), -1);
+  for (std::size_t index = 0; index < moe_.balance.size(); ++index) {
+    const BalanceRecipe& term = moe_.balance[index];
+    if (!active(term)) continue;
+    need(term.scope);
+    needs.all_ranks |= is_global(term) && is_one_of(term.estimator, {"running", "warm"});
+    needs.whole_step |= is_global(term) && term.estimator == "exact";
+    if (term.scope != "group" && term.scope != "shuffle") continue;
+    check(place_.micro_batch_size > 0, "BalanceLoss: the scope ", term.scope,
+          " needs to know where micro-batches lie in the step");
+    needs.sequences |= is_local_group(term);
+    if (is_local_group(term)) continue;
+    sets_of_term_[index] = static_cast<std::int64_t>(needs.sets.size());
+    if (term.scope == "group")
+      needs.sets.push_back(std::make_unique<SequenceGroups>(place_, term.balance_batch_size));
+    else
+      needs.sets.push_back(std::make_unique<TokenSamples>(
+          place_, RandomKey(seed_).with("balance shuffle").with(static_cast<std::uint64_t>(step_))));
+  }
+  if (bias_is_active()) need(moe_.router.bias.scope);
+  return needs;
 }
 
 void BalanceLoss::begin_step(std::int64_t step, std::int64_t step_tokens, const BatchPlace& place) {
@@ -134,88 +108,42 @@ void BalanceLoss::begin_step(std::int64_t step, std::int64_t step_tokens, const 
   step_ = step;
   step_tokens_ = step_tokens;
   place_ = place;
-  micro_steps_counted_ = micro_steps_done_ = 0;
-  check(place.micro_batch_size > 0 ||
-            !any_active([](const BalanceRecipe& term) { return term.scope == "group"; }),
-        "BalanceLoss: the scope group needs to know where micro-batches lie in the step");
+  micro_steps_done_ = 0;
+  counts_.begin_step(place, needs_of_step());
   const std::size_t size = static_cast<std::size_t>(layers_ * experts_);
-  seen_.assign(size, 0);
-  exact_.assign(size, 0);
-  own_.assign(size, 0);
-  group_counts_.assign(moe_.balance.size(), {});
-  for (std::size_t i = 0; i < moe_.balance.size(); ++i)
-    if (active(moe_.balance[i]) && is_wide_group(moe_.balance[i]))
-      group_counts_[i].assign(size * static_cast<std::size_t>(groups_of(moe_.balance[i])), 0);
   probability_sums_.assign(size, 0);
   term_loss_.assign(static_cast<std::size_t>(layers_), 0);
   z_sum_.assign(static_cast<std::size_t>(layers_), 0);
+  load_signs_.assign(size, 0);
+  sets_with_signs_ = 0;
   used_.clear();
 }
 
-void BalanceLoss::count(const std::vector<RouterStatistics>& layers) {
-  const Counts counts = counts_by_sequence(layers);
-  add(exact_, sum_over_sequences(counts, layers_, experts_));
-  const std::int64_t m = micro_steps_counted_++;
-  for (std::size_t i = 0; i < group_counts_.size(); ++i) {
-    if (group_counts_[i].empty()) continue;
-    const BalanceRecipe& term = moe_.balance[i];
-    const std::int64_t sequences = place_.micro_batch_size, groups = groups_of(term);
-    check(
-        static_cast<std::int64_t>(counts.size()) == layers_ * sequences * experts_ && m < place_.micro_steps,
-        "BalanceLoss: micro-step ", m, " with ", counts.size(), " counts came, expected ", place_.micro_steps,
-        " micro-steps of ", layers_ * sequences * experts_);
-    for (std::int64_t row = 0; row < layers_ * sequences; ++row) {
-      const std::int64_t to = row / sequences * groups + group_of(term, m, row % sequences);
-      for (std::int64_t expert = 0; expert < experts_; ++expert)
-        group_counts_[i][static_cast<std::size_t>(to * experts_ + expert)] +=
-            counts[static_cast<std::size_t>(row * experts_ + expert)];
-    }
-  }
+void BalanceLoss::begin_micro_step(const std::vector<RouterStatistics>& layers) {
+  counts_.begin_micro_step(layers);
+  statistics_ = layers;
 }
 
-void BalanceLoss::finish_counting() {
-  Counts all = exact_;
-  for (const Counts& counts : group_counts_) all.insert(all.end(), counts.begin(), counts.end());
-  all_reduce(all, all_tokens_);
-  auto next = all.begin();
-  const auto take = [&](Counts& counts) {
-    std::copy_n(next, counts.size(), counts.begin());
-    next += static_cast<std::ptrdiff_t>(counts.size());
-  };
-  take(exact_);
-  for (Counts& counts : group_counts_) take(counts);
-}
-
-BalanceLoss::MicroCounts BalanceLoss::count_micro_step(const std::vector<RouterStatistics>& layers) {
-  MicroCounts counted;
-  counted.sequences = layers.empty() ? 0 : layers[0].counts.dim(0);
-  counted.by_sequence = counts_by_sequence(layers);
-  counted.micro_batch = sum_over_sequences(counted.by_sequence, layers_, experts_);
-  counted.data_parallel = counted.micro_batch;
-  add(own_, counted.micro_batch);
-  const bool by_sequence =
-      any_active([&](const BalanceRecipe& term) { return term.scope == "sequence" || is_local_group(term); });
-  if (micro_batch_ != nullptr && by_sequence) {
-    all_reduce(counted.by_sequence, *micro_batch_);
-    counted.micro_batch = sum_over_sequences(counted.by_sequence, layers_, experts_);
-  } else if (micro_batch_ != nullptr &&
-             any_active([](const BalanceRecipe& term) { return term.scope == "micro_batch"; })) {
-    all_reduce(counted.micro_batch, *micro_batch_);
+void BalanceLoss::add_signs_of(const ExpertCounts::MicroStep& counted) {
+  const std::string& scope = moe_.router.bias.scope;
+  // Ranks that know the same counts let one of them speak.
+  if (scope == "data_parallel") {
+    if (counts_.speaks_for_all())
+      sets_with_signs_ += add_load_signs(counted.all_ranks, layers_, experts_, load_signs_);
+  } else if (scope == "sequence" || scope == "micro_batch") {
+    if (counts_.speaks_for_micro_batch())
+      sets_with_signs_ += add_load_signs(scope == "sequence" ? counted.by_sequence : counted.micro_batch,
+                                         layers_, experts_, load_signs_);
   }
-  if (counts_each_micro_step()) {
-    all_reduce(counted.data_parallel, all_tokens_);
-    add(seen_, counted.data_parallel);
-  }
-  return counted;
 }
 
 std::vector<double> BalanceLoss::estimate(const BalanceRecipe& term) const {
   if (term.estimator == "lagged")
-    return previous_fractions_.empty()
-               ? std::vector<double>(seen_.size(), 1.0 / static_cast<double>(experts_))
-               : previous_fractions_;
-  std::vector<double> fractions(seen_.size());
-  const Counts& counts = term.estimator == "exact" ? exact_ : seen_;
+    return previous_fractions_.empty() ? std::vector<double>(static_cast<std::size_t>(layers_ * experts_),
+                                                             1.0 / static_cast<double>(experts_))
+                                       : previous_fractions_;
+  const Counts& counts = term.estimator == "exact" ? counts_.step_ahead() : counts_.seen();
+  std::vector<double> fractions(counts.size());
   const double top_k = static_cast<double>(moe_.num_experts_per_tok), all = static_cast<double>(step_tokens_);
   for (std::int64_t layer = 0; layer < layers_; ++layer) {
     const std::int64_t begin = layer * experts_;
@@ -233,38 +161,38 @@ std::vector<double> BalanceLoss::estimate(const BalanceRecipe& term) const {
   return fractions;
 }
 
-BalanceLoss::Counts BalanceLoss::counts_of_groups(std::size_t term, const MicroCounts& counted) const {
-  const BalanceRecipe& recipe = moe_.balance[term];
-  const std::int64_t sequences = counted.sequences;
-  check(sequences == place_.micro_batch_size && micro_steps_done_ < place_.micro_steps,
-        "BalanceLoss: micro-step ", micro_steps_done_, " with ", sequences, " sequences came, expected ",
-        place_.micro_steps, " micro-steps of ", place_.micro_batch_size);
-  const bool local = is_local_group(recipe);
-  const std::int64_t groups = groups_of(recipe), size = recipe.balance_batch_size;
+BalanceLoss::Counts BalanceLoss::counts_of_sets(std::size_t term,
+                                                const ExpertCounts::MicroStep& counted) const {
+  const std::int64_t sequences = counted.sequences, size = moe_.balance[term].balance_batch_size;
   Counts counts(counted.by_sequence.size());
-  for (std::int64_t row = 0; row < layers_ * sequences; ++row) {
-    const std::int64_t layer = row / sequences, b = row % sequences;
-    for (std::int64_t expert = 0; expert < experts_; ++expert) {
-      std::int64_t& count = counts[static_cast<std::size_t>(row * experts_ + expert)];
-      if (local)  // micro-batches begin at multiples of the group's size
-        for (std::int64_t other = b / size * size; other < (b / size + 1) * size; ++other)
-          count +=
-              counted.by_sequence[static_cast<std::size_t>((layer * sequences + other) * experts_ + expert)];
-      else
-        count = group_counts_[term][static_cast<std::size_t>(
-            (layer * groups + group_of(recipe, micro_steps_done_, b)) * experts_ + expert)];
-    }
-  }
+  const auto at = [&](std::int64_t layer, std::int64_t row, std::int64_t rows, std::int64_t expert) {
+    return static_cast<std::size_t>((layer * rows + row) * experts_ + expert);
+  };
+  for (std::int64_t layer = 0; layer < layers_; ++layer)
+    for (std::int64_t b = 0; b < sequences; ++b)
+      for (std::int64_t expert = 0; expert < experts_; ++expert) {
+        std::int64_t& count = counts[at(layer, b, sequences, expert)];
+        if (const std::int64_t index = sets_of_term_[term]; index >= 0) {
+          const TokenSets& sets = *counts_.needs().sets[static_cast<std::size_t>(index)];
+          count = counted.sets[static_cast<std::size_t>(index)]
+                              [at(layer, sets.set_of(micro_steps_done_, b), sets.sets(), expert)];
+        } else {  // micro-batches begin at multiples of the group's size
+          for (std::int64_t other = b / size * size; other < (b / size + 1) * size; ++other)
+            count += counted.by_sequence[at(layer, other, sequences, expert)];
+        }
+      }
   return counts;
 }
 
-std::vector<double> BalanceLoss::fractions_of(std::size_t term, const MicroCounts& counted) const {
+std::vector<double> BalanceLoss::fractions_of(std::size_t term,
+                                              const ExpertCounts::MicroStep& counted) const {
   const BalanceRecipe& recipe = moe_.balance[term];
   if (recipe.scope == "sequence") return fractions_by_row(counted.by_sequence, experts_);
-  if (recipe.scope == "group") return fractions_by_row(counts_of_groups(term, counted), experts_);
+  if (recipe.scope == "group" || recipe.scope == "shuffle")
+    return fractions_by_row(counts_of_sets(term, counted), experts_);
   const std::vector<double> shared =  // [layers, experts]
       is_global(recipe)                 ? estimate(recipe)
-      : recipe.scope == "data_parallel" ? fractions_by_row(counted.data_parallel, experts_)
+      : recipe.scope == "data_parallel" ? fractions_by_row(counted.all_ranks, experts_)
                                         : fractions_by_row(counted.micro_batch, experts_);
   std::vector<double> fractions;
   for (auto begin = shared.begin(); begin != shared.end(); begin += experts_)
@@ -273,10 +201,10 @@ std::vector<double> BalanceLoss::fractions_of(std::size_t term, const MicroCount
   return fractions;
 }
 
-Variable BalanceLoss::objective(Tape& tape, const std::vector<RouterStatistics>& layers) {
-  check(static_cast<std::int64_t>(layers.size()) == layers_, "BalanceLoss: statistics of ", layers.size(),
-        " layers came, expected ", layers_);
-  const MicroCounts counted = count_micro_step(layers);
+Variable BalanceLoss::objective(Tape& tape) {
+  const ExpertCounts::MicroStep& counted = counts_.micro_step();
+  const std::vector<RouterStatistics> layers = std::move(statistics_);
+  if (bias_is_active()) add_signs_of(counted);
 
   const double layer_factor = moe_.layer_reduction == "mean" ? 1.0 / static_cast<double>(layers_) : 1.0;
   const double scale = static_cast<double>(experts_) / static_cast<double>(step_tokens_);
@@ -321,21 +249,23 @@ Variable BalanceLoss::objective(Tape& tape, const std::vector<RouterStatistics>&
 BalanceReport BalanceLoss::end_step() {
   BalanceReport report;
   if (layers_ == 0) return report;
-  report.counts = own_;
-  if (counts_each_micro_step())
-    report.counts = seen_;
-  else
-    all_reduce(report.counts, all_tokens_);
+  report.counts = counts_.end_step();
   // One float64 all-reduce carries everything else.
   std::vector<double> sums = probability_sums_;
   sums.insert(sums.end(), term_loss_.begin(), term_loss_.end());
   sums.insert(sums.end(), z_sum_.begin(), z_sum_.end());
+  const bool narrow_bias = bias_is_active() && moe_.router.bias.scope != "global_batch";
+  if (narrow_bias) {
+    sums.insert(sums.end(), load_signs_.begin(), load_signs_.end());
+    sums.push_back(static_cast<double>(sets_with_signs_));
+  }
   const Tensor tensor = Tensor::from(sums, {static_cast<std::int64_t>(sums.size())});
   all_tokens_.all_reduce(tensor, ReduceOp::sum, Purpose::statistics);
   sums = tensor.to_host<double>();
 
   const double tokens = static_cast<double>(step_tokens_), layers = static_cast<double>(layers_);
-  const bool any_term = any_active([](const BalanceRecipe&) { return true; });
+  const bool any_term = std::any_of(moe_.balance.begin(), moe_.balance.end(),
+                                    [this](const BalanceRecipe& term) { return active(term); });
   const std::size_t size = report.counts.size();
   report.mean_probability.resize(size);
   report.layer_balance_loss.resize(static_cast<std::size_t>(layers_));
@@ -362,6 +292,12 @@ BalanceReport BalanceLoss::end_step() {
         error += std::abs(used[i] - fractions[i]);
       report.estimator_error = std::max(report.estimator_error, error);
     }
+  }
+  if (bias_is_active()) {
+    report.load_signs.assign(size, 0);
+    if (!narrow_bias) add_load_signs(report.counts, layers_, experts_, report.load_signs);
+    for (std::size_t i = 0; narrow_bias && i < size; ++i)
+      report.load_signs[i] = sums[sums.size() - 1 - size + i] / std::max(sums.back(), 1.0);
   }
   previous_fractions_ = std::move(fractions);
   return report;

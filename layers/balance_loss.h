@@ -9,17 +9,14 @@
 // summed afterwards, over micro-batches and ranks alike. L is 1 under uniform routing in every scope.
 //
 // A scope enters through one function, fractions_of(), which gives f for each packed sequence of the
-// micro-batch. The counts of all layers and terms cross the network together: per micro-batch in at most one
-// integer all-reduce over all ranks and one over the ranks that share the micro-batch, and only when a term
-// needs them.
+// micro-batch. What it counts, and when counts cross the network, is in expert_counts.h.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "framework/autograd/ops/routing.h"
 #include "framework/recipe/recipe.h"
-#include "parallel/communicator.h"
+#include "layers/expert_counts.h"
 
 namespace conclave {
 
@@ -33,36 +30,33 @@ struct BalanceReport {
   double router_z_loss = 0;                // mean over tokens of logsumexp^2, unweighted; mean over layers
   double estimator_error = 0;              // max over layers and micro-steps of ||f used - f of the step||_1
   double max_load_violation = 0;           // max over layers of max_i count_i / mean count - 1
-};
-
-/// Where this rank's micro-batches lie in the step, for the scope `group`: row b of micro-step m has position
-/// (m * replicas + replica) * micro_batch_size + b.
-struct BatchPlace {
-  std::int64_t replica = 0;
-  std::int64_t replicas = 1;
-  std::int64_t micro_batch_size = 0;  // sequences; 0: unknown, which no other scope minds
-  std::int64_t micro_steps = 1;
+  /// The mean over the sets of the selection bias' scope of sign(mean load - load); empty without a bias.
+  std::vector<double> load_signs;
 };
 
 class BalanceLoss {
  public:
   /// `all_tokens`: the ranks whose routers see different tokens of the step. `micro_batch`: those among them
-  /// that share a replica's micro-batch (its tensor ranks); null: this rank has all of it.
+  /// that share a replica's micro-batch (its tensor ranks); null: this rank has all of it. The seed is for
+  /// the samples of the scope `shuffle`.
   BalanceLoss(const MoeRecipe& moe, std::int64_t layers, Communicator& all_tokens,
-              Communicator* micro_batch = nullptr);
+              Communicator* micro_batch = nullptr, std::uint64_t seed = 0);
 
   /// step_tokens: T, known before the first backward.
   void begin_step(std::int64_t step, std::int64_t step_tokens, const BatchPlace& place = {});
 
-  /// The estimator `exact`, and groups that reach beyond a micro-batch, want a forward-only pass over all
-  /// micro-batches first: count() each in order, then finish_counting(), which is collective.
-  bool needs_counting_pass() const;
-  void count(const std::vector<RouterStatistics>& layers);
-  void finish_counting();
+  /// Under gradient accumulation the estimator `exact`, the scope `shuffle`, and groups that reach beyond a
+  /// micro-step want a forward-only pass over all micro-batches first: count() each in order, then
+  /// finish_counting(), which is collective.
+  bool needs_counting_pass() const { return counts_.needs_counting_pass(); }
+  void count(const std::vector<RouterStatistics>& layers) { counts_.count_ahead(layers); }
+  void finish_counting() { counts_.finish_counting_ahead(); }
 
-  /// The weighted auxiliary objective of one micro-batch, float64 [1]. Collective when a term counts what
-  /// other ranks hold. Called once per micro-batch, in order.
-  Variable objective(Tape& tape, const std::vector<RouterStatistics>& layers);
+  /// Once per micro-batch, in order: what its routers left behind. Collective when a term counts what other
+  /// ranks hold, and returns at once: computing may go on while the counts travel.
+  void begin_micro_step(const std::vector<RouterStatistics>& layers);
+  /// The weighted auxiliary objective of this micro-batch, float64 [1].
+  Variable objective(Tape& tape);
 
   /// Collective: sums of the step over all ranks. Also moves this step's fractions to previous_fractions().
   BalanceReport end_step();
@@ -72,49 +66,37 @@ class BalanceLoss {
   void set_previous_fractions(std::vector<double> fractions);
 
  private:
-  using Counts = std::vector<std::int64_t>;  // [layers, experts] where nothing else is said
-  /// What has been counted at the micro-step under way.
-  struct MicroCounts {
-    std::int64_t sequences = 0;
-    Counts by_sequence;    // [layers, sequences, experts]; joined over the ranks that share the micro-batch,
-    Counts micro_batch;    // and so is this, where a term asks for it
-    Counts data_parallel;  // all ranks, where a term asks for it
-  };
+  using Counts = ExpertCounts::Counts;
   bool active(const BalanceRecipe& term) const;
-  template <class Predicate>
-  bool any_active(const Predicate& predicate) const;
-  bool counts_each_micro_step() const;
-  /// Whether the groups of this term lie inside micro-batches.
+  bool bias_is_active() const;
+  /// Whether each group of this term lies inside a micro-batch.
   bool is_local_group(const BalanceRecipe& term) const;
-  bool is_wide_group(const BalanceRecipe& term) const;
-  /// Of row b of this rank's micro-step m.
-  std::int64_t group_of(const BalanceRecipe& term, std::int64_t m, std::int64_t b) const;
-  std::int64_t groups_of(const BalanceRecipe& term) const;
-  MicroCounts count_micro_step(const std::vector<RouterStatistics>& layers);
+  ExpertCounts::Needs needs_of_step();
   /// f of a global_batch term at this micro-step: [layers, experts].
   std::vector<double> estimate(const BalanceRecipe& term) const;
-  /// Counts of the group that each sequence of the micro-batch is in: [layers, sequences, experts].
-  Counts counts_of_groups(std::size_t term, const MicroCounts& counted) const;
+  /// Counts of the set that each sequence of the micro-batch is balanced with: [layers, sequences, experts].
+  Counts counts_of_sets(std::size_t term, const ExpertCounts::MicroStep& counted) const;
   /// f for each sequence of the micro-batch: [layers, sequences, experts].
-  std::vector<double> fractions_of(std::size_t term, const MicroCounts& counted) const;
+  std::vector<double> fractions_of(std::size_t term, const ExpertCounts::MicroStep& counted) const;
+  void add_signs_of(const ExpertCounts::MicroStep& counted);
 
   MoeRecipe moe_;
   std::int64_t layers_, experts_;
   Communicator& all_tokens_;
-  Communicator* micro_batch_;
+  std::uint64_t seed_;
+  ExpertCounts counts_;
   std::vector<double> previous_fractions_;
 
   // Of the step under way.
-  std::int64_t step_ = 0, step_tokens_ = 0;
+  std::int64_t step_ = 0, step_tokens_ = 0, micro_steps_done_ = 0;
   BatchPlace place_;
-  std::int64_t micro_steps_counted_ = 0, micro_steps_done_ = 0;
-  Counts seen_;                            // all ranks, micro-steps so far; if counts_each_micro_step()
-  Counts exact_;                           // all ranks, the whole step; from the counting pass
-  std::vector<Counts> group_counts_;       // of each term, if wide: [layers, groups, experts]; likewise
-  Counts own_;                             // this rank, micro-steps so far
-  std::vector<double> probability_sums_;   // this rank: [layers, experts]
-  std::vector<double> term_loss_, z_sum_;  // this rank: [layers]
-  std::vector<std::vector<double>> used_;  // f of the first global term at each micro-step
+  std::vector<std::int64_t> sets_of_term_;    // [terms]; where in ExpertCounts::Needs::sets, or -1
+  std::vector<RouterStatistics> statistics_;  // [layers]; of the micro-batch under way
+  std::vector<double> probability_sums_;      // this rank: [layers, experts]
+  std::vector<double> term_loss_, z_sum_;     // this rank: [layers]
+  std::vector<double> load_signs_;            // this rank's share: [layers, experts]
+  std::int64_t sets_with_signs_ = 0;          // likewise
+  std::vector<std::vector<double>> used_;     // f of the first global term at each micro-step
 };
 
 }  // namespace conclave

@@ -3,17 +3,24 @@
 namespace conclave {
 
 std::unique_ptr<Router> make_router(ParameterSet& parameters, const std::string& name,
-                                    const ModelRecipe& model) {
+                                    const ModelRecipe& model, const Tensor& selection_bias) {
   const MoeRecipe& moe = model.moe;
-  check(moe.router.kind == "softmax", Fault::request, "model.moe.router.kind: \"", moe.router.kind,
-        "\" came, the known router is softmax");
-  return std::make_unique<SoftmaxRouter>(
+  const RouterRecipe& router = moe.router;
+  check(router.kind == "softmax" || router.kind == "sigmoid", Fault::request, "model.moe.router.kind: \"",
+        router.kind, "\" came, the known routers are softmax and sigmoid");
+  return std::make_unique<TopKRouter>(
       parameters, name,
-      SoftmaxRouter::Options{.hidden = model.hidden_size,
-                             .experts = moe.num_experts,
-                             .top_k = moe.num_experts_per_tok,
-                             .renormalise = moe.router.norm_topk_prob,
-                             .initializer_range = model.initializer_range});
+      TopKRouter::Options{
+          .hidden = model.hidden_size,
+          .experts = moe.num_experts,
+          .top_k = moe.num_experts_per_tok,
+          .rule = {.score = router.kind == "sigmoid" ? RouteRule::Score::sigmoid : RouteRule::Score::softmax,
+                   .renormalise = router.norm_topk_prob,
+                   .scale = router.routed_scaling_factor,
+                   .groups = router.n_group,
+                   .chosen_groups = router.topk_group,
+                   .selection_bias = selection_bias},
+          .initializer_range = model.initializer_range});
 }
 
 namespace {
@@ -30,10 +37,6 @@ std::unique_ptr<Dispatcher> make_dispatcher(const MoeRecipe& moe, const Parallel
 }
 
 }  // namespace
-
-Moe::Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
-         const InitialRange& range, const Parallelism& parallelism)
-    : Moe(parameters, name, model, range, parallelism, make_router(parameters, name + ".gate", model)) {}
 
 Moe::Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
          const InitialRange& range, const Parallelism& parallelism, std::unique_ptr<Router> router)

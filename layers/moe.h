@@ -13,15 +13,13 @@
 
 namespace conclave {
 
-/// The router that the recipe names.
+/// The router that the recipe names. selection_bias: float64 [experts], of this layer; undefined: none.
 std::unique_ptr<Router> make_router(ParameterSet& parameters, const std::string& name,
-                                    const ModelRecipe& model);
+                                    const ModelRecipe& model, const Tensor& selection_bias = {});
 
 class Moe {
  public:
-  Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& model, const InitialRange& range,
-      const Parallelism& parallelism);
-  /// With a router of one's own.
+  /// `router`: make_router()'s, or one of one's own.
   Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& model, const InitialRange& range,
       const Parallelism& parallelism, std::unique_ptr<Router> router);
 

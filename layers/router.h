@@ -13,9 +13,9 @@
 namespace conclave {
 
 /// What every routing op is told about the tokens at hand.
-inline RouteOptions route_options(const ModelInput& input, std::int64_t top_k, bool renormalise) {
+inline RouteOptions route_options(const ModelInput& input, std::int64_t top_k, const RouteRule& rule = {}) {
   return {.top_k = top_k,
-          .renormalise = renormalise,
+          .rule = rule,
           .sequences = input.sequences,
           .length = input.length,
           .first_token = input.first_token};
@@ -28,23 +28,24 @@ class Router {
   virtual Routing route(Tape& tape, const Variable& x, const ModelInput& input) const = 0;
 };
 
-/// Softmax over all experts, then the top k (Shazeer et al., arXiv 1701.06538, without noise; Qwen3's order).
-/// Parameter: NAME.weight [experts, hidden].
-class SoftmaxRouter final : public Router {
+/// A linear score for each expert, then the top k by a rule: softmax scores (Shazeer et al., arXiv
+/// 1701.06538, without noise) or sigmoid scores (DeepSeek-V3, arXiv 2412.19437), with or without groups and a
+/// selection bias. Parameter: NAME.weight [experts, hidden].
+class TopKRouter final : public Router {
  public:
   struct Options {
     std::int64_t hidden, experts, top_k;
-    bool renormalise;  // the chosen weights sum to 1
+    RouteRule rule;
     double initializer_range;
   };
-  SoftmaxRouter(ParameterSet& parameters, const std::string& name, const Options& options)
+  TopKRouter(ParameterSet& parameters, const std::string& name, const Options& options)
       : options_(options),
         gate_(parameters, name, options.hidden, options.experts, options.initializer_range,
               Parallelism::per_rank()) {}
 
   Routing route(Tape& tape, const Variable& x, const ModelInput& input) const override {
-    return route_softmax(tape, gate_.forward(tape, x), input.tokens,
-                         route_options(input, options_.top_k, options_.renormalise));
+    return conclave::route(tape, gate_.forward(tape, x), input.tokens,
+                           route_options(input, options_.top_k, options_.rule));
   }
 
  private:

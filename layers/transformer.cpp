@@ -7,7 +7,7 @@ namespace conclave {
 
 TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& name,
                                    const ModelRecipe& model, const InitialRange& range,
-                                   const Parallelism& parallelism, bool dense)
+                                   const Parallelism& parallelism, bool dense, const Tensor& selection_bias)
     : parallelism_(parallelism),
       attention_norm_(parameters, name + ".input_layernorm", model.hidden_size, model.rms_norm_eps,
                       parallelism.residual()),
@@ -18,7 +18,8 @@ TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& 
     dense_.emplace(parameters, name + ".mlp", model.hidden_size, model.intermediate_size, range,
                    Mlp::over_tensor_ranks());
   else
-    moe_.emplace(parameters, name + ".mlp", model, range, parallelism);
+    moe_.emplace(parameters, name + ".mlp", model, range, parallelism,
+                 make_router(parameters, name + ".mlp.gate", model, selection_bias));
 }
 
 Moe::Result TransformerBlock::forward(Tape& tape, const Variable& x, const ModelInput& input) const {
@@ -44,10 +45,18 @@ Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Rec
   // GPT-2's rule: the sum of 2 * layers residual outputs keeps the variance of one.
   if (model.scale_residual_init)
     range.residual /= std::sqrt(2.0 * static_cast<double>(model.num_hidden_layers));
-  for (std::int64_t layer = 0; layer < model.num_hidden_layers; ++layer)
+  if (moe_layers_ > 0 && model.moe.router.bias.rate > 0)
+    selection_bias_ = Tensor::zeros({moe_layers_, model.moe.num_experts}, DType::float64);
+  const std::int64_t dense_layers = model.moe.first_k_dense_replace;
+  for (std::int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
+    const bool dense = layer < dense_layers;
+    const Tensor bias =
+        dense || !selection_bias_.defined()
+            ? Tensor()
+            : selection_bias_.part((layer - dense_layers) * model.moe.num_experts, {model.moe.num_experts});
     blocks_.push_back(std::make_unique<TransformerBlock>(parameters, join_text("model.layers.", layer), model,
-                                                         range, parallelism,
-                                                         layer < model.moe.first_k_dense_replace));
+                                                         range, parallelism, dense, bias));
+  }
   final_norm_ = std::make_unique<RmsNorm>(parameters, "model.norm", model.hidden_size, model.rms_norm_eps,
                                           parallelism.residual());
   head_ = model.tie_word_embeddings
@@ -62,17 +71,19 @@ Moe::Result Transformer::forward_block(Tape& tape, const TransformerBlock& block
   if (recompute_ == Recompute::none) return block.forward(tape, x, input);
   // What leaves the segment: the hidden state and the differentiable statistics. Counts are committed by the
   // first run only, or a replay would count every token twice.
-  Tensor counts;
+  RouterStatistics committed;
   const std::vector<Variable> outputs = recompute(
       tape, {x},
-      [&block, input, committed = &counts](Tape& inner, const std::vector<Variable>& inputs, SegmentRun run) {
+      [&block, input, &committed](Tape& inner, const std::vector<Variable>& inputs, SegmentRun run) {
         const Moe::Result result = block.forward(inner, inputs[0], input);
         if (!result.statistics.counts.defined()) return std::vector<Variable>{result.y};
-        if (run == SegmentRun::first) *committed = result.statistics.counts;
+        if (run == SegmentRun::first) committed = result.statistics;
         return std::vector<Variable>{result.y, result.statistics.probability_sums, result.statistics.z_sum};
       });
   if (outputs.size() == 1) return {outputs[0], {}};
-  return {outputs[0], {counts, outputs[1], outputs[2]}};
+  committed.probability_sums = outputs[1];
+  committed.z_sum = outputs[2];
+  return {outputs[0], committed};
 }
 
 namespace {

@@ -19,8 +19,10 @@ enum class Recompute { none, block };
 /// One block. Parameters under NAME: input_layernorm, self_attn, post_attention_layernorm, mlp.
 class TransformerBlock {
  public:
+  /// selection_bias: of this block's router (layers/selection_bias.h); undefined: none, or a dense block.
   TransformerBlock(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
-                   const InitialRange& range, const Parallelism& parallelism, bool dense);
+                   const InitialRange& range, const Parallelism& parallelism, bool dense,
+                   const Tensor& selection_bias);
 
   /// x [rows of the residual stream, hidden]. Statistics are filled by a mixture-of-experts block only.
   Moe::Result forward(Tape& tape, const Variable& x, const ModelInput& input) const;
@@ -54,6 +56,9 @@ class Transformer {
   Tensor logits(const Tensor& hidden) const;
 
   std::int64_t moe_layers() const { return moe_layers_; }
+  /// float64 [mixture-of-experts layers, experts], zero at first, what the routers add to their scores when
+  /// they choose; undefined where the recipe wants none. Not a parameter: no gradient reaches it.
+  const Tensor& selection_bias() const { return selection_bias_; }
 
  private:
   Moe::Result forward_block(Tape& tape, const TransformerBlock& block, const Variable& x,
@@ -62,6 +67,7 @@ class Transformer {
   Recompute recompute_;
   Parallelism parallelism_;
   std::int64_t moe_layers_;
+  Tensor selection_bias_;
   const Parameter& embedding_;
   std::vector<std::unique_ptr<TransformerBlock>> blocks_;
   std::unique_ptr<RmsNorm> final_norm_;

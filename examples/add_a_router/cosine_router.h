@@ -32,8 +32,7 @@ class CosineRouter final : public Router {
     const Variable token = gain_.forward(tape, projection_.forward(tape, x));  // [tokens, width]
     const Variable experts = gain_.forward(tape, embeddings_.use(tape));       // [experts, width]
     const Variable scores = linear(tape, token, experts);                      // [tokens, experts]
-    return route_softmax(tape, scores, input.tokens,
-                         route_options(input, options_.top_k, /*renormalise=*/true));
+    return conclave::route(tape, scores, input.tokens, route_options(input, options_.top_k));
   }
 
  private:

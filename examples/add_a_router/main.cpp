@@ -80,7 +80,8 @@ int main() {
     for (const Block* block : {&first, &second}) x = block->forward(tape, x, input, statistics);
     const auto loss =
         linear_cross_entropy(tape, x, head.use(tape), input.targets, {.loss_scale = 1.0 / tokens});
-    tape.backward(add_losses(tape, {loss.objective, balance.objective(tape, statistics)}));
+    balance.begin_micro_step(statistics);
+    tape.backward(add_losses(tape, {loss.objective, balance.objective(tape)}));
     reducer.finish();
     optimizer.step(/*learning_rate=*/3e-3, /*gradient_scale=*/1.0);
     const BalanceReport report = balance.end_step();

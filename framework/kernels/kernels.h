@@ -21,6 +21,22 @@ struct RowOrder {
   Tensor slot_of_row;   // int32 [rows]; token * top_k + k
 };
 
+/// How router logits s become probabilities p, weights w and a choice of experts.
+struct RouteRule {
+  enum class Score { softmax, sigmoid };
+  /// The score q that experts are weighed and chosen by: softmax(s) or sigmoid(s). p is q made to sum to 1
+  /// over all experts, which for the sigmoid is softmax(log sigmoid(s)).
+  Score score = Score::softmax;
+  bool renormalise = true;  // the chosen q are made to sum to 1
+  double scale = 1;         // then multiplied by this
+  /// Only experts of the best chosen_groups of `groups` consecutive groups may be chosen. A group is as good
+  /// as its best expert (softmax: DeepSeek-V2, arXiv 2405.04434) or its best two (sigmoid: DeepSeek-V3,
+  /// arXiv 2412.19437).
+  std::int64_t groups = 1, chosen_groups = 1;
+  /// float64 [experts], added to q for the choice alone (Wang et al., arXiv 2408.15664); undefined: none.
+  Tensor selection_bias;
+};
+
 /// What a router decides and what it keeps for its backward.
 struct RouteResult {
   Tensor experts;                            // int32 [tokens, top_k]; -1 for padding
@@ -111,14 +127,14 @@ class Kernels {
   // --- mixture of experts
   // --------------------------------------------------------------------------------------
 
-  /// Softmax over experts and the top_k largest (ties: the lower index), weights renormalised to sum 1 when
-  /// asked. logits [tokens, experts]; tokens int32 [tokens], -1 for padding: routed nowhere, counted nowhere.
-  /// Statistics are kept by sequence: result.first_token and length say which token belongs to which.
-  virtual void route(const Tensor& logits, const Tensor& tokens, bool renormalise,
+  /// Scores, the top_k experts (ties: the lower index) and their weights, by the rule. logits [tokens,
+  /// experts]; tokens int32 [tokens], -1 for padding: routed nowhere, counted nowhere. Statistics are kept by
+  /// sequence: result.first_token and length say which token belongs to which.
+  virtual void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule,
                      const RouteResult& result) const = 0;
-  /// dlogits from the gradients of weights, probability_sums and z_sum.
-  virtual void route_backward(const RouteResult& result, bool renormalise, const Tensor& dweights,
-                              const Tensor& dprobability_sums, double dz_sum,
+  /// dlogits from the gradients of weights, probability_sums and z_sum. A softmax needs no logits.
+  virtual void route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
+                              const Tensor& dweights, const Tensor& dprobability_sums, double dz_sum,
                               const Tensor& dlogits) const = 0;
   /// Sorts the assignments by expert, stable in the token order (counting sort). experts int32 [tokens,
   /// top_k].

@@ -11,16 +11,30 @@
 
 namespace conclave {
 
+/// A bias on the choice of experts alone, moved against their load after each step; no gradient, no loss.
+struct SelectionBiasRecipe {
+  double rate = 0;                     // 0: no bias
+  std::string scope = "global_batch";  // sequence | micro_batch | data_parallel | global_batch
+  bool recentre = false;               // keep the mean over experts at zero
+  std::int64_t last_step = -1;         // stands still after this step; -1: moves to the end
+  bool operator==(const SelectionBiasRecipe&) const = default;
+};
+
 struct RouterRecipe {
-  std::string kind = "softmax";
+  std::string kind = "softmax";  // softmax | sigmoid
   bool norm_topk_prob = true;
+  double routed_scaling_factor = 1.0;  // on the weights of the chosen experts
+  std::int64_t n_group = 1;            // groups of experts, of which a token's experts come from ...
+  std::int64_t topk_group = 1;         // ... so many
   double z_loss_coefficient = 0.001;
+  SelectionBiasRecipe bias;
   bool operator==(const RouterRecipe&) const = default;
 };
 
 /// One term of the load-balancing loss; several may act at once.
 struct BalanceRecipe {
-  std::string scope = "global_batch";  // sequence | micro_batch | group | data_parallel | global_batch
+  std::string scope = "global_batch";  // sequence | micro_batch | group | data_parallel | shuffle |
+                                       // global_batch
   std::string estimator = "warm";  // running | warm | lagged | exact: how global_batch sees what is to come
   double coefficient = 0.01;
   std::int64_t first_step = 0;          // acts from this step ...

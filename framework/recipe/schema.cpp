@@ -71,18 +71,36 @@ void list(Visitor& visitor, const char* name, std::vector<Element>& elements, co
 }
 
 template <>
+void describe(Visitor& v, SelectionBiasRecipe& b) {
+  v.key({"rate", &b.rate, "how far it moves after each step; 0: no bias", at_least(0)});
+  v.key({"scope", &b.scope,
+         "the tokens whose load it follows: sequence, micro_batch, data_parallel or global_batch",
+         one_of({"sequence", "micro_batch", "data_parallel", "global_batch"})});
+  v.key({"recentre", &b.recentre, "keep the mean over experts at zero", {}});
+  v.key({"last_step",
+         &b.last_step,
+         "it stands still after this step; -1: moves to the end",
+         {.least = -1, .most = largest_count}});
+}
+
+template <>
 void describe(Visitor& v, RouterRecipe& r) {
-  v.key({"kind", &r.kind, "how logits become scores", one_of({"softmax"}, {"sigmoid"})});
+  v.key({"kind", &r.kind, "how logits become scores: softmax or sigmoid", one_of({"softmax", "sigmoid"})});
   v.key({"norm_topk_prob", &r.norm_topk_prob, "weights of the chosen experts are made to sum to 1", {}});
+  v.key({"routed_scaling_factor", &r.routed_scaling_factor, "factor on the weights of the chosen experts",
+         above(0)});
+  v.key({"n_group", &r.n_group, "groups of consecutive experts; 1: no groups", size()});
+  v.key({"topk_group", &r.topk_group, "groups that a token's experts come from", size()});
   v.key({"z_loss_coefficient", &r.z_loss_coefficient, "weight of the router z-loss; 0: off", at_least(0)});
+  section(v, "bias", r.bias, "balancing without a loss: a bias on the choice, moved against the load");
 }
 
 template <>
 void describe(Visitor& v, BalanceRecipe& b) {
   v.key({"scope", &b.scope,
-         "the tokens that a token is balanced with: sequence, micro_batch, group, data_parallel or "
-         "global_batch",
-         one_of({"sequence", "micro_batch", "group", "data_parallel", "global_batch"}, {"shuffle"})});
+         "the tokens that a token is balanced with: sequence, micro_batch, group, data_parallel, "
+         "shuffle (as many as a micro-batch, from anywhere in the step) or global_batch",
+         one_of({"sequence", "micro_batch", "group", "data_parallel", "shuffle", "global_batch"})});
   v.key({"estimator", &b.estimator,
          "how global_batch foresees later micro-batches: running, warm, lagged or exact",
          one_of({"running", "warm", "lagged", "exact"})});

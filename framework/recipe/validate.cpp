@@ -72,6 +72,14 @@ void validate_model(const Requirements& r, const ModelRecipe& m) {
   r.require(moe.num_experts_per_tok <= moe.num_experts, "model.moe.num_experts_per_tok",
             moe.num_experts_per_tok, " experts per token came, but model.moe.num_experts is ",
             moe.num_experts, "; expected at most that many");
+  const RouterRecipe& router = moe.router;
+  r.require(moe.num_experts % router.n_group == 0, "model.moe.router.n_group", router.n_group,
+            " does not divide model.moe.num_experts: ", moe.num_experts);
+  r.require(router.topk_group <= router.n_group, "model.moe.router.topk_group", router.topk_group,
+            " came, expected at most model.moe.router.n_group: ", router.n_group);
+  r.require(moe.num_experts_per_tok <= moe.num_experts / router.n_group * router.topk_group,
+            "model.moe.router.topk_group", router.topk_group, " groups of ", moe.num_experts / router.n_group,
+            " experts cannot give a token model.moe.num_experts_per_tok: ", moe.num_experts_per_tok);
   r.require(moe.first_k_dense_replace <= m.num_hidden_layers, "model.moe.first_k_dense_replace",
             moe.first_k_dense_replace, " dense blocks came, but model.num_hidden_layers is ",
             m.num_hidden_layers);

@@ -58,7 +58,7 @@ int run_evaluate(const std::vector<std::string>& arguments) {
     agree(*world, [&] {
       validation = std::make_unique<ValidationData>(recipe.data, recipe.model.vocab_size);
       model = std::make_unique<Model>(recipe);
-      load_parameters(CheckpointReader(source), model->parameters);
+      load_model(CheckpointReader(source), *model);
     });
     const auto results = evaluate(model->transformer, *validation,
                                   {.most_sequences = batches * recipe.training.global_batch_size,

@@ -47,7 +47,7 @@ int run_generate(const std::vector<std::string>& arguments) {
   const Recipe recipe = recipe_of(checkpoint);
   const auto tokenizer = load_tokenizer(recipe.data.tokenizer);
   Model model(recipe);
-  load_parameters(checkpoint, model.parameters);
+  load_model(checkpoint, model);
 
   const std::string prompt = options.text("prompt", "");
   std::vector<std::int32_t> context = tokenizer->encode(prompt);

@@ -84,7 +84,8 @@ inline Gradients run_step(BalanceLoss& loss, std::int64_t step, std::vector<Micr
   double sum = 0;
   for (MicroBatch& micro : micro_batches) {
     Tape tape;
-    const Variable value = loss.objective(tape, micro.statistics);
+    loss.begin_micro_step(micro.statistics);
+    const Variable value = loss.objective(tape);
     sum += value.value.item();
     tape.backward(value);
     gradients.emplace_back();

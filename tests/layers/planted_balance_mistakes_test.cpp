@@ -42,7 +42,7 @@ struct Experiment {
   Ranks ranks = make_ranks();
   Rule rule = sum;
   std::int64_t step_tokens = tokens_of(make_ranks());
-  int forwards = 1;  // passes through objective() per micro-batch: 2 when recomputed
+  int forwards = 1;  // passes through the routers per micro-batch: 2 when recomputed
   std::size_t layers_of_a_loss = layers;
 };
 
@@ -75,8 +75,10 @@ Observed run_rank(const Experiment& experiment, std::size_t rank, Communicator& 
     for (std::size_t i = 0; i < losses.size(); ++i) {
       Tape tape;
       Variable objective;
-      for (int pass = 0; pass < experiment.forwards; ++pass)
-        objective = losses[i]->objective(tape, part_of(micro_batches[m], i));
+      for (int pass = 0; pass < experiment.forwards; ++pass) {
+        losses[i]->begin_micro_step(part_of(micro_batches[m], i));
+        objective = losses[i]->objective(tape);
+      }
       tape.backward(objective);
     }
     for (std::size_t layer = 0; layer < layers; ++layer) {

@@ -28,9 +28,10 @@ struct TinyModel {
     BalanceLoss balance(recipe.model.moe, transformer.moe_layers(), *self);
     balance.begin_step(0, 10);
     const Transformer::Result result = transformer.forward(tape, input);
+    balance.begin_micro_step(result.statistics);
     const Variable loss = add_losses(
         tape, {transformer.loss(tape, result.hidden, input, {.loss_scale = 0.1, .z_scale = 0.01}).objective,
-               balance.objective(tape, result.statistics)});
+               balance.objective(tape)});
     if (differentiate) tape.backward(loss);
     return loss.value.item();
   }

@@ -2,7 +2,7 @@
 
 namespace conclave {
 
-Routing route_softmax(Tape& tape, const Variable& logits, const Tensor& tokens, const RouteOptions& options) {
+Routing route(Tape& tape, const Variable& logits, const Tensor& tokens, const RouteOptions& options) {
   const std::int64_t count = logits.value.dim(0), experts = logits.value.dim(1);
   const DType dtype = logits.value.dtype();
   Device& device = logits.value.device();
@@ -18,18 +18,20 @@ Routing route_softmax(Tape& tape, const Variable& logits, const Tensor& tokens, 
       .first_token = options.first_token,
       .length = options.length > 0 ? options.length : count / options.sequences,
   };
-  kernels.route(logits.value, tokens, options.renormalise, result);
+  kernels.route(logits.value, tokens, options.rule, result);
   Routing routing{result.experts,
                   tape.output(result.weights),
-                  {result.counts, tape.output(result.probability_sums), tape.output(result.z_sum)}};
-  // Formulas in kernels/cpu/routing.cpp. The choice itself and the counts carry no gradient.
-  tape.record("route_softmax",
-              [&kernels, result, renormalise = options.renormalise, logits_gradient = logits.gradient,
+                  {result.counts, tape.output(result.probability_sums), tape.output(result.z_sum),
+                   result.experts, options.first_token}};
+  // Formulas in kernels/cpu/routing.cpp. A softmax is differentiated from its result alone.
+  const Tensor kept = options.rule.score == RouteRule::Score::softmax ? Tensor() : logits.value;
+  tape.record("route",
+              [&kernels, result, rule = options.rule, kept, logits_gradient = logits.gradient,
                weights = routing.weights.gradient, sums = routing.statistics.probability_sums.gradient,
                z = routing.statistics.z_sum.gradient, shape = logits.value.shape()] {
                 const Tensor dweights = weights.take(), dsums = sums.take(), dz = z.take();
                 const Tensor dlogits = Tensor::empty(shape, dweights.dtype(), dweights.device());
-                kernels.route_backward(result, renormalise, dweights, dsums, dz.item(), dlogits);
+                kernels.route_backward(result, rule, kept, dweights, dsums, dz.item(), dlogits);
                 logits_gradient.add(dlogits);
               });
   return routing;

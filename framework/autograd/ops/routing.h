@@ -12,6 +12,8 @@ struct RouterStatistics {
   Tensor counts;              // int64 [sequences, experts]; assignments of real tokens, before any dropping
   Variable probability_sums;  // float64 [sequences, experts]; sum over real tokens of p_i
   Variable z_sum;             // float64 [1]; sum over real tokens of logsumexp^2
+  Tensor chosen;              // int32 [tokens, top_k]; the assignments that were counted, -1 for padding
+  std::int64_t first_token = 0;  // where these tokens begin in the micro-batch
 };
 
 struct Routing {
@@ -22,16 +24,17 @@ struct Routing {
 
 struct RouteOptions {
   std::int64_t top_k = 1;
-  bool renormalise = true;
+  RouteRule rule;
   std::int64_t sequences = 1;    // of the micro-batch, all of one length
   std::int64_t length = 0;       // of a sequence; 0: the tokens divided evenly
   std::int64_t first_token = 0;  // where these tokens begin in the micro-batch
 };
 
-/// softmax over experts, then the top_k largest.
-Routing route_softmax(Tape& tape, const Variable& logits,  // [tokens, experts]
-                      const Tensor& tokens,                // int32 [tokens]; -1: padding
-                      const RouteOptions& options);
+/// Scores over experts, then the top_k largest, as the rule says. Only weights and statistics carry
+/// gradients, the choice does not.
+Routing route(Tape& tape, const Variable& logits,  // [tokens, experts]
+              const Tensor& tokens,                // int32 [tokens]; -1: padding
+              const RouteOptions& options);
 
 /// One row for each assignment, sorted by expert.
 Variable permute_rows(Tape& tape, const Variable& x,  // [tokens, hidden]

@@ -58,12 +58,11 @@ class CpuKernels final : public Kernels {
                               const Tensor& log_sum_exp, double loss_scale, double z_scale) const override;
 
   // routing.cpp
-  void route(const Tensor& logits, const Tensor& tokens, bool renormalise,
+  void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule,
              const RouteResult& result) const override;
-  void route_backward(const RouteResult& result, bool renormalise, const Tensor& dweights,
-                      const Tensor& dprobability_sums, double dz_sum, const Tensor& dlogits) const override;
-
-  // permutation.cpp
+  void route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
+                      const Tensor& dweights, const Tensor& dprobability_sums, double dz_sum,
+                      const Tensor& dlogits) const override;
   RowOrder sort_by_expert(const Tensor& experts, std::int64_t expert_count) const override;
   void permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const override;
   void permute_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const override;

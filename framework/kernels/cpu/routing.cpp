@@ -1,8 +1,11 @@
-// Router softmax, top-k choice and the statistics of the balance and z losses.
-// With p = softmax(s), L = logsumexp(s): dp_i/ds_j = p_i ([i = j] - p_j), d(L^2)/ds_j = 2 L p_j. A
-// renormalised weight w_j = p_j / P with P the sum of the chosen has dw_m/dp_j = ([m = j] - w_m) / P.
+// Router scores, top-k choice and the statistics of the balance and z losses.
+// With p = softmax(a), a = s or log sigmoid(s), and L = logsumexp(s): dp_i/da_j = p_i ([i = j] - p_j),
+// da_j/ds_j = 1 or 1 - sigmoid(s_j), d(L^2)/ds_j = 2 L softmax(s)_j. A renormalised weight w_j = c p_j / P
+// with P the sum of the chosen has dw_m/dp_j = ([m = j] c - w_m) / P; for the sigmoid, too, because p differs
+// from it by a factor that cancels. Without renormalisation w_j = c q_j, and dq_j/ds_j = q_j (1 - q_j).
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "framework/kernels/cpu/cpu_kernels.h"
@@ -23,17 +26,122 @@ void select_top_k(const T* values, std::int64_t count, std::int64_t top_k, std::
   }
 }
 
+/// softmax of values[0..count) into p; returns logsumexp(values).
+template <class T>
+T softmax(const T* values, std::int64_t count, T* p) {
+  T largest = values[0];
+  for (std::int64_t i = 1; i < count; ++i) largest = std::max(largest, values[i]);
+  T sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (std::int64_t i = 0; i < count; ++i) {
+    p[i] = exponential(values[i] - largest);
+    sum += p[i];
+  }
+  const T inverse = T(1) / sum;
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) p[i] *= inverse;
+  return largest + std::log(sum);
+}
+
+/// log sigmoid(x), without overflow on either side.
+template <class T>
+T log_sigmoid(T x) {
+  return std::min(x, T(0)) - std::log1p(std::exp(-std::abs(x)));
+}
+
+/// Leaves the experts of the best groups in the running: the scores of all others become -infinity.
+void keep_best_groups(std::vector<double>& scores, const RouteRule& rule) {
+  const auto size = static_cast<std::int64_t>(scores.size()) / rule.groups;
+  const std::int64_t counted = std::min<std::int64_t>(rule.score == RouteRule::Score::sigmoid ? 2 : 1, size);
+  std::vector<double> of_group(static_cast<std::size_t>(rule.groups));
+  std::vector<std::int32_t> best(static_cast<std::size_t>(std::max(counted, rule.chosen_groups)));
+  for (std::int64_t group = 0; group < rule.groups; ++group) {
+    select_top_k(scores.data() + group * size, size, counted, best.data());
+    for (std::int64_t i = 0; i < counted; ++i)
+      of_group[static_cast<std::size_t>(group)] +=
+          scores[static_cast<std::size_t>(group * size + best[static_cast<std::size_t>(i)])];
+  }
+  select_top_k(of_group.data(), rule.groups, rule.chosen_groups, best.data());
+  for (std::int64_t group = 0; group < rule.groups; ++group)
+    if (std::find(best.begin(), best.begin() + rule.chosen_groups, group) ==
+        best.begin() + rule.chosen_groups)
+      std::fill_n(scores.begin() + group * size, size, -std::numeric_limits<double>::infinity());
+}
+
+/// The router of one token at a time, with its scratch memory.
+template <class T>
+class TokenRouter {
+ public:
+  TokenRouter(const RouteRule& rule, std::int64_t experts, std::int64_t top_k)
+      : rule_(rule),
+        experts_(experts),
+        top_k_(top_k),
+        sigmoid_(rule.score == RouteRule::Score::sigmoid),
+        by_score_(rule.selection_bias.defined() || (sigmoid_ && rule.groups > 1)),
+        log_scores_(sigmoid_ ? static_cast<std::size_t>(experts) : 0),
+        selection_(by_score_ || rule.groups > 1 ? static_cast<std::size_t>(experts) : 0) {}
+
+  /// logits, p [experts]; weights, chosen [top_k]. Returns logsumexp(logits).
+  T route(const T* logits, T* p, T* weights, std::int32_t* chosen) {
+    const T log_sum_exp = score(logits, p);
+    select(logits, p, chosen);
+    T total = rule_.renormalise ? T(0) : T(1);
+    for (std::int64_t j = 0; j < top_k_; ++j) {
+      weights[j] = rule_.renormalise ? p[chosen[j]] : score_of(p, chosen[j]);
+      if (rule_.renormalise) total += weights[j];
+    }
+    const T factor = static_cast<T>(rule_.scale) / total;
+    for (std::int64_t j = 0; j < top_k_; ++j) weights[j] *= factor;
+    return log_sum_exp;
+  }
+
+ private:
+  T score(const T* logits, T* p) {
+    if (!sigmoid_) return softmax(logits, experts_, p);
+    const T log_sum_exp = softmax(logits, experts_, p);
+    for (std::int64_t i = 0; i < experts_; ++i)
+      log_scores_[static_cast<std::size_t>(i)] = log_sigmoid(logits[i]);
+    softmax(log_scores_.data(), experts_, p);
+    return log_sum_exp;
+  }
+
+  T score_of(const T* p, std::int64_t i) const {
+    return sigmoid_ ? std::exp(log_scores_[static_cast<std::size_t>(i)]) : p[i];
+  }
+
+  void select(const T* logits, const T* p, std::int32_t* chosen) {
+    // By logit where its order is the score's: the score may round two different logits to one number.
+    if (selection_.empty()) return select_top_k(logits, experts_, top_k_, chosen);
+    const double* bias = rule_.selection_bias.defined() ? rule_.selection_bias.data<double>() : nullptr;
+    for (std::int64_t i = 0; i < experts_; ++i)
+      selection_[static_cast<std::size_t>(i)] =
+          static_cast<double>(by_score_ ? score_of(p, i) : logits[i]) + (bias != nullptr ? bias[i] : 0.0);
+    if (rule_.chosen_groups < rule_.groups) keep_best_groups(selection_, rule_);
+    select_top_k(selection_.data(), experts_, top_k_, chosen);
+  }
+
+  const RouteRule& rule_;
+  std::int64_t experts_, top_k_;
+  bool sigmoid_, by_score_;  // by_score_: the choice needs scores, logits do not do
+  std::vector<T> log_scores_;
+  std::vector<double> selection_;
+};
+
 }  // namespace
 
-void CpuKernels::route(const Tensor& logits, const Tensor& tokens, bool renormalise,
+void CpuKernels::route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule,
                        const RouteResult& result) const {
   const std::int64_t count = logits.dim(0), experts = logits.dim(1), top_k = result.experts.dim(1);
   const std::int64_t sequences = result.counts.dim(0), length = result.length, shift = result.first_token;
-  check(top_k <= experts && shift + count <= sequences * length, "route: top_k ", top_k, " of ", experts,
-        " experts for ", count, " tokens from token ", shift, " of ", sequences, " sequences of ", length,
+  check(rule.groups >= 1 && experts % rule.groups == 0 && rule.chosen_groups <= rule.groups &&
+            top_k <= experts / rule.groups * rule.chosen_groups && shift + count <= sequences * length,
+        "route: top_k ", top_k, " of ", experts, " experts in ", rule.chosen_groups, " of ", rule.groups,
+        " groups for ", count, " tokens from token ", shift, " of ", sequences, " sequences of ", length,
         " cannot be");
   check_tensor(tokens, "route", "tokens", {count}, DType::int32);
   check_tensor(result.probability_sums, "route", "probability_sums", {sequences, experts}, DType::float64);
+  if (rule.selection_bias.defined())
+    check_tensor(rule.selection_bias, "route", "selection_bias", {experts}, DType::float64);
   result.counts.fill_zero();
   result.probability_sums.fill_zero();
   std::vector<double> z_of_sequence(static_cast<std::size_t>(sequences));
@@ -41,53 +149,35 @@ void CpuKernels::route(const Tensor& logits, const Tensor& tokens, bool renormal
     using T = decltype(zero);
     const T* in = logits.data<T>();
     const std::int32_t* token = tokens.data<std::int32_t>();
-    // One thread per sequence: its statistics are summed in token order.
-#pragma omp parallel for schedule(dynamic, 1)
-    for (std::int64_t s = 0; s < sequences; ++s) {
-      std::int64_t* counts = result.counts.data<std::int64_t>() + s * experts;
-      double* sums = result.probability_sums.data<double>() + s * experts;
-      const std::int64_t first = std::max<std::int64_t>(s * length - shift, 0);
-      const std::int64_t last = std::min((s + 1) * length - shift, count);
-      for (std::int64_t t = first; t < last; ++t) {
-        const T* logit = in + t * experts;
-        T* p = result.probabilities.data<T>() + t * experts;
-        T* weights = result.weights.data<T>() + t * top_k;
-        std::int32_t* chosen = result.experts.data<std::int32_t>() + t * top_k;
-        if (token[t] < 0) {
-          std::fill_n(p, experts, T(0));
-          std::fill_n(weights, top_k, T(0));
-          std::fill_n(chosen, top_k, -1);
-          result.log_sum_exp.data<T>()[t] = 0;
-          continue;
-        }
-        T largest = logit[0];
-        for (std::int64_t i = 1; i < experts; ++i) largest = std::max(largest, logit[i]);
-        T sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (std::int64_t i = 0; i < experts; ++i) {
-          p[i] = exponential(logit[i] - largest);
-          sum += p[i];
-        }
-        const T inverse = T(1) / sum;
+#pragma omp parallel
+    {
+      TokenRouter<T> router(rule, experts, top_k);
+      // One thread per sequence: its statistics are summed in token order.
+#pragma omp for schedule(dynamic, 1)
+      for (std::int64_t s = 0; s < sequences; ++s) {
+        std::int64_t* counts = result.counts.data<std::int64_t>() + s * experts;
+        double* sums = result.probability_sums.data<double>() + s * experts;
+        const std::int64_t first = std::max<std::int64_t>(s * length - shift, 0);
+        const std::int64_t last = std::min((s + 1) * length - shift, count);
+        for (std::int64_t t = first; t < last; ++t) {
+          T* p = result.probabilities.data<T>() + t * experts;
+          T* weights = result.weights.data<T>() + t * top_k;
+          std::int32_t* chosen = result.experts.data<std::int32_t>() + t * top_k;
+          if (token[t] < 0) {
+            std::fill_n(p, experts, T(0));
+            std::fill_n(weights, top_k, T(0));
+            std::fill_n(chosen, top_k, -1);
+            result.log_sum_exp.data<T>()[t] = 0;
+            continue;
+          }
+          const T log_sum_exp = router.route(in + t * experts, p, weights, chosen);
+          result.log_sum_exp.data<T>()[t] = log_sum_exp;
+          z_of_sequence[static_cast<std::size_t>(s)] +=
+              static_cast<double>(log_sum_exp) * static_cast<double>(log_sum_exp);
 #pragma omp simd
-        for (std::int64_t i = 0; i < experts; ++i) {
-          p[i] *= inverse;
-          sums[i] += static_cast<double>(p[i]);
+          for (std::int64_t i = 0; i < experts; ++i) sums[i] += static_cast<double>(p[i]);
+          for (std::int64_t j = 0; j < top_k; ++j) ++counts[chosen[j]];
         }
-        const T log_sum_exp = largest + std::log(sum);
-        result.log_sum_exp.data<T>()[t] = log_sum_exp;
-        z_of_sequence[static_cast<std::size_t>(s)] +=
-            static_cast<double>(log_sum_exp) * static_cast<double>(log_sum_exp);
-        // Choose by logit: the softmax may round two different logits to one probability.
-        select_top_k(logit, experts, top_k, chosen);
-        T total = 0;
-        for (std::int64_t j = 0; j < top_k; ++j) {
-          weights[j] = p[chosen[j]];
-          total += weights[j];
-          ++counts[chosen[j]];
-        }
-        if (renormalise)
-          for (std::int64_t j = 0; j < top_k; ++j) weights[j] /= total;
       }
     }
   });
@@ -96,14 +186,18 @@ void CpuKernels::route(const Tensor& logits, const Tensor& tokens, bool renormal
   *result.z_sum.data<double>() = z;
 }
 
-void CpuKernels::route_backward(const RouteResult& result, bool renormalise, const Tensor& dweights,
-                                const Tensor& dprobability_sums, double dz_sum, const Tensor& dlogits) const {
+void CpuKernels::route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
+                                const Tensor& dweights, const Tensor& dprobability_sums, double dz_sum,
+                                const Tensor& dlogits) const {
   const std::int64_t count = dlogits.dim(0), experts = dlogits.dim(1), top_k = result.experts.dim(1);
+  const bool sigmoid = rule.score == RouteRule::Score::sigmoid;
   with_float_type(dlogits.dtype(), [&](auto zero) {
     using T = decltype(zero);
+    const T scale = static_cast<T>(rule.scale);
 #pragma omp parallel
     {
-      std::vector<T> dp(static_cast<std::size_t>(experts));
+      std::vector<T> dp_of_token(static_cast<std::size_t>(experts));
+      T* dp = dp_of_token.data();
 #pragma omp for
       for (std::int64_t t = 0; t < count; ++t) {
         const std::int32_t* chosen = result.experts.data<std::int32_t>() + t * top_k;
@@ -117,21 +211,31 @@ void CpuKernels::route_backward(const RouteResult& result, bool renormalise, con
           std::fill_n(ds, experts, T(0));
           continue;
         }
-        for (std::int64_t i = 0; i < experts; ++i) dp[static_cast<std::size_t>(i)] = static_cast<T>(dsum[i]);
-        T total = 1, pull = 0;
-        if (renormalise) {
-          total = 0;
+        for (std::int64_t i = 0; i < experts; ++i) dp[i] = static_cast<T>(dsum[i]);
+        if (rule.renormalise) {
+          T total = 0, pull = 0;
           for (std::int64_t j = 0; j < top_k; ++j) {
             total += p[chosen[j]];
             pull += dw[j] * w[j];
           }
+          for (std::int64_t j = 0; j < top_k; ++j) dp[chosen[j]] += (scale * dw[j] - pull) / total;
+        } else if (!sigmoid) {
+          for (std::int64_t j = 0; j < top_k; ++j) dp[chosen[j]] += scale * dw[j];
         }
-        for (std::int64_t j = 0; j < top_k; ++j)
-          dp[static_cast<std::size_t>(chosen[j])] += (dw[j] - pull) / total;
         T dot = 0;
-        for (std::int64_t i = 0; i < experts; ++i) dot += dp[static_cast<std::size_t>(i)] * p[i];
-        const T z = static_cast<T>(2 * dz_sum) * result.log_sum_exp.data<T>()[t];
-        for (std::int64_t i = 0; i < experts; ++i) ds[i] = p[i] * (dp[static_cast<std::size_t>(i)] - dot + z);
+        for (std::int64_t i = 0; i < experts; ++i) dot += dp[i] * p[i];
+        const T log_sum_exp = result.log_sum_exp.data<T>()[t], z = static_cast<T>(2 * dz_sum) * log_sum_exp;
+        if (!sigmoid) {
+          for (std::int64_t i = 0; i < experts; ++i) ds[i] = p[i] * (dp[i] - dot + z);
+          continue;
+        }
+        const T* s = logits.data<T>() + t * experts;
+        const auto complement = [&](std::int64_t i) { return std::exp(log_sigmoid(-s[i])); };
+        for (std::int64_t i = 0; i < experts; ++i)
+          ds[i] = p[i] * (dp[i] - dot) * complement(i) + z * std::exp(s[i] - log_sum_exp);
+        if (!rule.renormalise)
+          for (std::int64_t j = 0; j < top_k; ++j)
+            ds[chosen[j]] += scale * dw[j] * std::exp(log_sigmoid(s[chosen[j]])) * complement(chosen[j]);
       }
     }
   });

@@ -100,12 +100,21 @@ TEST(OpGradient, AttentionOfOneTensorToItself) {
 
 /// All three results of a router in one scalar. Logits are drawn apart from ties by far more than the check's
 /// steps.
-TEST(OpGradient, RouteSoftmax) {
+TEST(OpGradient, Route) {
   const Tensor logits = normal_tensor("logits", {6, 4}, 2), tokens = integers({4, 1, -1, 2, 9, 3});
-  for (const bool renormalise : {false, true})
+  const Tensor bias = Tensor::from(std::vector<double>{0.3, -0.2, 0.15, -0.4}, {4});
+  std::vector<RouteRule> rules;
+  for (const auto score : {RouteRule::Score::softmax, RouteRule::Score::sigmoid})
+    for (const bool renormalise : {false, true}) {
+      rules.push_back({.score = score, .renormalise = renormalise});
+      rules.push_back({.score = score, .renormalise = renormalise, .scale = 2.5, .selection_bias = bias});
+      rules.push_back({.score = score, .renormalise = renormalise, .groups = 2, .chosen_groups = 1});
+    }
+  for (const RouteRule& rule : rules)
     for (const std::int64_t top_k : {1, 2, 4}) {
-      const RouteOptions options{.top_k = top_k, .renormalise = renormalise, .sequences = 2};
-      const auto routed = [&](Tape& tape, Inputs in) { return route_softmax(tape, in[0], tokens, options); };
+      if (top_k > 4 / rule.groups * rule.chosen_groups) continue;
+      const RouteOptions options{.top_k = top_k, .rule = rule, .sequences = 2};
+      const auto routed = [&](Tape& tape, Inputs in) { return route(tape, in[0], tokens, options); };
       expect_right([&](Tape& tape, Inputs in) { return routed(tape, in).weights; }, {logits});
       expect_right([&](Tape& tape, Inputs in) { return routed(tape, in).statistics.probability_sums; },
                    {logits});
@@ -211,7 +220,7 @@ TEST(CompositionGradient, RoutedBlockWithAndWithoutRecompute) {
   const auto block = [&](Tape& tape, Inputs in) {
     const Variable normed = rms_norm(tape, in[0], in[1], 1e-3);
     const Routing routing =
-        route_softmax(tape, linear(tape, normed, in[2]), tokens, {.top_k = 2, .sequences = 2});
+        route(tape, linear(tape, normed, in[2]), tokens, {.top_k = 2, .sequences = 2});
     const RowOrder order = kernels_of(routing.experts).sort_by_expert(routing.experts, 4);
     const Variable mixed = expert_mlp(tape, normed, routing.weights, order, {in[3], in[4], in[5]});
     return std::vector<Variable>{add(tape, in[0], mixed), routing.statistics.probability_sums,

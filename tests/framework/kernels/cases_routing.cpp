@@ -19,7 +19,35 @@ struct Route {
   Size sequences, length, experts, top_k;
   bool renormalise, padding, ties;
   double spread = 1;
+  bool sigmoid = false;
+  double scale = 1;
+  Size groups = 1, chosen_groups = 1;
+  bool biased = false;
 };
+
+/// The experts in the order in which the rule prefers them, written as a sort of everything.
+std::vector<Size> preference(const Route& z, const Values& scores, const Values& bias) {
+  const Size size = z.experts / z.groups;
+  const auto selection = [&](Size i) { return scores[i] + (z.biased ? bias[i] : 0); };
+  Values of_group(z.groups);
+  std::vector<Size> groups(z.groups), order(z.experts);
+  for (Size g = 0; g < z.groups; ++g) {
+    Values members;
+    for (Size i = g * size; i < (g + 1) * size; ++i) members.push_back(selection(i));
+    std::sort(members.rbegin(), members.rend());
+    of_group[g] = members[0] + (z.sigmoid && size > 1 ? members[1] : 0);
+  }
+  std::iota(groups.begin(), groups.end(), Size{0});
+  std::stable_sort(groups.begin(), groups.end(), [&](Size a, Size b) { return of_group[a] > of_group[b]; });
+  const auto out = [&](Size i) {
+    return std::find(groups.begin(), groups.begin() + length_of(z.chosen_groups), i / size) ==
+           groups.begin() + length_of(z.chosen_groups);
+  };
+  std::iota(order.begin(), order.end(), Size{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](Size a, Size b) { return out(a) != out(b) ? out(b) : selection(a) > selection(b); });
+  return order;
+}
 
 void add_route(std::vector<OpCase>& cases, const Route& z) {
   const Size count = z.sequences * z.length, n = z.experts;
@@ -28,7 +56,7 @@ void add_route(std::vector<OpCase>& cases, const Route& z) {
     for (double& logit : logits) logit = std::round(logit);
   for (Size t = 0; t < count; ++t) tokens[t] = z.padding && t % 5 >= 3 ? -1 : 17;
   const Values dweights = draw("dweights", length_of(count * z.top_k)),
-               dsums = draw("dsums", length_of(z.sequences * n));
+               dsums = draw("dsums", length_of(z.sequences * n)), bias = draw("bias", length_of(n), 0.3);
   const double dz = 0.03;
   Values chosen(count * z.top_k, -1), weights(chosen.size()), p(logits.size()), lse(count),
       dlogits(logits.size());
@@ -43,43 +71,64 @@ void add_route(std::vector<OpCase>& cases, const Route& z) {
     for (Size i = 0; i < n; ++i) total += std::exp(logits[t * n + i] - largest);
     lse[t] = largest + std::log(total);
     z_sum += lse[t] * lse[t];
-    for (Size i = 0; i < n; ++i) sums[s * n + i] += p[t * n + i] = std::exp(logits[t * n + i] - lse[t]);
-    std::vector<Size> order(n);
-    std::iota(order.begin(), order.end(), Size{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](Size a, Size b) { return logits[t * n + a] > logits[t * n + b]; });
-    for (Size k = 0; k < z.top_k; ++k) kept += p[t * n + order[k]];
+    Values softmax(n), q(n);
+    double all_scores = 0;
+    for (Size i = 0; i < n; ++i) {
+      softmax[i] = std::exp(logits[t * n + i] - lse[t]);
+      all_scores += q[i] = z.sigmoid ? 1 / (1 + std::exp(-logits[t * n + i])) : softmax[i];
+    }
+    for (Size i = 0; i < n; ++i) sums[s * n + i] += p[t * n + i] = z.sigmoid ? q[i] / all_scores : softmax[i];
+    const bool by_logit = !z.biased && !(z.sigmoid && z.groups > 1);
+    const std::vector<Size> order = preference(
+        z, by_logit ? Values(logits.begin() + length_of(t * n), logits.begin() + length_of(t * n + n)) : q,
+        bias);
+    for (Size k = 0; k < z.top_k; ++k) kept += q[order[k]];
     Values dp(dsums.begin() + length_of(s * n), dsums.begin() + length_of(s * n + n));
     for (Size k = 0; k < z.top_k; ++k) {
       chosen[t * z.top_k + k] = static_cast<double>(order[k]);
-      weights[t * z.top_k + k] = p[t * n + order[k]] / (z.renormalise ? kept : 1);
+      weights[t * z.top_k + k] = z.scale * q[order[k]] / (z.renormalise ? kept : 1);
       counts[s * n + order[k]] += 1;
     }
-    for (Size k = 0; k < z.top_k; ++k)  // dw_k / dp_m = ([m = k] - w_k) / kept over the chosen m
+    Values dq(n);
+    for (Size k = 0; k < z.top_k; ++k)  // dw_k / dq_m = ([m = k] scale - w_k) / kept over the chosen m
       for (Size m = 0; m < z.top_k; ++m) {
-        const double own = m == k ? 1 : 0, w = weights[t * z.top_k + k];
-        dp[order[m]] += dweights[t * z.top_k + k] * (z.renormalise ? (own - w) / kept : own);
+        const double own = m == k ? z.scale : 0, w = weights[t * z.top_k + k];
+        dq[order[m]] += dweights[t * z.top_k + k] * (z.renormalise ? (own - w) / kept : own);
       }
     for (Size j = 0; j < n; ++j) {
-      for (Size i = 0; i < n; ++i)
-        dlogits[t * n + j] += dp[i] * p[t * n + i] * ((i == j ? 1.0 : 0.0) - p[t * n + j]);
-      dlogits[t * n + j] += dz * 2 * lse[t] * p[t * n + j];
+      // p = q / sum(q) for both scores; dq_i / ds_j of a softmax, or of a sigmoid.
+      for (Size i = 0; i < n; ++i) {
+        const double own = i == j ? 1.0 : 0.0, by_p = dp[i] * p[t * n + i] * (own - p[t * n + j]);
+        dlogits[t * n + j] += z.sigmoid ? by_p * (1 - q[j]) + dq[i] * own * q[i] * (1 - q[i])
+                                        : by_p + dq[i] * q[i] * (own - q[j]);
+      }
+      dlogits[t * n + j] += dz * 2 * lse[t] * softmax[j];
     }
   }
   const Shape by_expert{length_of(count), length_of(n)}, by_slot{length_of(count), length_of(z.top_k)};
   const Shape statistics{length_of(z.sequences), length_of(n)};
   OpCase op{join_text("route_", z.sequences, 'x', z.length, "_top_", z.top_k, "_of_", n,
                       z.renormalise ? "_renormalised" : "", z.padding ? "_padding" : "",
-                      z.ties ? "_ties" : "", "_spread_", z.spread),
+                      z.ties ? "_ties" : "", z.sigmoid ? "_sigmoid" : "", z.biased ? "_biased" : "",
+                      z.groups > 1 ? join_text("_", z.chosen_groups, "_of_", z.groups, "_groups") : "",
+                      "_scale_", 10 * z.scale, "_tenths_spread_", z.spread),
             static_cast<double>(n), [=](const Kernels& kernels, const Arguments& a) {
               const RouteResult result{
                   a["experts"],       a["weights"],          a["probabilities"], a["log_sum_exp"],
                   a["counts"],        a["probability_sums"], a["z_sum"],         0,
                   length_of(z.length)};
-              kernels.route(a["logits"], a["tokens"], z.renormalise, result);
-              kernels.route_backward(result, z.renormalise, a["dweights"], a["dsums"], dz, a["dlogits"]);
+              const RouteRule rule{.score = z.sigmoid ? RouteRule::Score::sigmoid : RouteRule::Score::softmax,
+                                   .renormalise = z.renormalise,
+                                   .scale = z.scale,
+                                   .groups = length_of(z.groups),
+                                   .chosen_groups = length_of(z.chosen_groups),
+                                   .selection_bias = z.biased ? a["bias"] : Tensor()};
+              kernels.route(a["logits"], a["tokens"], rule, result);
+              kernels.route_backward(result, rule, z.sigmoid ? a["logits"] : Tensor(), a["dweights"],
+                                     a["dsums"], dz, a["dlogits"]);
             }};
   op.input("logits", by_expert, logits).input("tokens", {length_of(count)}, tokens, Type::int32);
+  if (z.biased) op.input("bias", {length_of(n)}, bias, Type::float64);
   op.input("dweights", by_slot, dweights).input("dsums", statistics, dsums, Type::float64);
   op.output("experts", by_slot, chosen, Type::int32).output("weights", by_slot, weights);
   op.output("probabilities", by_expert, p).output("log_sum_exp", {length_of(count)}, lse);
@@ -173,6 +222,13 @@ std::vector<OpCase> routing_cases() {
     add_route(cases, {1, 0, 4, 2, renormalise, false, false});
     add_route(cases, {2, 9, 31, 8, renormalise, false, false, 30});
     add_route(cases, {5, 33, 64, 6, renormalise, true, false});
+    for (const bool sigmoid : {false, true})
+      for (const bool biased : {false, true}) {
+        add_route(cases, {2, 9, 7, 3, renormalise, true, false, 1, sigmoid, 1.5, 1, 1, biased});
+        add_route(cases, {2, 9, 12, 3, renormalise, true, false, 1, sigmoid, 2.5, 4, 2, biased});
+        add_route(cases, {1, 5, 6, 2, renormalise, false, false, 1, sigmoid, 1, 6, 3, biased});
+        add_route(cases, {2, 9, 31, 8, renormalise, false, false, 20, sigmoid, 1, 1, 1, biased});
+      }
   }
   add_permutation(cases, "plain", 23, 2, 5, 7, 0, false);
   add_permutation(cases, "holes", 31, 3, 8, 16, 4, false);

@@ -1,0 +1,80 @@
+// TokenSets: sets of tokens of one optimizer step that reach beyond one replica's micro-batch and whose
+// expert choices are counted together: groups of consecutive sequences, or random samples. They know which
+// tokens belong to which set on every rank alike, and count this rank's; they know no communicator.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "framework/autograd/ops/routing.h"
+#include "framework/base/random.h"
+
+namespace conclave {
+
+/// Where this rank's micro-batches lie in the step: row b of micro-step m has position
+/// (m * replicas + replica) * micro_batch_size + b in it.
+struct BatchPlace {
+  std::int64_t replica = 0;
+  std::int64_t replicas = 1;
+  std::int64_t micro_batch_size = 0;  // sequences; 0: unknown, which only group and shuffle mind
+  std::int64_t micro_steps = 0;       // of the step; 0: unknown, likewise
+  std::int64_t sequence_length = 0;   // tokens, padding included; only shuffle minds
+};
+
+class TokenSets {
+ public:
+  virtual ~TokenSets() = default;
+
+  /// Whether all tokens of the sets that a micro-step is balanced with are in this micro-step of some
+  /// replica. The sets of each micro-step are then numbered from 0; otherwise those of the step are.
+  bool within_micro_step() const { return within_micro_step_; }
+  std::int64_t sets() const { return sets_; }
+
+  /// The set that row b of this rank's micro-step m is balanced with.
+  virtual std::int64_t set_of(std::int64_t m, std::int64_t b) const = 0;
+  /// Adds the choices of this rank's micro-step m to counts [layers, sets, experts].
+  virtual void count(std::int64_t m, const std::vector<RouterStatistics>& layers,
+                     std::vector<std::int64_t>& counts) const = 0;
+
+ protected:
+  TokenSets(bool within_micro_step, std::int64_t sets) : within_micro_step_(within_micro_step), sets_(sets) {}
+
+ private:
+  bool within_micro_step_;
+  std::int64_t sets_;
+};
+
+/// The sequences whose positions in the step have the same floor(position / group_size).
+class SequenceGroups final : public TokenSets {
+ public:
+  SequenceGroups(const BatchPlace& place, std::int64_t group_size);
+  std::int64_t set_of(std::int64_t m, std::int64_t b) const override;
+  void count(std::int64_t m, const std::vector<RouterStatistics>& layers,
+             std::vector<std::int64_t>& counts) const override;
+
+ private:
+  BatchPlace place_;
+  std::int64_t group_size_;
+};
+
+/// For each micro-batch of each replica a random sample of the step's tokens, as large as a micro-batch,
+/// drawn without replacement, the same tokens for all layers: the shuffle control of "Demons in the Detail"
+/// (arXiv 2501.11873). Padding is drawn like any other token and counts as little as in a micro-batch.
+class TokenSamples final : public TokenSets {
+ public:
+  /// key: of the run and the step.
+  TokenSamples(const BatchPlace& place, const RandomKey& key);
+  std::int64_t set_of(std::int64_t m, std::int64_t b) const override;
+  void count(std::int64_t m, const std::vector<RouterStatistics>& layers,
+             std::vector<std::int64_t>& counts) const override;
+
+ private:
+  struct Drawn {
+    std::int64_t token;   // in the micro-batch
+    std::int64_t sample;  // that it belongs to
+  };
+  BatchPlace place_;
+  std::vector<std::vector<Drawn>> drawn_;  // [micro-steps]; of this replica's tokens
+};
+
+}  // namespace conclave
