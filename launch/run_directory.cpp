@@ -1,6 +1,7 @@
 #include "launch/run_directory.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "framework/recipe/write.h"
 #include "framework/store/durable_file.h"
@@ -68,6 +69,9 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
                   {"model_flops_per_second", tokens * model_flops_per_token / seconds},
                   {"max_load_violation", result.balance.max_load_violation},
                   {"balance_estimator_error", result.balance.estimator_error}};
+  if (recipe_.model.moe.capacity_factor > 0)
+    line.emplace_back("dropped_assignments", std::accumulate(result.balance.dropped.begin(),
+                                                             result.balance.dropped.end(), std::int64_t{0}));
   for (int i = 0; i < purposes; ++i) {
     const auto purpose = static_cast<Purpose>(i);
     if (traffic[purpose].calls == 0) continue;

@@ -116,6 +116,7 @@ void BalanceLoss::begin_step(std::int64_t step, std::int64_t step_tokens, const 
   z_sum_.assign(static_cast<std::size_t>(layers_), 0);
   load_signs_.assign(size, 0);
   sets_with_signs_ = 0;
+  dropped_.assign(static_cast<std::size_t>(layers_), 0);
   used_.clear();
 }
 
@@ -238,6 +239,8 @@ Variable BalanceLoss::objective(Tape& tape) {
       probability_sums_[layer * static_cast<std::size_t>(experts_) +
                         i % static_cast<std::size_t>(experts_)] += values[i];
     z_sum_[layer] += statistics.z_sum.value.item();
+    if (statistics.dropped.defined())
+      dropped_[layer] += static_cast<double>(statistics.dropped.to_host<std::int64_t>()[0]);
     if (!factors[layer].empty())
       losses.push_back(weighted_sum(tape, sums, Tensor::from(factors[layer], sums.value.shape())));
     losses.push_back(weighted_sum(tape, statistics.z_sum, Tensor::from(std::vector<double>{z_scale}, {1})));
@@ -250,10 +253,11 @@ BalanceReport BalanceLoss::end_step() {
   BalanceReport report;
   if (layers_ == 0) return report;
   report.counts = counts_.end_step();
-  // One float64 all-reduce carries everything else.
+  // One float64 all-reduce carries everything else; whole numbers stay exact below 2^53.
   std::vector<double> sums = probability_sums_;
   sums.insert(sums.end(), term_loss_.begin(), term_loss_.end());
   sums.insert(sums.end(), z_sum_.begin(), z_sum_.end());
+  if (moe_.capacity_factor > 0) sums.insert(sums.end(), dropped_.begin(), dropped_.end());
   const bool narrow_bias = bias_is_active() && moe_.router.bias.scope != "global_batch";
   if (narrow_bias) {
     sums.insert(sums.end(), load_signs_.begin(), load_signs_.end());
@@ -285,6 +289,9 @@ BalanceReport BalanceLoss::end_step() {
     report.load_balance_loss += loss / layers;
     report.global_balance_loss += global / layers;
     report.router_z_loss += sums[size + static_cast<std::size_t>(layers_ + layer)] / tokens / layers;
+    if (moe_.capacity_factor > 0)
+      report.dropped.push_back(
+          static_cast<std::int64_t>(sums[size + static_cast<std::size_t>(2 * layers_ + layer)]));
     report.max_load_violation = std::max(report.max_load_violation, most - 1);
     for (const std::vector<double>& used : used_) {
       double error = 0;

@@ -30,6 +30,7 @@ struct BalanceReport {
   double router_z_loss = 0;                // mean over tokens of logsumexp^2, unweighted; mean over layers
   double estimator_error = 0;              // max over layers and micro-steps of ||f used - f of the step||_1
   double max_load_violation = 0;           // max over layers of max_i count_i / mean count - 1
+  std::vector<std::int64_t> dropped;  // [layers]; assignments beyond capacity, counted above; empty: no bound
   /// The mean over the sets of the selection bias' scope of sign(mean load - load); empty without a bias.
   std::vector<double> load_signs;
 };
@@ -96,6 +97,7 @@ class BalanceLoss {
   std::vector<double> term_loss_, z_sum_;     // this rank: [layers]
   std::vector<double> load_signs_;            // this rank's share: [layers, experts]
   std::int64_t sets_with_signs_ = 0;          // likewise
+  std::vector<double> dropped_;               // this rank: [layers]; whole numbers
   std::vector<std::vector<double>> used_;     // f of the first global term at each micro-step
 };
 

@@ -21,11 +21,12 @@ RowOrder inverse_of(const RowOrder& order) {
 
 }  // namespace
 
-Variable LocalDispatcher::forward(Tape& tape, const Variable& x, const Routing& routing,
-                                  const ExpertFunction& experts) const {
+FinishDispatch LocalDispatcher::begin(Tape& tape, const Variable& x, const Routing& routing) const {
   const RowOrder order = kernels_of(x.value).sort_by_expert(routing.experts, experts_);
-  return combine_rows(tape, experts(tape, permute_rows(tape, x, order), order.offsets), routing.weights,
-                      order);
+  return [&tape, order, rows = permute_rows(tape, x, order),
+          weights = routing.weights](const ExpertFunction& experts) {
+    return combine_rows(tape, experts(tape, rows, order.offsets), weights, order);
+  };
 }
 
 AllToAllDispatcher::AllToAllDispatcher(Communicator& group, const AllToAllOptions& options)
@@ -78,8 +79,8 @@ AllToAllDispatcher::Plan AllToAllDispatcher::plan(const Tensor& chosen) const {
   return made;
 }
 
-Variable AllToAllDispatcher::round(Tape& tape, const Variable& x, const Variable& weights,
-                                   const Tensor& destinations, const ExpertFunction& experts) const {
+FinishDispatch AllToAllDispatcher::begin_round(Tape& tape, const Variable& x, const Variable& weights,
+                                               const Tensor& destinations) const {
   const Kernels& kernels = kernels_of(x.value);
   const std::int64_t ranks = group_.size();
   // Sorted by rank and expert; the rows for one rank lie together.
@@ -106,36 +107,41 @@ Variable AllToAllDispatcher::round(Tape& tape, const Variable& x, const Variable
   const RowOrder here = kernels.sort_by_expert(
       Tensor::from(expert_of_row, {static_cast<std::int64_t>(expert_of_row.size()), 1}), experts_here_);
 
-  const Variable received = exchange_rows(tape, permute_rows(tape, x, outgoing), send_rows, receive_rows,
-                                          group_, Purpose::dispatch);
-  const Variable outputs = experts(tape, permute_rows(tape, received, here), here.offsets);
-  const Variable returned = exchange_rows(tape, permute_rows(tape, outputs, inverse_of(here)), receive_rows,
-                                          send_rows, group_, Purpose::combine);
-  return combine_rows(tape, returned, weights, outgoing);
+  const PendingRows travelling = start_exchange_rows(tape, permute_rows(tape, x, outgoing), send_rows,
+                                                     receive_rows, group_, Purpose::dispatch);
+  return [&tape, travelling, outgoing, here, send_rows, receive_rows, weights,
+          &group = group_](const ExpertFunction& experts) {
+    const Variable received = finish_exchange_rows(tape, travelling);
+    const Variable outputs = experts(tape, permute_rows(tape, received, here), here.offsets);
+    const Variable returned = exchange_rows(tape, permute_rows(tape, outputs, inverse_of(here)), receive_rows,
+                                            send_rows, group, Purpose::combine);
+    return combine_rows(tape, returned, weights, outgoing);
+  };
 }
 
-Variable AllToAllDispatcher::forward(Tape& tape, const Variable& x, const Routing& routing,
-                                     const ExpertFunction& experts) const {
+FinishDispatch AllToAllDispatcher::begin(Tape& tape, const Variable& x, const Routing& routing) const {
   const Plan made = plan(routing.experts);
   const Shape slots{x.value.dim(0), routing.experts.dim(1) * options_.expert_tensor};
   const Variable weights = repeat_columns(tape, routing.weights, options_.expert_tensor);
-  if (made.round_count == 1) return round(tape, x, weights, Tensor::from(made.destinations, slots), experts);
+  if (made.round_count == 1) return begin_round(tape, x, weights, Tensor::from(made.destinations, slots));
 
-  Variable sum;
-  for (std::int64_t r = 0; r < made.round_count; ++r) {
-    std::vector<std::int32_t> destinations = made.destinations;
-    for (std::size_t slot = 0; slot < destinations.size(); ++slot)
-      if (made.rounds[slot] != r) destinations[slot] = -1;
-    const Tensor of_round = Tensor::from(destinations, slots);
-    // Kept for backward is x alone; what a round received lives only while it is computed.
-    const Variable part =
-        recompute(tape, {x, weights},
-                  [this, of_round, experts](Tape& inner, const std::vector<Variable>& in, SegmentRun) {
-                    return std::vector<Variable>{round(inner, in[0], in[1], of_round, experts)};
-                  })[0];
-    sum = r == 0 ? part : add(tape, sum, part);
-  }
-  return sum;
+  return [this, &tape, made, slots, x, weights](const ExpertFunction& experts) {
+    Variable sum;
+    for (std::int64_t r = 0; r < made.round_count; ++r) {
+      std::vector<std::int32_t> destinations = made.destinations;
+      for (std::size_t slot = 0; slot < destinations.size(); ++slot)
+        if (made.rounds[slot] != r) destinations[slot] = -1;
+      const Tensor of_round = Tensor::from(destinations, slots);
+      // Kept for backward is x alone; what a round received lives only while it is computed.
+      const Variable part =
+          recompute(tape, {x, weights},
+                    [this, of_round, experts](Tape& inner, const std::vector<Variable>& in, SegmentRun) {
+                      return std::vector<Variable>{begin_round(inner, in[0], in[1], of_round)(experts)};
+                    })[0];
+      sum = r == 0 ? part : add(tape, sum, part);
+    }
+    return sum;
+  };
 }
 
 AllGatherDispatcher::AllGatherDispatcher(Communicator& group, std::int64_t experts,
@@ -144,8 +150,7 @@ AllGatherDispatcher::AllGatherDispatcher(Communicator& group, std::int64_t exper
       experts_here_(experts * expert_tensor / group.size()),
       first_expert_(group.rank() / expert_tensor * experts_here_) {}
 
-Variable AllGatherDispatcher::forward(Tape& tape, const Variable& x, const Routing& routing,
-                                      const ExpertFunction& experts) const {
+FinishDispatch AllGatherDispatcher::begin(Tape& tape, const Variable& x, const Routing& routing) const {
   const Variable all_x = gather_rows(tape, x, group_, Purpose::dispatch);
   const Variable all_weights = gather_rows(tape, routing.weights, group_, Purpose::dispatch);
   const Tensor chosen = Tensor::empty(all_weights.value.shape(), DType::int32, x.value.device());
@@ -157,8 +162,11 @@ Variable AllGatherDispatcher::forward(Tape& tape, const Variable& x, const Routi
   }
   const RowOrder order =
       kernels_of(x.value).sort_by_expert(Tensor::from(here, chosen.shape()), experts_here_);
-  const Variable outputs = experts(tape, permute_rows(tape, all_x, order), order.offsets);
-  return scatter_sum(tape, combine_rows(tape, outputs, all_weights, order), group_, Purpose::combine);
+  return [&tape, order, rows = permute_rows(tape, all_x, order), all_weights,
+          &group = group_](const ExpertFunction& experts) {
+    const Variable outputs = experts(tape, rows, order.offsets);
+    return scatter_sum(tape, combine_rows(tape, outputs, all_weights, order), group, Purpose::combine);
+  };
 }
 
 }  // namespace conclave

@@ -5,6 +5,8 @@
 //   AllToAllDispatcher   each assignment travels to the rank of its expert and back; dropless, any skew
 //   AllGatherDispatcher  every rank of the group sees all tokens and answers for its own experts; for small
 //   groups
+// A dispatch comes in two steps: begin() sends the tokens, and what it hands back finishes. What the caller
+// computes in between does so while tokens travel, in forward and in backward.
 // The group is the expert x expert_tensor ranks, which hold one copy of all experts: rank (e, t) holds the
 // experts of part e, cut into columns t. The tokens of its ranks are all different.
 #pragma once
@@ -21,19 +23,21 @@ namespace conclave {
 /// 1] -> the same rows' outputs; with expert_tensor ranks, this rank's terms of their sums.
 using ExpertFunction = std::function<Variable(Tape& tape, const Variable& rows, const Tensor& offsets)>;
 
+/// What is left of a dispatch that has begun, to be called once -> [tokens, hidden]: the sum over each
+/// token's experts, weighted by routing.weights. It goes on recording on the tape of the beginning.
+using FinishDispatch = std::function<Variable(const ExpertFunction& experts)>;
+
 class Dispatcher {
  public:
   virtual ~Dispatcher() = default;
-  /// x [tokens, hidden] -> [tokens, hidden]: the sum over each token's experts, weighted by routing.weights.
-  virtual Variable forward(Tape& tape, const Variable& x, const Routing& routing,
-                           const ExpertFunction& experts) const = 0;
+  /// x [tokens, hidden]. Collective over the group, and so is the finish.
+  [[nodiscard]] virtual FinishDispatch begin(Tape& tape, const Variable& x, const Routing& routing) const = 0;
 };
 
 class LocalDispatcher final : public Dispatcher {
  public:
   explicit LocalDispatcher(std::int64_t experts) : experts_(experts) {}
-  Variable forward(Tape& tape, const Variable& x, const Routing& routing,
-                   const ExpertFunction& experts) const override;
+  FinishDispatch begin(Tape& tape, const Variable& x, const Routing& routing) const override;
 
  private:
   std::int64_t experts_;
@@ -44,22 +48,22 @@ struct AllToAllOptions {
   std::int64_t expert_tensor = 1;  // ranks that share each expert
   /// The most rows that a rank receives at once; 0: no bound. When some rank of the group would receive more,
   /// all go in several rounds whose activations are recomputed in backward: skew costs time, not memory.
+  /// Several rounds all travel in the finish.
   std::int64_t most_rows = 0;
 };
 
 class AllToAllDispatcher final : public Dispatcher {
  public:
   AllToAllDispatcher(Communicator& group, const AllToAllOptions& options);
-  Variable forward(Tape& tape, const Variable& x, const Routing& routing,
-                   const ExpertFunction& experts) const override;
+  FinishDispatch begin(Tape& tape, const Variable& x, const Routing& routing) const override;
 
  private:
   /// For each copy of an assignment (token, k, expert_tensor rank): where it goes, as (rank, expert there),
   /// or -1, and in which round.
   struct Plan;
   Plan plan(const Tensor& chosen) const;
-  Variable round(Tape& tape, const Variable& x, const Variable& weights, const Tensor& destinations,
-                 const ExpertFunction& experts) const;
+  FinishDispatch begin_round(Tape& tape, const Variable& x, const Variable& weights,
+                             const Tensor& destinations) const;
 
   Communicator& group_;
   AllToAllOptions options_;
@@ -69,8 +73,7 @@ class AllToAllDispatcher final : public Dispatcher {
 class AllGatherDispatcher final : public Dispatcher {
  public:
   AllGatherDispatcher(Communicator& group, std::int64_t experts, std::int64_t expert_tensor);
-  Variable forward(Tape& tape, const Variable& x, const Routing& routing,
-                   const ExpertFunction& experts) const override;
+  FinishDispatch begin(Tape& tape, const Variable& x, const Routing& routing) const override;
 
  private:
   Communicator& group_;

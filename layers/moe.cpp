@@ -1,5 +1,7 @@
 #include "layers/moe.h"
 
+#include "layers/capacity.h"
+
 namespace conclave {
 
 std::unique_ptr<Router> make_router(ParameterSet& parameters, const std::string& name,
@@ -41,6 +43,7 @@ std::unique_ptr<Dispatcher> make_dispatcher(const MoeRecipe& moe, const Parallel
 Moe::Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
          const InitialRange& range, const Parallelism& parallelism, std::unique_ptr<Router> router)
     : parallelism_(parallelism),
+      capacity_factor_(model.moe.capacity_factor),
       router_(std::move(router)),
       dispatcher_(make_dispatcher(model.moe, parallelism)),
       experts_(parameters, name + ".experts",
@@ -52,14 +55,19 @@ Moe::Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& m
 }
 
 Moe::Result Moe::forward(Tape& tape, const Variable& residual, const ModelInput& input) const {
-  const Communicator& tensor = parallelism_.tensor();
+  Communicator& tensor = parallelism_.tensor();
   const Variable x = parallelism_.enter_shard(tape, residual);
-  const Routing routing = router_->route(tape, x, shard_of(input, tensor.rank(), tensor.size()));
-  Variable y = dispatcher_->forward(tape, x, routing,
-                                    [this](Tape& inner, const Variable& rows, const Tensor& offsets) {
-                                      return experts_.forward(inner, rows, offsets);
-                                    });
-  if (shared_experts_) y = add(tape, y, shared_experts_->forward(tape, x));
+  const ModelInput shard = shard_of(input, tensor.rank(), tensor.size());
+  Routing routing = router_->route(tape, x, shard);
+  if (capacity_factor_ > 0) routing = limit_to_capacity(routing, shard, capacity_factor_, tensor);
+
+  const FinishDispatch finish = dispatcher_->begin(tape, x, routing);
+  std::optional<Variable> shared;  // computed while the tokens travel
+  if (shared_experts_) shared = shared_experts_->forward(tape, x);
+  Variable y = finish([this](Tape& inner, const Variable& rows, const Tensor& offsets) {
+    return experts_.forward(inner, rows, offsets);
+  });
+  if (shared) y = add(tape, y, *shared);
   return {parallelism_.leave_shard(tape, y), routing.statistics};
 }
 

@@ -1,4 +1,5 @@
-// Moe: the mixture-of-experts block: route, dispatch, compute, combine, and add what the shared experts say.
+// Moe: the mixture-of-experts block: route, drop what is beyond capacity where the recipe has one, dispatch,
+// compute, combine, and add what the shared experts say, who compute while the tokens travel.
 // Parameters under NAME: gate (router), experts, shared_experts.
 #pragma once
 
@@ -32,6 +33,7 @@ class Moe {
 
  private:
   Parallelism parallelism_;
+  double capacity_factor_;
   std::unique_ptr<Router> router_;
   std::unique_ptr<Dispatcher> dispatcher_;
   Experts experts_;

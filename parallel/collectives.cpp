@@ -1,6 +1,7 @@
 #include "parallel/collectives.h"
 
 #include <numeric>
+#include <utility>
 
 namespace conclave {
 
@@ -93,18 +94,54 @@ Variable collect_rows(Tape& tape, const Variable& x, Communicator& axis, Purpose
 
 Variable exchange_rows(Tape& tape, const Variable& x, const RowCounts& send_rows,
                        const RowCounts& receive_rows, Communicator& axis, Purpose purpose) {
-  if (axis.size() == 1) return x;
+  return finish_exchange_rows(tape, start_exchange_rows(tape, x, send_rows, receive_rows, axis, purpose));
+}
+
+struct PendingRows::Exchange {
+  Shape sent;
+  RowCounts send_rows, receive_rows;
+  Communicator& axis;
+  Purpose purpose;
+  // Of the rows, and in backward of their gradients:
+  Tensor arriving;
+  Request request;
+  bool finished = false;  // in forward
+};
+
+PendingRows start_exchange_rows(Tape& tape, const Variable& x, const RowCounts& send_rows,
+                                const RowCounts& receive_rows, Communicator& axis, Purpose purpose) {
+  PendingRows pending;
+  if (axis.size() == 1) {
+    pending.here = x;
+    return pending;
+  }
   const Shape sent = x.value.shape();
-  check(sent.dims() > 0, "exchange_rows: x has no rows dim on communicator ", axis.name());
+  check(sent.dims() > 0, "start_exchange_rows: x has no rows dim on communicator ", axis.name());
   const std::int64_t rows = std::accumulate(receive_rows.begin(), receive_rows.end(), std::int64_t{0});
-  const Variable y = tape.output(Tensor::empty(sent.with(0, rows), x.value.dtype(), x.value.device()));
-  axis.all_to_all_rows(x.value, send_rows, y.value, receive_rows, purpose);
-  tape.record("exchange_rows", [sent, send_rows, receive_rows, x_gradient = x.gradient,
-                                y_gradient = y.gradient, &axis, purpose] {
-    const Tensor received = y_gradient.take();
-    const Tensor returned = Tensor::empty(sent, received.dtype(), received.device());
-    axis.all_to_all_rows(received, receive_rows, returned, send_rows, purpose);
-    x_gradient.add(returned);
+  const Tensor arriving = Tensor::empty(sent.with(0, rows), x.value.dtype(), x.value.device());
+  pending.exchange = std::make_shared<PendingRows::Exchange>(
+      PendingRows::Exchange{sent, send_rows, receive_rows, axis, purpose, arriving,
+                            axis.start_all_to_all_rows(x.value, send_rows, arriving, receive_rows, purpose)});
+  tape.record("start_exchange_rows", [exchange = pending.exchange, x_gradient = x.gradient] {
+    check(exchange->finished, "start_exchange_rows: backward came, but forward never finished this exchange");
+    exchange->request.wait();
+    x_gradient.add(std::exchange(exchange->arriving, Tensor()));
+  });
+  return pending;
+}
+
+Variable finish_exchange_rows(Tape& tape, const PendingRows& pending) {
+  if (!pending.exchange) return pending.here;
+  PendingRows::Exchange& forward = *pending.exchange;
+  check(!forward.finished, "finish_exchange_rows: this exchange is finished already");
+  forward.request.wait();
+  forward.finished = true;
+  const Variable y = tape.output(std::exchange(forward.arriving, Tensor()));
+  tape.record("finish_exchange_rows", [exchange = pending.exchange, y_gradient = y.gradient] {
+    const Tensor leaving = y_gradient.take();
+    exchange->arriving = Tensor::empty(exchange->sent, leaving.dtype(), leaving.device());
+    exchange->request = exchange->axis.start_all_to_all_rows(
+        leaving, exchange->receive_rows, exchange->arriving, exchange->send_rows, exchange->purpose);
   });
   return y;
 }

@@ -8,6 +8,8 @@
 // On an axis of one rank all of them hand x through.
 #pragma once
 
+#include <memory>
+
 #include "framework/autograd/tape.h"
 #include "parallel/communicator.h"
 
@@ -44,5 +46,24 @@ Variable exchange_rows(Tape& tape, const Variable& x,  // [sum of send_rows, ...
                        const RowCounts& send_rows,     // [size]
                        const RowCounts& receive_rows,  // [size], see exchange_counts
                        Communicator& axis, Purpose purpose);
+
+/// Rows on their way; copies mean the same rows.
+struct PendingRows {
+  struct Exchange;
+  std::shared_ptr<Exchange> exchange;  // null on an axis of one rank,
+  Variable here;                       // where this is the result
+};
+
+/// exchange_rows in two steps, so that other work can be done while rows travel:
+///   forward    start: the rows leave              finish: waits for the rows that come
+///   backward   start: waits for their gradients   finish: the gradients leave
+/// What is recorded between the two in forward lies between them in backward as well. Every start needs one
+/// finish, on the same tape, and x must not change before. What overlaps for certain is the waiting for
+/// slower ranks; whether the copying does is for MPI to say. Open MPI sends small rows off at the start, but
+/// moves large ones between ranks of one machine only while the receiver is inside an MPI call: in the
+/// finish.
+PendingRows start_exchange_rows(Tape& tape, const Variable& x, const RowCounts& send_rows,
+                                const RowCounts& receive_rows, Communicator& axis, Purpose purpose);
+Variable finish_exchange_rows(Tape& tape, const PendingRows& pending);
 
 }  // namespace conclave

@@ -1,6 +1,8 @@
 // Parameters and arithmetic of a model, counted from its recipe alone.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "framework/recipe/recipe.h"
@@ -31,6 +33,17 @@ ParameterCount count_active_parameters(const ModelRecipe& model);
 
 /// Blocks with experts.
 std::int64_t count_moe_layers(const ModelRecipe& model);
+
+/// The most assignments that an expert takes from one sequence when model.moe.capacity_factor is above 0:
+/// floor(capacity_factor * sequence_length * top_k / experts), and never more than the sequence has tokens.
+inline std::int64_t expert_capacity(double capacity_factor, std::int64_t sequence_length, std::int64_t top_k,
+                                    std::int64_t experts) {
+  const double length = static_cast<double>(sequence_length);
+  // The little more makes 0.29 of 100 places 29, although no binary fraction is 0.29.
+  const double places =
+      std::floor(capacity_factor * length * static_cast<double>(top_k) / static_cast<double>(experts) + 1e-9);
+  return static_cast<std::int64_t>(std::min(places, length));
+}
 
 /// Floating-point operations that training needs per token, forward and backward. A recomputed forward pass,
 /// norms, softmaxes and the optimizer are not counted, so that the rate measures useful products only:

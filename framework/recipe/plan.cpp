@@ -198,8 +198,9 @@ void add_dispatch_bytes(const Recipe& recipe, const LayoutPlan& layout, NetworkP
 /// All-reduces per step. Over data ranks: real and target tokens, 2 int64. Over all ranks: 4 losses and the
 /// norm, float64; expert counts of all layers, int64, per micro-batch where a term follows them as they pass,
 /// else once; where a pass counts ahead, those of the step and of each wide group; probabilities of all
-/// experts and two numbers per layer, float64. Over tensor ranks, per micro-batch: counts of each sequence,
-/// or of all.
+/// experts and two numbers per layer, float64, and with a capacity the dropped. Over tensor ranks, per
+/// micro-batch: counts of each sequence, or of all; with a capacity in each forward pass of a layer, the id
+/// and float64 p of every choice, gathered.
 double statistics_bytes(const Recipe& recipe, const LayoutPlan& layout) {
   double bytes = 0;
   if (layout.data_ranks > 1) bytes += 2 * 8;
@@ -211,6 +212,12 @@ double statistics_bytes(const Recipe& recipe, const LayoutPlan& layout) {
   if (layout.ranks > 1) {
     bytes += (needs.micro_steps ? steps : 1.0) * counts + counts + 2 * layers * 8;
     if (needs.pass) bytes += counts * (1 + real(needs.wide_groups));
+    if (recipe.model.moe.capacity_factor > 0) bytes += layers * 8;
+  }
+  if (recipe.parallel.tensor > 1 && recipe.model.moe.capacity_factor > 0) {
+    const ForwardRuns runs = forward_runs(recipe);
+    bytes += (runs.counting + runs.computing) * steps * layers * real(layout.tokens_per_shard) *
+             real(recipe.model.moe.num_experts_per_tok) * (4 + 8);
   }
   if (recipe.parallel.tensor > 1 && needs.sequences)
     bytes += steps * counts * real(recipe.training.micro_batch_size);

@@ -49,6 +49,7 @@ struct MoeRecipe {
   std::int64_t moe_intermediate_size = 128;
   std::int64_t num_shared_experts = 0;
   std::int64_t first_k_dense_replace = 0;
+  double capacity_factor = 0;  // places of an expert in a sequence, relative to an even share; 0: no bound
   std::string layer_reduction = "sum";  // sum | mean of the auxiliary losses over layers
   RouterRecipe router;
   std::vector<BalanceRecipe> balance = {BalanceRecipe{}};

@@ -122,6 +122,10 @@ void describe(Visitor& v, MoeRecipe& m) {
   v.key({"num_shared_experts", &m.num_shared_experts, "experts that see every token", size_or_zero()});
   v.key({"first_k_dense_replace", &m.first_k_dense_replace, "leading blocks that keep a dense MLP",
          size_or_zero()});
+  v.key({"capacity_factor", &m.capacity_factor,
+         "an expert takes at most this times its even share of each sequence and the rest is dropped; 0: no "
+         "bound",
+         at_least(0)});
   v.key({"layer_reduction", &m.layer_reduction, "auxiliary losses over layers: sum or mean",
          one_of({"sum", "mean"})});
   section(v, "router", m.router, "which experts a token goes to");

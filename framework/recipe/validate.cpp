@@ -122,6 +122,20 @@ void validate_data(const Requirements& r, const Recipe& recipe) {
       " token ids came, but data.tokenizer: bytes needs at least 257, 256 bytes and the end of a document");
 }
 
+void validate_capacity(const Requirements& r, const Recipe& recipe) {
+  const MoeRecipe& moe = recipe.model.moe;
+  const std::int64_t length = recipe.data.sequence_length;
+  const double even_share = static_cast<double>(length) * static_cast<double>(moe.num_experts_per_tok) /
+                            static_cast<double>(moe.num_experts);
+  r.require(moe.capacity_factor == 0 ||
+                expert_capacity(moe.capacity_factor, length, moe.num_experts_per_tok, moe.num_experts) > 0,
+            "model.moe.capacity_factor", moe.capacity_factor, " of an expert's even share of a sequence, ",
+            even_share, " assignments (data.sequence_length: ", length,
+            " times num_experts_per_tok: ", moe.num_experts_per_tok, " over num_experts: ", moe.num_experts,
+            "), is less than one place, and everything would be dropped; expected at least ", 1 / even_share,
+            ", or 0 to drop nothing");
+}
+
 void validate_layout(const Requirements& r, const Recipe& recipe, std::int64_t ranks) {
   const ParallelRecipe& p = recipe.parallel;
   const ModelRecipe& m = recipe.model;
@@ -210,6 +224,7 @@ void validate_recipe(const Recipe& recipe, int ranks) {
   describe(rules, copy);
   validate_model(requirements, recipe.model);
   validate_data(requirements, recipe);
+  validate_capacity(requirements, recipe);
   validate_layout(requirements, recipe, ranks);
   validate_batches(requirements, recipe, ranks);
   validate_optimizer(requirements, recipe.optimizer, recipe.training.steps);

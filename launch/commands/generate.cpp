@@ -44,7 +44,9 @@ int run_generate(const std::vector<std::string>& arguments) {
 
   choose_threads(*self_communicator(), 0);
   const CheckpointReader checkpoint(*find_checkpoint(path).path);
-  const Recipe recipe = recipe_of(checkpoint);
+  Recipe recipe = recipe_of(checkpoint);
+  // Places are shared out in whole sequences; text that is still growing drops nothing.
+  recipe.model.moe.capacity_factor = 0;
   const auto tokenizer = load_tokenizer(recipe.data.tokenizer);
   Model model(recipe);
   load_model(checkpoint, model);

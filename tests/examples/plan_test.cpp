@@ -50,6 +50,8 @@ TEST(Plan, IsWhatAStepDoes) {
   check_plan("expert.yaml", {"parallel.dispatcher=all_gather"});
   check_plan("tensor.yaml", {});
   check_plan("tensor.yaml", {"training.recompute=block"});
+  check_plan("tensor.yaml",
+             {"parallel.expert=1", "model.moe.capacity_factor=0.9", "training.recompute=block"});
   check_plan("sequence.yaml", {});
   check_plan("expert_tensor.yaml", {});
   check_plan("tensor.yaml", {"model.moe.balance=[{scope: sequence}, {scope: group, balance_batch_size: 8}]"});

@@ -27,6 +27,7 @@ TEST_F(Command, ARunLeavesWhatTheContractPromises) {
                             "grad_norm", "learning_rate", "step_seconds", "tokens_per_second",
                             "model_flops_per_second", "max_load_violation"})
       EXPECT_TRUE(json.contains(key)) << key;
+    EXPECT_FALSE(json.contains("dropped_assignments"));  // no capacity
     EXPECT_EQ(json["step"], ++steps);
     EXPECT_EQ(json["tokens"], 8 * 32);
     (steps == 1 ? first : last) = json["lm_loss"];
@@ -65,6 +66,25 @@ TEST_F(Command, ARunLeavesWhatTheContractPromises) {
   EXPECT_EQ(conclave_command("generate " + path("whole") + " --prompt '12 ' --tokens 20").output,
             generated.output);
   EXPECT_EQ(conclave_command("inspect " + path("whole")).exit_code, 0);
+}
+
+TEST_F(Command, ACapacitySaysWhatItDropped) {
+  // 8 places for each of 4 experts in a sequence of 32 tokens, which makes 64 assignments: half of them go.
+  const Outcome outcome = train("capacity", "model.moe.capacity_factor=0.5 training.steps=2", 2);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
+  std::int64_t steps = 0;
+  for (const Json& line : metrics("capacity")) {
+    if (line.contains("split")) continue;
+    ++steps;
+    EXPECT_GE(line["dropped_assignments"].get<std::int64_t>(), 2 * 8 * 32);  // layers, sequences
+    EXPECT_LT(line["dropped_assignments"].get<std::int64_t>(), 2 * 8 * 64);
+  }
+  EXPECT_EQ(steps, 2);
+  EXPECT_EQ(conclave_command("generate " + path("capacity") + " --prompt 1 --tokens 3").exit_code, 0);
+
+  const Outcome refused = train("none", "model.moe.capacity_factor=0.05");
+  EXPECT_EQ(refused.exit_code, 2) << refused.output;
+  EXPECT_NE(refused.output.find("model.moe.capacity_factor"), std::string::npos) << refused.output;
 }
 
 TEST_F(Command, AResumedRunIsBitEqualToOneThatWasNotStopped) {

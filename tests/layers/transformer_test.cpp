@@ -55,13 +55,26 @@ Recipe variant(int which) {
     recipe.model.moe.num_shared_experts = 0;
     recipe.model.moe.num_experts_per_tok = 8;  // all of them
   }
+  if (which == 3) recipe.model.moe.capacity_factor = 0.7;  // 2 places of an expert in a sequence of 12 tokens
   return recipe;
 }
 
+/// Per layer; counts are those before dropping.
+std::vector<std::int64_t> dropped_by(const TinyModel& model, const ModelInput& input) {
+  Tape tape;  // recording, so that a recomputed block runs in its segment
+  std::vector<std::int64_t> dropped;
+  for (const RouterStatistics& layer : model.transformer.forward(tape, input).statistics)
+    dropped.push_back(layer.dropped.to_host<std::int64_t>()[0]);
+  return dropped;
+}
+
 TEST(TransformerModel, GradientOfEveryParameterEqualsDifferences) {
-  for (int which = 0; which < 3; ++which) {
+  for (int which = 0; which < 4; ++which) {
     TinyModel model(variant(which));
     const ModelInput input = to_device(synthetic_batch(model.recipe, 0, 0, 2));
+    if (which == 3) {
+      for (const std::int64_t dropped : dropped_by(model, input)) EXPECT_GT(dropped, 4);
+    }
     model.objective(input, true);
     for (const Parameter& parameter : model.parameters.all()) {
       const auto gradient = parameter.gradient.finished().to_host<double>();
@@ -96,6 +109,32 @@ TEST(TransformerModel, RecomputationChangesNothing) {
     EXPECT_EQ(plain.parameters.all()[i].gradient.finished().to_host<double>(),
               again.parameters.all()[i].gradient.finished().to_host<double>())
         << plain.parameters.all()[i].name;
+}
+
+TEST(TransformerModel, DroppedAssignmentsAreCountedOnceAndCountsAreThoseBefore) {
+  TinyModel plain(variant(3)), again(variant(3), Recompute::block);
+  const Batch batch = synthetic_batch(plain.recipe, 1, 0, 3);
+  const ModelInput input = to_device(batch);
+  EXPECT_EQ(plain.objective(input, true), again.objective(input, true));
+  EXPECT_EQ(dropped_by(plain, input), dropped_by(again, input));
+
+  Tape tape;
+  BalanceLoss balance(plain.recipe.model.moe, 2, *plain.self);
+  balance.begin_step(0, batch.real_tokens());
+  const auto statistics = again.transformer.forward(tape, input).statistics;
+  balance.count(statistics);  // a pass that counts ahead drops nothing that is counted
+  balance.finish_counting();
+  tape.backward(balance.objective(tape, statistics));
+  const BalanceReport report = balance.end_step();
+  EXPECT_EQ(report.dropped, dropped_by(plain, input));
+  for (std::int64_t layer = 0; layer < 2; ++layer) {
+    // No expert keeps more than its 2 places in each of 3 sequences.
+    std::int64_t assignments = 0;
+    for (std::size_t expert = 0; expert < 8; ++expert)
+      assignments += report.counts[static_cast<std::size_t>(layer * 8) + expert];
+    EXPECT_EQ(assignments, batch.real_tokens() * 2);
+    EXPECT_GE(report.dropped[static_cast<std::size_t>(layer)], assignments - 8 * 2 * 3);
+  }
 }
 
 TEST(TransformerModel, SeesOnlyEarlierTokensOfTheSameDocument) {

@@ -10,8 +10,10 @@
 #include <functional>
 #include <numeric>
 
+#include "framework/autograd/ops/elementwise.h"
 #include "framework/base/random.h"
 #include "tests/mpi_world.h"
+#include "tests/parallel/mirror_communicator.h"
 
 namespace conclave {
 namespace {
@@ -96,6 +98,19 @@ Op exchange_op(const Exchange& exchange) {
     return exchange_rows(tape, x, exchange.send, exchange.receive, axis, purpose);
   };
 }
+/// Two exchanges under way at once, finished in the order in which they began or in reverse: together twice
+/// one.
+Op crossing_exchanges_op(const Exchange& exchange, bool reversed) {
+  return [exchange, reversed](Tape& tape, const Variable& x, Communicator& axis) {
+    const auto start = [&] {
+      return start_exchange_rows(tape, x, exchange.send, exchange.receive, axis, purpose);
+    };
+    const PendingRows first = start(), second = start();
+    const Variable a = finish_exchange_rows(tape, reversed ? second : first);
+    const Variable b = finish_exchange_rows(tape, reversed ? first : second);
+    return add(tape, a, b);
+  };
+}
 
 TEST(Collectives, backward_is_the_adjoint_of_forward) {
   for (const auto& ranks : {test::mpi_world(), self_communicator()}) {
@@ -110,8 +125,9 @@ TEST(Collectives, backward_is_the_adjoint_of_forward) {
     }
     for (const auto& pattern : patterns) {
       const Exchange exchange = exchange_of(*ranks, pattern);
-      EXPECT_LT(adjoint_error(exchange_op(exchange), {exchange.rows, 3}, Holds::own, Holds::own, *ranks),
-                1e-13);
+      for (const Op& op : {exchange_op(exchange), crossing_exchanges_op(exchange, false),
+                           crossing_exchanges_op(exchange, true)})
+        EXPECT_LT(adjoint_error(op, {exchange.rows, 3}, Holds::own, Holds::own, *ranks), 1e-13);
     }
   }
 }
@@ -205,6 +221,54 @@ TEST(Collectives, backward_meets_its_partners_when_no_gradient_arrived_here) {
         Tensor::from(std::vector<double>(rows.value.to_host<double>().size(), 1.0), rows.value.shape()));
   tape.backward();
   EXPECT_EQ(x.gradient.take().to_host<double>(), std::vector<double>(6, world.size()));
+}
+
+// --- exchanges in two steps
+// -----------------------------------------------------------------------------------------------------
+
+TEST(Collectives, work_between_start_and_finish_is_done_while_rows_travel_both_ways) {
+  using Words = std::vector<std::string>;
+  test::Log log;
+  test::MirrorCommunicator ranks(log);
+  const auto work = [&](Tape& tape) {
+    log.write("work");
+    tape.record("work", [&log] { log.write("work of backward"); });
+  };
+  const Tensor value = Tensor::from(std::vector<double>{1, 2, 3}, {3, 1});
+  const Variable x{value, Gradient::of(value)};
+  Tape tape;
+  const PendingRows pending = start_exchange_rows(tape, x, {1, 2}, {1, 2}, ranks, purpose);
+  work(tape);
+  const Variable y = finish_exchange_rows(tape, pending);
+  EXPECT_EQ(test::words_of(log.take()), (Words{"start 0", "work", "wait 0"}));
+  EXPECT_EQ(y.value.to_host<double>(), (std::vector<double>{1, 2, 3}));
+
+  const Tensor dy = Tensor::from(std::vector<double>{4, 5, 6}, {3, 1});
+  y.gradient.add(dy);
+  tape.backward();
+  EXPECT_EQ(test::words_of(log.take()), (Words{"start 1", "work of backward", "wait 1"}));
+  EXPECT_EQ(x.gradient.take().to_host<double>(), (std::vector<double>{4, 5, 6}));
+
+  // In one step nothing lies between.
+  exchange_rows(tape, x, {1, 2}, {1, 2}, ranks, purpose);
+  work(tape);
+  tape.backward();
+  EXPECT_EQ(test::words_of(log.take()),
+            (Words{"start 2", "wait 2", "work", "work of backward", "start 3", "wait 3"}));
+}
+
+TEST(Collectives, an_exchange_is_finished_once) {
+  test::Log log;
+  test::MirrorCommunicator ranks(log);
+  const Tensor value = Tensor::zeros({2, 1}, DType::float64);
+  const Variable x{value, Gradient::of(value)};
+  Tape tape;
+  const PendingRows pending = start_exchange_rows(tape, x, {1, 1}, {1, 1}, ranks, purpose);
+  finish_exchange_rows(tape, pending);
+  EXPECT_THROW(finish_exchange_rows(tape, pending), Error);
+  Tape forgetful;
+  start_exchange_rows(forgetful, x, {1, 1}, {1, 1}, ranks, purpose);
+  EXPECT_THROW(forgetful.backward(), Error);
 }
 
 }  // namespace

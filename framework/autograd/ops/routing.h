@@ -14,12 +14,14 @@ struct RouterStatistics {
   Variable z_sum;             // float64 [1]; sum over real tokens of logsumexp^2
   Tensor chosen;              // int32 [tokens, top_k]; the assignments that were counted, -1 for padding
   std::int64_t first_token = 0;  // where these tokens begin in the micro-batch
+  Tensor dropped;                // int64 [1]; assignments beyond capacity; undefined: experts have none
 };
 
 struct Routing {
   Tensor experts;    // int32 [tokens, top_k]; -1: goes nowhere
   Variable weights;  // [tokens, top_k]
   RouterStatistics statistics;
+  Tensor probabilities;  // [tokens, experts]; p_i before any renormalisation, which a capacity drops by
 };
 
 struct RouteOptions {

@@ -70,6 +70,8 @@ TEST(BadRecipes, SayWhatWhereAndWhatIsValid) {
       {"model: {moe: {router: {bias: {scope: group}}}}", {"model.moe.router.bias.scope", "'group'"}},
       {"model: {moe: {balance: [{estimator: oracle}]}}",
        {"model.moe.balance.0.estimator", "one of running, warm, lagged, exact"}},
+      {"model: {moe: {capacity_factor: -1}}", {"model.moe.capacity_factor", "-1 came", "at least 0"}},
+      {"model: {moe: {capacity_factor: .nan}}", {"model.moe.capacity_factor", "'.nan'"}},
       {"training: {device: cuda}", {"training.device", "'cuda' is not available", "cpu"}},
       {"data: {train: [{path: \"\", domain: a}]}", {"data.train.0.path", "empty"}},
       {"parallel: {zero: 4}", {"at most 1"}},

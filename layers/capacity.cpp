@@ -1,0 +1,107 @@
+#include "layers/capacity.h"
+
+#include <algorithm>
+#include <cmath>
+#include <compare>
+#include <limits>
+
+#include "framework/recipe/model_size.h"
+
+namespace conclave {
+namespace {
+
+struct Assignment {
+  double probability;
+  std::size_t slot;  // token * top_k + k, counted over the micro-batch
+};
+
+/// The first `digits` binary digits of p.
+double rounded(double p, int digits) {
+  int exponent = 0;
+  const double mantissa = std::frexp(p, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(mantissa, digits)), exponent - digits);
+}
+
+/// p of each assignment, rounded to half of its type's digits, float64 [tokens, top_k]; 0 where there is
+/// none.
+Tensor chosen_probabilities(const Routing& routing) {
+  const std::vector<std::int32_t> experts = routing.experts.to_host<std::int32_t>();
+  const std::size_t top_k = static_cast<std::size_t>(routing.experts.dim(1)),
+                    columns = static_cast<std::size_t>(routing.probabilities.dim(1));
+  std::vector<double> chosen(experts.size());
+  with_float_type(routing.probabilities.dtype(), [&](auto zero) {
+    const auto probabilities = routing.probabilities.to_host<decltype(zero)>();
+    for (std::size_t slot = 0; slot < experts.size(); ++slot)
+      if (experts[slot] >= 0)
+        chosen[slot] =
+            rounded(static_cast<double>(
+                        probabilities[slot / top_k * columns + static_cast<std::size_t>(experts[slot])]),
+                    std::numeric_limits<decltype(zero)>::digits / 2);
+  });
+  return Tensor::from(chosen, routing.experts.shape(), routing.experts.device());
+}
+
+/// Of all ranks, in their order.
+Tensor gather(const Tensor& own, Communicator& ranks) {
+  const Tensor all = Tensor::empty(own.shape().with(0, own.dim(0) * ranks.size()), own.dtype(), own.device());
+  ranks.all_gather_rows(own, all, Purpose::statistics);
+  return all;
+}
+
+}  // namespace
+
+Routing limit_to_capacity(const Routing& routing, const ModelInput& input, double capacity_factor,
+                          Communicator& micro_batch) {
+  check(routing.probabilities.defined(), Fault::request, "model.moe.capacity_factor is ", capacity_factor,
+        ", but this router leaves no probabilities by which assignments could be dropped; expected 0");
+  const std::int64_t tokens = routing.experts.dim(0), top_k = routing.experts.dim(1),
+                     count = routing.probabilities.dim(1);
+  const auto capacity =
+      static_cast<std::size_t>(expert_capacity(capacity_factor, input.length, top_k, count));
+
+  // A sequence may lie across ranks, so each of them sees all assignments of the micro-batch and decides the
+  // same.
+  const std::vector<std::int32_t> experts = gather(routing.experts, micro_batch).to_host<std::int32_t>();
+  const std::vector<double> probabilities =
+      gather(chosen_probabilities(routing), micro_batch).to_host<double>();
+  const auto own_begin = static_cast<std::size_t>(micro_batch.rank() * tokens * top_k);
+  const std::size_t own_end = own_begin + static_cast<std::size_t>(tokens * top_k);
+  const std::int64_t first_token = input.first_token - micro_batch.rank() * tokens;  // of all of them
+
+  std::vector<std::int32_t> kept(experts.begin() + static_cast<std::ptrdiff_t>(own_begin),
+                                 experts.begin() + static_cast<std::ptrdiff_t>(own_end));
+  std::int64_t dropped = 0;
+  std::vector<std::vector<Assignment>> of_expert(static_cast<std::size_t>(count));
+  const auto end_sequence = [&] {
+    for (std::vector<Assignment>& assignments : of_expert) {
+      if (assignments.size() > capacity) {
+        // A total order, also where training has gone wrong and p is no number.
+        std::sort(assignments.begin(), assignments.end(), [](const Assignment& a, const Assignment& b) {
+          const auto order = std::strong_order(a.probability, b.probability);
+          return order != 0 ? order > 0 : a.slot < b.slot;
+        });
+        for (std::size_t i = capacity; i < assignments.size(); ++i)
+          if (const std::size_t slot = assignments[i].slot; slot >= own_begin && slot < own_end) {
+            kept[slot - own_begin] = -1;
+            ++dropped;
+          }
+      }
+      assignments.clear();
+    }
+  };
+  for (std::int64_t token = 0; token < tokens * micro_batch.size(); ++token) {
+    for (std::int64_t k = 0; k < top_k; ++k) {
+      const auto slot = static_cast<std::size_t>(token * top_k + k);
+      if (experts[slot] >= 0)
+        of_expert[static_cast<std::size_t>(experts[slot])].push_back({probabilities[slot], slot});
+    }
+    if ((first_token + token + 1) % input.length == 0) end_sequence();
+  }
+
+  Routing limited = routing;
+  limited.experts = Tensor::from(kept, routing.experts.shape(), routing.experts.device());
+  limited.statistics.dropped = Tensor::from(std::vector<std::int64_t>{dropped}, {1});
+  return limited;
+}
+
+}  // namespace conclave
