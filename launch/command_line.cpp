@@ -38,8 +38,8 @@ std::string general_help(const std::vector<Command>& commands) {
          "saving\n";
 }
 
-/// Rank 0 tells the reason and gives the job its exit code. The others end quietly with 0: a code of theirs would make
-/// mpirun end rank 0 before it has spoken.
+/// Rank 0 tells the reason and gives the job its exit code. The others end quietly with 0: a code of theirs
+/// would make mpirun end rank 0 before it has spoken.
 int complain(const std::string& sentence, int exit_code, int rank) {
   std::fflush(stdout);
   if (rank != 0) return 0;

@@ -1,5 +1,6 @@
 #include "launch/run_directory.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -47,6 +48,7 @@ RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> res
       experts_(path_ / "experts.h5",
                {.layers = recipe.model.num_hidden_layers - recipe.model.moe.first_k_dense_replace,
                 .experts = recipe.model.moe.num_experts,
+                .expert_ranks = recipe.parallel.expert,
                 .domains = std::move(domains),
                 .resume_step = resumed_step.value_or(-1),
                 .flush_interval = 50}) {}
@@ -72,6 +74,12 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
   if (recipe_.model.moe.capacity_factor > 0)
     line.emplace_back("dropped_assignments", std::accumulate(result.balance.dropped.begin(),
                                                              result.balance.dropped.end(), std::int64_t{0}));
+  const std::int64_t experts = recipe_.model.moe.num_experts, expert_ranks = recipe_.parallel.expert;
+  if (expert_ranks > 1 && !result.balance.counts.empty()) {
+    const std::vector<double> violations =
+        load_violations(load_per_expert_rank(result.balance.counts, experts, expert_ranks), expert_ranks);
+    line.emplace_back("max_rank_load_violation", *std::max_element(violations.begin(), violations.end()));
+  }
   for (int i = 0; i < purposes; ++i) {
     const auto purpose = static_cast<Purpose>(i);
     if (traffic[purpose].calls == 0) continue;
@@ -80,7 +88,8 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
   }
   metrics_.write(line);
   if (!result.balance.counts.empty())
-    experts_.add_step(result.step, result.balance.counts, result.balance.mean_probability);
+    experts_.add_step(result.step, result.balance.counts, result.balance.mean_probability,
+                      result.balance.layer_balance_loss);
 }
 
 void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainResult>& results) {

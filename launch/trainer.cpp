@@ -86,9 +86,10 @@ StepResult Trainer::step() {
   for (std::size_t m = 0; m < inputs.size(); ++m) {
     if (m + 1 == inputs.size()) reducer_.begin_last_micro_batch();
     Tape tape;
-    const Transformer::Result result = model_.transformer.forward(tape, inputs[m]);
+    Transformer::Result result = model_.transformer.forward(tape, inputs[m]);
     balance_.begin_micro_step(result.statistics);  // the counts travel beside the LM head
     const CrossEntropy cross_entropy = model_.transformer.loss(tape, result.hidden, inputs[m], scales);
+    result.hidden = {};  // backward has no use for its value
     const Variable auxiliary = balance_.objective(tape);
     const Variable objective = add_losses(tape, {cross_entropy.objective, auxiliary});
     if (mesh_.axis(Axis::tensor).rank() == 0) {

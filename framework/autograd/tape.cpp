@@ -125,10 +125,11 @@ std::vector<Variable> recompute(
   }
   tape.record("recompute", [inputs, gradients, body = std::move(body)] {
     Tape again = Tape::replay();
-    const std::vector<Variable> results = body(again, inputs, SegmentRun::replay);
+    std::vector<Variable> results = body(again, inputs, SegmentRun::replay);
     check(results.size() == gradients.size(), "recompute: the segment gave ", results.size(),
           " outputs when replayed, ", gradients.size(), " the first time");
     for (std::size_t i = 0; i < results.size(); ++i) results[i].gradient.add(gradients[i].take());
+    results.clear();  // what backward needs of the values, the tape keeps
     again.backward();
   });
   return outputs;

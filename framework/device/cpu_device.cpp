@@ -1,11 +1,11 @@
 #include <algorithm>
-#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
 #include <vector>
 
+#include "framework/base/allocation_size.h"
 #include "framework/base/error.h"
 #include "framework/device/device.h"
 
@@ -23,7 +23,7 @@ class CpuDevice final : public Device {
   const char* name() const override { return "cpu"; }
 
   std::shared_ptr<Buffer> allocate(std::size_t bytes) override {
-    const std::size_t size = size_class(bytes);
+    const std::size_t size = allocation_size(bytes);
     const std::lock_guard lock(mutex_);
     void* data = nullptr;
     auto& cached = free_[size];
@@ -65,14 +65,6 @@ class CpuDevice final : public Device {
 
  private:
   static constexpr std::size_t alignment = 64;
-
-  /// Sizes are rounded up to eighths of a power of two, so that row counts which change a little from step to
-  /// step (tokens per expert) find a cached block again, at most an eighth larger than asked for.
-  static std::size_t size_class(std::size_t bytes) {
-    const std::size_t least = std::max<std::size_t>(bytes, alignment);
-    const std::size_t step = std::max(std::bit_floor(least) / 8, alignment);
-    return (least + step - 1) / step * step;
-  }
 
   void release(void* data, std::size_t bytes) override {
     const std::lock_guard lock(mutex_);

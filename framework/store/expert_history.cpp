@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <exception>
+#include <limits>
+#include <numeric>
 
 #include "framework/base/error.h"
 #include "framework/store/durable_file.h"
@@ -48,17 +50,42 @@ void check_layout(const Hdf5File& file, const fs::path& path, const ExpertHistor
         ", or other names. Move the file away to begin a new one.");
 }
 
+/// A file of another layout, or of a version that did not keep loads by rank.
+bool has_other_ranks(const Hdf5File& file, const ExpertHistoryWriter::Options& options) {
+  return !file.has_attribute("/", "expert_ranks") ||
+         file.integer_attribute("/", "expert_ranks") != options.expert_ranks;
+}
+
 void create_structure(Hdf5File& file, const ExpertHistoryWriter::Options& options) {
   const std::int64_t layers = options.layers, experts = options.experts;
   const auto domains = static_cast<std::int64_t>(options.domains.size());
   file.set_attribute("/", "layers", layers);
   file.set_attribute("/", "experts", experts);
+  file.set_attribute("/", "expert_ranks", options.expert_ranks);
   file.set_attribute("/", "domains", join_lines(options.domains));
   file.create_rows("step", ElementType::int64, {});
   file.create_rows("counts", ElementType::int64, {layers, experts});
   file.create_rows("probability", ElementType::float64, {layers, experts});
+  file.create_rows("load_per_expert_rank", ElementType::int64, {layers, options.expert_ranks});
+  file.create_rows("layer_balance_loss", ElementType::float64, {layers});
+  file.create_rows("layer_load_violation", ElementType::float64, {layers});
   file.create_rows("evaluation/step", ElementType::int64, {});
   file.create_rows("evaluation/counts", ElementType::int64, {domains, layers, experts});
+}
+
+/// Adds the rows of `history`; what follows from the counts is computed here.
+void append(Hdf5File& file, const ExpertHistory& history, const ExpertHistoryWriter::Options& options) {
+  const auto rows = static_cast<std::int64_t>(history.step.size());
+  const auto evaluations = static_cast<std::int64_t>(history.evaluation_step.size());
+  file.append_rows("step", rows, history.step.data());
+  file.append_rows("counts", rows, history.counts.data());
+  file.append_rows("probability", rows, history.probability.data());
+  file.append_rows("load_per_expert_rank", rows,
+                   load_per_expert_rank(history.counts, options.experts, options.expert_ranks).data());
+  file.append_rows("layer_balance_loss", rows, history.layer_balance_loss.data());
+  file.append_rows("layer_load_violation", rows, load_violations(history.counts, options.experts).data());
+  file.append_rows("evaluation/step", evaluations, history.evaluation_step.data());
+  file.append_rows("evaluation/counts", evaluations, history.evaluation_counts.data());
 }
 
 /// Changes a copy of the file, or a new one, and puts it in the file's place.
@@ -82,6 +109,26 @@ void replace_file(const fs::path& path, bool has_file, const ExpertHistoryWriter
 
 }  // namespace
 
+std::vector<std::int64_t> load_per_expert_rank(const std::vector<std::int64_t>& counts, std::int64_t experts,
+                                               std::int64_t ranks) {
+  check(ranks > 0 && experts % ranks == 0, "load_per_expert_rank: ", ranks, " ranks came for ", experts,
+        " experts");
+  const auto here = static_cast<std::size_t>(experts / ranks);
+  std::vector<std::int64_t> loads(here > 0 ? counts.size() / here : 0);
+  for (std::size_t i = 0; i < loads.size() * here; ++i) loads[i / here] += counts[i];
+  return loads;
+}
+
+std::vector<double> load_violations(const std::vector<std::int64_t>& loads, std::int64_t width) {
+  std::vector<double> violations;
+  for (auto row = loads.begin(); row != loads.end(); row += width) {
+    const double sum = static_cast<double>(std::accumulate(row, row + width, std::int64_t{0}));
+    const double most = static_cast<double>(*std::max_element(row, row + width));
+    violations.push_back(sum > 0 ? most * static_cast<double>(width) / sum - 1 : 0);
+  }
+  return violations;
+}
+
 ExpertHistory read_expert_history(const fs::path& path) {
   const Hdf5File file(path, Hdf5File::Mode::read);
   ExpertHistory history;
@@ -91,6 +138,12 @@ ExpertHistory read_expert_history(const fs::path& path) {
   history.step = read_dataset<std::int64_t>(file, "step");
   history.counts = read_dataset<std::int64_t>(file, "counts");
   history.probability = read_dataset<double>(file, "probability");
+  if (file.has_attribute("/", "expert_ranks")) {
+    history.expert_ranks = file.integer_attribute("/", "expert_ranks");
+    history.load_per_expert_rank = read_dataset<std::int64_t>(file, "load_per_expert_rank");
+    history.layer_balance_loss = read_dataset<double>(file, "layer_balance_loss");
+    history.layer_load_violation = read_dataset<double>(file, "layer_load_violation");
+  }
   history.evaluation_step = read_dataset<std::int64_t>(file, "evaluation/step");
   history.evaluation_counts = read_dataset<std::int64_t>(file, "evaluation/counts");
   return history;
@@ -124,33 +177,57 @@ void ExpertHistoryWriter::drop_rows_after(std::int64_t step) {
     return static_cast<std::int64_t>(std::upper_bound(steps.begin(), steps.end(), step) - steps.begin());
   };
   std::vector<std::int64_t> steps, evaluation_steps;
+  bool other_ranks = false;
   {
     const Hdf5File file(path_, Hdf5File::Mode::read);
     check_layout(file, path_, options_);
+    other_ranks = has_other_ranks(file, options_);
     steps = read_dataset<std::int64_t>(file, "step");
     evaluation_steps = read_dataset<std::int64_t>(file, "evaluation/step");
   }
   has_file_ = true;
   rows_in_file_ = rows_up_to(steps);
   const std::int64_t evaluations = rows_up_to(evaluation_steps);
+  if (other_ranks) return write_anew(evaluations);
   if (rows_in_file_ == static_cast<std::int64_t>(steps.size()) &&
       evaluations == static_cast<std::int64_t>(evaluation_steps.size()))
     return;
   replace_file(path_, has_file_, options_, [&](Hdf5File& file) {
-    for (const char* name : {"step", "counts", "probability"}) file.keep_rows(name, rows_in_file_);
+    for (const char* name : {"step", "counts", "probability", "load_per_expert_rank", "layer_balance_loss",
+                             "layer_load_violation"})
+      file.keep_rows(name, rows_in_file_);
     for (const char* name : {"evaluation/step", "evaluation/counts"}) file.keep_rows(name, evaluations);
   });
 }
 
+void ExpertHistoryWriter::write_anew(std::int64_t evaluations) {
+  ExpertHistory history = read_expert_history(path_);
+  const auto rows = static_cast<std::size_t>(rows_in_file_),
+             layers = static_cast<std::size_t>(options_.layers);
+  const std::size_t row = layers * static_cast<std::size_t>(options_.experts);
+  history.step.resize(rows);
+  history.counts.resize(rows * row);
+  history.probability.resize(rows * row);
+  history.layer_balance_loss.resize(rows * layers, std::numeric_limits<double>::quiet_NaN());
+  history.evaluation_step.resize(static_cast<std::size_t>(evaluations));
+  history.evaluation_counts.resize(static_cast<std::size_t>(evaluations) * options_.domains.size() * row);
+  replace_file(path_, false, options_, [&](Hdf5File& file) { append(file, history, options_); });
+}
+
 void ExpertHistoryWriter::add_step(std::int64_t step, const std::vector<std::int64_t>& counts,
-                                   const std::vector<double>& probability) {
+                                   const std::vector<double>& probability,
+                                   const std::vector<double>& layer_balance_loss) {
   const auto expected = static_cast<std::size_t>(options_.layers * options_.experts);
-  check(counts.size() == expected && probability.size() == expected,
-        "ExpertHistoryWriter::add_step: ", counts.size(), " counts and ", probability.size(),
-        " probabilities came, expected ", expected, " of each");
+  check(counts.size() == expected && probability.size() == expected &&
+            static_cast<std::int64_t>(layer_balance_loss.size()) == options_.layers,
+        "ExpertHistoryWriter::add_step: ", counts.size(), " counts, ", probability.size(),
+        " probabilities and ", layer_balance_loss.size(), " losses came, expected ", expected,
+        " of the first two and ", options_.layers, " losses");
   pending_.step.push_back(step);
   pending_.counts.insert(pending_.counts.end(), counts.begin(), counts.end());
   pending_.probability.insert(pending_.probability.end(), probability.begin(), probability.end());
+  pending_.layer_balance_loss.insert(pending_.layer_balance_loss.end(), layer_balance_loss.begin(),
+                                     layer_balance_loss.end());
   // The threshold grows with the file, so that all copying together costs a constant times the final size.
   const auto waiting = static_cast<std::int64_t>(pending_.step.size());
   if (waiting >= std::max(options_.flush_interval, rows_in_file_ / 32)) flush();
@@ -169,13 +246,7 @@ void ExpertHistoryWriter::flush() {
   const auto rows = static_cast<std::int64_t>(pending_.step.size());
   const auto evaluations = static_cast<std::int64_t>(pending_.evaluation_step.size());
   if (rows == 0 && evaluations == 0) return;
-  replace_file(path_, has_file_, options_, [&](Hdf5File& file) {
-    file.append_rows("step", rows, pending_.step.data());
-    file.append_rows("counts", rows, pending_.counts.data());
-    file.append_rows("probability", rows, pending_.probability.data());
-    file.append_rows("evaluation/step", evaluations, pending_.evaluation_step.data());
-    file.append_rows("evaluation/counts", evaluations, pending_.evaluation_counts.data());
-  });
+  replace_file(path_, has_file_, options_, [&](Hdf5File& file) { append(file, pending_, options_); });
   has_file_ = true;
   rows_in_file_ += rows;
   pending_ = {};

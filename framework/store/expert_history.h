@@ -13,24 +13,37 @@ namespace conclave {
 
 /// What experts.h5 holds; each array is row-major.
 struct ExpertHistory {
-  std::int64_t layers = 0, experts = 0;
-  std::vector<std::string> domains;             // of the evaluations
-  std::vector<std::int64_t> step;               // [steps]
-  std::vector<std::int64_t> counts;             // [steps, layers, experts]; tokens sent to each expert
-  std::vector<double> probability;              // [steps, layers, experts]; mean router probability
+  std::int64_t layers = 0, experts = 0, expert_ranks = 1;
+  std::vector<std::string> domains;  // of the evaluations
+  std::vector<std::int64_t> step;    // [steps]
+  std::vector<std::int64_t> counts;  // [steps, layers, experts]; tokens sent to each expert
+  std::vector<double> probability;   // [steps, layers, experts]; mean router probability
+  /// [steps, layers, expert_ranks]; tokens sent to the experts of each rank of the layout that the run had
+  /// last
+  std::vector<std::int64_t> load_per_expert_rank;
+  std::vector<double> layer_balance_loss;       // [steps, layers]; unweighted
+  std::vector<double> layer_load_violation;     // [steps, layers]; most loaded expert / mean load - 1
   std::vector<std::int64_t> evaluation_step;    // [evaluations]
   std::vector<std::int64_t> evaluation_counts;  // [evaluations, domains, layers, experts]
 };
 
 ExpertHistory read_expert_history(const std::filesystem::path& path);
 
+/// Sums over the experts of each expert rank, consecutive ones in equal shares: counts [..., experts] ->
+/// [..., ranks].
+std::vector<std::int64_t> load_per_expert_rank(const std::vector<std::int64_t>& counts, std::int64_t experts,
+                                               std::int64_t ranks);
+/// Of each row of loads [rows, width]: largest / mean - 1; 0 for a row without any. [rows]
+std::vector<double> load_violations(const std::vector<std::int64_t>& loads, std::int64_t width);
+
 class ExpertHistoryWriter {
  public:
   struct Options {
     std::int64_t layers = 0, experts = 0;  // layers: those with experts, in order
-    std::vector<std::string> domains;      // of the evaluations, in order
-    std::int64_t resume_step = -1;         // go on with what is in the file up to this step; -1: begin anew
-    std::int64_t flush_interval = 20;      // rows in memory before the file is written again
+    std::int64_t expert_ranks = 1;     // divides experts; may differ from the file that the run goes on with
+    std::vector<std::string> domains;  // of the evaluations, in order
+    std::int64_t resume_step = -1;     // go on with what is in the file up to this step; -1: begin anew
+    std::int64_t flush_interval = 20;  // rows in memory before the file is written again
   };
 
   ExpertHistoryWriter(const std::filesystem::path& path, Options options);
@@ -39,14 +52,17 @@ class ExpertHistoryWriter {
   ExpertHistoryWriter& operator=(const ExpertHistoryWriter&) = delete;
 
   void add_step(std::int64_t step,
-                const std::vector<std::int64_t>& counts,  // [layers, experts]
-                const std::vector<double>& probability);  // [layers, experts]
+                const std::vector<std::int64_t>& counts,         // [layers, experts]
+                const std::vector<double>& probability,          // [layers, experts]
+                const std::vector<double>& layer_balance_loss);  // [layers]
   void add_evaluation(std::int64_t step,
                       const std::vector<std::int64_t>& counts);  // [domains, layers, experts]
   void flush();
 
  private:
   void drop_rows_after(std::int64_t step);
+  /// The first rows_in_file_ steps and these evaluations again, for this run's ranks.
+  void write_anew(std::int64_t evaluations);
 
   std::filesystem::path path_;
   Options options_;

@@ -104,9 +104,11 @@ void print_memory(const Recipe& recipe, int ranks) {
             recipe.parallel.zero > 0 ? "shared out over the replicas" : "");
   if (memory.reduced_gradients > 0)
     print_row("reduce-scattered gradients", bytes_text(memory.reduced_gradients));
-  print_row("activations of one micro-batch, expected", bytes_text(memory.activations), "an estimate");
+  if (memory.rounding > 0) print_row("rounding to the allocator's sizes", bytes_text(memory.rounding));
+  print_row("activations of one micro-batch, expected", bytes_text(memory.activations));
   print_row("  at worst, all tokens to one rank's experts", bytes_text(memory.worst_activations));
-  print_row("all, expected", bytes_text(memory.total()), "besides the program and the token files' pages");
+  print_row("all, expected", bytes_text(memory.total()),
+            "besides the program, its libraries' buffers and the token files' pages");
   print_row("  at worst", bytes_text(memory.worst_total()));
   std::printf("  largest single buffers among them:\n");
   for (std::size_t i = 0; i < memory.largest_buffers.size() && i < 4; ++i)

@@ -244,6 +244,51 @@ TEST_F(Command, ParallelLayoutsTrainToTheSameLosses) {
   }
 }
 
+TEST_F(Command, TheLoadOfExpertRanksIsLogged) {
+  ASSERT_EQ(train("loads", "parallel.expert=2", 2).exit_code, 0);
+  const ExpertHistory history = read_expert_history(folder_ / "loads" / "experts.h5");
+  EXPECT_EQ(history.expert_ranks, 2);
+  ASSERT_EQ(history.load_per_expert_rank.size(), 10u * 2 * 2);
+  std::size_t step = 0;
+  for (const Json& line : metrics("loads")) {
+    if (line.contains("split")) continue;
+    double worst = 0, loss = 0;
+    for (std::size_t layer = 0; layer < 2; ++layer) {
+      const std::size_t row = step * 2 + layer;
+      const std::int64_t first = history.load_per_expert_rank[row * 2],
+                         second = history.load_per_expert_rank[row * 2 + 1];
+      EXPECT_EQ(first, history.counts[row * 4] + history.counts[row * 4 + 1]);
+      EXPECT_EQ(first + second, 8 * 32 * 2);
+      worst = std::max(worst, static_cast<double>(std::max(first, second)) / (8 * 32) - 1);
+      loss += history.layer_balance_loss[row] / 2;
+    }
+    EXPECT_NEAR(line["max_rank_load_violation"].get<double>(), worst, 1e-12);
+    EXPECT_NEAR(line["load_balance_loss"].get<double>(), loss, 1e-12);
+    ++step;
+  }
+  EXPECT_EQ(step, 10u);
+  // Going on with other ranks: nobody has to throw the history away.
+  ASSERT_EQ(train("loads", "training.steps=12", 1).exit_code, 0);
+  const ExpertHistory alone = read_expert_history(folder_ / "loads" / "experts.h5");
+  EXPECT_EQ(alone.load_per_expert_rank, std::vector<std::int64_t>(12 * 2, 8 * 32 * 2));
+}
+
+TEST_F(Command, RanksWithDifferentRecipesStopWithOneSentence) {
+  const std::string train_here = " -n 1 " + std::string(CONCLAVE_COMMAND) + " train " + path("recipe.yaml") +
+                                 " output=" + path("different");
+  for (const std::string change : {" training.seed=7", " optimizer.lr=0.02"}) {
+    const Outcome outcome = run(
+        "export ASAN_OPTIONS=detect_leaks=0; OMP_NUM_THREADS=1 timeout 120 " + std::string(CONCLAVE_MPIRUN) +
+        " --allow-run-as-root --oversubscribe --bind-to none --mca mpi_yield_when_idle 1" + train_here +
+        " :" + train_here + change);
+    EXPECT_EQ(outcome.exit_code, 2) << outcome.output;
+    EXPECT_EQ(occurrences(outcome.output, "conclave: "), 1u) << outcome.output;
+    EXPECT_NE(outcome.output.find("The recipe is not the same on all 2 ranks"), std::string::npos)
+        << outcome.output;
+  }
+  EXPECT_FALSE(std::filesystem::exists(path("different"))) << "a refused run left something behind";
+}
+
 TEST_F(Command, AnExpertWithoutTokensIsNamed) {
   const Outcome outcome = train("dead",
                                 "training.steps=8 logging.dead_expert_steps=4 model.initializer_range=1e-30 "

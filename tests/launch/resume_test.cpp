@@ -82,6 +82,9 @@ class Resume : public Command {
     EXPECT_EQ(a.step, b.step);
     EXPECT_EQ(a.counts, b.counts);
     EXPECT_EQ(a.probability, b.probability);
+    EXPECT_EQ(a.load_per_expert_rank, b.load_per_expert_rank);
+    EXPECT_EQ(a.layer_balance_loss, b.layer_balance_loss);
+    EXPECT_EQ(a.layer_balance_loss.size(), static_cast<std::size_t>(2 * last_step));
     EXPECT_EQ(a.evaluation_step, b.evaluation_step);
     EXPECT_EQ(a.evaluation_counts, b.evaluation_counts);
   }

@@ -21,8 +21,12 @@ Routing route(Tape& tape, const Variable& logits, const Tensor& tokens, const Ro
   kernels.route(logits.value, tokens, options.rule, result);
   Routing routing{result.experts,
                   tape.output(result.weights),
-                  {result.counts, tape.output(result.probability_sums), tape.output(result.z_sum),
-                   result.experts, options.first_token}};
+                  {.counts = result.counts,
+                   .probability_sums = tape.output(result.probability_sums),
+                   .z_sum = tape.output(result.z_sum),
+                   .chosen = result.experts,
+                   .first_token = options.first_token},
+                  result.probabilities};
   // Formulas in kernels/cpu/routing.cpp. A softmax is differentiated from its result alone.
   const Tensor kept = options.rule.score == RouteRule::Score::softmax ? Tensor() : logits.value;
   tape.record("route",

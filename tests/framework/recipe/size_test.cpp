@@ -1,6 +1,7 @@
 // Counts of parameters and arithmetic against numbers worked out by hand.
 #include <gtest/gtest.h>
 
+#include "framework/base/allocation_size.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/plan.h"
 #include "tests/framework/recipe/example.h"
@@ -152,6 +153,53 @@ TEST(Plan, CountsDispatch) {
   const double rows = 1024 * 128 * 4, weights = 1024 * 2 * 4;
   EXPECT_DOUBLE_EQ(plan_network(recipe, 4).dispatch, 2 * 4 * (rows + 2 * weights + 3 * (rows + weights)));
   EXPECT_DOUBLE_EQ(plan_network(recipe, 4).combine, 2 * 4 * (3 * rows + rows));
+}
+
+TEST(Plan, CountsTheRowsOfOneExchange) {
+  Recipe recipe = example_recipe();
+  recipe.parallel.expert = 2;
+  const std::vector<std::int64_t> sent = {3, 5,   // rank 0 to itself and to rank 1
+                                          4, 6};  // rank 1 to rank 0 and to itself
+  const LayoutPlan layout = plan_layout(recipe, 2);
+  const ExchangeRows first = rows_of_rank(recipe, sent, 0), second = rows_of_rank(recipe, sent, 1);
+  EXPECT_EQ(first.sent, 8);
+  EXPECT_EQ(first.leaving, 5);
+  EXPECT_EQ(first.arriving, 4);
+  EXPECT_EQ(first.computed, 7);
+  EXPECT_EQ(first.rounds.size(), 1u);
+  EXPECT_EQ(second.leaving, 4);
+  EXPECT_EQ(second.arriving, 5);
+  EXPECT_EQ(second.computed, 11);
+  // Rows of 128 float32; 8 counts of the other rank's experts.
+  const double row = 128 * 4, counts = 8 * 8;
+  EXPECT_DOUBLE_EQ(exchange_bytes(recipe, layout, first).dispatch, 5 * row + counts + 4 * row);
+  EXPECT_DOUBLE_EQ(exchange_bytes(recipe, layout, first).combine, 4 * row + 5 * row);
+
+  // Four at a time: rank 0 receives 3 + 1 of its own and rank 1's, then 3; rank 1 receives 4, 1 + 3, 3.
+  recipe.parallel.dispatch_rows = 4;
+  const auto rounds = [&](int rank) {
+    std::vector<std::vector<double>> rows;
+    for (const ExchangeRows::Round& round : rows_of_rank(recipe, sent, rank).rounds)
+      rows.push_back({round.sent, round.computed});
+    return rows;
+  };
+  EXPECT_EQ(rounds(0), (std::vector<std::vector<double>>{{3 + 4, 4}, {0 + 1, 3}, {0, 0}}));
+  EXPECT_EQ(rounds(1), (std::vector<std::vector<double>>{{1 + 0, 4}, {3 + 3, 4}, {0 + 3, 3}}));
+  // Rounds run twice forward; first, an int64 to each rank of the group.
+  const ExchangeBytes bytes = exchange_bytes(recipe, layout, rows_of_rank(recipe, sent, 0));
+  EXPECT_DOUBLE_EQ(bytes.dispatch, 2 * 8 + 2 * (5 * row + 3 * counts) + 4 * row);
+  EXPECT_DOUBLE_EQ(bytes.combine, 2 * 4 * row + 5 * row);
+}
+
+TEST(Plan, RoundsAsTheAllocatorDoes) {
+  Recipe recipe = example_recipe();
+  const MemoryPlan plan = plan_memory(recipe, 1);
+  const auto rounded = [](double bytes) {
+    return static_cast<double>(allocation_size(static_cast<std::size_t>(bytes)));
+  };
+  EXPECT_EQ(allocation_size(0), 64u);
+  EXPECT_EQ(allocation_size(1025), 1152u);
+  EXPECT_DOUBLE_EQ(plan.states(), 2 * rounded(plan.parameters) + 2 * rounded(plan.moments / 2));
 }
 
 }  // namespace

@@ -4,15 +4,20 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <cmath>
+
+#include "framework/store/hdf5_file.h"
 #include "tests/framework/store/scratch_directory.h"
 
 namespace conclave {
 namespace {
 namespace fs = std::filesystem;
 
-ExpertHistoryWriter::Options options(std::int64_t resume_step = -1, std::int64_t flush_interval = 4) {
+ExpertHistoryWriter::Options options(std::int64_t resume_step = -1, std::int64_t flush_interval = 4,
+                                     std::int64_t expert_ranks = 1) {
   return {.layers = 2,
           .experts = 3,
+          .expert_ranks = expert_ranks,
           .domains = {"english", "python"},
           .resume_step = resume_step,
           .flush_interval = flush_interval};
@@ -27,7 +32,7 @@ void log_steps(ExpertHistoryWriter& writer, std::int64_t first, std::int64_t las
       counts[i] = run * 1000000 + step * 10 + static_cast<std::int64_t>(i);
       probability[i] = 0.125 * static_cast<double>(step) + static_cast<double>(i);
     }
-    writer.add_step(step, counts, probability);
+    writer.add_step(step, counts, probability, {0.5 * static_cast<double>(step), static_cast<double>(run)});
     if (step % 5 == 0) writer.add_evaluation(step, std::vector<std::int64_t>(12, run * 100 + step));
   }
 }
@@ -57,6 +62,88 @@ TEST(ExpertHistory, ComesBack) {
   ASSERT_EQ(history.evaluation_counts.size(), 24u);
   EXPECT_EQ(history.evaluation_counts[11], 5);
   EXPECT_EQ(history.evaluation_counts[12], 10);
+}
+
+TEST(ExpertHistory, HasTheLoadOfEveryExpertRankAndLayer) {
+  const ScratchDirectory scratch;
+  const fs::path path = scratch.path() / "experts.h5";
+  {
+    ExpertHistoryWriter writer(path, {.layers = 2, .experts = 4, .expert_ranks = 2, .domains = {}});
+    writer.add_step(1, {1, 2, 3, 4, 10, 0, 0, 0}, std::vector<double>(8, 0.25), {1.5, 2.5});
+    writer.add_step(2, {5, 6, 7, 8, 0, 0, 0, 0}, std::vector<double>(8, 0.25), {3.5, 4.5});
+  }
+  const ExpertHistory history = read_expert_history(path);
+  EXPECT_EQ(history.expert_ranks, 2);
+  EXPECT_EQ(history.load_per_expert_rank, (std::vector<std::int64_t>{3, 7, 10, 0, 11, 15, 0, 0}));
+  EXPECT_EQ(history.layer_balance_loss, (std::vector<double>{1.5, 2.5, 3.5, 4.5}));
+  ASSERT_EQ(history.layer_load_violation.size(), 4u);
+  EXPECT_NEAR(history.layer_load_violation[0], 0.6, 1e-12);
+  EXPECT_NEAR(history.layer_load_violation[1], 3.0, 1e-12);
+  EXPECT_NEAR(history.layer_load_violation[2], 16.0 / 13 - 1, 1e-12);
+  EXPECT_EQ(history.layer_load_violation[3], 0);
+}
+
+TEST(ExpertHistory, ARunThatGoesOnWithOtherRanksHasTheirLoads) {
+  const ScratchDirectory scratch;
+  const fs::path path = scratch.path() / "experts.h5";
+  {
+    ExpertHistoryWriter writer(path, options());
+    log_steps(writer, 1, 12, 0);
+  }
+  EXPECT_EQ(read_expert_history(path).load_per_expert_rank.size(), 24u);
+  {
+    ExpertHistoryWriter writer(path, options(7, 4, 3));
+    EXPECT_EQ(read_expert_history(path).step.size(), 7u);
+    log_steps(writer, 8, 15, 1);
+  }
+  const ExpertHistory history = read_expert_history(path);
+  EXPECT_EQ(history.expert_ranks, 3);
+  ASSERT_EQ(history.step.size(), 15u);
+  EXPECT_EQ(history.load_per_expert_rank, history.counts) << "each rank has one expert";
+  ASSERT_EQ(history.layer_balance_loss.size(), 30u);
+  for (std::size_t row = 0; row < 15; ++row) {
+    EXPECT_EQ(history.layer_balance_loss[row * 2], 0.5 * static_cast<double>(row + 1));
+    EXPECT_EQ(history.layer_balance_loss[row * 2 + 1], row < 7 ? 0 : 1);
+    EXPECT_EQ(history.probability[row * 6], 0.125 * static_cast<double>(row + 1));
+  }
+  EXPECT_EQ(history.evaluation_step, (std::vector<std::int64_t>{5, 10, 15}));
+  EXPECT_EQ(history.evaluation_counts[0], 5);
+  EXPECT_EQ(history.evaluation_counts[12], 110);
+}
+
+TEST(ExpertHistory, AFileWithoutLoadsIsGoneOnWith) {
+  const ScratchDirectory scratch;
+  const fs::path path = scratch.path() / "experts.h5";
+  {
+    ExpertHistoryWriter writer(path, options());
+    log_steps(writer, 1, 5, 0);
+  }
+  {  // as an earlier version wrote it
+    const ExpertHistory whole = read_expert_history(path);
+    Hdf5File file(path, Hdf5File::Mode::create);
+    file.set_attribute("/", "layers", std::int64_t{2});
+    file.set_attribute("/", "experts", std::int64_t{3});
+    file.set_attribute("/", "domains", "english\npython");
+    file.create_rows("step", ElementType::int64, {});
+    file.append_rows("step", 5, whole.step.data());
+    file.create_rows("counts", ElementType::int64, {2, 3});
+    file.append_rows("counts", 5, whole.counts.data());
+    file.create_rows("probability", ElementType::float64, {2, 3});
+    file.append_rows("probability", 5, whole.probability.data());
+    file.create_rows("evaluation/step", ElementType::int64, {});
+    file.create_rows("evaluation/counts", ElementType::int64, {2, 2, 3});
+    file.close();
+  }
+  {
+    ExpertHistoryWriter writer(path, options(5));
+    log_steps(writer, 6, 7, 0);
+  }
+  const ExpertHistory history = read_expert_history(path);
+  ASSERT_EQ(history.step.size(), 7u);
+  ASSERT_EQ(history.load_per_expert_rank.size(), 14u);
+  EXPECT_EQ(history.load_per_expert_rank[0], 10 + 11 + 12);
+  EXPECT_TRUE(std::isnan(history.layer_balance_loss[0])) << "nobody knows it";
+  EXPECT_EQ(history.layer_balance_loss[12], 3.5);
 }
 
 TEST(ExpertHistory, AKilledRunLeavesAReadableFile) {
@@ -130,9 +217,10 @@ TEST(ExpertHistory, WithoutDomainsOrWithAnotherLayout) {
   const fs::path path = scratch.path() / "experts.h5";
   {
     ExpertHistoryWriter writer(path, {.layers = 1, .experts = 2, .domains = {}});
-    writer.add_step(1, {3, 4}, {0.5, 0.5});
+    writer.add_step(1, {3, 4}, {0.5, 0.5}, {1.0});
     writer.add_evaluation(1, {});
-    sentence_of(Fault::internal, [&] { writer.add_step(2, {3}, {0.5}); });
+    sentence_of(Fault::internal, [&] { writer.add_step(2, {3}, {0.5}, {1.0}); });
+    sentence_of(Fault::internal, [&] { writer.add_step(2, {3, 4}, {0.5, 0.5}, {}); });
     sentence_of(Fault::internal, [&] { writer.add_evaluation(2, {3}); });
   }
   EXPECT_TRUE(read_expert_history(path).domains.empty());

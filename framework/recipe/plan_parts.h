@@ -1,0 +1,36 @@
+// What the files of the plan share: plan.cpp, plan_memory.cpp, plan_network.cpp.
+#pragma once
+
+#include "framework/recipe/plan.h"
+
+namespace conclave {
+
+inline double real(std::int64_t number) {
+  return static_cast<double>(number);
+}
+
+/// Bytes of a floating-point number.
+inline double element_bytes(const Recipe& recipe) {
+  return recipe.training.precision == "fp64" ? 8.0 : 4.0;
+}
+
+inline bool shards_sequence(const ParallelRecipe& p) {
+  return p.sequence && p.tensor > 1;
+}
+
+/// Ranks that hold one copy of all experts.
+inline std::int64_t expert_group(const ParallelRecipe& p) {
+  return p.expert * p.expert_tensor;
+}
+
+inline bool exchanges_rows(const ParallelRecipe& p) {
+  return expert_group(p) > 1 && p.dispatcher == "all_to_all";
+}
+
+/// Elements in the flat buffers, with the gap behind (ParameterSet::room_of).
+inline double room_of(const ParameterPlan& parameter) {
+  const std::int64_t unit = 16 * parameter.replicas;
+  return real(parameter.count) * real((parameter.elements + unit - 1) / unit * unit);
+}
+
+}  // namespace conclave
