@@ -35,6 +35,7 @@ std::vector<DomainResult> evaluate(const Transformer& transformer, const Validat
     std::int64_t targets = 0;
     std::vector<std::int64_t> chosen(static_cast<std::size_t>(layers * options.experts));
     for (std::int64_t round = 0; round < sequences; round += micro * data.size()) {
+      mesh.world().note_progress();
       const std::int64_t first = std::min(round + data.rank() * micro, sequences);
       const std::int64_t count = std::min(micro, sequences - first);
       Batch batch;

@@ -28,6 +28,7 @@ int run_alone(const std::function<int(const std::shared_ptr<Communicator>&)>& wo
                    (sentence.starts_with("[rank ") ? "" : join_text("[rank ", world.rank(), "] ")) +
                    sentence + "\n"
             << std::flush;
+  world.note_leaving();
   abort_job(exit_code);
 }
 

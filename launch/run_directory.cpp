@@ -80,6 +80,7 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
         load_violations(load_per_expert_rank(result.balance.counts, experts, expert_ranks), expert_ranks);
     line.emplace_back("max_rank_load_violation", *std::max_element(violations.begin(), violations.end()));
   }
+  if (result.skipped) line.emplace_back("skipped", true);
   for (int i = 0; i < purposes; ++i) {
     const auto purpose = static_cast<Purpose>(i);
     if (traffic[purpose].calls == 0) continue;

@@ -4,12 +4,15 @@
 
 #include <atomic>
 #include <csignal>
+#include <mutex>
 #include <thread>
 
 namespace conclave {
 namespace {
 
 std::atomic<bool> requested{false};
+std::mutex actions_mutex;
+SignalActions actions;
 
 sigset_t stop_signals() {
   sigset_t signals;
@@ -21,8 +24,15 @@ sigset_t stop_signals() {
 void wait_for_signals() {
   const sigset_t signals = stop_signals();
   int signal = 0;
-  while (sigwait(&signals, &signal) == 0)
-    if (requested.exchange(true)) ::_exit(128 + signal);
+  for (bool first = true; sigwait(&signals, &signal) == 0; first = false) {
+    const std::lock_guard lock(actions_mutex);
+    if (!first) {
+      if (actions.leaving) actions.leaving();
+      ::_exit(128 + signal);
+    }
+    requested = true;
+    if (signal == SIGTERM && actions.terminated) actions.terminated();
+  }
 }
 
 }  // namespace
@@ -33,8 +43,17 @@ void listen_for_stop_signals() {
   std::thread(wait_for_signals).detach();
 }
 
+void request_stop() {
+  requested = true;
+}
+
 bool stop_was_requested() {
   return requested;
+}
+
+void set_signal_actions(SignalActions new_actions) {
+  const std::lock_guard lock(actions_mutex);
+  actions = std::move(new_actions);
 }
 
 }  // namespace conclave

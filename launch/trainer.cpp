@@ -1,6 +1,7 @@
 #include "launch/trainer.h"
 
 #include <cmath>
+#include <limits>
 
 #include "framework/autograd/ops/elementwise.h"
 #include "framework/recipe/write.h"
@@ -19,7 +20,8 @@ Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches)
                &mesh.axis(Axis::tensor), recipe.training.seed),
       reducer_(model_.parameters, mesh,
                {.sharding = recipe.parallel.zero > 0 ? OptimizerSharding::zero1 : OptimizerSharding::none}),
-      optimizer_(model_.parameters, reducer_, recipe.optimizer) {}
+      optimizer_(model_.parameters, reducer_, recipe.optimizer),
+      clock_(mesh.world()) {}
 
 std::vector<Batch> Trainer::take_batches() const {
   const Communicator& data = mesh_.axis(Axis::data);
@@ -58,7 +60,66 @@ void Trainer::count_experts(const std::vector<ModelInput>& inputs) {
   balance_.finish_counting();
 }
 
+namespace {
+
+bool is_finite(const Tensor& tensor) {
+  return tensor.elements() == 0 || std::isfinite(kernels_of(tensor).sum_of_squares(tensor));
+}
+
+/// The smallest number of all ranks, where each names something or nothing (`none`).
+std::int64_t first_of_all(Communicator& world, std::int64_t own) {
+  const Tensor first = Tensor::from(std::vector<std::int64_t>{own}, {1});
+  world.all_reduce(first, ReduceOp::minimum, Purpose::agreement);
+  return first.to_host<std::int64_t>()[0];
+}
+
+}  // namespace
+
+std::string Trainer::find_not_finite(const std::vector<ModelInput>& inputs, bool loss_is_finite) {
+  constexpr std::int64_t none = std::numeric_limits<std::int64_t>::max();
+  Communicator& world = mesh_.world();
+  std::string found;
+  if (!loss_is_finite) {
+    // Numbered by micro-batch, layer and rank; every rank runs all of its micro-batches, as there are
+    // collectives in each.
+    const std::int64_t layers = recipe_.model.num_hidden_layers + 2, ranks = world.size();
+    std::int64_t first = none;
+    std::vector<std::string> names;
+    for (std::size_t m = 0; m < inputs.size(); ++m) {
+      Tape tape(Tape::Mode::forward_only);
+      std::int64_t layer = 0;
+      names.clear();
+      model_.transformer.forward(tape, inputs[m], [&](const std::string& name, const Tensor& output) {
+        if (first == none && !is_finite(output))
+          first = (static_cast<std::int64_t>(m) * layers + layer) * ranks + world.rank();
+        names.push_back(name);
+        ++layer;
+      });
+    }
+    first = first_of_all(world, first);
+    found = first == none
+                ? "every layer's output is finite, the loss is not"
+                : join_text("the output of ", names[static_cast<std::size_t>(first / ranks % layers)],
+                            " on rank ", first % ranks, " in micro-batch ", first / ranks / layers,
+                            " is the first that is not finite");
+  }
+  const std::deque<Parameter>& parameters = model_.parameters.all();
+  std::int64_t first = none;
+  for (const OwnedSpan& span : reducer_.owned()) {
+    if (is_finite(model_.parameters.gradients().part(span.offset, {span.elements}))) continue;
+    std::int64_t place = 0;
+    while (&parameters[static_cast<std::size_t>(place)] != span.parameter) ++place;
+    first = std::min(first, place);
+  }
+  first = first_of_all(world, first);
+  if (first != none)
+    found += join_text(found.empty() ? "" : "; ", parameters[static_cast<std::size_t>(first)].name,
+                       " is the first parameter whose gradient is not finite");
+  return found;
+}
+
 StepResult Trainer::step() {
+  clock_.begin(Activity::data, steps_done_ + 1);
   std::vector<ModelInput> inputs;
   Totals totals{};
   {
@@ -74,7 +135,11 @@ StepResult Trainer::step() {
                        .micro_batch_size = recipe_.training.micro_batch_size,
                        .micro_steps = static_cast<std::int64_t>(inputs.size()),
                        .sequence_length = recipe_.data.sequence_length});
-  if (balance_.needs_counting_pass()) count_experts(inputs);
+  const std::vector<double> previous_fractions = balance_.previous_fractions();
+  if (balance_.needs_counting_pass()) {
+    clock_.begin(Activity::counting, steps_done_ + 1);
+    count_experts(inputs);
+  }
 
   const double per_target = 1.0 / static_cast<double>(totals.targets);
   const CrossEntropyOptions scales{.loss_scale = per_target,
@@ -85,6 +150,7 @@ StepResult Trainer::step() {
       4);  // token losses, cross-entropy objective, auxiliary objective, ranks asked to stop
   for (std::size_t m = 0; m < inputs.size(); ++m) {
     if (m + 1 == inputs.size()) reducer_.begin_last_micro_batch();
+    clock_.begin(Activity::forward, steps_done_ + 1);
     Tape tape;
     Transformer::Result result = model_.transformer.forward(tape, inputs[m]);
     balance_.begin_micro_step(result.statistics);  // the counts travel beside the LM head
@@ -97,10 +163,12 @@ StepResult Trainer::step() {
       sums[1] += cross_entropy.objective.value.item();
     }
     sums[2] += auxiliary.value.item();
+    clock_.begin(Activity::backward, steps_done_ + 1);
     tape.backward(objective);
   }
   reducer_.finish();
 
+  clock_.begin(Activity::optimizer, steps_done_ + 1);
   sums[3] = stop_was_requested() ? 1 : 0;
   const Tensor reduced = Tensor::from(sums, {4});
   mesh_.world().all_reduce(reduced, ReduceOp::sum, Purpose::statistics);
@@ -114,26 +182,25 @@ StepResult Trainer::step() {
   result.stop = sums[3] > 0;
   result.balance = balance_.end_step();
   result.gradient_norm = reducer_.gradient_norm();
-  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
-    throw Error(
-        Fault::numeric,
-        join_text(
-            "step ", steps_done_ + 1, ": the loss is ", result.loss, " and the gradient norm ",
-            result.gradient_norm,
-            "; training cannot go on from here. A lower optimizer.lr or more warm-up may help; the last "
-            "checkpoint is good."),
-        Reach::all_ranks);
-  const double clip = recipe_.optimizer.grad_clip;
   result.learning_rate = recipe_.optimizer.lr * learning_rate_factor(recipe_.optimizer.schedule, steps_done_,
                                                                      recipe_.training.steps);
-  optimizer_.step(result.learning_rate,
-                  clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
-  reducer_.gather_values();
-  if (!result.balance.load_signs.empty())
-    move_selection_bias(model_.transformer.selection_bias(), result.balance.load_signs,
-                        recipe_.model.moe.router.bias);
+  // Both numbers are equal on all ranks, and so is what follows.
+  result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.gradient_norm);
+  if (result.skipped) {
+    result.not_finite = find_not_finite(inputs, std::isfinite(result.loss));
+    balance_.set_previous_fractions(previous_fractions);
+  } else {
+    const double clip = recipe_.optimizer.grad_clip;
+    optimizer_.step(result.learning_rate,
+                    clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
+    reducer_.gather_values();
+    if (!result.balance.load_signs.empty())
+      move_selection_bias(model_.transformer.selection_bias(), result.balance.load_signs,
+                          recipe_.model.moe.router.bias);
+  }
   tokens_done_ += totals.tokens;
   result.step = ++steps_done_;
+  clock_.end_step();
   return result;
 }
 

@@ -9,6 +9,7 @@
 
 #include "framework/data/batch.h"
 #include "launch/model.h"
+#include "launch/step_clock.h"
 #include "layers/balance_loss.h"
 #include "optim/adamw.h"
 #include "parallel/gradient_reducer.h"
@@ -25,7 +26,9 @@ struct StepResult {
   double loss = 0;                 // the objective: lm_loss and all auxiliary terms, weighted
   double gradient_norm = 0;        // before clipping
   double learning_rate = 0;
-  bool stop = false;  // some rank was asked to stop
+  bool stop = false;       // some rank was asked to stop
+  bool skipped = false;    // loss or gradients were not finite: parameters and optimizer are as they were
+  std::string not_finite;  // where that was seen first
   BalanceReport balance;
 };
 
@@ -36,13 +39,20 @@ class Trainer {
 
   Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches);
 
-  /// Collective. A loss or gradient that is not finite is a Fault::numeric on all ranks; parameters are not
-  /// changed.
+  /// Collective. Where the loss or a gradient is not finite, all ranks alike leave out the update; the step
+  /// counts as done, so that its data are never met again.
   StepResult step();
 
   std::int64_t steps_done() const { return steps_done_; }
   std::int64_t tokens_done() const { return tokens_done_; }
   const Model& model() const { return model_; }
+  StepClock& clock() { return clock_; }
+  /// The next step is the one after `step`, whatever was done before: after load(), to go on past data that
+  /// did harm.
+  void go_on_after(std::int64_t step, std::int64_t tokens) {
+    steps_done_ = step;
+    tokens_done_ = tokens;
+  }
 
   /// Everything that the next step depends on, into rank 0's checkpoint (null elsewhere). Collective; an
   /// error of the writer is handed back instead of thrown, because the other ranks go on gathering.
@@ -60,6 +70,9 @@ class Trainer {
   };
   std::vector<Batch> take_batches() const;
   Totals agree_on_totals(const std::vector<Batch>& batches);
+  /// Sentences about the first parameter whose gradient is not finite and, where the loss is not either,
+  /// about the first layer whose output is not, found by another forward pass. Collective.
+  std::string find_not_finite(const std::vector<ModelInput>& inputs, bool loss_is_finite);
   void count_experts(const std::vector<ModelInput>& inputs);
   /// Owned optimizer states [owned elements] of all replicas, laid out as ParameterSet::values(). Collective.
   Tensor everybodys(const Tensor& moments) const;
@@ -71,6 +84,7 @@ class Trainer {
   BalanceLoss balance_;
   GradientReducer reducer_;
   AdamW optimizer_;
+  StepClock clock_;
   std::int64_t steps_done_ = 0, tokens_done_ = 0;
 };
 

@@ -123,7 +123,8 @@ void join_statistics(const Tensor& own, Communicator& tensor) {
 
 }  // namespace
 
-Transformer::Result Transformer::forward(Tape& tape, const ModelInput& input) const {
+Transformer::Result Transformer::forward(Tape& tape, const ModelInput& input,
+                                         const LayerObserver& observe) const {
   Result result;
   if (parallelism_.tensor().size() == 1) {
     result.hidden = embedding(tape, input.tokens, embedding_.use(tape));
@@ -131,12 +132,15 @@ Transformer::Result Transformer::forward(Tape& tape, const ModelInput& input) co
     const Tensor own = own_tokens(input.tokens, embedding_.origin[0], embedding_.shape[0]);
     result.hidden = parallelism_.leave_tensor(tape, embedding(tape, own, embedding_.use(tape)));
   }
-  for (const auto& block : blocks_) {
-    const Moe::Result output = forward_block(tape, *block, result.hidden, input);
+  if (observe) observe("model.embed_tokens", result.hidden.value);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const Moe::Result output = forward_block(tape, *blocks_[layer], result.hidden, input);
     result.hidden = output.y;
+    if (observe) observe(join_text("model.layers.", layer), result.hidden.value);
     if (output.statistics.counts.defined()) result.statistics.push_back(output.statistics);
   }
   result.hidden = final_norm_->forward(tape, result.hidden);
+  if (observe) observe("model.norm", result.hidden.value);
   return result;
 }
 

@@ -3,7 +3,9 @@
 // (model.layers.0. self_attn.q_proj.weight ...), experts stacked as layers/experts.h says.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "framework/autograd/ops/vocabulary.h"
@@ -47,7 +49,9 @@ class Transformer {
     std::vector<RouterStatistics>
         statistics;  // of the mixture-of-experts layers, in order; this rank's tokens
   };
-  Result forward(Tape& tape, const ModelInput& input) const;
+  /// Sees what a layer hands on: "model.embed_tokens", "model.layers.0" ..., "model.norm".
+  using LayerObserver = std::function<void(const std::string& layer, const Tensor& output)>;
+  Result forward(Tape& tape, const ModelInput& input, const LayerObserver& observe = {}) const;
 
   /// LM head and cross-entropy of all targets of the micro-batch; the same on all tensor ranks.
   CrossEntropy loss(Tape& tape, const Variable& hidden, const ModelInput& input,

@@ -6,6 +6,8 @@
 #include <functional>
 #include <utility>
 
+#include "framework/base/random.h"
+
 namespace conclave {
 
 const char* name_of(Purpose purpose) {
@@ -54,10 +56,17 @@ Shape row_shape(const Shape& shape) {
 // --- Request
 // -----------------------------------------------------------------------------------------------------
 
+Request::Request(std::unique_ptr<Pending> pending, std::shared_ptr<TrafficTable> traffic, Purpose purpose,
+                 std::int64_t entry)
+    : pending_(std::move(pending)), traffic_(std::move(traffic)), purpose_(purpose), entry_(entry) {
+  if (!pending_ && entry_ >= 0) traffic_->journal->leave(entry_);
+}
+
 Request& Request::operator=(Request&& other) noexcept {
   std::swap(pending_, other.pending_);
   std::swap(traffic_, other.traffic_);
   std::swap(purpose_, other.purpose_);
+  std::swap(entry_, other.entry_);
   return *this;
 }
 
@@ -73,31 +82,69 @@ Request::~Request() {
 }
 
 bool Request::test() {
-  if (pending_ && pending_->test()) pending_.reset();
+  if (pending_ && pending_->test()) {
+    pending_.reset();
+    if (entry_ >= 0 && traffic_->journal) traffic_->journal->leave(entry_);
+  }
   return !pending_;
 }
 
 void Request::wait() {
   if (!pending_) return;
   const auto begin = Clock::now();
+  const std::shared_ptr<Journal>& journal = traffic_->journal;
+  if (entry_ >= 0 && journal) journal->wait(entry_);
   pending_->wait();
   pending_.reset();
+  if (entry_ >= 0 && journal) journal->leave(entry_);
   (*traffic_)[purpose_].wait_seconds += seconds_since(begin);
 }
 
 // --- Communicator
 // ------------------------------------------------------------------------------------------------
 
-void Communicator::count(Purpose purpose, std::size_t bytes) {
+void Communicator::set_members(const std::vector<std::int32_t>& ranks) {
+  members_ = {ranks[0], 1, size_};
+  if (size_ > 1) members_.stride = ranks[1] - ranks[0];
+  RandomKey key = RandomKey(0).with(name_);
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    key = key.with(static_cast<std::uint64_t>(ranks[i]));
+    if (ranks[i] != members_.first + static_cast<std::int32_t>(i) * members_.stride) members_.stride = 0;
+  }
+  if (members_.stride < 0) members_.stride = 0;
+  identity_ = key.value();
+}
+
+std::int64_t Communicator::enter(const char* operation, Purpose purpose, std::size_t bytes) {
   Traffic& traffic = (*traffic_)[purpose];
   traffic.calls += 1;
-  if (size_ > 1) traffic.bytes += static_cast<std::int64_t>(bytes);
+  if (size_ == 1) {  // nobody to wait for
+    note_progress();
+    return -1;
+  }
+  traffic.bytes += static_cast<std::int64_t>(bytes);
+  ++sequence_;
+  if (!traffic_->journal) return -1;
+  JournalEntry entry;
+  entry.communicator = identity_;
+  entry.sequence = sequence_;
+  entry.bytes = static_cast<std::int64_t>(bytes);
+  entry.members = members_;
+  const auto fill = [](auto& letters, const char* text) {
+    std::strncpy(letters.data(), text, letters.size() - 1);
+  };
+  fill(entry.name, name_.c_str());
+  fill(entry.operation, operation);
+  fill(entry.purpose, conclave::name_of(purpose));
+  return traffic_->journal->enter(entry);
 }
 
 template <class Action>
-void Communicator::timed(Purpose purpose, Action&& action) {
+void Communicator::timed(Purpose purpose, std::int64_t entry, Action&& action) {
   const auto begin = Clock::now();
+  if (entry >= 0) traffic_->journal->wait(entry);
   action();
+  if (entry >= 0) traffic_->journal->leave(entry);
   (*traffic_)[purpose].wait_seconds += seconds_since(begin);
 }
 
@@ -118,14 +165,14 @@ void Communicator::check_even_rows(const char* where, const Tensor& part, const 
 
 void Communicator::all_reduce(const Tensor& tensor, ReduceOp op, Purpose purpose) {
   check_defined("all_reduce", tensor);
-  count(purpose, tensor.bytes());
-  timed(purpose, [&] { run_all_reduce(tensor, op); });
+  const std::int64_t entry = enter("all_reduce", purpose, tensor.bytes());
+  timed(purpose, entry, [&] { run_all_reduce(tensor, op); });
 }
 
 Request Communicator::start_all_reduce(const Tensor& tensor, ReduceOp op, Purpose purpose) {
   check_defined("start_all_reduce", tensor);
-  count(purpose, tensor.bytes());
-  return Request(begin_all_reduce(tensor, op), traffic_, purpose);
+  const std::int64_t entry = enter("all_reduce", purpose, tensor.bytes());
+  return Request(begin_all_reduce(tensor, op), traffic_, purpose, entry);
 }
 
 void Communicator::all_gather_rows(const Tensor& in, const Tensor& out, Purpose purpose) {
@@ -133,23 +180,23 @@ void Communicator::all_gather_rows(const Tensor& in, const Tensor& out, Purpose 
   const auto* own = static_cast<const std::byte*>(out.raw()) + static_cast<std::size_t>(rank_) * in.bytes();
   check(!overlap(in, out) || in.raw() == own, "all_gather_rows: in overlaps out on communicator ", name_,
         ", rank ", rank_, ", but is not this rank's own rows of it");
-  count(purpose, in.bytes());
-  timed(purpose, [&] { run_all_gather_rows(in, out); });
+  const std::int64_t entry = enter("all_gather_rows", purpose, in.bytes());
+  timed(purpose, entry, [&] { run_all_gather_rows(in, out); });
 }
 
 void Communicator::reduce_scatter_rows(const Tensor& in, const Tensor& out, Purpose purpose) {
   check_even_rows("reduce_scatter_rows", out, "out", in, "in");
   check(!overlap(in, out), "reduce_scatter_rows: in overlaps out on communicator ", name_, ", rank ", rank_);
-  count(purpose, in.bytes() - out.bytes());
-  timed(purpose, [&] { run_reduce_scatter_rows(in, out); });
+  const std::int64_t entry = enter("reduce_scatter_rows", purpose, in.bytes() - out.bytes());
+  timed(purpose, entry, [&] { run_reduce_scatter_rows(in, out); });
 }
 
 Request Communicator::start_reduce_scatter_rows(const Tensor& in, const Tensor& out, Purpose purpose) {
   check_even_rows("start_reduce_scatter_rows", out, "out", in, "in");
   check(!overlap(in, out), "start_reduce_scatter_rows: in overlaps out on communicator ", name_, ", rank ",
         rank_);
-  count(purpose, in.bytes() - out.bytes());
-  return Request(begin_reduce_scatter_rows(in, out), traffic_, purpose);
+  const std::int64_t entry = enter("reduce_scatter_rows", purpose, in.bytes() - out.bytes());
+  return Request(begin_reduce_scatter_rows(in, out), traffic_, purpose, entry);
 }
 
 void Communicator::all_to_all_rows(const Tensor& in, const RowCounts& send_rows, const Tensor& out,
@@ -183,21 +230,23 @@ Request Communicator::start_all_to_all_rows(const Tensor& in, const RowCounts& s
         " rows to itself but expects ", receive_rows[own]);
   check(!overlap(in, out), "all_to_all_rows: in overlaps out on communicator ", name_, ", rank ", rank_);
   const std::int64_t leaving = in.rows() - send_rows[own];
-  count(purpose, static_cast<std::size_t>(leaving * in.shape().row_elements()) * element_bytes(in.dtype()));
-  return Request(begin_all_to_all_rows(in, send_rows, out, receive_rows), traffic_, purpose);
+  const std::int64_t entry =
+      enter("all_to_all_rows", purpose,
+            static_cast<std::size_t>(leaving * in.shape().row_elements()) * element_bytes(in.dtype()));
+  return Request(begin_all_to_all_rows(in, send_rows, out, receive_rows), traffic_, purpose, entry);
 }
 
 void Communicator::broadcast(const Tensor& tensor, int root, Purpose purpose) {
   check_defined("broadcast", tensor);
   check(0 <= root && root < size_, "broadcast: root ", root, " came to communicator ", name_, " of ", size_,
         " ranks");
-  count(purpose, rank_ == root ? tensor.bytes() : 0);
-  timed(purpose, [&] { run_broadcast(tensor, root); });
+  const std::int64_t entry = enter("broadcast", purpose, rank_ == root ? tensor.bytes() : 0);
+  timed(purpose, entry, [&] { run_broadcast(tensor, root); });
 }
 
 void Communicator::barrier() {
-  count(Purpose::agreement, 0);
-  timed(Purpose::agreement, [&] { run_barrier(); });
+  const std::int64_t entry = enter("barrier", Purpose::agreement, 0);
+  timed(Purpose::agreement, entry, [&] { run_barrier(); });
 }
 
 // --- host values

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "framework/tensor/tensor.h"
+#include "parallel/journal.h"
 
 namespace conclave {
 
@@ -33,7 +34,7 @@ struct Traffic {
   double wait_seconds = 0;  // in blocking collectives and in Request::wait
 };
 
-/// One Traffic per Purpose; a communicator and everything split from it share one table.
+/// One Traffic per Purpose, and the journal; a communicator and everything split from it share one table.
 class TrafficTable {
  public:
   Traffic& operator[](Purpose purpose) { return entries_[static_cast<std::size_t>(purpose)]; }
@@ -48,6 +49,13 @@ class TrafficTable {
                                 entries_[i].wait_seconds - before.entries_[i].wait_seconds};
     return difference;
   }
+  double wait_seconds() const {
+    double sum = 0;
+    for (const Traffic& traffic : entries_) sum += traffic.wait_seconds;
+    return sum;
+  }
+
+  std::shared_ptr<Journal> journal;  // where collectives of several ranks are noted; may be null
 
  private:
   std::array<Traffic, purposes> entries_;
@@ -66,8 +74,9 @@ class Request {
   };
 
   Request() = default;
-  Request(std::unique_ptr<Pending> pending, std::shared_ptr<TrafficTable> traffic, Purpose purpose)
-      : pending_(std::move(pending)), traffic_(std::move(traffic)), purpose_(purpose) {}
+  /// `entry`: its number in the journal, -1 where it has none.
+  Request(std::unique_ptr<Pending> pending, std::shared_ptr<TrafficTable> traffic, Purpose purpose,
+          std::int64_t entry);
   Request(Request&& other) noexcept = default;
   Request& operator=(Request&& other) noexcept;
   /// Dropped before it is complete, which happens while an error unwinds: the partners may never come, so
@@ -82,6 +91,7 @@ class Request {
   std::unique_ptr<Pending> pending_;
   std::shared_ptr<TrafficTable> traffic_;
   Purpose purpose_ = Purpose::agreement;
+  std::int64_t entry_ = -1;
 };
 
 /// Rows per rank of an uneven exchange, [size].
@@ -140,10 +150,26 @@ class Communicator {
 
   /// By this communicator, the one that it was split from, and all others split from that.
   const TrafficTable& traffic() const { return *traffic_; }
+  /// Notes from now on what these communicators do; null ends it.
+  void keep_journal(std::shared_ptr<Journal> journal) { traffic_->journal = std::move(journal); }
+  /// Tells the journal, if there is one, which part of the run begins; `step` counts from 1.
+  void note(Activity activity, std::int64_t step) const {
+    if (traffic_->journal) traffic_->journal->note(activity, step);
+  }
+  /// This rank is about to end the job by its own will.
+  void note_leaving() const {
+    if (traffic_->journal) traffic_->journal->mark_leaving();
+  }
+  void note_progress() const {
+    if (traffic_->journal) traffic_->journal->note_progress();
+  }
 
  protected:
   Communicator(int rank, int size, std::string name, std::shared_ptr<TrafficTable> traffic)
       : rank_(rank), size_(size), name_(std::move(name)), traffic_(std::move(traffic)) {}
+
+  /// The job's ranks that these are, [size]; an implementation that spans processes says it once.
+  void set_members(const std::vector<std::int32_t>& ranks);
 
   // What an implementation does; shapes and counts have been checked.
   virtual void run_all_reduce(const Tensor& tensor, ReduceOp op) = 0;
@@ -168,13 +194,17 @@ class Communicator {
   void check_even_rows(const char* where, const Tensor& part, const char* part_name, const Tensor& whole,
                        const char* whole_name) const;
   void check_defined(const char* where, const Tensor& tensor) const;
-  void count(Purpose purpose, std::size_t bytes);
+  /// Counts a collective and notes it; returns its number in the journal or -1.
+  std::int64_t enter(const char* operation, Purpose purpose, std::size_t bytes);
   template <class Action>
-  void timed(Purpose purpose, Action&& action);
+  void timed(Purpose purpose, std::int64_t entry, Action&& action);
 
   int rank_, size_;
   std::string name_;
   std::shared_ptr<TrafficTable> traffic_;
+  Members members_;
+  std::uint64_t identity_ = 0;  // of name and members
+  std::int64_t sequence_ = 0;   // collectives entered here
 };
 
 /// One rank, with its own traffic table.

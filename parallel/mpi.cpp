@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 namespace conclave {
 namespace {
@@ -97,7 +98,9 @@ class MpiCommunicator final : public Communicator {
       : Communicator(rank, size, name, std::move(traffic)),
         ranks_(ranks),
         options_(options),
-        where_(join_text("communicator ", name, ", rank ", rank, " of ", size)) {}
+        where_(join_text("communicator ", name, ", rank ", rank, " of ", size)) {
+    set_members(ranks_in_job());
+  }
   ~MpiCommunicator() override {
     int ended = 0;
     MPI_Finalized(&ended);
@@ -226,6 +229,20 @@ class MpiCommunicator final : public Communicator {
   void run_barrier() override { check_mpi(MPI_Barrier(ranks_), "MPI_Barrier", where_); }
 
  private:
+  /// Of each rank here its rank in MPI_COMM_WORLD.
+  std::vector<std::int32_t> ranks_in_job() const {
+    MPI_Group here = MPI_GROUP_NULL, job = MPI_GROUP_NULL;
+    check_mpi(MPI_Comm_group(ranks_, &here), "MPI_Comm_group", where_);
+    check_mpi(MPI_Comm_group(MPI_COMM_WORLD, &job), "MPI_Comm_group", where_);
+    std::vector<int> own(static_cast<std::size_t>(size())), translated(own.size());
+    std::iota(own.begin(), own.end(), 0);
+    check_mpi(MPI_Group_translate_ranks(here, size(), own.data(), job, translated.data()),
+              "MPI_Group_translate_ranks", where_);
+    MPI_Group_free(&here);
+    MPI_Group_free(&job);
+    return {translated.begin(), translated.end()};
+  }
+
   void* on_host(const Tensor& tensor) const {
     check(tensor.device().kind() == DeviceKind::cpu, "MPI reads host memory, a tensor on ",
           tensor.device().name(), " came to ", where_);

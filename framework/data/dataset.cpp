@@ -138,6 +138,13 @@ void Dataset::fill(std::int64_t sequence, Batch& batch, std::int64_t row) const 
   }
 }
 
+std::string Dataset::describe(std::int64_t sequence) const {
+  const std::int64_t begin = sequence * length_, end = std::min(begin + length_, tokens() - 1);
+  const std::int64_t first = file_.document_of(begin), last = file_.document_of(end - 1);
+  return first == last ? join_text(sequence, " (document ", first, ")")
+                       : join_text(sequence, " (documents ", first, "-", last, ")");
+}
+
 TrainingData::TrainingData(const DataRecipe& data, std::int64_t vocabulary, std::uint64_t seed,
                            std::function<std::int64_t(std::int64_t step)> batch_size)
     : length_(checked_length(data)),
@@ -161,6 +168,19 @@ Batch TrainingData::batch(std::int64_t step, std::int64_t first_position, std::i
     batch.domain[static_cast<std::size_t>(row)] = domain_[source];
   }
   return batch;
+}
+
+std::vector<std::string> TrainingData::describe(std::int64_t step) {
+  std::vector<std::string> lines(datasets_.size());
+  for (const SampleId& id : plan_.step(step)) {
+    const auto source = static_cast<std::size_t>(id.domain);
+    const Dataset& dataset = datasets_[source];
+    std::string& line = lines[source];
+    line += line.empty() ? join_text(dataset.domain(), " (", dataset.path(), "), sequences ") : ", ";
+    line += dataset.describe(dataset.shuffled(id.sample, seed_));
+  }
+  std::erase(lines, "");
+  return lines;
 }
 
 std::int64_t TrainingData::tokens() const {

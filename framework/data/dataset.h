@@ -29,6 +29,7 @@ class Dataset {
           std::int64_t shard = 0);
 
   const std::string& domain() const { return domain_; }
+  const std::string& path() const { return file_.prefix(); }
   std::int64_t tokens() const { return file_.tokens(); }
   std::int64_t documents() const { return file_.documents(); }
   std::int64_t full_sequences() const { return (tokens() - 1) / length_; }
@@ -39,6 +40,8 @@ class Dataset {
   std::int64_t shuffled(std::int64_t sample, std::uint64_t seed) const;
   /// Writes a sequence into a row of the batch; past the end of the stream comes padding.
   void fill(std::int64_t sequence, Batch& batch, std::int64_t row) const;
+  /// The documents that a sequence has tokens of: "17 (documents 3-5)".
+  std::string describe(std::int64_t sequence) const;
 
  private:
   std::string domain_;
@@ -55,6 +58,9 @@ class TrainingData {
 
   /// The sequences first_position .. first_position + sequences - 1 of a step. One caller at a time.
   Batch batch(std::int64_t step, std::int64_t first_position, std::int64_t sequences);
+  /// What the global batch of a step was made of, one line for each token file that it drew from: its domain
+  /// and path, and the sequences with their documents. One caller at a time.
+  std::vector<std::string> describe(std::int64_t step);
   const std::vector<std::string>& domain_names() const { return names_; }
   const std::vector<Dataset>& datasets() const { return datasets_; }
   std::int64_t tokens() const;

@@ -120,6 +120,11 @@ struct TrainingRecipe {
   std::int64_t threads = 0;        // per rank; 0: the cores shared evenly over the ranks of the node
   std::string recompute = "none";  // none | block: recompute each block's activations in backward
   double lm_z_loss_coefficient = 0.0;
+  std::int64_t skip_limit = 3;      // steps skipped in a row, after which the run goes back to a checkpoint
+  std::int64_t rollback_limit = 2;  // how often it may; then it gives up
+  std::int64_t replica_check_interval = 100;  // steps between comparisons of replicas; 0: never
+  double watchdog_seconds = 600;              // without progress for so long, the job is ended; 0: off
+  std::string time_limit = "0";               // seconds or a duration as in Slurm; 0: none
   BatchRampRecipe batch_ramp;
   bool operator==(const TrainingRecipe&) const = default;
 };

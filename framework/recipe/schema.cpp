@@ -206,6 +206,22 @@ void describe(Visitor& v, TrainingRecipe& t) {
          one_of({"none", "block"})});
   v.key({"lm_z_loss_coefficient", &t.lm_z_loss_coefficient, "weight of the LM head's z-loss; 0: off",
          at_least(0)});
+  v.key({"skip_limit", &t.skip_limit,
+         "steps skipped in a row for NaN or infinity, after which the run goes back to the last checkpoint",
+         count()});
+  v.key({"rollback_limit", &t.rollback_limit, "how often a run goes back before it gives up with exit code 4",
+         count_or_zero()});
+  v.key({"replica_check_interval", &t.replica_check_interval,
+         "steps between comparisons of replicated parameters and of the ranks' speed; 0: never",
+         count_or_zero()});
+  v.key(
+      {"watchdog_seconds", &t.watchdog_seconds,
+       "a job without progress for so long ends with exit code 5 and says why; longer than the longest save; "
+       "0: off",
+       between(0, 1e9)});
+  v.key({"time_limit", &t.time_limit,
+         "save and exit with 75 before so much time is over: seconds, HH:MM:SS or D-HH:MM:SS; 0: no limit",
+         filled()});
   section(v, "batch_ramp", t.batch_ramp, "a global batch that grows at the start");
 }
 

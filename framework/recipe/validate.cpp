@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "framework/base/error.h"
+#include "framework/recipe/duration.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/schema.h"
 
@@ -228,6 +229,8 @@ void validate_recipe(const Recipe& recipe, int ranks) {
   validate_layout(requirements, recipe, ranks);
   validate_batches(requirements, recipe, ranks);
   validate_optimizer(requirements, recipe.optimizer, recipe.training.steps);
+  requirements.require(seconds_of_duration(recipe.training.time_limit).has_value(), "training.time_limit",
+                       "'", recipe.training.time_limit, "' came, expected seconds, HH:MM:SS or D-HH:MM:SS");
 }
 
 std::vector<std::string> warnings(const Recipe& recipe) {

@@ -67,6 +67,8 @@ std::string to_json(const Metrics& metrics) {
       json += std::to_string(*whole);
     else if (const auto* number = std::get_if<double>(&value))
       append_number(json, *number);
+    else if (const auto* truth = std::get_if<bool>(&value))
+      json += *truth ? "true" : "false";
     else
       append_text(json, std::get<std::string>(value));
   }

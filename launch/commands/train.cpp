@@ -3,7 +3,9 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <set>
 
+#include "framework/recipe/duration.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/parse.h"
 #include "framework/recipe/validate.h"
@@ -12,15 +14,24 @@
 #include "launch/command_line.h"
 #include "launch/directory_lock.h"
 #include "launch/job.h"
+#include "launch/loss_spikes.h"
 #include "launch/run_directory.h"
+#include "launch/run_guard.h"
 #include "launch/stop_signals.h"
 #include "optim/schedule.h"
 #include "parallel/agreement.h"
+#include "parallel/replica_check.h"
 
 namespace conclave {
 namespace {
 
 constexpr int stopped_on_request = 75;
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 std::string fixed(double value, int digits) {
   char text[64];
@@ -47,19 +58,24 @@ class TrainingRun {
     Progress progress(logger_, recipe_.training.steps);
     std::int64_t saved_step = trainer_->steps_done();
     while (trainer_->steps_done() < recipe_.training.steps && !stopped) {
+      stop_before_the_time_limit();
       const StepResult result = timed_step(progress);
       const bool last = result.step == recipe_.training.steps;
       stopped = result.stop && !last;
+      note_numbers(result);
+      if (skipped_in_row_ >= recipe_.training.skip_limit) roll_back(result);
+      if (every(recipe_.training.replica_check_interval, result.step)) compare_ranks(result);
       if (validation_ && (last || every(recipe_.evaluation.interval, result.step))) validate(last);
-      if (last || stopped || every(recipe_.checkpoint.interval, result.step)) {
+      // While steps are being skipped, a good checkpoint is not replaced by one that may carry the reason.
+      if (last || stopped || (every(recipe_.checkpoint.interval, result.step) && !result.skipped)) {
         save();
         saved_step = result.step;
       }
     }
     logger_.finish_line();
     if (stopped) {
-      logger_.info("Stopped on request after step ", saved_step,
-                   ", saved; run the same command again to go on.");
+      logger_.info(time_is_up_ ? "Stopped before training.time_limit" : "Stopped on request", " after step ",
+                   saved_step, ", saved; run the same command again to go on.");
       return stopped_on_request;
     }
     close();
@@ -92,13 +108,16 @@ class TrainingRun {
     agree(world_, [&] {
       if (world_.rank() != 0) return;
       lock_ = std::make_unique<DirectoryLock>(recipe_.output);
+      clear_journals(RunGuard::journals_of(recipe_));
       resume = find_resume_point(recipe_);
     });
+    agree(world_, [&] { guard_ = std::make_unique<RunGuard>(world_, recipe_); });
     const std::string checkpoint =
         broadcast_text(world_, resume.checkpoint ? resume.checkpoint->string() : std::string(), 0);
     agree(world_, [&] {
       if (!checkpoint.empty()) trainer_->load(CheckpointReader(checkpoint));
     });
+    last_checkpoint_ = checkpoint;
     agree(world_, [&] {
       if (world_.rank() != 0) return;
       std::vector<std::string> domains;
@@ -123,6 +142,10 @@ class TrainingRun {
   }
 
   void describe() {
+    // Before anything has been saved: values and two moments at 200 MB/s.
+    save_seconds_ =
+        0.2 + 3 * count_parameters(recipe_.model).total() *
+                  static_cast<double>(element_bytes(dtype_of_precision(recipe_.training.precision))) / 200e6;
     const ParameterCount all = count_parameters(recipe_.model),
                          active = count_active_parameters(recipe_.model);
     logger_.info(recipe_.name, ": ", fixed(static_cast<double>(all.total()) / 1e6, 2), " M parameters, ",
@@ -154,14 +177,15 @@ class TrainingRun {
 
   StepResult timed_step(Progress& progress) {
     const TrafficTable before = world_.traffic();
-    const auto begin = std::chrono::steady_clock::now();
+    const auto begin = Clock::now();
     const StepResult result = trainer_->step();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const double seconds = seconds_since(begin);
+    longest_step_ = std::max(seconds, 0.9 * longest_step_);
     const double flops = training_flops_per_token(recipe_.model, recipe_.data.sequence_length);
     const double rate = static_cast<double>(result.tokens) / seconds;
     if (directory_ && every(recipe_.logging.interval, result.step))
       directory_->write_step(result, seconds, flops, world_.traffic().since(before));
-    name_dead_experts(result);
+    if (!result.skipped) name_dead_experts(result);
     progress.update({.step = result.step,
                      .loss = result.lm_loss,
                      .tokens_per_second = rate,
@@ -185,7 +209,81 @@ class TrainingRun {
     }
   }
 
+  /// Leaves time for the step that follows, for what may come after it, and for a save that is slower than
+  /// the last one. Any rank may ask; the step tells all of them.
+  void stop_before_the_time_limit() {
+    const double limit = *seconds_of_duration(recipe_.training.time_limit);
+    if (limit == 0 || time_is_up_) return;
+    double needed = 2 * longest_step_ + 2 * save_seconds_ + std::min(10.0, 0.02 * limit);
+    if (every(recipe_.evaluation.interval, trainer_->steps_done() + 1)) needed += 1.5 * evaluation_seconds_;
+    if (logger_.elapsed_seconds() + needed < limit) return;
+    time_is_up_ = true;
+    request_stop();
+  }
+
+  /// Says what is wrong with a step's numbers, once, with the data that the step was made of.
+  void note_numbers(const StepResult& result) {
+    skipped_in_row_ = result.skipped ? skipped_in_row_ + 1 : 0;
+    skipped_ += result.skipped ? 1 : 0;
+    if (world_.rank() != 0) return;
+    const std::string spike = result.skipped ? "" : spikes_.add(result.lm_loss);
+    if (result.skipped)
+      logger_.warning("Step ", result.step, " is skipped: the loss is ", result.loss,
+                      " and the gradient norm ", result.gradient_norm, "; ", result.not_finite, ". (",
+                      skipped_in_row_, " in a row, ", skipped_, " in all)");
+    else if (!spike.empty())
+      logger_.warning("Step ", result.step, " is a spike: ", spike, "; log.txt names its data.");
+    else
+      return;
+    for (const std::string& line : training_->describe(result.step - 1))
+      logger_.write_to_file(join_text("Data of step ", result.step, ": ", line));
+  }
+
+  /// Parameters and optimizer of the last checkpoint, and the data after the steps that were skipped.
+  void roll_back(const StepResult& result) {
+    const std::string checkpoint = broadcast_text(world_, last_checkpoint_, 0);
+    const auto give_up = [&](const auto&... reasons) {
+      throw Error(
+          Fault::numeric,
+          join_text("step ", result.step, ": the loss is ", result.loss, " and the gradient norm ",
+                    result.gradient_norm, " after ", skipped_in_row_, " skipped ",
+                    skipped_in_row_ == 1 ? "step" : "steps", " in a row, and ", reasons...,
+                    "; training cannot go on from here. A lower optimizer.lr or more warm-up may help; "
+                    "log.txt names the layer and the data."),
+          Reach::all_ranks);
+    };
+    if (rollbacks_ == recipe_.training.rollback_limit)
+      give_up("the run has gone back ", rollbacks_, " times already (training.rollback_limit)");
+    if (checkpoint.empty()) give_up("there is no checkpoint to go back to");
+    ++rollbacks_;
+    skipped_in_row_ = 0;
+    const std::int64_t tokens = trainer_->tokens_done();
+    agree(world_, [&] { trainer_->load(CheckpointReader(checkpoint)); });
+    if (world_.rank() == 0)
+      logger_.warning("Going back to the parameters of step ", trainer_->steps_done(), " (", checkpoint,
+                      ") and on with the data after step ", result.step, "; time ", rollbacks_, " of ",
+                      recipe_.training.rollback_limit, ".");
+    trainer_->go_on_after(result.step, tokens);
+  }
+
+  void compare_ranks(const StepResult& result) {
+    if (world_.size() == 1) return;
+    world_.note(Activity::checking, result.step);
+    check_replicas(trainer_->model().parameters, mesh_);
+    const std::vector<SlowRank> slow = trainer_->clock().slow_ranks();
+    std::set<int> named;
+    for (const SlowRank& rank : slow) {
+      // Again only after it was as fast as the others in between.
+      if (world_.rank() == 0 && !slow_ranks_.contains(rank.rank))
+        logger_.warning("After step ", result.step, ": ", rank.sentence);
+      named.insert(rank.rank);
+    }
+    slow_ranks_ = std::move(named);
+  }
+
   void validate(bool last) {
+    const auto begin = Clock::now();
+    world_.note(Activity::evaluating, trainer_->steps_done());
     const std::vector<DomainResult> results =
         evaluate(trainer_->model().transformer, *validation_,
                  {.most_sequences = recipe_.evaluation.batches * recipe_.training.global_batch_size,
@@ -199,9 +297,12 @@ class TrainingRun {
                  fixed(mean_over_domains(results), 4), " nats (", domains, ")");
     if (directory_) directory_->write_evaluation(trainer_->steps_done(), results);
     if (last) final_loss_ = mean_over_domains(results);
+    evaluation_seconds_ = seconds_since(begin);
   }
 
   void save() {
+    const auto begin = Clock::now();
+    world_.note(Activity::saving, trainer_->steps_done());
     std::string written;
     std::unique_ptr<CheckpointWriter> checkpoint;
     agree(world_, [&] {
@@ -214,13 +315,15 @@ class TrainingRun {
     });
     logger_.info("Saved ", written);
     last_checkpoint_ = written;
+    saved_ = true;
+    save_seconds_ = seconds_since(begin);
   }
 
   void close() {
     agree(world_, [&] {
       if (directory_) directory_->flush();
     });
-    if (last_checkpoint_.empty()) return;
+    if (!saved_) return;
     logger_.info("Done: ", trainer_->steps_done(), " steps, ",
                  fixed(static_cast<double>(trainer_->tokens_done()) / 1e6, 2), " M tokens",
                  std::isnan(final_loss_) ? "" : ", mean validation loss " + fixed(final_loss_, 4) + " nats",
@@ -240,7 +343,15 @@ class TrainingRun {
   std::vector<std::int64_t> idle_steps_;     // [layers, experts]; rank 0 only
   double matrix_rate_ = 0;
   double final_loss_ = std::nan("");
-  std::string last_checkpoint_;
+  std::string last_checkpoint_;  // known to rank 0
+  bool saved_ = false;
+  std::int64_t skipped_in_row_ = 0, skipped_ = 0, rollbacks_ = 0;  // equal on all ranks
+  std::set<int> slow_ranks_;                                       // at the last comparison
+  LossSpikes spikes_;                                              // rank 0 only
+  bool time_is_up_ = false;
+  double longest_step_ = 0, evaluation_seconds_ = 0;
+  double save_seconds_ = 0;          // of the last save; before the first a guess
+  std::unique_ptr<RunGuard> guard_;  // last: it watches the end of all others
 };
 
 }  // namespace
@@ -256,7 +367,8 @@ int run_train(const std::vector<std::string>& arguments) {
                "keys with their meaning. The run goes on from the newest good checkpoint in its output "
                "directory\n"
                "unless checkpoint.resume=false. SIGTERM, SIGINT and SIGUSR1 finish the step, save and exit "
-               "with 75.\n\n"
+               "with 75;\n"
+               "a second one leaves at once. docs/reliability.md lists all ways for a run to end.\n\n"
                "Examples:\n"
                "  conclave train examples/quickstart.yaml\n"
                "  mpirun -n 2 conclave train examples/quickstart.yaml training.steps=100 output=runs/short\n"

@@ -321,7 +321,8 @@ TEST_F(Command, ADamagedCheckpointIsNamedAndTheOlderOneTaken) {
 }
 
 TEST_F(Command, HelpTeaches) {
-  for (const char* command : {"train", "validate", "tokenize", "evaluate", "generate", "inspect", "bench"}) {
+  for (const char* command :
+       {"train", "validate", "tokenize", "evaluate", "generate", "inspect", "ranks", "bench"}) {
     const Outcome outcome = conclave_command(std::string(command) + " --help");
     EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
     EXPECT_NE(outcome.output.find("conclave " + std::string(command)), std::string::npos) << outcome.output;

@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# Trains a recipe on N ranks of mpirun and sees it through: forwards requests to stop, starts again after failures from
+# the newest good checkpoint, and gives up when a failure comes back without progress. See docs/reliability.md.
+set -uo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: bash launch/run.sh -n N [--restarts K] [--hostfile FILE] RECIPE.yaml [key.path=value ...]
+
+Starts `mpirun -n N conclave train RECIPE.yaml ...` and waits for its end.
+
+  -n N             MPI ranks
+  --restarts K     start again after at most K failures (3); 0: never
+  --hostfile FILE  machines, as mpirun reads them
+  --help           this text
+
+SIGTERM, SIGINT and SIGUSR1 reach the ranks as SIGUSR1: they finish the step, save, and the exit code is 75; a second
+one ends them at once. After a failure (a rank died, the machine failed, a watchdog spoke) the run goes on from its
+newest checkpoint; when two failures come without a new checkpoint between them, or after K restarts, run.sh gives up.
+Exit codes are those of `conclave train`: 0 done, 2 request, 3 data or checkpoint, 4 numbers, 5 machine, 75 stopped.
+CONCLAVE names another program than build/release/conclave.
+
+Examples:
+  bash launch/run.sh -n 2 examples/quickstart.yaml
+  bash launch/run.sh -n 8 --restarts 10 examples/quickstart.yaml training.time_limit=11:50:00 output=runs/long
+TEXT
+}
+
+say() { printf 'run.sh: %s\n' "$*"; }
+refuse() {
+  printf 'run.sh: %s; bash launch/run.sh --help tells more.\n' "$*" >&2
+  exit 2
+}
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+conclave=${CONCLAVE:-$root/build/release/conclave}
+ranks='' restarts=3 mpirun_options=(--bind-to none)
+while [ $# -gt 0 ]; do
+  case $1 in
+    --help | -h)
+      usage
+      exit 0
+      ;;
+    -n | --restarts | --hostfile)
+      [ $# -ge 2 ] || refuse "$1 came without a value"
+      case $1 in
+        -n) ranks=$2 ;;
+        --restarts) restarts=$2 ;;
+        --hostfile) mpirun_options+=(--hostfile "$2") ;;
+      esac
+      shift 2
+      ;;
+    -*) refuse "the option '$1' is not known" ;;
+    *) break ;;
+  esac
+done
+[[ $ranks =~ ^[1-9][0-9]*$ ]] || refuse "-n '$ranks' came, expected the number of ranks"
+[[ $restarts =~ ^[0-9]+$ ]] || refuse "--restarts '$restarts' came, expected 0 or more"
+[ $# -ge 1 ] || refuse "no recipe came"
+[ -x "$conclave" ] || refuse "there is no program $conclave; build it with cmake --build --preset release"
+command -v mpirun >/dev/null || { say "there is no mpirun; bash launch/install_packages.sh installs it." >&2; exit 5; }
+
+# The resolved recipe says where the run lives; what is wrong with the recipe is told here once and not by every rank.
+resolved=$("$conclave" validate "$@" --ranks "$ranks") || exit
+output=$(sed -n -e 's/^output: *"\([^"]*\)".*/\1/p' -e 's/^output: *\([^" ][^ ]*\).*/\1/p' <<<"$resolved" | head -n 1)
+[ -n "$output" ] || refuse "the recipe names no output"
+
+if [ "$(id -u)" -eq 0 ]; then mpirun_options+=(--allow-run-as-root); fi
+case " ${mpirun_options[*]} " in
+  *" --hostfile "*) ;;
+  *)
+    mpirun_options+=(--oversubscribe)
+    if [ "$(nproc)" -lt "$ranks" ]; then mpirun_options+=(--mca mpi_yield_when_idle 1); fi
+    ;;
+esac
+
+# The newest complete checkpoint's name, or nothing: its manifest is written last.
+newest_checkpoint() {
+  local manifest newest=''
+  for manifest in "$output"/checkpoints/step-*/manifest.json; do
+    if [ -e "$manifest" ] && [[ $(basename "$(dirname "$manifest")") =~ ^step-[0-9]+$ ]]; then
+      newest=$(basename "$(dirname "$manifest")")
+    fi
+  done
+  printf '%s' "$newest"
+}
+
+job='' stopping=''
+forward() {
+  stopping=yes
+  [ -n "$job" ] || return 0
+  say "SIG$1 came; asking the ranks to save and stop"
+  kill -USR1 "$job" 2>/dev/null
+}
+for signal in TERM INT USR1; do
+  # shellcheck disable=SC2064
+  trap "forward $signal" "$signal"
+done
+
+# Runs the job once and leaves its exit code in `code`. A session of its own keeps a Ctrl-C from reaching mpirun, which
+# would kill the ranks.
+run_once() {
+  setsid mpirun "${mpirun_options[@]}" -n "$ranks" "$conclave" train "$@" </dev/null &
+  job=$!
+  if [ -n "$stopping" ]; then kill -USR1 "$job" 2>/dev/null; fi
+  while :; do
+    wait "$job"
+    code=$?
+    kill -0 "$job" 2>/dev/null || break  # else a signal has only interrupted the waiting
+  done
+  wait "$job" 2>/dev/null
+  local last=$?
+  if [ "$last" -ne 127 ]; then code=$last; fi
+  job=''
+}
+
+failed_at=none
+for ((attempt = 0; ; attempt++)); do
+  say "starting $ranks $([ "$ranks" -eq 1 ] && echo rank || echo ranks) with $1, writing to $output"
+  run_once "$@"
+  case $code in
+    0) say "done"; exit 0 ;;
+    2) say "ended with exit code 2: the request is wrong, for the reason above" >&2; exit 2 ;;
+    3) say "ended with exit code 3: data or a checkpoint is missing or damaged, for the reason above" >&2; exit 3 ;;
+    4) say "ended with exit code 4: training failed numerically, for the reason above" >&2; exit 4 ;;
+    75) say "stopped on request and saved; the same command goes on"; exit 75 ;;
+  esac
+  if [ "$code" -gt 128 ]; then
+    say "a rank died of signal $((code - 128)) ($(kill -l $((code - 128)) 2>/dev/null || echo unknown))" >&2
+    result=5
+    dead=$("$conclave" ranks "$output" --dead 2>/dev/null)  # only where no survivor has said it
+    if [ -n "$dead" ]; then say "$dead" >&2; fi
+  else
+    say "ended with exit code $code" >&2
+    result=$code
+  fi
+  if [ -n "$stopping" ]; then say "it had been asked to stop, so it is not started again" >&2; exit "$code"; fi
+  reached=$(newest_checkpoint)
+  if [ "$attempt" -ge "$restarts" ]; then
+    say "giving up after $attempt $([ "$attempt" -eq 1 ] && echo restart || echo restarts) (--restarts $restarts)" >&2
+    exit "$result"
+  fi
+  if [ "$failed_at" = "$reached" ]; then
+    say "giving up: no progress since the failure before, ${reached:-no checkpoint} is still the newest" >&2
+    exit "$result"
+  fi
+  failed_at=$reached
+  say "starting again from ${reached:-the beginning}, restart $((attempt + 1)) of at most $restarts"
+  sleep 1
+done

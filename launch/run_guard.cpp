@@ -1,0 +1,70 @@
+#include "launch/run_guard.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <thread>
+
+#include "framework/base/error.h"
+#include "framework/telemetry/terminal.h"
+#include "launch/stop_signals.h"
+#include "parallel/communicator.h"
+
+namespace conclave {
+namespace {
+
+constexpr int machine_failed = static_cast<int>(Fault::machine);
+
+}  // namespace
+
+std::filesystem::path RunGuard::journals_of(const Recipe& recipe) {
+  return std::filesystem::path(recipe.output) / "ranks";
+}
+
+RunGuard::RunGuard(Communicator& world, const Recipe& recipe)
+    : world_(world),
+      output_(recipe.output),
+      journal_(std::make_shared<Journal>(journals_of(recipe), world.rank(), world.size())) {
+  world_.keep_journal(journal_);
+  if (recipe.training.watchdog_seconds > 0)
+    watchdog_ = std::make_unique<Watchdog>(
+        *journal_, WatchdogOptions{.seconds = recipe.training.watchdog_seconds,
+                                   .report = output_ / "watchdog.txt",
+                                   .say = [this](const std::string& sentence) { say(sentence); },
+                                   .end = [] { ::_exit(machine_failed); }});
+  set_signal_actions(
+      {.terminated = [this] { look_for_dead_ranks(); }, .leaving = [this] { journal_->mark_leaving(); }});
+}
+
+RunGuard::~RunGuard() {
+  set_signal_actions({});
+  watchdog_.reset();
+  world_.keep_journal(nullptr);
+}
+
+/// To the terminal and to the log, from any thread: one write each.
+void RunGuard::say(const std::string& sentence) const {
+  const std::string line = join_text("conclave: [rank ", world_.rank(), "] ", sentence, "\n");
+  write_all(STDERR_FILENO, line);
+  const int file = ::open((output_ / "log.txt").c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+  if (file < 0) return;
+  write_all(file, line);
+  ::close(file);
+}
+
+/// mpirun has waited for the dead one before it ends the others with SIGTERM, and kills them a second later.
+/// A SIGTERM from a user finds nobody dead.
+void RunGuard::look_for_dead_ranks() const {
+  std::string dead;
+  for (int attempt = 0; attempt < 3 && dead.empty(); ++attempt) {
+    if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    dead = describe_dead_ranks(journal_->directory(), world_.size());
+  }
+  if (dead.empty()) return;
+  journal_->mark_leaving();
+  if (claim_last_word(journal_->directory())) say(dead + "; the job ends.");
+  ::_exit(machine_failed);
+}
+
+}  // namespace conclave

@@ -1,0 +1,37 @@
+// RunGuard: a training run that cannot go on says why and ends. While it lives, every rank keeps a journal in
+// OUTPUT/ranks, a watchdog looks for stalls, and when mpirun ends the job because a rank died, a survivor on
+// the same machine says which one and where it was. In an orderly end nothing of it stays.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "framework/recipe/recipe.h"
+#include "parallel/watchdog.h"
+
+namespace conclave {
+
+class Communicator;
+
+class RunGuard {
+ public:
+  /// OUTPUT/ranks
+  static std::filesystem::path journals_of(const Recipe& recipe);
+
+  /// On every rank, after one of them has called clear_journals. `recipe.output` must be a directory.
+  RunGuard(Communicator& world, const Recipe& recipe);
+  ~RunGuard();
+  RunGuard(const RunGuard&) = delete;
+  RunGuard& operator=(const RunGuard&) = delete;
+
+ private:
+  void say(const std::string& sentence) const;
+  void look_for_dead_ranks() const;
+
+  Communicator& world_;
+  std::filesystem::path output_;
+  std::shared_ptr<Journal> journal_;
+  std::unique_ptr<Watchdog> watchdog_;
+};
+
+}  // namespace conclave

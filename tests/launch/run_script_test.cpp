@@ -1,0 +1,162 @@
+// launch/run.sh: one line for each thing it does, requests to stop forwarded, restarts with progress and none
+// without.
+#include <signal.h>
+
+#include <chrono>
+#include <fstream>
+#include <future>
+#include <map>
+#include <thread>
+
+#include "parallel/journal.h"
+#include "tests/launch/command_fixture.h"
+
+namespace conclave {
+namespace {
+
+class RunScript : public Command {
+ protected:
+  static Outcome script(const std::string& arguments, const std::string& environment = "") {
+    return run(
+        "export ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 CONCLAVE=" + std::string(CONCLAVE_COMMAND) +
+        " " + environment + "; exec timeout 100 bash " + CONCLAVE_RUN_SCRIPT + " " + arguments);
+  }
+  static std::string recipe(const std::string& output) {
+    return path("recipe.yaml") + " output=" + path(output) + " ";
+  }
+  static pid_t process_of(const std::string& output, int rank, std::int64_t step) {
+    for (int attempt = 0; attempt < 600; ++attempt) {
+      const auto record = read_journal(folder_ / output / "ranks", rank);
+      if (record && record->step >= step) return static_cast<pid_t>(record->process);
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    return 0;
+  }
+  /// A program in place of `conclave` that checks recipes as it does, and whose training is this shell text.
+  static std::string stand_in(const std::string& name, const std::string& training) {
+    const std::string file = path(name);
+    std::ofstream(file) << "#!/bin/bash\n"
+                        << "if [ \"$1\" != train ]; then exec " << CONCLAVE_COMMAND << " \"$@\"; fi\n"
+                        << training << "\n";
+    std::filesystem::permissions(file, std::filesystem::perms::owner_all);
+    return "CONCLAVE=" + file;
+  }
+};
+
+TEST_F(RunScript, HelpAndRefusals) {
+  const Outcome help = script("--help");
+  EXPECT_EQ(help.exit_code, 0);
+  EXPECT_NE(help.output.find("usage: bash launch/run.sh -n N [--restarts K]"), std::string::npos)
+      << help.output;
+  for (const char* arguments :
+       {"-n 0 r.yaml", "-n", "r.yaml", "-n 2", "-n 2 --restarts x r.yaml", "-n 2 --fast r.yaml"})
+    EXPECT_EQ(script(arguments).exit_code, 2) << arguments;
+  const Outcome wrong = script("-n 2 " + recipe("none") + "model.moe.num_expert=3");
+  EXPECT_EQ(wrong.exit_code, 2) << wrong.output;
+  EXPECT_EQ(occurrences(wrong.output, "num_expert:"), 1u) << wrong.output;
+}
+
+TEST_F(RunScript, AKilledRankIsStartedAgainAndTheRunEndsAsIfNothingHadBeen) {
+  const std::string steps =
+      "training.steps=200 checkpoint.interval=20 checkpoint.keep=2 evaluation.interval=0";
+  std::future<Outcome> job =
+      std::async(std::launch::async, [&] { return script("-n 2 " + recipe("killed") + steps); });
+  const pid_t process = process_of("killed", 1, 25);
+  ASSERT_GT(process, 0);
+  ASSERT_EQ(::kill(process, SIGKILL), 0);
+  const Outcome outcome = job.get();
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_NE(outcome.output.find("run.sh: a rank died of signal 9 (KILL)"), std::string::npos)
+      << outcome.output;
+  EXPECT_NE(outcome.output.find("run.sh: starting again from step-000000"), std::string::npos)
+      << outcome.output;
+  EXPECT_NE(outcome.output.find("restart 1 of at most 3"), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.output.find("run.sh: done"), std::string::npos) << outcome.output;
+  ASSERT_EQ(train("undisturbed", steps, 2).exit_code, 0);
+  EXPECT_EQ(metrics("killed"), metrics("undisturbed"));
+}
+
+TEST_F(RunScript, ARankWithoutSurvivorsIsNamedToo) {
+  std::future<Outcome> job = std::async(std::launch::async, [&] {
+    return script("-n 1 --restarts 0 " + recipe("lonely") +
+                  "training.steps=1000000 checkpoint.interval=0 evaluation.interval=0");
+  });
+  const pid_t process = process_of("lonely", 0, 10);
+  ASSERT_GT(process, 0);
+  const Outcome alive = conclave_command("ranks " + path("lonely"));
+  EXPECT_NE(alive.output.find("rank 0, process " + std::to_string(process)), std::string::npos)
+      << alive.output;
+  EXPECT_EQ(alive.output.find("not responding"), std::string::npos) << alive.output;
+  ASSERT_EQ(::kill(process, SIGKILL), 0);
+  const Outcome outcome = job.get();
+  EXPECT_EQ(outcome.exit_code, 5) << outcome.output;
+  EXPECT_NE(outcome.output.find("rank 0 (process " + std::to_string(process) + " on "), std::string::npos)
+      << outcome.output;
+  EXPECT_NE(outcome.output.find(") died in "), std::string::npos) << outcome.output;
+}
+
+TEST_F(RunScript, SignalsAreForwardedAndNothingIsStartedAgain) {
+  std::map<int, std::future<Outcome>> jobs;
+  const auto output_of = [](int signal) { return "asked" + std::to_string(signal); };
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1})
+    // The shell in between tells its own process id, which `exec` hands to the script.
+    jobs[signal] = std::async(std::launch::async, [output = output_of(signal)] {
+      return run("export OMP_NUM_THREADS=1 CONCLAVE=" + std::string(CONCLAVE_COMMAND) +
+                 "; bash -c 'echo $$ > " + path(output + ".pid") + "; exec bash " + CONCLAVE_RUN_SCRIPT +
+                 " -n 2 " + recipe(output) +
+                 "training.steps=1000000 checkpoint.interval=0 evaluation.interval=0'");
+    });
+  for (auto& [signal, job] : jobs) {
+    const std::string output = output_of(signal);
+    EXPECT_GT(process_of(output, 0, 10), 0);
+    pid_t script_process = 0;
+    std::ifstream(path(output + ".pid")) >> script_process;
+    ASSERT_GT(script_process, 0);
+    ASSERT_EQ(::kill(script_process, signal), 0);
+    const Outcome outcome = job.get();
+    EXPECT_EQ(outcome.exit_code, 75) << outcome.output;
+    EXPECT_EQ(occurrences(outcome.output, "run.sh: starting 2 ranks"), 1u) << outcome.output;
+    EXPECT_NE(outcome.output.find("run.sh: stopped on request and saved"), std::string::npos)
+        << outcome.output;
+    EXPECT_FALSE(std::filesystem::is_empty(folder_ / output / "checkpoints"));
+  }
+}
+
+TEST_F(RunScript, WithoutProgressItGivesUpAfterTheSecondFailure) {
+  const Outcome outcome =
+      script("-n 1 --restarts 9 " + recipe("stuck"), stand_in("fails", "echo failing; exit 5"));
+  EXPECT_EQ(outcome.exit_code, 5) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "failing"), 2u) << outcome.output;
+  EXPECT_NE(outcome.output.find("giving up: no progress since the failure before"), std::string::npos)
+      << outcome.output;
+}
+
+TEST_F(RunScript, WithProgressItGoesOnUpToTheLimit) {
+  // Every start leaves one more checkpoint and fails.
+  const Outcome outcome =
+      script("-n 1 --restarts 1 " + recipe("slow"),
+             stand_in("progresses", "at=" + path("slow") +
+                                        "/checkpoints; mkdir -p $at; number=$(ls $at | wc -l); mkdir "
+                                        "$at/step-0000000$number; touch "
+                                        "$at/step-0000000$number/manifest.json; exit 5"));
+  EXPECT_EQ(outcome.exit_code, 5) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "run.sh: starting 1 rank "), 2u) << outcome.output;
+  EXPECT_NE(outcome.output.find("giving up after 1 restart "), std::string::npos) << outcome.output;
+}
+
+TEST_F(RunScript, WhatARestartCannotMendIsNotStartedAgain) {
+  std::map<int, std::future<Outcome>> jobs;
+  for (const int code : {2, 3, 4, 75})
+    jobs[code] = std::async(std::launch::async, [code] {
+      const std::string name = "ends" + std::to_string(code);
+      return script("-n 1 " + recipe(name), stand_in(name + ".sh", "exit " + std::to_string(code)));
+    });
+  for (auto& [code, job] : jobs) {
+    const Outcome outcome = job.get();
+    EXPECT_EQ(outcome.exit_code, code) << outcome.output;
+    EXPECT_EQ(occurrences(outcome.output, "run.sh: starting 1 rank "), 1u) << outcome.output;
+  }
+}
+
+}  // namespace
+}  // namespace conclave
