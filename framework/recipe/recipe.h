@@ -37,7 +37,7 @@ struct BalanceRecipe {
                                        // global_batch
   std::string estimator = "warm";  // running | warm | lagged | exact: how global_batch sees what is to come
   double coefficient = 0.01;
-  std::int64_t first_step = 0;          // acts from this step ...
+  std::int64_t first_step = 0;          // acts from this step, the first being 0 ...
   std::int64_t last_step = -1;          // ... to this one; -1: to the end
   std::int64_t balance_batch_size = 0;  // sequences per group, for the scope "group"
   bool operator==(const BalanceRecipe&) const = default;

@@ -79,7 +79,7 @@ void describe(Visitor& v, SelectionBiasRecipe& b) {
   v.key({"recentre", &b.recentre, "keep the mean over experts at zero", {}});
   v.key({"last_step",
          &b.last_step,
-         "it stands still after this step; -1: moves to the end",
+         "it stands still after this step, the first being 0; -1: moves to the end",
          {.least = -1, .most = largest_count}});
 }
 
@@ -105,7 +105,7 @@ void describe(Visitor& v, BalanceRecipe& b) {
          "how global_batch foresees later micro-batches: running, warm, lagged or exact",
          one_of({"running", "warm", "lagged", "exact"})});
   v.key({"coefficient", &b.coefficient, "weight of this term in the loss", at_least(0)});
-  v.key({"first_step", &b.first_step, "the term acts from this step", count_or_zero()});
+  v.key({"first_step", &b.first_step, "the term acts from this step, the first being 0", count_or_zero()});
   v.key({"last_step",
          &b.last_step,
          "to this step, included; -1: to the end",

@@ -100,6 +100,10 @@ void validate_model(const Requirements& r, const ModelRecipe& m) {
     r.require(term.scope == "group" || term.balance_batch_size == 0, key + ".balance_batch_size",
               term.balance_batch_size, " came with the scope '", term.scope,
               "', but this key belongs to the scope 'group'; expected 0");
+    // The default says nothing and is written into every resolved recipe.
+    r.require(term.scope == "global_batch" || term.estimator == BalanceRecipe().estimator, key + ".estimator",
+              "'", term.estimator, "' came with the scope '", term.scope,
+              "', which foresees nothing; this key belongs to the scope 'global_batch'");
   }
   count_parameters(m);  // refuses sizes whose products overflow
 }
@@ -145,6 +149,9 @@ void validate_layout(const Requirements& r, const Recipe& recipe, std::int64_t r
   r.require(p.expert <= ranks && p.expert_tensor <= ranks && ranks % (p.expert * p.expert_tensor) == 0,
             "parallel.expert", p.expert, " times parallel.expert_tensor: ", p.expert_tensor,
             " does not divide ", ranks, " ranks");
+  r.require(p.dispatch_rows == 0 || p.dispatcher == "all_to_all", "parallel.dispatch_rows", p.dispatch_rows,
+            " came with the dispatcher '", p.dispatcher,
+            "', which gathers all rows at once and keeps no bound; expected 0, or dispatcher: all_to_all");
   const auto divides = [&](const char* key, std::int64_t degree, const char* what, std::int64_t size) {
     r.require(size % degree == 0, key, degree, " does not divide ", what, ": ", size);
   };
