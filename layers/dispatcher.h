@@ -3,8 +3,8 @@
 // result:
 //   LocalDispatcher      all experts are on this rank: only a sort
 //   AllToAllDispatcher   each assignment travels to the rank of its expert and back; dropless, any skew
-//   AllGatherDispatcher  every rank of the group sees all tokens and answers for its own experts; for small
-//   groups
+//   AllGatherDispatcher  every rank of the group sees all tokens and answers for its own experts; for
+//                        small groups
 // A dispatch comes in two steps: begin() sends the tokens, and what it hands back finishes. What the caller
 // computes in between does so while tokens travel, in forward and in backward.
 // The group is the expert x expert_tensor ranks, which hold one copy of all experts: rank (e, t) holds the

@@ -1,11 +1,9 @@
 // Parallelism: how layers are laid out over the ranks, and the four steps between the regions of a block:
-//   residual stream   whole on every tensor rank, or, with sequence parallelism (Korthikanti et al., arXiv
-//   2205.05198),
-//                     this tensor rank's rows of it
+//   residual stream   whole on every tensor rank, or, with sequence parallelism (Korthikanti et al.,
+//                     arXiv 2205.05198), this tensor rank's rows of it
 //   tensor region     all rows, this rank's heads or columns (Shoeybi et al., arXiv 1909.08053)
-//   token shard       this tensor rank's rows, all columns: where routing and experts work, so that no token
-//   is counted
-//                     or sent twice
+//   token shard       this tensor rank's rows, all columns: where routing and experts work, so that no
+//                     token is counted or sent twice
 #pragma once
 
 #include "parallel/collectives.h"

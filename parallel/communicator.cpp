@@ -54,7 +54,6 @@ Shape row_shape(const Shape& shape) {
 }  // namespace
 
 // --- Request
-// -----------------------------------------------------------------------------------------------------
 
 Request::Request(std::unique_ptr<Pending> pending, std::shared_ptr<TrafficTable> traffic, Purpose purpose,
                  std::int64_t entry)
@@ -101,7 +100,6 @@ void Request::wait() {
 }
 
 // --- Communicator
-// ------------------------------------------------------------------------------------------------
 
 void Communicator::set_members(const std::vector<std::int32_t>& ranks) {
   members_ = {ranks[0], 1, size_};
@@ -250,7 +248,6 @@ void Communicator::barrier() {
 }
 
 // --- host values
-// -------------------------------------------------------------------------------------------------
 
 RowCounts exchange_counts(Communicator& communicator, const RowCounts& send_rows, Purpose purpose) {
   const std::int64_t ranks = communicator.size();

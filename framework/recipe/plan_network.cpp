@@ -101,9 +101,8 @@ double activation_bytes(const Recipe& recipe, const LayoutPlan& layout) {
 /// Of the exchange with experts, per step, where every rank sees the same rows. S tokens of the shard, k
 /// experts per token, G ranks of the group (e expert x u expert_tensor), h hidden:
 ///   all_to_all  exchange_bytes() with (G - 1) / G of the S k u rows leaving.
-///   all_gather  forward: S (h numbers, k weights, k int32 ids); backward: reduce-scatter of (G - 1) S (h +
-///   k).
-///               Combine: reduce-scatter of (G - 1) S h; backward: all-gather of S h.
+///   all_gather  forward: S (h numbers, k weights, k int32 ids); backward: reduce-scatter of
+///               (G - 1) S (h + k). Combine: reduce-scatter of (G - 1) S h; backward: all-gather of S h.
 void add_dispatch_bytes(const Recipe& recipe, const LayoutPlan& layout, NetworkPlan& plan) {
   const ParallelRecipe& p = recipe.parallel;
   const ModelRecipe& m = recipe.model;

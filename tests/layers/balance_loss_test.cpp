@@ -2,7 +2,6 @@
 // such comparisons see the mistakes that other implementations make.
 #include <gtest/gtest.h>
 
-
 #include "tests/layers/balance_oracle.h"
 
 namespace conclave {
