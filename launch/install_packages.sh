@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian or Ubuntu packages that Conclave is built with, and only those that are missing.
+# Arguments name more packages to install with them, which tests/run.sh uses for what only tests need.
 # With all of them present it says so and changes nothing. Needs root or sudo only when something is missing.
 set -euo pipefail
 
@@ -7,6 +8,7 @@ packages=(
   build-essential cmake ninja-build ccache pkg-config
   libopenmpi-dev openmpi-bin libhdf5-dev hdf5-tools
   libdnnl-dev libyaml-cpp-dev libsentencepiece-dev libxxhash-dev nlohmann-json3-dev libgtest-dev
+  "$@"
 )
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then

@@ -1,35 +1,10 @@
 #include "launch/model.h"
 
-#include <set>
-
 #include "framework/recipe/parse.h"
+#include "launch/rank_parts.h"
 #include "optim/adamw.h"
 
 namespace conclave {
-namespace {
-
-ElementType element_type(DType dtype) {
-  switch (dtype) {
-    case DType::float32:
-      return ElementType::float32;
-    case DType::float64:
-      return ElementType::float64;
-    case DType::int32:
-      return ElementType::int32;
-    case DType::int64:
-      return ElementType::int64;
-  }
-  fail(Fault::internal, "element_type: unknown dtype");
-}
-
-Dims dims_of(const Shape& shape) {
-  Dims dims;
-  for (int dim = 0; dim < shape.dims(); ++dim) dims.push_back(shape[dim]);
-  return dims;
-}
-
-}  // namespace
-
 DType dtype_of_precision(const std::string& precision) {
   check(precision == "fp32" || precision == "fp64", Fault::request, "training.precision: \"", precision,
         "\" came, expected fp32 or fp64");
@@ -81,24 +56,6 @@ Tensor gather_whole(const Parameter& parameter, const Mesh& mesh, const Tensor& 
   return whole;
 }
 
-/// This rank's part of a whole tensor, by its origin and shape.
-Tensor part_of(const Parameter& parameter, Tensor whole) {
-  for (int dim = 0; dim < parameter.shape.dims(); ++dim) {
-    const std::int64_t part = parameter.shape[dim], all = whole.dim(dim);
-    if (part == all) continue;
-    const Shape shape = whole.shape().with(dim, part);
-    const Tensor cut = Tensor::empty(shape, whole.dtype(), whole.device());
-    std::int64_t outer = 1, inner = 1;
-    for (int d = 0; d < dim; ++d) outer *= shape[d];
-    for (int d = dim + 1; d < shape.dims(); ++d) inner *= shape[d];
-    for (std::int64_t o = 0; o < outer; ++o)
-      cut.part(o * part * inner, {part * inner})
-          .copy_from(whole.part((o * all + parameter.origin[dim]) * inner, {part * inner}));
-    whole = cut;
-  }
-  return whole;
-}
-
 }  // namespace
 
 void gather_tensors(const std::string& group, const ParameterSet& parameters, const Mesh& mesh,
@@ -107,40 +64,18 @@ void gather_tensors(const std::string& group, const ParameterSet& parameters, co
     sink(group + "/" + parameter.name, gather_whole(parameter, mesh, flat));
 }
 
-void add_tensor(CheckpointWriter& checkpoint, const std::string& name, const Tensor& tensor) {
-  checkpoint.add(name, element_type(tensor.dtype()), dims_of(tensor.shape()), tensor.raw());
-}
-
-void read_tensors(const CheckpointReader& checkpoint, const std::string& group,
-                  const ParameterSet& parameters, const Tensor& flat) {
-  std::string wrong;
-  std::set<std::string> unused;
-  for (const std::string& name : checkpoint.names(group)) unused.insert(name);
-  for (const Parameter& parameter : parameters.all()) {
-    const std::string name = group + "/" + parameter.name;
-    unused.erase(name);
-    if (!checkpoint.contains(name)) {
-      wrong += join_text("\n  ", name, " is missing");
-      continue;
-    }
-    const DatasetInfo info = checkpoint.describe(name);
-    if (info.dims != dims_of(parameter.global_shape) || info.type != element_type(flat.dtype()))
-      wrong += join_text("\n  ", name, " is ", element_name(info.type), " ", dims_text(info.dims),
-                         ", expected ", name_of(flat.dtype()), " ", parameter.global_shape);
-  }
-  for (const std::string& name : unused) wrong += join_text("\n  ", name, " is not in the model");
-  check(wrong.empty(), Fault::data, checkpoint.path().string(), " does not fit the recipe's model:", wrong);
-  for (const Parameter& parameter : parameters.all()) {
-    const Tensor whole = Tensor::empty(parameter.global_shape, flat.dtype(), flat.device());
-    checkpoint.read(group + "/" + parameter.name, element_type(whole.dtype()), dims_of(whole.shape()),
-                    whole.raw());
-    flat.part(parameter.offset, parameter.shape).copy_from(part_of(parameter, whole));
-  }
-}
-
 void load_model(const CheckpointReader& checkpoint, Model& model) {
-  read_tensors(checkpoint, "model", model.parameters, model.parameters.values());
-  const Tensor& bias = model.transformer.selection_bias();
+  check_fits(checkpoint, {"model"}, model.parameters);
+  read_values(checkpoint, model.parameters);
+  read_selection_bias(checkpoint, model.transformer);
+}
+
+void read_selection_bias(const CheckpointReader& checkpoint, const Transformer& transformer) {
+  const Tensor& bias = transformer.selection_bias();
+  check(bias.defined() || !checkpoint.contains(selection_bias_name), Fault::request,
+        "model.moe.router.bias.rate: 0 came, but the routers of ", checkpoint.path().string(),
+        " choose with a selection bias, which would be lost. Leave the rate as it was; "
+        "model.moe.router.bias.last_step: 0 keeps the bias where it is.");
   if (bias.defined() && checkpoint.contains(selection_bias_name))
     checkpoint.read(selection_bias_name, ElementType::float64, dims_of(bias.shape()), bias.raw());
 }

@@ -29,6 +29,7 @@ struct Model {
 /// switch it on later). All names and shapes that do not match are listed in one Fault::data.
 constexpr const char* selection_bias_name = "state/selection_bias";
 void load_model(const CheckpointReader& checkpoint, Model& model);
+void read_selection_bias(const CheckpointReader& checkpoint, const Transformer& transformer);
 
 /// A checkpoint's recipe, for commands that are given nothing else; paths in it are as the training run saw
 /// them.
@@ -39,10 +40,5 @@ Recipe recipe_of(const CheckpointReader& checkpoint);
 using TensorSink = std::function<void(const std::string& name, const Tensor& whole)>;
 void gather_tensors(const std::string& group, const ParameterSet& parameters, const Mesh& mesh,
                     const Tensor& flat, const TensorSink& sink);
-/// Adds a tensor to a checkpoint.
-void add_tensor(CheckpointWriter& checkpoint, const std::string& name, const Tensor& tensor);
-/// The reverse of gather_tensors: each rank reads GROUP/NAME and keeps its part.
-void read_tensors(const CheckpointReader& checkpoint, const std::string& group,
-                  const ParameterSet& parameters, const Tensor& flat);
 
 }  // namespace conclave

@@ -7,6 +7,8 @@
 #include "framework/recipe/write.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/lookup.h"
+#include "launch/checkpoint_choice.h"
+#include "parallel/agreement.h"
 
 namespace conclave {
 namespace {
@@ -21,29 +23,28 @@ std::filesystem::path prepare(const Recipe& recipe) {
 
 }  // namespace
 
-ResumePoint find_resume_point(const Recipe& recipe) {
+ResumePoint find_resume_point(const Recipe& recipe, Communicator& world) {
   const std::filesystem::path path = recipe.output;
-  const FoundCheckpoint found = newest_checkpoint(path / "checkpoints");
-  const bool holds_run =
-      found.path.has_value() || !found.rejected.empty() || is_there(path / "metrics.jsonl");
-  if (!recipe.checkpoint.resume) {
-    check(!holds_run, Fault::request, "output: ", path.string(),
+  const FoundCheckpoint found = newest_checkpoint(world, path / "checkpoints");
+  agree(world, [&] {
+    if (world.rank() != 0) return;
+    const bool holds_run =
+        found.path.has_value() || !found.rejected.empty() || is_there(path / "metrics.jsonl");
+    check(recipe.checkpoint.resume || !holds_run, Fault::request, "output: ", path.string(),
           " holds a run already and checkpoint.resume is false; choose another output, or remove it");
-    return {};
-  }
-  if (!found.path && !found.rejected.empty()) {
     std::string sentences;
     for (const std::string& sentence : found.rejected) sentences += "\n  " + sentence;
-    fail(Fault::data, "output: no checkpoint in ", path.string(), " is good:", sentences,
-         "\nTo start again from nothing, remove the directory.");
-  }
+    check(found.path || found.rejected.empty(), Fault::data, "output: no checkpoint in ", path.string(),
+          " is good:", sentences, "\nTo start again from nothing, remove the directory.");
+  });
   return {found.path, found.rejected};
 }
 
 RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
                            std::vector<std::string> domains)
-    : recipe_(recipe),
-      path_(prepare(recipe)),
+    : path_(prepare(recipe)),
+      experts_per_layer_(recipe.model.moe.num_experts),
+      expert_ranks_(recipe.parallel.expert),
       metrics_((path_ / "metrics.jsonl").string(), resumed_step),
       experts_(path_ / "experts.h5",
                {.layers = recipe.model.num_hidden_layers - recipe.model.moe.first_k_dense_replace,
@@ -71,13 +72,12 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
                   {"model_flops_per_second", tokens * model_flops_per_token / seconds},
                   {"max_load_violation", result.balance.max_load_violation},
                   {"balance_estimator_error", result.balance.estimator_error}};
-  if (recipe_.model.moe.capacity_factor > 0)
+  if (!result.balance.dropped.empty())
     line.emplace_back("dropped_assignments", std::accumulate(result.balance.dropped.begin(),
                                                              result.balance.dropped.end(), std::int64_t{0}));
-  const std::int64_t experts = recipe_.model.moe.num_experts, expert_ranks = recipe_.parallel.expert;
-  if (expert_ranks > 1 && !result.balance.counts.empty()) {
-    const std::vector<double> violations =
-        load_violations(load_per_expert_rank(result.balance.counts, experts, expert_ranks), expert_ranks);
+  if (expert_ranks_ > 1 && !result.balance.counts.empty()) {
+    const std::vector<double> violations = load_violations(
+        load_per_expert_rank(result.balance.counts, experts_per_layer_, expert_ranks_), expert_ranks_);
     line.emplace_back("max_rank_load_violation", *std::max_element(violations.begin(), violations.end()));
   }
   if (result.skipped) line.emplace_back("skipped", true);
@@ -111,17 +111,6 @@ void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainR
   }
   line("mean", tokens, mean_over_domains(results));
   if (!counts.empty()) experts_.add_evaluation(step, counts);
-}
-
-std::unique_ptr<CheckpointWriter> RunDirectory::begin_checkpoint(std::int64_t step) {
-  experts_.flush();
-  return std::make_unique<CheckpointWriter>(path_ / "checkpoints", step);
-}
-
-std::filesystem::path RunDirectory::commit(CheckpointWriter& checkpoint) {
-  const std::filesystem::path written = checkpoint.commit();
-  remove_old_checkpoints(path_ / "checkpoints", recipe_.checkpoint.keep);
-  return written;
 }
 
 }  // namespace conclave

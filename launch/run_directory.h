@@ -21,9 +21,10 @@ struct ResumePoint {
   std::vector<std::string> rejected;  // damaged checkpoints, one sentence each
 };
 
-/// Looks at recipe.output. With checkpoint.resume=false a directory that holds a run is refused; a run whose
-/// every checkpoint is damaged is a Fault::data and never a silent start from zero.
-ResumePoint find_resume_point(const Recipe& recipe);
+/// Looks at recipe.output, all ranks together. With checkpoint.resume=false a directory that holds a run is
+/// refused; a run whose every checkpoint is damaged is a Fault::data and never a silent start from zero.
+/// Collective.
+ResumePoint find_resume_point(const Recipe& recipe, Communicator& world);
 
 class RunDirectory {
  public:
@@ -36,15 +37,11 @@ class RunDirectory {
   void write_step(const StepResult& result, double seconds, double model_flops_per_token,
                   const TrafficTable& traffic);
   void write_evaluation(std::int64_t step, const std::vector<DomainResult>& results);
-  /// A checkpoint to be filled, then committed; older ones beyond checkpoint.keep are deleted. Returns its
-  /// path.
-  std::unique_ptr<CheckpointWriter> begin_checkpoint(std::int64_t step);
-  std::filesystem::path commit(CheckpointWriter& checkpoint);
   void flush() { experts_.flush(); }
 
  private:
-  Recipe recipe_;
   std::filesystem::path path_;
+  std::int64_t experts_per_layer_, expert_ranks_;
   MetricsWriter metrics_;
   ExpertHistoryWriter experts_;
 };

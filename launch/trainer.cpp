@@ -1,5 +1,6 @@
 #include "launch/trainer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -118,7 +119,7 @@ std::string Trainer::find_not_finite(const std::vector<ModelInput>& inputs, bool
   return found;
 }
 
-StepResult Trainer::step() {
+StepResult Trainer::step(const std::vector<double>& votes) {
   clock_.begin(Activity::data, steps_done_ + 1);
   std::vector<ModelInput> inputs;
   Totals totals{};
@@ -170,7 +171,8 @@ StepResult Trainer::step() {
 
   clock_.begin(Activity::optimizer, steps_done_ + 1);
   sums[3] = stop_was_requested() ? 1 : 0;
-  const Tensor reduced = Tensor::from(sums, {4});
+  sums.insert(sums.end(), votes.begin(), votes.end());
+  const Tensor reduced = Tensor::from(sums, {static_cast<std::int64_t>(sums.size())});
   mesh_.world().all_reduce(reduced, ReduceOp::sum, Purpose::statistics);
   sums = reduced.to_host<double>();
 
@@ -180,6 +182,7 @@ StepResult Trainer::step() {
   result.lm_loss = sums[0] * per_target;
   result.loss = sums[1] + sums[2];
   result.stop = sums[3] > 0;
+  result.votes.assign(sums.begin() + 4, sums.end());
   result.balance = balance_.end_step();
   result.gradient_norm = reducer_.gradient_norm();
   result.learning_rate = recipe_.optimizer.lr * learning_rate_factor(recipe_.optimizer.schedule, steps_done_,
@@ -199,40 +202,51 @@ StepResult Trainer::step() {
                           recipe_.model.moe.router.bias);
   }
   tokens_done_ += totals.tokens;
+  sequences_done_ += batch_size_at(recipe_.training, steps_done_);
   result.step = ++steps_done_;
   clock_.end_step();
   return result;
 }
 
-std::optional<Error> Trainer::save(CheckpointWriter* checkpoint) const {
-  std::optional<Error> failure;
-  const auto write = [&](const std::function<void()>& action) {
-    if (checkpoint == nullptr || failure) return;
-    try {
-      action();
-    } catch (const Error& error) {
-      failure = error;
-    }
-  };
-  write([&] {
-    checkpoint->set("tokens", tokens_done_);
-    checkpoint->set("optimizer_updates", optimizer_.updates());
-    checkpoint->set("recipe", to_yaml(recipe_));
-    const std::vector<double>& fractions = balance_.previous_fractions();
-    if (!fractions.empty())
-      checkpoint->add("state/previous_fractions",
-                      {model_.transformer.moe_layers(), recipe_.model.moe.num_experts}, fractions.data());
-    if (const Tensor& bias = model_.transformer.selection_bias(); bias.defined())
-      add_tensor(*checkpoint, selection_bias_name, bias);
-  });
-  const TensorSink sink = [&](const std::string& name, const Tensor& whole) {
-    write([&] { add_tensor(*checkpoint, name, whole); });
-  };
-  const ParameterSet& parameters = model_.parameters;
-  gather_tensors("model", parameters, mesh_, parameters.values(), sink);
-  gather_tensors("optimizer/moment1", parameters, mesh_, everybodys(optimizer_.moment1()), sink);
-  gather_tensors("optimizer/moment2", parameters, mesh_, everybodys(optimizer_.moment2()), sink);
-  return failure;
+std::vector<Trainer::StateTensor> Trainer::state() const {
+  std::vector<StateTensor> tensors;
+  if (const std::vector<double>& fractions = balance_.previous_fractions(); !fractions.empty())
+    tensors.push_back({"state/previous_fractions",
+                       {model_.transformer.moe_layers(), recipe_.model.moe.num_experts},
+                       fractions});
+  if (const Tensor& bias = model_.transformer.selection_bias(); bias.defined())
+    tensors.push_back({selection_bias_name, dims_of(bias.shape()), bias.to_host<double>()});
+  return tensors;
+}
+
+std::vector<RankPart> Trainer::parts(std::int64_t least_share_bytes) const {
+  std::vector<RankPart> all = parts_of_values(model_.parameters, least_share_bytes);
+  for (const auto& [group, moments] : {std::pair{"optimizer/moment1", optimizer_.moment1()},
+                                       std::pair{"optimizer/moment2", optimizer_.moment2()}})
+    for (RankPart& part : parts_of_states(group, model_.parameters, reducer_, moments, least_share_bytes))
+      all.push_back(std::move(part));
+  if (mesh_.world().rank() != 0) return all;
+  for (const StateTensor& tensor : state()) {
+    const auto elements = static_cast<std::int64_t>(tensor.values.size());
+    all.push_back({{tensor.name, ElementType::float64, tensor.dims, boxes_of_range(tensor.dims, 0, elements)},
+                   Tensor::from(tensor.values, {elements})});
+  }
+  return all;
+}
+
+Attributes Trainer::attributes() const {
+  Attributes attributes = own_attributes(steps_done_);
+  attributes["tokens"] = tokens_done_;
+  attributes["sequences"] = sequences_done_;
+  attributes["sequences_skipped"] = sequences_skipped_;
+  attributes["optimizer_updates"] = optimizer_.updates();
+  attributes["recipe"] = to_yaml(recipe_);
+  attributes["layout_ranks"] = static_cast<std::int64_t>(mesh_.world().size());
+  attributes["layout_tensor"] = recipe_.parallel.tensor;
+  attributes["layout_expert"] = recipe_.parallel.expert;
+  attributes["layout_expert_tensor"] = recipe_.parallel.expert_tensor;
+  attributes["layout_zero"] = recipe_.parallel.zero;
+  return attributes;
 }
 
 void Trainer::gather_gradients(const TensorSink& sink) const {
@@ -245,28 +259,44 @@ void Trainer::gather_values(const TensorSink& sink) const {
   gather_tensors("model", model_.parameters, mesh_, model_.parameters.values(), sink);
 }
 
-Tensor Trainer::everybodys(const Tensor& moments) const {
-  const Tensor flat = Tensor::zeros({model_.parameters.elements()}, moments.dtype(), moments.device());
-  for (const OwnedSpan& span : reducer_.owned())
-    flat.part(span.offset, {span.elements}).copy_from(moments.part(span.state_offset, {span.elements}));
-  reducer_.gather(flat);
-  return flat;
-}
-
 void Trainer::load(const CheckpointReader& checkpoint) {
-  load_model(checkpoint, model_);
-  for (const auto& [group, moments] : {std::pair{"optimizer/moment1", optimizer_.moment1()},
-                                       std::pair{"optimizer/moment2", optimizer_.moment2()}}) {
-    const Tensor flat = Tensor::zeros({model_.parameters.elements()}, moments.dtype(), moments.device());
-    read_tensors(checkpoint, group, model_.parameters, flat);
-    for (const OwnedSpan& span : reducer_.owned())
-      moments.part(span.state_offset, {span.elements}).copy_from(flat.part(span.offset, {span.elements}));
-  }
+  check_fits(checkpoint, {"model", "optimizer/moment1", "optimizer/moment2"}, model_.parameters);
+  read_values(checkpoint, model_.parameters);
+  read_states(checkpoint, "optimizer/moment1", reducer_, optimizer_.moment1());
+  read_states(checkpoint, "optimizer/moment2", reducer_, optimizer_.moment2());
+  read_selection_bias(checkpoint, model_.transformer);
   optimizer_.set_updates(checkpoint.integer("optimizer_updates"));
   if (checkpoint.contains("state/previous_fractions"))
     balance_.set_previous_fractions(checkpoint.read_all<double>("state/previous_fractions"));
   steps_done_ = checkpoint.step();
   tokens_done_ = checkpoint.integer("tokens");
+  sequences_done_ = checkpoint.integer("sequences");
+  sequences_skipped_ = checkpoint.integer("sequences_skipped");
+}
+
+void Trainer::take(const CheckpointReader& checkpoint, const std::vector<std::string>& things) {
+  const auto wants = [&](const char* thing) {
+    return std::find(things.begin(), things.end(), thing) != things.end();
+  };
+  std::vector<std::string> groups;
+  if (wants("parameters")) groups.emplace_back("model");
+  if (wants("optimizer")) groups.insert(groups.end(), {"optimizer/moment1", "optimizer/moment2"});
+  check_fits(checkpoint, groups, model_.parameters);
+  if (wants("parameters")) {
+    read_values(checkpoint, model_.parameters);
+    read_selection_bias(checkpoint, model_.transformer);
+  }
+  if (wants("optimizer")) {
+    read_states(checkpoint, "optimizer/moment1", reducer_, optimizer_.moment1());
+    read_states(checkpoint, "optimizer/moment2", reducer_, optimizer_.moment2());
+    optimizer_.set_updates(checkpoint.integer("optimizer_updates"));
+  }
+  if (wants("data_position")) {
+    // Whole blocks of one domain, which is what the data's order is made of.
+    const std::int64_t block = std::max<std::int64_t>(1, recipe_.data.domain_block);
+    const std::int64_t seen = checkpoint.integer("sequences") + checkpoint.integer("sequences_skipped");
+    sequences_skipped_ = (seen + block - 1) / block * block;
+  }
 }
 
 }  // namespace conclave

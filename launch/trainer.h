@@ -9,6 +9,7 @@
 
 #include "framework/data/batch.h"
 #include "launch/model.h"
+#include "launch/rank_parts.h"
 #include "launch/step_clock.h"
 #include "layers/balance_loss.h"
 #include "optim/adamw.h"
@@ -26,9 +27,10 @@ struct StepResult {
   double loss = 0;                 // the objective: lm_loss and all auxiliary terms, weighted
   double gradient_norm = 0;        // before clipping
   double learning_rate = 0;
-  bool stop = false;       // some rank was asked to stop
-  bool skipped = false;    // loss or gradients were not finite: parameters and optimizer are as they were
-  std::string not_finite;  // where that was seen first
+  bool skipped = false;       // loss or gradients were not finite: parameters and optimizer are as they were
+  std::string not_finite;     // where that was seen first
+  bool stop = false;          // some rank was asked to stop
+  std::vector<double> votes;  // of all ranks, summed
   BalanceReport balance;
 };
 
@@ -40,29 +42,40 @@ class Trainer {
   Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches);
 
   /// Collective. Where the loss or a gradient is not finite, all ranks alike leave out the update; the step
-  /// counts as done, so that its data are never met again.
-  StepResult step();
+  /// counts as done, so that its data are never met again. `votes`: numbers of this rank, as many on each,
+  /// that travel in the step's own all-reduce.
+  StepResult step(const std::vector<double>& votes = {});
 
   std::int64_t steps_done() const { return steps_done_; }
   std::int64_t tokens_done() const { return tokens_done_; }
+  std::int64_t sequences_done() const { return sequences_done_; }
   const Model& model() const { return model_; }
   StepClock& clock() { return clock_; }
   /// The next step is the one after `step`, whatever was done before: after load(), to go on past data that
   /// did harm.
-  void go_on_after(std::int64_t step, std::int64_t tokens) {
+  void go_on_after(std::int64_t step, std::int64_t tokens, std::int64_t sequences) {
     steps_done_ = step;
     tokens_done_ = tokens;
+    sequences_done_ = sequences;
   }
 
-  /// Everything that the next step depends on, into rank 0's checkpoint (null elsewhere). Collective; an
-  /// error of the writer is handed back instead of thrown, because the other ranks go on gathering.
-  std::optional<Error> save(CheckpointWriter* checkpoint) const;
+  /// Everything that the next step depends on: what this rank writes of it, in memory that the next step
+  /// changes, and the numbers. Ranks that hold the same share in writing it, in shares of at least so many
+  /// bytes.
+  std::vector<RankPart> parts(std::int64_t least_share_bytes) const;
+  Attributes attributes() const;
   /// The gradients of the last step, whole, under "gradient/NAME", and the values under "model/NAME".
   /// Collective.
   void gather_gradients(const TensorSink& sink) const;
   void gather_values(const TensorSink& sink) const;
-  /// Called on every rank.
+  /// Goes on where the checkpoint ends; each rank reads its part alone. What does not fit is a Fault::data.
   void load(const CheckpointReader& checkpoint);
+  /// Begins a new run with these things of another one's checkpoint: parameters, optimizer, data_position.
+  void take(const CheckpointReader& checkpoint, const std::vector<std::string>& things);
+
+  /// Sequences of the training data's order that another run has seen and this one leaves out: step 0 begins
+  /// after them.
+  std::int64_t sequences_skipped() const { return sequences_skipped_; }
 
  private:
   struct Totals {
@@ -74,8 +87,13 @@ class Trainer {
   /// about the first layer whose output is not, found by another forward pass. Collective.
   std::string find_not_finite(const std::vector<ModelInput>& inputs, bool loss_is_finite);
   void count_experts(const std::vector<ModelInput>& inputs);
-  /// Owned optimizer states [owned elements] of all replicas, laid out as ParameterSet::values(). Collective.
-  Tensor everybodys(const Tensor& moments) const;
+  /// Named float64 tensors, the same on all ranks, that are no parameter and no moment.
+  struct StateTensor {
+    std::string name;  // state/NAME
+    Dims dims;
+    std::vector<double> values;
+  };
+  std::vector<StateTensor> state() const;
 
   Recipe recipe_;
   Mesh& mesh_;
@@ -86,6 +104,8 @@ class Trainer {
   AdamW optimizer_;
   StepClock clock_;
   std::int64_t steps_done_ = 0, tokens_done_ = 0;
+  std::int64_t sequences_done_ = 0;  // of this run
+  std::int64_t sequences_skipped_ = 0;
 };
 
 }  // namespace conclave

@@ -50,6 +50,8 @@ class GradientReducer {
   /// In the order of ParameterSet::all().
   const std::vector<OwnedSpan>& owned() const { return owned_; }
   std::int64_t owned_elements() const { return owned_elements_; }
+  /// Whether replicas own different elements; otherwise each owns all of its part.
+  bool shards_states() const { return options_.sharding == OptimizerSharding::zero1; }
   /// The Euclidean norm of all trainable gradients of the model, each element once however it is cut or
   /// replicated; after finish(). Collective over all ranks.
   double gradient_norm() const;

@@ -9,7 +9,9 @@ begin=$SECONDS
 log=build/tests_run.log
 mkdir -p build
 
-bash launch/install_packages.sh
+# Only tests need these: h5py reads checkpoints as users do.
+test_packages=(python3-h5py)
+bash launch/install_packages.sh "${test_packages[@]}"
 
 echo "tests/run.sh: building the release preset"
 if ! cmake --preset release >"$log" 2>&1; then

@@ -144,7 +144,9 @@ class Reader final : public Visitor {
   template <class Value>
   void read_value(const YamlNode& node, const std::string& path, const Key& key, Value& value) {
     if constexpr (std::is_same_v<Value, std::vector<double>>) {
-      read_numbers(node, path, key, value);
+      read_list(node, path, key, value, ", for example [0.9, 0.95]");
+    } else if constexpr (std::is_same_v<Value, std::vector<std::string>>) {
+      read_list(node, path, key, value, ", for example [one, two]");
     } else {
       if (node.kind != YamlNode::Kind::scalar)
         refuse(node, path, key, node.kind == YamlNode::Kind::null ? "; write \"\" for an empty text" : "");
@@ -181,20 +183,21 @@ class Reader final : public Visitor {
     number = read;
   }
 
-  void read_numbers(const YamlNode& node, const std::string& path, const Key& key,
-                    std::vector<double>& numbers) {
-    const Key element{key.name, static_cast<double*>(nullptr), key.meaning, key.rule};
+  template <class Element>
+  void read_list(const YamlNode& node, const std::string& path, const Key& key, std::vector<Element>& values,
+                 const char* example) {
+    const Key element{key.name, static_cast<Element*>(nullptr), key.meaning, key.rule};
     if (node.from_override) {
       for (const YamlEntry& entry : node.entries) {
-        const std::size_t index = element_index(node, path, entry.key, numbers.size());
-        read_value(*entry.value, join_path(path, entry.key), element, numbers[index]);
+        const std::size_t index = element_index(node, path, entry.key, values.size());
+        read_value(*entry.value, join_path(path, entry.key), element, values[index]);
       }
       return;
     }
-    if (node.kind != YamlNode::Kind::list) refuse(node, path, key, ", for example [0.9, 0.95]");
-    numbers.assign(node.items.size(), 0.0);
+    if (node.kind != YamlNode::Kind::list) refuse(node, path, key, example);
+    values.assign(node.items.size(), Element{});
     for (std::size_t index = 0; index < node.items.size(); ++index)
-      read_value(*node.items[index], path + "." + std::to_string(index), element, numbers[index]);
+      read_value(*node.items[index], path + "." + std::to_string(index), element, values[index]);
   }
 
   Recipe& recipe_;

@@ -124,16 +124,17 @@ void add_dispatch_bytes(const Recipe& recipe, const LayoutPlan& layout, NetworkP
   plan.combine = times * shard * (forward * (group - 1) * row + row);
 }
 
-/// All-reduces per step. Over data ranks: real and target tokens, 2 int64. Over all ranks: 4 losses and the
-/// norm, float64; expert counts of all layers, int64, per micro-batch where a term follows them as they pass,
-/// else once; those of groups and samples; where a pass counts ahead, those of the step; probabilities of all
-/// experts and two numbers per layer, float64, with a capacity the dropped, with a selection bias of narrow
-/// scope its signs. Over tensor ranks, per micro-batch: counts of each sequence, or of all; with a capacity
-/// in each forward pass of a layer, the id and float64 p of every choice, gathered.
+/// All-reduces per step. Over data ranks: real and target tokens, 2 int64. Over all ranks: 3 losses, a
+/// request to stop, how far a save is, and the norm, float64; expert counts of all layers, int64, per
+/// micro-batch where a term follows them as they pass, else once; those of groups and samples; where a pass
+/// counts ahead, those of the step; probabilities of all experts and two numbers per layer, float64, with a
+/// capacity the dropped, with a selection bias of narrow scope its signs. Over tensor ranks, per micro-batch:
+/// counts of each sequence, or of all; with a capacity in each forward pass of a layer, the id and float64 p
+/// of every choice, gathered.
 double statistics_bytes(const Recipe& recipe, const LayoutPlan& layout) {
   double bytes = 0;
   if (layout.data_ranks > 1) bytes += 2 * 8;
-  if (layout.ranks > 1) bytes += (4 + 1) * 8;
+  if (layout.ranks > 1) bytes += (5 + 1) * 8;
   const MoeRecipe& moe = recipe.model.moe;
   const double layers = real(count_moe_layers(recipe.model)), steps = real(layout.micro_steps);
   if (layers == 0) return bytes;

@@ -162,7 +162,9 @@ struct CheckpointRecipe {
   std::int64_t interval = 100;  // steps; 0: only at the end
   std::int64_t keep = 3;        // newest checkpoints kept; 0: all
   bool resume = true;
-  bool asynchronous = false;  // write while the next steps run
+  bool asynchronous = true;     // write while the next steps run
+  std::string initialize_from;  // another run, for a run directory that has no checkpoint; empty: none
+  std::vector<std::string> take = {"parameters"};  // of it: parameters, optimizer, data_position
   bool operator==(const CheckpointRecipe&) const = default;
 };
 

@@ -264,6 +264,14 @@ void describe(Visitor& v, CheckpointRecipe& c) {
   v.key({"keep", &c.keep, "newest checkpoints that stay; 0: all", count_or_zero()});
   v.key({"resume", &c.resume, "go on from the newest checkpoint; false: refuse to overwrite", {}});
   v.key({"asynchronous", &c.asynchronous, "write while the next steps run", {}});
+  v.key({"initialize_from",
+         &c.initialize_from,
+         "a checkpoint or run to begin with where this run has no checkpoint yet",
+         {}});
+  v.key({"take",
+         &c.take,
+         "what is taken from it: parameters, optimizer, data_position",
+         {.filled = true, .words = {"parameters", "optimizer", "data_position"}}});
 }
 
 template <>

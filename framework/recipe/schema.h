@@ -21,13 +21,13 @@ struct Rule {
   double most = std::numeric_limits<double>::infinity();
   bool least_excluded = false;
   bool most_excluded = false;
-  bool filled = false;               // a text that must not be empty
+  bool filled = false;               // a text, or a list of texts, that must not be empty
   std::vector<std::string> words{};  // the only valid texts; empty: any
   std::vector<std::string> later{};  // texts that have a meaning, which this version does not provide yet
 };
 
-using ValueReference =
-    std::variant<std::int64_t*, std::uint64_t*, double*, bool*, std::string*, std::vector<double>*>;
+using ValueReference = std::variant<std::int64_t*, std::uint64_t*, double*, bool*, std::string*,
+                                    std::vector<double>*, std::vector<std::string>*>;
 
 struct Key {
   const char* name;

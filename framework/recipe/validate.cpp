@@ -242,8 +242,6 @@ void validate_recipe(const Recipe& recipe, int ranks) {
 
 std::vector<std::string> warnings(const Recipe& recipe) {
   std::vector<std::string> sentences;
-  if (recipe.checkpoint.asynchronous)
-    sentences.push_back("checkpoint.asynchronous: true is not available yet; saving blocks training.");
   if (recipe.logging.tensorboard)
     sentences.push_back("logging.tensorboard: true is not available yet; metrics.jsonl has every number.");
   if (recipe.optimizer.schedule.warmup_steps > recipe.training.steps)

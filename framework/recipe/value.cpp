@@ -62,6 +62,15 @@ std::string complaint(const Key& key) {
             }
             return std::string();
           },
+          [&](const std::vector<std::string>* texts) {
+            if (key.rule.filled && texts->empty())
+              return std::string("an empty list came, expected at least one text");
+            for (const std::string& text : *texts) {
+              const std::string wrong = text_complaint(text, key.rule);
+              if (!wrong.empty()) return wrong;
+            }
+            return std::string();
+          },
           [&](const double* number) { return number_complaint(*number, number_text(*number), key.rule); },
           [&](const auto* whole) {
             return number_complaint(static_cast<double>(*whole), std::to_string(*whole), key.rule);
@@ -116,6 +125,11 @@ std::string value_text(const ValueReference& value) {
                           for (const double number : *numbers) texts.push_back(number_text(number));
                           return join_text("[", join_words(texts), "]");
                         },
+                        [](const std::vector<std::string>* texts) {
+                          std::vector<std::string> quoted;
+                          for (const std::string& text : *texts) quoted.push_back(quoted_text(text));
+                          return join_text("[", join_words(quoted), "]");
+                        },
                         [](const auto* whole) { return std::to_string(*whole); },
                     },
                     value);
@@ -124,7 +138,8 @@ std::string value_text(const ValueReference& value) {
 const char* type_text(const ValueReference& value) {
   constexpr const char* texts[] = {"a whole number", "a whole number, zero or more",
                                    "a number",       "true or false",
-                                   "a text",         "a list of numbers"};
+                                   "a text",         "a list of numbers",
+                                   "a list of texts"};
   static_assert(std::size(texts) == std::variant_size_v<ValueReference>);
   return texts[value.index()];
 }

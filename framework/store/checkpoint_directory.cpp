@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 #include "framework/base/error.h"
 #include "framework/store/checkpoint_file.h"
@@ -55,13 +56,34 @@ fs::path checkpoint_path(const fs::path& checkpoints, std::int64_t step) {
   return checkpoints / name;
 }
 
+std::vector<fs::path> list_checkpoints(const fs::path& checkpoints) {
+  std::vector<fs::path> paths;
+  for (const Step& step : list_steps(checkpoints)) paths.push_back(step.path);
+  return paths;
+}
+
+void check_step_of_name(const fs::path& checkpoint) {
+  const CheckpointReader reader(checkpoint, Verify::nothing);
+  const std::string name = checkpoint.filename().string();
+  check(!name.starts_with("step-") || reader.step() == std::atoll(name.c_str() + 5), Fault::data,
+        "Checkpoint ", checkpoint.string(), " holds step ", reader.step(),
+        ", which is not what its name says. Give it its own name back.");
+}
+
+fs::path checkpoints_of(const fs::path& path) {
+  return is_directory_there(path / "checkpoints") ? path / "checkpoints" : path;
+}
+
+bool names_one_checkpoint(const fs::path& path) {
+  return path.filename().string().starts_with("step-") || is_there(path / manifest_name);
+}
+
 FoundCheckpoint newest_checkpoint(const fs::path& checkpoints) {
   FoundCheckpoint found;
   for (const Step& candidate : list_steps(checkpoints)) {
     try {
-      const CheckpointReader reader(candidate.path);
-      check(reader.step() == candidate.step, Fault::data, "Checkpoint ", candidate.path.string(),
-            " holds step ", reader.step(), ", which is not what its name says. Give it its own name back.");
+      verify_manifest(candidate.path, ManifestCheck::content);
+      check_step_of_name(candidate.path);
       found.path = candidate.path;
       return found;
     } catch (const Error& error) {
@@ -77,11 +99,11 @@ FoundCheckpoint find_checkpoint(const fs::path& path) {
     return find_checkpoint(replaced_path(path));
   check(is_there(path), Fault::data, "Checkpoint ", path.string(),
         ": there is no such file or directory. Give the path of a step-... directory, or of a run.");
-  if (is_step || is_there(path / manifest_name)) {
+  if (names_one_checkpoint(path)) {
     const CheckpointReader verified(path);
     return {verified.path(), {}};
   }
-  const fs::path checkpoints = is_directory_there(path / "checkpoints") ? path / "checkpoints" : path;
+  const fs::path checkpoints = checkpoints_of(path);
   FoundCheckpoint found = newest_checkpoint(checkpoints);
   if (found.path) return found;
   std::string reasons;

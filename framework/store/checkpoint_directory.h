@@ -13,13 +13,25 @@ namespace conclave {
 /// DIRECTORY/step-00000100
 std::filesystem::path checkpoint_path(const std::filesystem::path& checkpoints, std::int64_t step);
 
+/// Those that are there, damaged ones too, newest first. A directory that does not exist holds none. One may
+/// be called step-....replaced, which a process killed while it put another in its place has left.
+std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& checkpoints);
+
+/// Throws a Fault::data when the checkpoint holds another step than its name says.
+void check_step_of_name(const std::filesystem::path& checkpoint);
+
+/// The directory that holds the checkpoints of a run directory, or the path itself when it is one.
+std::filesystem::path checkpoints_of(const std::filesystem::path& path);
+
+/// Whether a path is meant to be one checkpoint, and not a directory of several.
+bool names_one_checkpoint(const std::filesystem::path& path);
+
 struct FoundCheckpoint {
   std::optional<std::filesystem::path> path;  // the newest good one, if there is any
   std::vector<std::string> rejected;          // one sentence for each newer one that is damaged
 };
 
-/// The newest checkpoint whose every byte is right. A directory that does not exist holds none. It may be one
-/// called step-....replaced, which a process killed while it put another in its place has left.
+/// The newest checkpoint whose every byte is right, looked for by this process alone.
 FoundCheckpoint newest_checkpoint(const std::filesystem::path& checkpoints);
 
 /// What a user may mean by a checkpoint: a step-... directory, a checkpoints directory or a run directory.

@@ -1,7 +1,9 @@
 #include "framework/store/checkpoint_file.h"
 
+#include <cstring>
+
 #include "framework/base/error.h"
-#include "framework/store/checkpoint_directory.h"
+#include "framework/store/checkpoint_protocol.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/lookup.h"
 #include "framework/store/manifest.h"
@@ -11,9 +13,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::int64_t format_version = 1;
-constexpr const char* index_name = "index.h5";
-constexpr const char* checksum_key = "xxh3_64";
+constexpr std::int64_t format_version = 2;
 
 void collect_names(const Hdf5File& file, const std::string& group, std::vector<std::string>& names) {
   for (const std::string& child : file.children(group.empty() ? "/" : group)) {
@@ -25,62 +25,51 @@ void collect_names(const Hdf5File& file, const std::string& group, std::vector<s
   }
 }
 
-fs::path verified_index(const fs::path& checkpoint) {
+fs::path verified_index(const fs::path& checkpoint, Verify verify) {
   check(is_directory_there(checkpoint), Fault::data, "Checkpoint ", checkpoint.string(),
         ": there is no such directory. Give the path of a step-... directory, or of a run.");
-  verify_manifest(checkpoint, ManifestCheck::content);
+  if (verify == Verify::everything) verify_manifest(checkpoint, ManifestCheck::content);
   return checkpoint / index_name;
 }
 
 }  // namespace
 
-CheckpointWriter::CheckpointWriter(const fs::path& checkpoints, std::int64_t step)
-    : final_(checkpoint_path(checkpoints, step)), partial_(partial_path(final_)) {
-  std::error_code ignored;
-  fs::remove_all(partial_, ignored);  // of a run that was killed here
-  make_directories(partial_);
-  index_ = std::make_unique<Hdf5File>(partial_ / index_name, Hdf5File::Mode::create);
-  set("format_version", format_version);
-  set("software_version", std::string(CONCLAVE_VERSION));
-  set("step", step);
+Attributes own_attributes(std::int64_t step) {
+  return {{"format_version", format_version},
+          {"software_version", std::string(CONCLAVE_VERSION)},
+          {"step", step}};
 }
 
-CheckpointWriter::~CheckpointWriter() {
-  index_.reset();
-  std::error_code ignored;
-  fs::remove_all(partial_, ignored);
-}
+CheckpointWriter::CheckpointWriter(const fs::path& checkpoints, std::int64_t step)
+    : checkpoints_(checkpoints), step_(step), attributes_(own_attributes(step)) {}
 
 void CheckpointWriter::add(const std::string& name, ElementType type, const Dims& dims, const void* data) {
-  check(index_ != nullptr, "CheckpointWriter::add: ", name, " came after commit()");
-  const std::size_t bytes = static_cast<std::size_t>(element_count(dims)) * element_bytes(type);
-  check_free_space(partial_, bytes);
-  index_->write(name, type, dims, data);
-  index_->set_attribute(name, checksum_key, checksum_text(data, bytes));
-}
-
-void CheckpointWriter::set(const std::string& key, std::int64_t value) {
-  index_->set_attribute("/", key, value);
-}
-void CheckpointWriter::set(const std::string& key, double value) {
-  index_->set_attribute("/", key, value);
-}
-void CheckpointWriter::set(const std::string& key, const std::string& value) {
-  index_->set_attribute("/", key, value);
+  pieces_.push_back({name, type, dims, boxes_of_range(dims, 0, element_count(dims))});
+  const auto* bytes = static_cast<const std::byte*>(data);
+  contents_.emplace_back(bytes, bytes + static_cast<std::size_t>(element_count(dims)) * element_bytes(type));
 }
 
 fs::path CheckpointWriter::commit() {
-  check(index_ != nullptr, "CheckpointWriter::commit: came a second time");
-  index_->close();
-  index_.reset();
-  sync_to_disk(partial_ / index_name);
-  write_manifest(partial_);
-  publish(partial_, final_);
-  return final_;
+  ShardImage shard(pieces_);
+  for (std::size_t piece = 0; piece < pieces_.size(); ++piece)
+    if (!contents_[piece].empty())
+      std::memcpy(shard.data(piece), contents_[piece].data(), contents_[piece].size());
+  const FileImage index = compose_index({pieces_}, attributes_);
+  make_directories(checkpoints_);
+  check_free_space(checkpoints_, shard.bytes().size() + index.bytes().size());
+  try {
+    begin_checkpoint(checkpoints_, step_);
+    return commit_checkpoint(checkpoints_, step_,
+                             {write_shard(checkpoints_, step_, 0, shard),
+                              write_checkpoint_file(checkpoints_, step_, index_name, index.bytes())});
+  } catch (const Error&) {
+    discard_checkpoint(checkpoints_, step_);
+    throw;
+  }
 }
 
-CheckpointReader::CheckpointReader(const fs::path& checkpoint)
-    : path_(checkpoint), index_(verified_index(checkpoint), Hdf5File::Mode::read) {
+CheckpointReader::CheckpointReader(const fs::path& checkpoint, Verify verify)
+    : path_(checkpoint), index_(verified_index(checkpoint, verify), Hdf5File::Mode::read) {
   const std::int64_t version = integer("format_version");
   check(version == format_version, Fault::data, "Checkpoint ", path_.string(), " has format version ",
         version, ", this program reads version ", format_version,
@@ -97,12 +86,12 @@ void CheckpointReader::read(const std::string& name, ElementType type, const Dim
   check(contains(name), Fault::data, "Checkpoint ", path_.string(), ": there is no tensor ", name,
         " in it. It was written for another model; use the recipe that it was written with.");
   index_.read(name, type, dims, data);
-  const std::string expected = index_.text_attribute(name, checksum_key);
-  const std::string found =
-      checksum_text(data, static_cast<std::size_t>(element_count(dims)) * element_bytes(type));
-  check(found == expected, Fault::data, "Checkpoint ", path_.string(), ": the tensor ", name,
-        " has checksum ", found, ", expected ", expected,
-        ". Its content is not what was written; use another checkpoint.");
+}
+
+void CheckpointReader::read_box(const std::string& name, ElementType type, const Box& box, void* data) const {
+  check(contains(name), Fault::data, "Checkpoint ", path_.string(), ": there is no tensor ", name,
+        " in it. It was written for another model; use the recipe that it was written with.");
+  index_.read_box(name, type, box, data);
 }
 
 }  // namespace conclave

@@ -1,6 +1,7 @@
-// A checkpoint: the directory checkpoints/step-00000100/ with index.h5 (tensors and attributes by name) and
-// manifest.json (sizes and checksums). It is there whole or not at all. One process writes it in this
-// version; writer and reader by tensor name are the seam behind which it can become sharded and asynchronous.
+// A checkpoint: the directory checkpoints/step-00000100/ with index.h5, in which every tensor is whole,
+// rank-00000.h5, ... with what each rank wrote of them, and manifest.json (sizes and checksums). It is there
+// whole or not at all; see docs/checkpoints.md. The reader knows nothing of who wrote it; the writer here is
+// for one process that has all tensors at hand, launch/checkpointing.h is for the ranks of a run.
 #pragma once
 
 #include <cstdint>
@@ -10,41 +11,47 @@
 #include <vector>
 
 #include "framework/store/hdf5_file.h"
+#include "framework/store/shard.h"
 
 namespace conclave {
 
-/// Names of tensors begin with their group: model/NAME, optimizer/MOMENT/NAME, state/NAME.
+constexpr const char* index_name = "index.h5";
+
+/// What every checkpoint says of itself: format_version, software_version, step.
+Attributes own_attributes(std::int64_t step);
+
+/// Names of tensors begin with their group: model/NAME, optimizer/MOMENT/NAME, state/NAME. Tensors are held
+/// in memory until commit().
 class CheckpointWriter {
  public:
-  /// Opens DIRECTORY/step-XXXXXXXX.partial; nothing is visible under the final name before commit().
   CheckpointWriter(const std::filesystem::path& checkpoints, std::int64_t step);
-  ~CheckpointWriter();  // without commit(): what was written is removed
-  CheckpointWriter(const CheckpointWriter&) = delete;
-  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
   void add(const std::string& name, ElementType type, const Dims& dims, const void* data);
   template <class T>
   void add(const std::string& name, const Dims& dims, const T* data) {
     add(name, ElementTypeOf<T>::value, dims, data);
   }
-  /// Attributes of the checkpoint: tokens, recipe, ...; step, format_version and software_version are set
-  /// already.
-  void set(const std::string& key, std::int64_t value);
-  void set(const std::string& key, double value);
-  void set(const std::string& key, const std::string& value);
+  /// Attributes of the checkpoint: tokens, recipe, ...
+  void set(const std::string& key, const Attribute& value) { attributes_[key] = value; }
 
-  /// Publishes the checkpoint, replacing one of the same step, and returns its directory.
+  /// Writes and publishes the checkpoint, replacing one of the same step, and returns its directory. On a
+  /// failure, a Fault::machine, nothing is left.
   std::filesystem::path commit();
 
  private:
-  std::filesystem::path final_, partial_;
-  std::unique_ptr<Hdf5File> index_;
+  std::filesystem::path checkpoints_;
+  std::int64_t step_;
+  Attributes attributes_;
+  std::vector<Piece> pieces_;
+  std::vector<std::vector<std::byte>> contents_;  // [pieces]
 };
+
+/// Whether a reader looks at every byte first, or someone has done so.
+enum class Verify { everything, nothing };
 
 class CheckpointReader {
  public:
-  /// Verifies every byte against the manifest before anything is read.
-  explicit CheckpointReader(const std::filesystem::path& checkpoint);
+  explicit CheckpointReader(const std::filesystem::path& checkpoint, Verify verify = Verify::everything);
 
   const std::filesystem::path& path() const { return path_; }
   std::int64_t step() const { return integer("step"); }
@@ -54,12 +61,14 @@ class CheckpointReader {
   bool contains(const std::string& name) const { return index_.contains(name); }
   DatasetInfo describe(const std::string& name) const { return index_.describe(name); }
 
-  /// Reads a tensor and verifies its own checksum; another type or other dims are a Fault::data.
+  /// Reads a whole tensor; another type or other dims are a Fault::data.
   void read(const std::string& name, ElementType type, const Dims& dims, void* data) const;
   template <class T>
   void read(const std::string& name, const Dims& dims, T* data) const {
     read(name, ElementTypeOf<T>::value, dims, data);
   }
+  /// Reads the elements of a box, row-major.
+  void read_box(const std::string& name, ElementType type, const Box& box, void* data) const;
   /// Reads a whole tensor of whatever dims.
   template <class T>
   std::vector<T> read_all(const std::string& name) const {

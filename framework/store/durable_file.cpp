@@ -39,6 +39,14 @@ class Descriptor {
   int value_;
 };
 
+/// fsync that goes on after an interruption.
+bool sync_descriptor(int file) {
+  int result = 0;
+  do result = ::fsync(file);
+  while (result != 0 && errno == EINTR);
+  return result == 0;
+}
+
 /// The directory that keeps the name of a path.
 fs::path parent_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
@@ -66,7 +74,7 @@ void make_directories(const fs::path& directory) {
 
 void sync_to_disk(const fs::path& path) {
   const Descriptor file(path, O_RDONLY | O_CLOEXEC, "open for syncing");
-  check_system(::fsync(file.value()) == 0, "write to disk", path);
+  check_system(sync_descriptor(file.value()), "write to disk", path);
 }
 
 fs::path replaced_path(const fs::path& path) {
@@ -103,17 +111,46 @@ void replace_by_two_renames(const fs::path& partial, const fs::path& path) {
   remove_replaced(aside);
 }
 
+DurableFile::DurableFile(const fs::path& path)
+    : path_(path), file_(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
+  check_system(file_ >= 0, "create", path_);
+}
+
+DurableFile::~DurableFile() {
+  ::close(file_);
+}
+
+void DurableFile::write(const void* data, std::size_t bytes) {
+  for (auto next = static_cast<const char*>(data); bytes > 0;) {
+    const ssize_t written = ::write(file_, next, bytes);
+    if (written < 0 && errno == EINTR) continue;
+    if (written == 0) errno = EIO;  // no progress and no reason
+    check_system(written > 0, "write", path_);
+    next += written;
+    bytes -= static_cast<std::size_t>(written);
+  }
+}
+
+void DurableFile::seek(std::size_t offset) {
+  check_system(::lseek(file_, static_cast<off_t>(offset), SEEK_SET) >= 0, "write", path_);
+}
+
+void DurableFile::begin_sync() {
+  const int before = errno;
+  ::sync_file_range(file_, 0, 0, SYNC_FILE_RANGE_WRITE);
+  errno = before;
+}
+
+void DurableFile::sync() {
+  check_system(sync_descriptor(file_), "write to disk", path_);
+}
+
 void write_text_durably(const fs::path& path, std::string_view text) {
   const fs::path partial = partial_path(path);
   {
-    const Descriptor file(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, "create");
-    while (!text.empty()) {
-      const ssize_t written = ::write(file.value(), text.data(), text.size());
-      if (written < 0 && errno == EINTR) continue;
-      check_system(written > 0, "write", partial);
-      text.remove_prefix(static_cast<std::size_t>(written));
-    }
-    check_system(::fsync(file.value()) == 0, "write to disk", partial);
+    DurableFile file(partial);
+    file.write(text.data(), text.size());
+    file.sync();
   }
   publish(partial, path);
 }

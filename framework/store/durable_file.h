@@ -31,6 +31,26 @@ void publish(const std::filesystem::path& partial, const std::filesystem::path& 
 /// newest_checkpoint finds it.
 void replace_by_two_renames(const std::filesystem::path& partial, const std::filesystem::path& path);
 
+/// A new file; an existing one is replaced.
+class DurableFile {
+ public:
+  explicit DurableFile(const std::filesystem::path& path);
+  ~DurableFile();  // closes; what was not synced may be lost
+  DurableFile(const DurableFile&) = delete;
+  DurableFile& operator=(const DurableFile&) = delete;
+  /// All of it: goes on after an interruption and after a short write.
+  void write(const void* data, std::size_t bytes);
+  /// The next write begins this many bytes from the file's start.
+  void seek(std::size_t offset);
+  /// Lets the disk begin with what has been written, without waiting for it. A hint.
+  void begin_sync();
+  void sync();
+
+ private:
+  std::filesystem::path path_;
+  int file_;
+};
+
 /// Writes a whole text file durably: partial_path, fsync, publish.
 void write_text_durably(const std::filesystem::path& path, std::string_view text);
 

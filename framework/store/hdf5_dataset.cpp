@@ -1,5 +1,6 @@
 // The datasets of an Hdf5File: whole ones, and ones that grow by rows.
 #include <algorithm>
+#include <limits>
 
 #include "framework/store/hdf5_internal.h"
 
@@ -114,6 +115,70 @@ void Hdf5File::read(const std::string& name, ElementType type, const Dims& dims,
   const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
                        H5Dclose);
   checked(H5Dread(dataset, memory_type(type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data), "read the dataset", name);
+}
+
+void Hdf5File::read_box(const std::string& name, ElementType type, const Box& box, void* data) const {
+  const DatasetInfo info = describe(name);
+  bool inside = info.type == type && info.dims.size() == box.start.size();
+  for (std::size_t dim = 0; inside && dim < box.start.size(); ++dim)
+    inside = box.start[dim] >= 0 && box.start[dim] + box.size[dim] <= info.dims[dim];
+  check(inside, Fault::data, "HDF5 file ", path_.string(), ": the dataset ", name, " is ",
+        element_name(info.type), " ", dims_text(info.dims), ", in which there is no ", element_name(type),
+        " box ", dims_text(box.size), " at ", dims_text(box.start),
+        ". The file was written for another configuration; use the recipe that it was written with.");
+  if (element_count(box) == 0) return;
+  const std::vector<hsize_t> start = sizes_of(box.start), count = sizes_of(box.size);
+  const hsize_t elements = static_cast<hsize_t>(element_count(box));
+  const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
+                       H5Dclose);
+  const Handle source(checked(H5Dget_space(dataset), "describe", name), H5Sclose);
+  checked(H5Sselect_hyperslab(source, H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr),
+          "select in", name);
+  const Handle target(checked(H5Screate_simple(1, &elements, nullptr), "describe", name), H5Sclose);
+  checked(H5Dread(dataset, memory_type(type), target, source, H5P_DEFAULT, data), "read the dataset", name);
+}
+
+std::size_t Hdf5File::reserve(const std::string& name, ElementType type, std::int64_t elements) {
+  const Handle space(checked(make_space({elements}), "describe", name), H5Sclose);
+  const Handle link(make_link_options(), H5Pclose);
+  const Handle layout(checked(H5Pcreate(H5P_DATASET_CREATE), "describe", name), H5Pclose);
+  checked(H5Pset_layout(layout, H5D_CONTIGUOUS), "describe", name);
+  checked(H5Pset_alloc_time(layout, H5D_ALLOC_TIME_EARLY), "describe", name);
+  checked(H5Pset_fill_time(layout, H5D_FILL_TIME_NEVER), "describe", name);
+  const Handle dataset(
+      checked(H5Dcreate2(file_, name.c_str(), file_type(type), space, link, layout, H5P_DEFAULT),
+              "create the dataset", name),
+      H5Dclose);
+  const haddr_t offset = H5Dget_offset(dataset);
+  check(offset != HADDR_UNDEF, "Hdf5File::reserve: ", name, " in ", path_.string(), " has no place");
+  return static_cast<std::size_t>(offset);
+}
+
+void Hdf5File::write_virtual(const std::string& name, ElementType type, const Dims& dims,
+                             const std::vector<VirtualPart>& parts) {
+  const Handle space(checked(make_space(dims), "describe", name), H5Sclose);
+  const Handle link(make_link_options(), H5Pclose);
+  const Handle layout(checked(H5Pcreate(H5P_DATASET_CREATE), "describe", name), H5Pclose);
+  for (const VirtualPart& part : parts) {
+    const std::vector<hsize_t> start = sizes_of(part.box.start), size = sizes_of(part.box.size);
+    const hsize_t first = static_cast<hsize_t>(part.first),
+                  count = static_cast<hsize_t>(element_count(part.box));
+    const Handle source(checked(make_space({part.elements}), "describe", name), H5Sclose);
+    checked(H5Sselect_hyperslab(source, H5S_SELECT_SET, &first, nullptr, &count, nullptr), "select in", name);
+    checked(H5Sselect_hyperslab(space, H5S_SELECT_SET, start.data(), nullptr, size.data(), nullptr),
+            "select in", name);
+    checked(H5Pset_virtual(layout, space, part.file.c_str(), part.dataset.c_str(), source), "describe", name);
+  }
+  if (!parts.empty()) {
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    if (type == ElementType::float32 || type == ElementType::float64)
+      checked(H5Pset_fill_value(layout, H5T_NATIVE_DOUBLE, &nan), "describe", name);
+    checked(H5Sselect_all(space), "describe", name);
+  }
+  const Handle dataset(
+      checked(H5Dcreate2(file_, name.c_str(), file_type(type), space, link, layout, H5P_DEFAULT),
+              "create the dataset", name),
+      H5Dclose);
 }
 
 DatasetInfo Hdf5File::describe(const std::string& name) const {

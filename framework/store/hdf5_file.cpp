@@ -1,6 +1,8 @@
 // The file, its groups and its attributes; hdf5_dataset.cpp has the datasets.
 #include "framework/store/hdf5_file.h"
 
+#include <algorithm>
+#include <cstdlib>
 #include <type_traits>
 
 #include "framework/store/hdf5_internal.h"
@@ -31,13 +33,70 @@ hid_t make_text_type() {  // variable length, UTF-8: no limit of 64 KB, and a pl
 
 }  // namespace
 
-Hdf5File::Hdf5File(const std::filesystem::path& path, Mode mode) : path_(path), mode_(mode) {
+FileImage& FileImage::operator=(FileImage&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+FileImage::~FileImage() {
+  std::free(data_);
+}
+
+/// HDF5's driver for memory asks these for every byte, so that the finished file is taken over without a copy
+/// and without a moment at which it exists twice.
+struct Hdf5File::Memory {
+  void* data = nullptr;
+  std::size_t bytes = 0, room = 0;
+
+  static void* allocate(std::size_t bytes, H5FD_file_image_op_t operation, void* self) {
+    return grow(nullptr, bytes, operation, self);
+  }
+  static void* grow(void*, std::size_t bytes, H5FD_file_image_op_t, void* self) {
+    Memory& memory = *static_cast<Memory*>(self);
+    if (bytes > memory.room) {
+      const std::size_t room = std::max(bytes, memory.room + memory.room / 2);
+      void* data = std::realloc(memory.data, room);
+      if (data == nullptr) return nullptr;
+      memory.data = data;
+      memory.room = room;
+    }
+    memory.bytes = bytes;
+    return memory.data;
+  }
+  static herr_t release(void*, H5FD_file_image_op_t, void*) { return 0; }  // the image is still wanted
+  static void* same(void* self) { return self; }
+  static herr_t keep(void*) { return 0; }
+  ~Memory() { std::free(data); }
+};
+
+void Hdf5File::open_in_memory(std::int64_t access, std::size_t user_block) {
+  memory_ = std::make_unique<Memory>();
+  H5FD_file_image_callbacks_t callbacks = {.image_malloc = Memory::allocate,
+                                           .image_memcpy = nullptr,
+                                           .image_realloc = Memory::grow,
+                                           .image_free = Memory::release,
+                                           .udata_copy = Memory::same,
+                                           .udata_free = Memory::keep,
+                                           .udata = memory_.get()};
+  checked(H5Pset_file_image_callbacks(access, &callbacks), "prepare to open", "");
+  checked(H5Pset_fapl_core(access, 1, false), "prepare to open", "");  // the file ends where its content ends
+  checked(H5Pset_alignment(access, 1024, 64), "prepare to open", "");  // tensors on cache lines of the image
+  const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+  checked(H5Pset_userblock(creation, user_block), "prepare to open", "");
+  file_ = checked(H5Fcreate(path_.c_str(), H5F_ACC_TRUNC, creation, access), "create the file", "");
+}
+
+Hdf5File::Hdf5File(const std::filesystem::path& path, Mode mode, std::size_t user_block)
+    : path_(path), mode_(mode) {
   start_library();
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   // Locks fail on some network file systems, and nobody else ever has a file open that is being written.
   checked(H5Pset_file_locking(access, false, true), "prepare to open", "");
   checked(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "prepare to open", "");
-  if (mode == Mode::create)
+  if (mode == Mode::memory)
+    open_in_memory(access, user_block);
+  else if (mode == Mode::create)
     file_ = checked(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access), "create the file", "");
   else
     file_ = checked(H5Fopen(path.c_str(), mode == Mode::read ? H5F_ACC_RDONLY : H5F_ACC_RDWR, access),
@@ -55,6 +114,14 @@ void Hdf5File::close() {
   const hid_t file = file_;
   file_ = -1;
   checked(H5Fclose(file), "close the file", "");
+}
+
+FileImage Hdf5File::take_image() {
+  check(mode_ == Mode::memory, "Hdf5File::take_image: ", path_.string(), " is not in memory");
+  close();
+  FileImage image(memory_->data, memory_->bytes);
+  *memory_ = {};
+  return image;
 }
 
 void Hdf5File::create_group(const std::string& name) {

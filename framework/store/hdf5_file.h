@@ -7,8 +7,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
+
+#include "framework/store/box.h"
 
 namespace conclave {
 
@@ -52,6 +56,30 @@ struct DatasetInfo {
   std::size_t bytes() const { return static_cast<std::size_t>(element_count(dims)) * element_bytes(type); }
 };
 
+/// Part of a virtual dataset: a box of it is a run of elements of a one-dimensional dataset in another file.
+struct VirtualPart {
+  std::string file;  // relative to the directory of the virtual dataset's file
+  std::string dataset;
+  std::int64_t elements = 0;  // of that dataset
+  std::int64_t first = 0;     // of them, where the run begins
+  Box box;                    // as many elements, row-major
+};
+
+/// The bytes of a whole file.
+class FileImage {
+ public:
+  FileImage() = default;
+  FileImage(void* data, std::size_t bytes) : data_(static_cast<std::byte*>(data)), bytes_(bytes) {}
+  FileImage(FileImage&& other) noexcept { *this = std::move(other); }
+  FileImage& operator=(FileImage&& other) noexcept;
+  ~FileImage();
+  std::span<std::byte> bytes() const { return {data_, bytes_}; }
+
+ private:
+  std::byte* data_ = nullptr;  // of malloc, which is where HDF5's driver for memory grows it
+  std::size_t bytes_ = 0;
+};
+
 /// Objects are named by paths such as "model/lm_head.weight"; missing groups on the way are created.
 class Hdf5File {
  public:
@@ -59,15 +87,19 @@ class Hdf5File {
     read,    // an existing file; failures are Fault::data
     create,  // a new file, replacing what was there; failures are Fault::machine
     modify,  // an existing file; only ever for a copy that is not yet published
+    memory,  // a new file that is in memory alone: no disk can fill up under HDF5; see take_image()
   };
 
-  Hdf5File(const std::filesystem::path& path, Mode mode);
+  /// `user_block`: so many bytes at the front are the caller's (memory only): 0, 512, 1024, 2048, ...
+  Hdf5File(const std::filesystem::path& path, Mode mode, std::size_t user_block = 0);
   ~Hdf5File();  // closes without a word; call close() where a failure matters
   Hdf5File(const Hdf5File&) = delete;
   Hdf5File& operator=(const Hdf5File&) = delete;
 
   /// Closes, which is where a full disk may show for the first time.
   void close();
+  /// Closes a file in memory and hands its bytes out.
+  FileImage take_image();
 
   void create_group(const std::string& name);
   bool contains(const std::string& name) const;
@@ -78,7 +110,17 @@ class Hdf5File {
   void write(const std::string& name, ElementType type, const Dims& dims, const void* data);
   /// Reads a whole dataset; type and dims must be the ones in the file.
   void read(const std::string& name, ElementType type, const Dims& dims, void* data) const;
+  /// Reads the elements of a box, row-major; the dataset must be of this type.
+  void read_box(const std::string& name, ElementType type, const Box& box, void* data) const;
   DatasetInfo describe(const std::string& name) const;
+
+  /// Creates a contiguous dataset [elements] without writing it and returns where in the file its first byte
+  /// is. Of a file in memory: the caller fills it in the image. `elements` must not be 0.
+  std::size_t reserve(const std::string& name, ElementType type, std::int64_t elements);
+  /// Creates a dataset that is made of parts of other files. What no part covers reads as NaN, or 0 for
+  /// integers; without any part it holds zeros.
+  void write_virtual(const std::string& name, ElementType type, const Dims& dims,
+                     const std::vector<VirtualPart>& parts);
 
   /// Creates an empty dataset of shape [0, row_dims...] that append_rows extends.
   void create_rows(const std::string& name, ElementType type, const Dims& row_dims);
@@ -106,8 +148,12 @@ class Hdf5File {
                          const void* value);
   std::int64_t open_attribute(const std::string& object, const std::string& key) const;
 
+  void open_in_memory(std::int64_t access, std::size_t user_block);
+
+  struct Memory;  // what the driver for memory has allocated
   std::filesystem::path path_;
   Mode mode_;
+  std::unique_ptr<Memory> memory_;
   std::int64_t file_ = -1;  // an hid_t; hdf5.h stays out of every header
 };
 

@@ -5,20 +5,20 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <vector>
 
 #include "framework/base/error.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/lookup.h"
+#include "framework/store/shard.h"
 
 namespace conclave {
 namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int manifest_version = 1;
+constexpr int manifest_version = 2;
 
 std::string digits(XXH64_hash_t hash) {
   char text[17];
@@ -30,18 +30,15 @@ std::string file_checksum(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   check(file.good(), Fault::data, "Cannot open ", path.string(),
         " for reading. Check that it exists and is readable.");
-  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
-                                                                              XXH3_freeState);
-  check(state && XXH3_64bits_reset(state.get()) == XXH_OK, Fault::machine, "No memory for a checksum of ",
-        path.string());
-  std::vector<char> block(1 << 16);
+  Checksum checksum;
+  std::vector<char> block(std::size_t{1} << 20);
   do {
     file.read(block.data(), static_cast<std::streamsize>(block.size()));
-    XXH3_64bits_update(state.get(), block.data(), static_cast<std::size_t>(file.gcount()));
+    checksum.add(block.data(), static_cast<std::size_t>(file.gcount()));
   } while (file.good());
   check(file.eof(), Fault::data, "Reading ", path.string(),
         " failed before its end: the disk may be damaged.");
-  return digits(XXH3_64bits_digest(state.get()));
+  return checksum.text();
 }
 
 /// The last line carries the checksum of all text before it, so that a changed manifest betrays itself.
@@ -49,7 +46,7 @@ std::string own_checksum_line(std::string_view before) {
   return "  \"checksum_of_the_lines_above\": \"" + checksum_text(before.data(), before.size()) + "\"\n}\n";
 }
 
-nlohmann::json read_manifest(const fs::path& path) {
+nlohmann::json parse_manifest(const fs::path& path) {
   const std::string checkpoint = path.parent_path().string();
   check(is_there(path), Fault::data, "Checkpoint ", checkpoint, ": there is no ", manifest_name,
         " in it, so it is not a complete checkpoint. Use another one.");
@@ -74,44 +71,81 @@ std::string checksum_text(const void* data, std::size_t bytes) {
   return digits(XXH3_64bits(data, bytes));
 }
 
-void write_manifest(const fs::path& directory) {
-  std::vector<std::string> names;
-  for (const fs::path& path : entries_of(directory, Fault::machine))
-    if (!is_directory_there(path, Fault::machine) && path.filename() != manifest_name)
-      names.push_back(path.filename().string());
-  std::sort(names.begin(), names.end());
+Checksum::Checksum() : state_(XXH3_createState()) {
+  check(state_ != nullptr && XXH3_64bits_reset(static_cast<XXH3_state_t*>(state_)) == XXH_OK, Fault::machine,
+        "No memory for a checksum.");
+}
 
-  nlohmann::ordered_json files = nlohmann::ordered_json::array();
-  for (const std::string& name : names) {
-    const fs::path path = directory / name;
-    std::error_code code;
-    const std::uintmax_t bytes = fs::file_size(path, code);
-    check(!code, Fault::machine, "Cannot measure ", path.string(), ": ", code.message(), ".");
-    files.push_back({{"name", name}, {"bytes", bytes}, {"xxh3_64", file_checksum(path)}});
-  }
+Checksum::~Checksum() {
+  XXH3_freeState(static_cast<XXH3_state_t*>(state_));
+}
+
+void Checksum::add(const void* data, std::size_t bytes) {
+  XXH3_64bits_update(static_cast<XXH3_state_t*>(state_), data, bytes);
+}
+
+std::string Checksum::text() const {
+  return digits(XXH3_64bits_digest(static_cast<XXH3_state_t*>(state_)));
+}
+
+void write_manifest(const fs::path& directory, std::vector<FileEntry> entries) {
+  std::sort(entries.begin(), entries.end(),
+            [](const FileEntry& a, const FileEntry& b) { return a.name < b.name; });
+  std::string files;
+  for (const FileEntry& entry : entries)
+    files += (files.empty() ? "\n    " : ",\n    ") +
+             nlohmann::ordered_json{{"name", entry.name}, {"bytes", entry.bytes}, {"xxh3_64", entry.checksum}}
+                 .dump();
   const std::string text =
-      join_text("{\n  \"format_version\": ", manifest_version, ",\n  \"files\": ", files.dump(), ",\n");
+      join_text("{\n  \"format_version\": ", manifest_version, ",\n  \"files\": [", files, "],\n");
   write_text_durably(directory / manifest_name, text + own_checksum_line(text));
 }
 
-void verify_manifest(const fs::path& directory, ManifestCheck depth) {
-  const nlohmann::json manifest = read_manifest(directory / manifest_name);
-  for (const auto& file : manifest.at("files")) {
-    const std::string name = file.at("name").get<std::string>();
-    const fs::path path = directory / name;
+void write_manifest(const fs::path& directory) {
+  std::vector<FileEntry> entries;
+  for (const fs::path& path : entries_of(directory, Fault::machine)) {
+    if (is_directory_there(path, Fault::machine) || path.filename() == manifest_name) continue;
     std::error_code code;
     const std::uintmax_t bytes = fs::file_size(path, code);
-    check(!code, Fault::data, "Checkpoint ", directory.string(), ": the file ", name, " cannot be read (",
-          code.message(), "). Use another checkpoint.");
-    check(bytes == file.at("bytes").get<std::uintmax_t>(), Fault::data, "Checkpoint ", directory.string(),
-          ": the file ", name, " has ", bytes, " bytes, expected ", file.at("bytes").dump(),
-          ". It was cut short or changed; use another checkpoint.");
-    if (depth == ManifestCheck::sizes) continue;
-    const std::string found = file_checksum(path);
-    check(found == file.at("xxh3_64").get<std::string>(), Fault::data, "Checkpoint ", directory.string(),
-          ": the file ", name, " has checksum ", found, ", expected ", file.at("xxh3_64").get<std::string>(),
-          ". Its content changed after it was written; use another checkpoint.");
+    check(!code, Fault::machine, "Cannot measure ", path.string(), ": ", code.message(), ".");
+    entries.push_back({path.filename().string(), bytes, file_checksum(path)});
   }
+  write_manifest(directory, std::move(entries));
+}
+
+std::vector<FileEntry> read_manifest(const fs::path& directory) {
+  std::vector<FileEntry> entries;
+  const nlohmann::json manifest = parse_manifest(directory / manifest_name);
+  for (const auto& file : manifest.at("files"))
+    entries.push_back({file.at("name").get<std::string>(), file.at("bytes").get<std::uint64_t>(),
+                       file.at("xxh3_64").get<std::string>()});
+  return entries;
+}
+
+void verify_file(const fs::path& directory, const FileEntry& file, ManifestCheck depth) {
+  const fs::path path = directory / file.name;
+  std::error_code code;
+  const std::uintmax_t bytes = fs::file_size(path, code);
+  check(!code, Fault::data, "Checkpoint ", directory.string(), ": the file ", file.name, " cannot be read (",
+        code.message(), "). Use another checkpoint.");
+  const auto damage = [&] {
+    const std::string pieces = depth == ManifestCheck::content ? damaged_pieces(path) : "";
+    return pieces.empty() ? "" : " In it " + pieces + ".";
+  };
+  if (bytes != file.bytes)
+    fail(Fault::data, "Checkpoint ", directory.string(), ": the file ", file.name, " has ", bytes,
+         " bytes, expected ", file.bytes, ".", damage(),
+         " It was cut short or changed; use another checkpoint.");
+  if (depth == ManifestCheck::sizes) return;
+  const std::string found = file_checksum(path);
+  if (found != file.checksum)
+    fail(Fault::data, "Checkpoint ", directory.string(), ": the file ", file.name, " has checksum ", found,
+         ", expected ", file.checksum, ".", damage(),
+         " Its content changed after it was written; use another checkpoint.");
+}
+
+void verify_manifest(const fs::path& directory, ManifestCheck depth) {
+  for (const FileEntry& file : read_manifest(directory)) verify_file(directory, file, depth);
 }
 
 }  // namespace conclave

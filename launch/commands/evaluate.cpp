@@ -5,7 +5,7 @@
 
 #include "framework/recipe/parse.h"
 #include "framework/recipe/validate.h"
-#include "framework/store/checkpoint_directory.h"
+#include "launch/checkpoint_choice.h"
 #include "launch/command_line.h"
 #include "launch/job.h"
 #include "launch/model.h"
@@ -42,10 +42,9 @@ int run_evaluate(const std::vector<std::string>& arguments) {
     std::unique_ptr<Model> model;
     std::unique_ptr<ValidationData> validation;
     Recipe recipe;
-    std::string source;
+    const std::string source = find_checkpoint(*world, path).path->string();
     agree(*world, [&] {
-      const CheckpointReader checkpoint(*find_checkpoint(path).path);
-      source = checkpoint.path().string();
+      const CheckpointReader checkpoint(source, Verify::nothing);
       recipe = recipe_of(checkpoint);
       for (const std::string& change : options.overrides()) apply_override(recipe, change);
       recipe.parallel = {};  // every rank holds the whole model
@@ -58,7 +57,7 @@ int run_evaluate(const std::vector<std::string>& arguments) {
     agree(*world, [&] {
       validation = std::make_unique<ValidationData>(recipe.data, recipe.model.vocab_size);
       model = std::make_unique<Model>(recipe);
-      load_model(CheckpointReader(source), *model);
+      load_model(CheckpointReader(source, Verify::nothing), *model);
     });
     const auto results = evaluate(model->transformer, *validation,
                                   {.most_sequences = batches * recipe.training.global_batch_size,

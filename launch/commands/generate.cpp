@@ -43,7 +43,7 @@ int run_generate(const std::vector<std::string>& arguments) {
         " came, expected zero or more");
 
   choose_threads(*self_communicator(), 0);
-  const CheckpointReader checkpoint(*find_checkpoint(path).path);
+  const CheckpointReader checkpoint(*find_checkpoint(path).path, Verify::nothing);
   Recipe recipe = recipe_of(checkpoint);
   // Places are shared out in whole sequences; text that is still growing drops nothing.
   recipe.model.moe.capacity_factor = 0;

@@ -7,10 +7,13 @@
 
 #include "framework/recipe/duration.h"
 #include "framework/recipe/model_size.h"
+#include "framework/recipe/nearest.h"
 #include "framework/recipe/parse.h"
 #include "framework/recipe/validate.h"
 #include "framework/recipe/write.h"
 #include "framework/telemetry/progress.h"
+#include "launch/checkpoint_choice.h"
+#include "launch/checkpointing.h"
 #include "launch/command_line.h"
 #include "launch/directory_lock.h"
 #include "launch/job.h"
@@ -56,7 +59,6 @@ class TrainingRun {
     describe();
     bool stopped = false;
     Progress progress(logger_, recipe_.training.steps);
-    std::int64_t saved_step = trainer_->steps_done();
     while (trainer_->steps_done() < recipe_.training.steps && !stopped) {
       stop_before_the_time_limit();
       const StepResult result = timed_step(progress);
@@ -67,20 +69,20 @@ class TrainingRun {
       if (every(recipe_.training.replica_check_interval, result.step)) compare_ranks(result);
       if (validation_ && (last || every(recipe_.evaluation.interval, result.step))) validate(last);
       // While steps are being skipped, a good checkpoint is not replaced by one that may carry the reason.
-      if (last || stopped || (every(recipe_.checkpoint.interval, result.step) && !result.skipped)) {
-        save();
-        saved_step = result.step;
-      }
+      if (last || stopped || (every(recipe_.checkpoint.interval, result.step) && !result.skipped)) save();
     }
+    finish_saving();
     logger_.finish_line();
     if (stopped) {
       logger_.info(time_is_up_ ? "Stopped before training.time_limit" : "Stopped on request", " after step ",
-                   saved_step, ", saved; run the same command again to go on.");
+                   trainer_->steps_done(), ", saved; run the same command again to go on.");
       return stopped_on_request;
     }
     close();
     return 0;
   } catch (const Error& error) {
+    // What is being saved was good when it was copied.
+    if ((error.reach() == Reach::all_ranks || world_.size() == 1) && checkpointing_) checkpointing_->finish();
     // The terminal hears of it from run_job; the log of the run should know too.
     if (world_.rank() == 0 || error.reach() == Reach::this_rank) logger_.write_to_file(error.what());
     throw;
@@ -92,32 +94,29 @@ class TrainingRun {
   /// Data, model and run directory; whatever is wrong on any rank ends all of them with one sentence.
   void prepare() {
     agree(world_, [&] {
-      training_ = std::make_unique<TrainingData>(
-          recipe_.data, recipe_.model.vocab_size, recipe_.training.seed,
-          [this](std::int64_t step) { return batch_size_at(recipe_.training, step); });
+      training_ =
+          std::make_unique<TrainingData>(recipe_.data, recipe_.model.vocab_size, recipe_.training.seed,
+                                         [this](std::int64_t step) { return size_of_data_step(step); });
       if (!recipe_.data.validation.empty())
         validation_ = std::make_unique<ValidationData>(recipe_.data, recipe_.model.vocab_size);
-      trainer_ = std::make_unique<Trainer>(recipe_, mesh_,
-                                           [this](std::int64_t step, std::int64_t first, std::int64_t count) {
-                                             return training_->batch(step, first, count);
-                                           });
+      trainer_ = std::make_unique<Trainer>(
+          recipe_, mesh_, [this](std::int64_t step, std::int64_t first, std::int64_t count) {
+            return training_->batch(step + skipped_data_steps(), first, count);
+          });
     });
-    // Rank 0 alone decides what to go on from, so that ranks which see the file system differently cannot
-    // disagree.
-    ResumePoint resume;
     agree(world_, [&] {
       if (world_.rank() != 0) return;
       lock_ = std::make_unique<DirectoryLock>(recipe_.output);
       clear_journals(RunGuard::journals_of(recipe_));
-      resume = find_resume_point(recipe_);
     });
     agree(world_, [&] { guard_ = std::make_unique<RunGuard>(world_, recipe_); });
-    const std::string checkpoint =
-        broadcast_text(world_, resume.checkpoint ? resume.checkpoint->string() : std::string(), 0);
+    const ResumePoint resume = find_resume_point(recipe_, world_);
+    const std::string checkpoint = resume.checkpoint ? resume.checkpoint->string() : std::string();
     agree(world_, [&] {
-      if (!checkpoint.empty()) trainer_->load(CheckpointReader(checkpoint));
+      if (!checkpoint.empty()) trainer_->load(CheckpointReader(checkpoint, Verify::nothing));
     });
-    last_checkpoint_ = checkpoint;
+    resumed_from_ = checkpoint;
+    const FoundCheckpoint other = checkpoint.empty() ? take_from_another_run() : FoundCheckpoint{};
     agree(world_, [&] {
       if (world_.rank() != 0) return;
       std::vector<std::string> domains;
@@ -129,11 +128,19 @@ class TrainingRun {
     });
     agree(world_, [&] { logger_.open_file(recipe_.output + "/log.txt"); });
     if (world_.rank() == 0)
-      for (const std::string& sentence : resume.rejected) logger_.warning(sentence);
+      for (const auto& rejected : {resume.rejected, other.rejected})
+        for (const std::string& sentence : rejected) logger_.warning(sentence);
     for (const std::string& sentence : warnings(recipe_))
       if (world_.rank() == 0) logger_.warning(sentence);
+    checkpointing_ =
+        std::make_unique<Checkpointing>(std::filesystem::path(recipe_.output) / "checkpoints",
+                                        CheckpointingOptions{.keep = recipe_.checkpoint.keep,
+                                                             .asynchronous = recipe_.checkpoint.asynchronous},
+                                        world_, logger_);
     if (!checkpoint.empty())
       logger_.info("Resuming after step ", trainer_->steps_done(), " from ", checkpoint);
+    if (other.path)
+      logger_.info("Starting with the ", join_words(recipe_.checkpoint.take), " of ", other.path->string());
     if (recipe_.training.precision == "fp32") {
       const Tensor rate = Tensor::from(std::vector<double>{quick_matrix_rate()}, {1});
       world_.all_reduce(rate, ReduceOp::sum, Purpose::statistics);
@@ -141,9 +148,25 @@ class TrainingRun {
     }
   }
 
+  /// Of a run directory without a checkpoint: what the recipe takes from another run's. Collective.
+  FoundCheckpoint take_from_another_run() {
+    if (recipe_.checkpoint.initialize_from.empty()) return {};
+    const FoundCheckpoint found = find_checkpoint(world_, recipe_.checkpoint.initialize_from);
+    agree(world_,
+          [&] { trainer_->take(CheckpointReader(*found.path, Verify::nothing), recipe_.checkpoint.take); });
+    return found;
+  }
+
+  /// What another run has seen of the data stands before this run's steps as a step of its own.
+  std::int64_t skipped_data_steps() const { return trainer_->sequences_skipped() > 0 ? 1 : 0; }
+  std::int64_t size_of_data_step(std::int64_t step) const {
+    const std::int64_t own = step - skipped_data_steps();
+    return own < 0 ? trainer_->sequences_skipped() : batch_size_at(recipe_.training, own);
+  }
+
   void describe() {
     // Before anything has been saved: values and two moments at 200 MB/s.
-    save_seconds_ =
+    first_save_seconds_ =
         0.2 + 3 * count_parameters(recipe_.model).total() *
                   static_cast<double>(element_bytes(dtype_of_precision(recipe_.training.precision))) / 200e6;
     const ParameterCount all = count_parameters(recipe_.model),
@@ -178,7 +201,7 @@ class TrainingRun {
   StepResult timed_step(Progress& progress) {
     const TrafficTable before = world_.traffic();
     const auto begin = Clock::now();
-    const StepResult result = trainer_->step();
+    const StepResult result = trainer_->step(checkpointing_->votes());
     const double seconds = seconds_since(begin);
     longest_step_ = std::max(seconds, 0.9 * longest_step_);
     const double flops = training_flops_per_token(recipe_.model, recipe_.data.sequence_length);
@@ -192,6 +215,7 @@ class TrainingRun {
                      .matrix_rate_fraction = matrix_rate_ > 0 ? rate * flops / matrix_rate_ : std::nan(""),
                      .load_imbalance = result.balance.max_load_violation,
                      .step_seconds = seconds});
+    checkpointing_->after_step(result.votes);
     return result;
   }
 
@@ -214,7 +238,7 @@ class TrainingRun {
   void stop_before_the_time_limit() {
     const double limit = *seconds_of_duration(recipe_.training.time_limit);
     if (limit == 0 || time_is_up_) return;
-    double needed = 2 * longest_step_ + 2 * save_seconds_ + std::min(10.0, 0.02 * limit);
+    double needed = 2 * longest_step_ + 2 * save_seconds() + std::min(10.0, 0.02 * limit);
     if (every(recipe_.evaluation.interval, trainer_->steps_done() + 1)) needed += 1.5 * evaluation_seconds_;
     if (logger_.elapsed_seconds() + needed < limit) return;
     time_is_up_ = true;
@@ -235,13 +259,16 @@ class TrainingRun {
       logger_.warning("Step ", result.step, " is a spike: ", spike, "; log.txt names its data.");
     else
       return;
-    for (const std::string& line : training_->describe(result.step - 1))
+    for (const std::string& line : training_->describe(result.step - 1 + skipped_data_steps()))
       logger_.write_to_file(join_text("Data of step ", result.step, ": ", line));
   }
 
   /// Parameters and optimizer of the last checkpoint, and the data after the steps that were skipped.
   void roll_back(const StepResult& result) {
-    const std::string checkpoint = broadcast_text(world_, last_checkpoint_, 0);
+    checkpointing_->finish();
+    const std::string checkpoint = checkpointing_->last_checkpoint().empty()
+                                       ? resumed_from_
+                                       : checkpointing_->last_checkpoint().string();
     const auto give_up = [&](const auto&... reasons) {
       throw Error(
           Fault::numeric,
@@ -257,13 +284,13 @@ class TrainingRun {
     if (checkpoint.empty()) give_up("there is no checkpoint to go back to");
     ++rollbacks_;
     skipped_in_row_ = 0;
-    const std::int64_t tokens = trainer_->tokens_done();
+    const std::int64_t tokens = trainer_->tokens_done(), sequences = trainer_->sequences_done();
     agree(world_, [&] { trainer_->load(CheckpointReader(checkpoint)); });
     if (world_.rank() == 0)
       logger_.warning("Going back to the parameters of step ", trainer_->steps_done(), " (", checkpoint,
                       ") and on with the data after step ", result.step, "; time ", rollbacks_, " of ",
                       recipe_.training.rollback_limit, ".");
-    trainer_->go_on_after(result.step, tokens);
+    trainer_->go_on_after(result.step, tokens, sequences);
   }
 
   void compare_ranks(const StepResult& result) {
@@ -301,29 +328,33 @@ class TrainingRun {
   }
 
   void save() {
-    const auto begin = Clock::now();
     world_.note(Activity::saving, trainer_->steps_done());
-    std::string written;
-    std::unique_ptr<CheckpointWriter> checkpoint;
-    agree(world_, [&] {
-      if (directory_) checkpoint = directory_->begin_checkpoint(trainer_->steps_done());
-    });
-    const std::optional<Error> failure = trainer_->save(checkpoint.get());
-    agree(world_, [&] {
-      if (failure) throw *failure;
-      if (directory_) written = directory_->commit(*checkpoint).string();
-    });
-    logger_.info("Saved ", written);
-    last_checkpoint_ = written;
-    saved_ = true;
-    save_seconds_ = seconds_since(begin);
+    checkpointing_->save(*trainer_, [this] { directory_->flush(); });
+  }
+
+  /// What a save takes from its beginning until the checkpoint is there: the last one's, before the first a
+  /// guess.
+  double save_seconds() const {
+    return checkpointing_->last_checkpoint().empty() ? first_save_seconds_
+                                                     : checkpointing_->last_save_seconds();
+  }
+
+  /// A run must not end as if its last state were safe when it is not.
+  void finish_saving() {
+    checkpointing_->finish();
+    if (const std::optional<std::string>& failure = checkpointing_->last_failure())
+      throw Error(Fault::machine,
+                  join_text(*failure,
+                            " It was the last one of this run; the state since the checkpoint before is "
+                            "lost. Make room and run the same command again."),
+                  Reach::all_ranks);
   }
 
   void close() {
     agree(world_, [&] {
       if (directory_) directory_->flush();
     });
-    if (!saved_) return;
+    if (checkpointing_->last_checkpoint().empty()) return;
     logger_.info("Done: ", trainer_->steps_done(), " steps, ",
                  fixed(static_cast<double>(trainer_->tokens_done()) / 1e6, 2), " M tokens",
                  std::isnan(final_loss_) ? "" : ", mean validation loss " + fixed(final_loss_, 4) + " nats",
@@ -343,14 +374,14 @@ class TrainingRun {
   std::vector<std::int64_t> idle_steps_;     // [layers, experts]; rank 0 only
   double matrix_rate_ = 0;
   double final_loss_ = std::nan("");
-  std::string last_checkpoint_;  // known to rank 0
-  bool saved_ = false;
+  std::string resumed_from_;                                       // the checkpoint; empty at a beginning
   std::int64_t skipped_in_row_ = 0, skipped_ = 0, rollbacks_ = 0;  // equal on all ranks
   std::set<int> slow_ranks_;                                       // at the last comparison
   LossSpikes spikes_;                                              // rank 0 only
   bool time_is_up_ = false;
   double longest_step_ = 0, evaluation_seconds_ = 0;
-  double save_seconds_ = 0;          // of the last save; before the first a guess
+  double first_save_seconds_ = 0;  // a guess
+  std::unique_ptr<Checkpointing> checkpointing_;
   std::unique_ptr<RunGuard> guard_;  // last: it watches the end of all others
 };
 

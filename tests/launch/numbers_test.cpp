@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "framework/store/checkpoint_file.h"
+#include "launch/checkpointing.h"
 #include "launch/loss_spikes.h"
 #include "launch/step_clock.h"
 #include "launch/trainer.h"
@@ -52,15 +53,15 @@ std::vector<double> values(const Trainer& trainer) {
   return trainer.model().parameters.values().to_host<double>();
 }
 
-/// A checkpoint on rank 0 that every rank then loads, as of step `step`.
-void load_as_of(std::int64_t step, const Trainer& from, Trainer& to, const std::filesystem::path& folder) {
+/// A checkpoint of one trainer that another one loads.
+void save_and_load(const Trainer& from, Trainer& to, const std::filesystem::path& folder) {
   const std::string shared = broadcast_text(*mpi_world(), folder.string(), 0);
-  std::unique_ptr<CheckpointWriter> writer;
-  if (mpi_world()->rank() == 0) writer = std::make_unique<CheckpointWriter>(shared, step);
-  ASSERT_FALSE(from.save(writer.get()));
-  std::string written;
-  if (writer) written = writer->commit().string();
-  to.load(CheckpointReader(broadcast_text(*mpi_world(), written, 0)));
+  Logger logger({.rank = 1});  // speaks only of failures
+  Checkpointing checkpointing(shared, {}, *mpi_world(), logger);
+  checkpointing.save(from);
+  checkpointing.finish();
+  ASSERT_FALSE(checkpointing.last_failure());
+  to.load(CheckpointReader(checkpointing.last_checkpoint()));
 }
 
 /// Damages one number of a parameter on one rank for the length of a step.
@@ -91,7 +92,8 @@ TEST(Numbers, ASkippedStepEqualsAnUpdateLeftOutByHand) {
   EXPECT_EQ(trainer->steps_done(), 4);
   EXPECT_EQ(values(*trainer), values(*before));
   const ScratchDirectory scratch;
-  load_as_of(4, *before, *by_hand, scratch.path());
+  save_and_load(*before, *by_hand, scratch.path());
+  by_hand->go_on_after(4, trainer->tokens_done(), trainer->sequences_done());
   ASSERT_EQ(by_hand->steps_done(), 4);
   for (int step = 4; step < 8; ++step) {
     const StepResult a = trainer->step(), b = by_hand->step();
@@ -165,11 +167,12 @@ TEST(Numbers, GoingOnAfterALoadSkipsTheData) {
   const auto source = make_trainer(recipe, mesh);
   source->step();
   const ScratchDirectory scratch;
-  load_as_of(1, *source, trainer, scratch.path());
-  trainer.go_on_after(6, 1000);
+  save_and_load(*source, trainer, scratch.path());
+  trainer.go_on_after(6, 1000, 60);
   EXPECT_EQ(trainer.step().step, 7);
   EXPECT_EQ(seen, (std::vector<std::int64_t>{6}));
   EXPECT_GT(trainer.tokens_done(), 1000);
+  EXPECT_EQ(trainer.sequences_done(), 60 + recipe.training.global_batch_size);
 }
 
 TEST(Replicas, EqualOnesPassOnEveryLayout) {

@@ -249,7 +249,7 @@ class MeasuredRun {
 
   TrafficTable traffic_of_step() {
     const TrafficTable before = world_->traffic();
-    trainer_.step();
+    trainer_.step({0.0});  // with the vote of a save, as training has it
     return world_->traffic().since(before);
   }
 

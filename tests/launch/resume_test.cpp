@@ -157,8 +157,8 @@ TEST_F(Resume, WithoutItsBalanceStateACheckpointGoesOnDifferently) {
       else
         writer.add(name, source.describe(name).dims, source.read_all<float>(name).data());
     }
-    writer.set("tokens", source.integer("tokens"));
-    writer.set("optimizer_updates", source.integer("optimizer_updates"));
+    for (const char* key : {"tokens", "sequences", "sequences_skipped", "optimizer_updates"})
+      writer.set(key, source.integer(key));
     writer.set("recipe", source.text("recipe"));
     const CheckpointReader stateless(writer.commit());
     EXPECT_EQ(stateless.names().size() + 1, source.names().size());
@@ -189,6 +189,15 @@ TEST_F(Resume, WithoutItsBalanceStateACheckpointGoesOnDifferently) {
     for (std::size_t step = 0; step < 4; ++step) EXPECT_NE(with.first[step], without.first[step]) << state;
     EXPECT_NE(with.second[0], without.second[0]) << state;
   }
+}
+
+TEST_F(Resume, ASelectionBiasIsNotLostWithoutAWord) {
+  train_whole("whole1", 1);
+  copy_killed_after("whole1", "biased", 6);
+  const Outcome outcome = train("biased", everything + "model.moe.router.bias.rate=0 ");
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_NE(outcome.output.find("model.moe.router.bias.last_step: 0 keeps"), std::string::npos)
+      << outcome.output;
 }
 
 }  // namespace

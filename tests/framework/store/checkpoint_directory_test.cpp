@@ -7,6 +7,7 @@
 
 #include <cstdio>
 
+#include "framework/store/checkpoint_protocol.h"
 #include "framework/store/durable_file.h"
 #include "tests/framework/store/saved_checkpoint.h"
 
@@ -19,8 +20,8 @@ TEST(CheckpointDirectory, AKilledWriterLeavesTheOlderOnes) {
   save(scratch.path(), 5);
   EXPECT_EXIT(
       {
-        CheckpointWriter writer(scratch.path(), 6);
-        writer.add("model/w", {6}, weights.data());
+        begin_checkpoint(scratch.path(), 6);
+        write_checkpoint_file(scratch.path(), 6, "rank-00000.h5", std::as_bytes(std::span(weights)));
         raise(SIGKILL);
       },
       ::testing::KilledBySignal(SIGKILL), "");

@@ -1,0 +1,53 @@
+// BackgroundTask: one piece of work on a thread of its own, whose end may be asked for or waited for. The
+// work calls neither MPI nor HDF5: neither is made for several threads here.
+#pragma once
+
+#include <atomic>
+#include <exception>
+#include <functional>
+#include <new>
+#include <optional>
+#include <thread>
+
+#include "framework/base/error.h"
+
+namespace conclave {
+
+class BackgroundTask {
+ public:
+  explicit BackgroundTask(std::function<void()> work)
+      : thread_([this, work = std::move(work)] {
+          failure_ = failure_of(work);
+          finished_.store(true, std::memory_order_release);
+        }) {}
+  ~BackgroundTask() { wait(); }
+  BackgroundTask(const BackgroundTask&) = delete;
+  BackgroundTask& operator=(const BackgroundTask&) = delete;
+
+  bool finished() const { return finished_.load(std::memory_order_acquire); }
+  void wait() {
+    if (thread_.joinable()) thread_.join();
+  }
+  /// What the work threw; after it is finished.
+  const std::optional<Error>& failure() const { return failure_; }
+
+ private:
+  static std::optional<Error> failure_of(const std::function<void()>& work) {
+    try {
+      work();
+      return std::nullopt;
+    } catch (const Error& error) {
+      return error;
+    } catch (const std::bad_alloc&) {
+      return Error(Fault::machine, "The machine has no memory left for this process.");
+    } catch (const std::exception& error) {
+      return Error(Fault::internal, error.what());
+    }
+  }
+
+  std::optional<Error> failure_;
+  std::atomic<bool> finished_{false};
+  std::thread thread_;  // last: it uses the others
+};
+
+}  // namespace conclave

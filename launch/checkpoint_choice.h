@@ -1,0 +1,19 @@
+// Which checkpoint the ranks of a job read: the newest whose every byte is right. The files of each are dealt
+// out over the ranks, which then agree, so that a large checkpoint is read once and not once per rank.
+#pragma once
+
+#include <filesystem>
+
+#include "framework/store/checkpoint_directory.h"
+#include "parallel/communicator.h"
+
+namespace conclave {
+
+/// As newest_checkpoint, by all ranks together and with the same answer on all. Rank 0's view of the
+/// directory counts. Collective.
+FoundCheckpoint newest_checkpoint(Communicator& world, const std::filesystem::path& checkpoints);
+
+/// As find_checkpoint, likewise. Collective.
+FoundCheckpoint find_checkpoint(Communicator& world, const std::filesystem::path& path);
+
+}  // namespace conclave
