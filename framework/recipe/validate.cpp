@@ -100,10 +100,6 @@ void validate_model(const Requirements& r, const ModelRecipe& m) {
     r.require(term.scope == "group" || term.balance_batch_size == 0, key + ".balance_batch_size",
               term.balance_batch_size, " came with the scope '", term.scope,
               "', but this key belongs to the scope 'group'; expected 0");
-    // The default says nothing and is written into every resolved recipe.
-    r.require(term.scope == "global_batch" || term.estimator == BalanceRecipe().estimator, key + ".estimator",
-              "'", term.estimator, "' came with the scope '", term.scope,
-              "', which foresees nothing; this key belongs to the scope 'global_batch'");
   }
   count_parameters(m);  // refuses sizes whose products overflow
 }
@@ -248,6 +244,12 @@ std::vector<std::string> warnings(const Recipe& recipe) {
     sentences.push_back(join_text("optimizer.schedule.warmup_steps: ", recipe.optimizer.schedule.warmup_steps,
                                   " is more than training.steps: ", recipe.training.steps,
                                   "; the learning rate will not reach optimizer.lr."));
+  const std::vector<BalanceRecipe>& terms = recipe.model.moe.balance;
+  for (std::size_t i = 0; i < terms.size(); ++i)  // the default may just have been left there
+    if (terms[i].scope != "global_batch" && terms[i].estimator != BalanceRecipe().estimator)
+      sentences.push_back(join_text("model.moe.balance.", i, ".estimator: ", terms[i].estimator,
+                                    " belongs to the scope global_batch and does nothing for ",
+                                    terms[i].scope, ", whose counts are known in time."));
   if (recipe.data.validation.empty())
     sentences.push_back("data.validation is empty: this run measures no loss on held-out text.");
   return sentences;

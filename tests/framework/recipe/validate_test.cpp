@@ -48,9 +48,6 @@ TEST(Validate, RefusesTheImpossibleWithNumbers) {
         "training.batch_ramp={start_batch_size: 16, increment: 8, steps_per_increment: 5}"},
        1,
        {"training.batch_ramp.increment", "balance.0.balance_batch_size: 16", "multiple of 16"}},
-      {{"model.moe.balance=[{scope: micro_batch, estimator: exact}]"},
-       1,
-       {"balance.0.estimator", "'exact' came with the scope 'micro_batch'", "scope 'global_batch'"}},
       {{"model.hidden_size=2147483646", "model.moe.num_experts=2147483647"}, 1, {"model", "2^54"}},
       {{"data.train=[]"}, 1, {"data.train", "no domain"}},
       {{"data.train=[{domain: a}]"},
@@ -152,6 +149,14 @@ TEST(Warnings, NameWhatIsAcceptedAndNotActedOn) {
   const std::vector<std::string> sentences = warnings(recipe);
   ASSERT_EQ(sentences.size(), 2u);
   EXPECT_EQ(sentences[0], "logging.tensorboard: true is not available yet; metrics.jsonl has every number.");
+
+  Recipe narrow = example_recipe();
+  narrow.model.moe.balance[0].scope = "micro_batch";
+  EXPECT_TRUE(warnings(narrow).empty());  // the default estimator was just left there
+  narrow.model.moe.balance[0].estimator = "exact";
+  EXPECT_EQ(warnings(narrow),
+            std::vector<std::string>{"model.moe.balance.0.estimator: exact belongs to the scope global_batch "
+                                     "and does nothing for micro_batch, whose counts are known in time."});
 }
 
 }  // namespace
