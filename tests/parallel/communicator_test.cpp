@@ -6,7 +6,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
+#include <thread>
 
 #include "parallel/mpi.h"
 #include "tests/mpi_world.h"
@@ -199,6 +201,31 @@ TEST(Communicator, counts_the_payload_for_other_ranks_by_purpose) {
   EXPECT_EQ(counted(Purpose::activations), others * 8);
   EXPECT_EQ(counted(Purpose::dispatch), others * 32);
   EXPECT_EQ(world->traffic()[Purpose::combine].calls, before[Purpose::combine].calls);
+}
+
+// Whoever comes last has not waited; everybody else has waited for it, whether the call blocks or not.
+TEST(Communicator, measures_the_time_spent_waiting_by_purpose) {
+  const auto world = test::mpi_world();
+  const Tensor tensor = Tensor::zeros({3}, DType::float64);
+  const auto waited = [&](Purpose purpose, const auto& call) {
+    world->barrier();
+    const double before = world->traffic()[purpose].wait_seconds;
+    if (world->rank() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    call();
+    return world->traffic()[purpose].wait_seconds - before;
+  };
+  const double blocking =
+      waited(Purpose::combine, [&] { world->all_reduce(tensor, ReduceOp::sum, Purpose::combine); });
+  const double started = waited(Purpose::statistics, [&] {
+    Request request = world->start_all_reduce(tensor, ReduceOp::sum, Purpose::statistics);
+    request.wait();
+  });
+  for (const double seconds : {blocking, started}) {
+    EXPECT_GE(seconds, 0);
+    if (world->rank() > 0) {
+      EXPECT_GT(seconds, 0.1);
+    }
+  }
 }
 
 TEST(Communicator, splits_by_color_and_orders_by_key) {
