@@ -210,7 +210,7 @@ void Hdf5File::create_rows(const std::string& name, ElementType type, const Dims
   for (hsize_t& size : chunk) size = std::max<hsize_t>(size, 1);
   const auto row_bytes =
       std::max<std::size_t>(static_cast<std::size_t>(element_count(row_dims)) * element_bytes(type), 1);
-  chunk[0] = std::max<hsize_t>(65536 / row_bytes, 1);  // about 64 KB a chunk: few seeks, little slack
+  chunk[0] = std::max<hsize_t>(16384 / row_bytes, 1);  // about 16 KB a chunk: few seeks, little slack
   const Handle space(checked(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), limits.data()),
                              "describe", name),
                      H5Sclose);

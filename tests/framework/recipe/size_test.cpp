@@ -74,8 +74,8 @@ TEST(Plan, CountsBytes) {
   EXPECT_DOUBLE_EQ(plan_memory(recipe, 4).moments, 8 * parameters);
   // On 4 ranks parameters begin at multiples of 64, which the 8 norms of 32 numbers do not fill.
   EXPECT_DOUBLE_EQ(plan_network(recipe, 4).gradients, 4 * (parameters + 8 * 32));
-  // Tokens; losses and norm; counts of two micro-batches; probabilities and two sums per layer.
-  EXPECT_DOUBLE_EQ(plan_network(recipe, 4).statistics, 16 + 40 + 2 * 4 * 16 * 8 + (4 * 16 + 2 * 4) * 8);
+  // Tokens; losses, stop, save and norm; counts of two micro-batches; probabilities and two sums per layer.
+  EXPECT_DOUBLE_EQ(plan_network(recipe, 4).statistics, 16 + 48 + 2 * 4 * 16 * 8 + (4 * 16 + 2 * 4) * 8);
   EXPECT_DOUBLE_EQ(plan_network(recipe, 1).total(), 0);
   const double activations = plan_memory(recipe, 1).activations;
   EXPECT_EQ(plan_memory(recipe, 1).worst_activations, activations) << "one rank has all experts";
@@ -84,7 +84,7 @@ TEST(Plan, CountsBytes) {
   recipe.training.precision = "fp64";
   EXPECT_DOUBLE_EQ(plan_memory(recipe, 1).parameters, 8 * parameters);
   recipe.model.moe.balance[0].scope = "micro_batch";
-  EXPECT_DOUBLE_EQ(plan_network(recipe, 4).statistics, 16 + 40 + 4 * 16 * 8 + (4 * 16 + 2 * 4) * 8);
+  EXPECT_DOUBLE_EQ(plan_network(recipe, 4).statistics, 16 + 48 + 4 * 16 * 8 + (4 * 16 + 2 * 4) * 8);
 }
 
 TEST(Plan, SharesOutParameters) {
