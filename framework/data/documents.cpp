@@ -146,6 +146,10 @@ std::string DocumentReader::text_of(const Extent& extent, bool json) {
   } catch (const nlohmann::json::parse_error& error) {
     fail(Fault::data, path, ":", extent.line, ": this line is not valid JSON (at byte ", error.byte,
          " of the line); a .jsonl file keeps one object per line");
+  } catch (const nlohmann::json::exception&) {  // valid JSON that a double cannot hold, as 1e999
+    fail(Fault::data, path, ":", extent.line,
+         ": this line has a number beyond 1.8e308, the largest that is read; ",
+         "write it as a string, or leave it out");
   }
 }
 

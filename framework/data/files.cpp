@@ -14,6 +14,17 @@
 
 #include "framework/base/error.h"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define CONCLAVE_ADDRESS_SANITIZER
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define CONCLAVE_ADDRESS_SANITIZER
+#endif
+#ifdef CONCLAVE_ADDRESS_SANITIZER
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace conclave {
 namespace {
 
@@ -27,6 +38,21 @@ std::string reason(int code) {
 Fault output_fault(int code) {
   const bool machine = code == ENOSPC || code == EDQUOT || code == EIO || code == ENOMEM || code == EMFILE;
   return machine ? Fault::machine : Fault::request;
+}
+
+/// Under AddressSanitizer a read behind the end of a mapped file is an error too, and not a zero of its last
+/// page.
+void guard_end([[maybe_unused]] const void* data, [[maybe_unused]] std::size_t size,
+               [[maybe_unused]] bool guarded) {
+#ifdef CONCLAVE_ADDRESS_SANITIZER
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const char* end = static_cast<const char*>(data) + size;
+  const std::size_t rest = (page - size % page) % page;
+  if (guarded)
+    ASAN_POISON_MEMORY_REGION(end, rest);
+  else
+    ASAN_UNPOISON_MEMORY_REGION(end, rest);
+#endif
 }
 
 }  // namespace
@@ -50,10 +76,13 @@ MappedFile::MappedFile(const std::string& path, std::string_view meaning) {
   check(map_error == 0, Fault::machine, meaning, " ", path, " cannot be mapped: ", reason(map_error));
   data_ = data;
   size_ = data == nullptr ? 0 : static_cast<std::size_t>(status.st_size);
+  if (data_ != nullptr) guard_end(data_, size_, true);
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(data_, size_);
+  if (data_ == nullptr) return;
+  guard_end(data_, size_, false);
+  ::munmap(data_, size_);
 }
 
 OutputFile::OutputFile(std::string path)

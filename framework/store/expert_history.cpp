@@ -32,11 +32,35 @@ std::vector<std::string> split_lines(const std::string& text) {
 }
 
 template <class T>
-std::vector<T> read_dataset(const Hdf5File& file, const std::string& name) {
+std::vector<T> read_dataset(const Hdf5File& file, const fs::path& path, const std::string& name) {
   const DatasetInfo info = file.describe(name);
+  std::error_code code;
+  const std::uintmax_t there = fs::file_size(path, code);
+  // Nothing in it is compressed: a dataset larger than its file is an announcement without content.
+  check(!code && info.bytes() <= there, Fault::data, "Expert history ", path.string(), ": ", name,
+        " announces ", info.bytes(), " bytes in a file of ", there,
+        ". It is damaged; move it away to begin a new one.");
   std::vector<T> values(static_cast<std::size_t>(element_count(info.dims)));
   file.read(name, ElementTypeOf<T>::value, info.dims, values.data());
   return values;
+}
+
+/// Datasets that grow together: as many rows as `steps` has, of these dims.
+void check_rows(const Hdf5File& file, const fs::path& path, const char* steps,
+                const std::vector<const char*>& names, const std::vector<Dims>& row_dims) {
+  const Dims rows = file.describe(steps).dims;
+  const auto refuse = [&](const char* name, const Dims& found) {
+    fail(Fault::data, "Expert history ", path.string(), ": ", name, " has dims ", dims_text(found),
+         " beside ", dims_text(rows), " of ", steps,
+         ", or it cannot grow. It is damaged or not a run's own; move it away to begin a new one.");
+  };
+  if (rows.size() != 1 || !file.has_rows(steps)) refuse(steps, rows);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    Dims expected = row_dims[i];
+    expected.insert(expected.begin(), rows[0]);
+    const Dims found = file.describe(names[i]).dims;
+    if (found != expected || !file.has_rows(names[i])) refuse(names[i], found);
+  }
 }
 
 void check_layout(const Hdf5File& file, const fs::path& path, const ExpertHistoryWriter::Options& options) {
@@ -48,6 +72,12 @@ void check_layout(const Hdf5File& file, const fs::path& path, const ExpertHistor
         split_lines(domains).size(), " evaluation domains; the run has ", options.layers, ", ",
         options.experts, " and ", options.domains.size(),
         ", or other names. Move the file away to begin a new one.");
+  check_rows(file, path, "step", {"counts", "probability"}, {{layers, experts}, {layers, experts}});
+  check_rows(file, path, "evaluation/step", {"evaluation/counts"},
+             {{static_cast<std::int64_t>(options.domains.size()), layers, experts}});
+  if (file.has_attribute("/", "expert_ranks"))
+    check_rows(file, path, "step", {"load_per_expert_rank", "layer_balance_loss", "layer_load_violation"},
+               {{layers, file.integer_attribute("/", "expert_ranks")}, {layers}, {layers}});
 }
 
 /// A file of another layout, or of a version that did not keep loads by rank.
@@ -135,17 +165,17 @@ ExpertHistory read_expert_history(const fs::path& path) {
   history.layers = file.integer_attribute("/", "layers");
   history.experts = file.integer_attribute("/", "experts");
   history.domains = split_lines(file.text_attribute("/", "domains"));
-  history.step = read_dataset<std::int64_t>(file, "step");
-  history.counts = read_dataset<std::int64_t>(file, "counts");
-  history.probability = read_dataset<double>(file, "probability");
+  history.step = read_dataset<std::int64_t>(file, path, "step");
+  history.counts = read_dataset<std::int64_t>(file, path, "counts");
+  history.probability = read_dataset<double>(file, path, "probability");
   if (file.has_attribute("/", "expert_ranks")) {
     history.expert_ranks = file.integer_attribute("/", "expert_ranks");
-    history.load_per_expert_rank = read_dataset<std::int64_t>(file, "load_per_expert_rank");
-    history.layer_balance_loss = read_dataset<double>(file, "layer_balance_loss");
-    history.layer_load_violation = read_dataset<double>(file, "layer_load_violation");
+    history.load_per_expert_rank = read_dataset<std::int64_t>(file, path, "load_per_expert_rank");
+    history.layer_balance_loss = read_dataset<double>(file, path, "layer_balance_loss");
+    history.layer_load_violation = read_dataset<double>(file, path, "layer_load_violation");
   }
-  history.evaluation_step = read_dataset<std::int64_t>(file, "evaluation/step");
-  history.evaluation_counts = read_dataset<std::int64_t>(file, "evaluation/counts");
+  history.evaluation_step = read_dataset<std::int64_t>(file, path, "evaluation/step");
+  history.evaluation_counts = read_dataset<std::int64_t>(file, path, "evaluation/counts");
   return history;
 }
 
@@ -182,8 +212,8 @@ void ExpertHistoryWriter::drop_rows_after(std::int64_t step) {
     const Hdf5File file(path_, Hdf5File::Mode::read);
     check_layout(file, path_, options_);
     other_ranks = has_other_ranks(file, options_);
-    steps = read_dataset<std::int64_t>(file, "step");
-    evaluation_steps = read_dataset<std::int64_t>(file, "evaluation/step");
+    steps = read_dataset<std::int64_t>(file, path_, "step");
+    evaluation_steps = read_dataset<std::int64_t>(file, path_, "evaluation/step");
   }
   has_file_ = true;
   rows_in_file_ = rows_up_to(steps);

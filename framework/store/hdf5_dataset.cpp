@@ -190,7 +190,14 @@ DatasetInfo Hdf5File::describe(const std::string& name) const {
   std::vector<hsize_t> sizes(
       static_cast<std::size_t>(checked(H5Sget_simple_extent_ndims(space), "describe", name)));
   if (!sizes.empty()) checked(H5Sget_simple_extent_dims(space, sizes.data(), nullptr), "describe", name);
+  // Sizes come from a foreign file and callers multiply them.
+  bool countable = true;
+  for (const hsize_t size : sizes) countable = countable && size <= hsize_t{1} << 48;
+  double elements = 1;
+  for (const hsize_t size : sizes) elements *= static_cast<double>(std::max<hsize_t>(size, 1));
   info.dims.assign(sizes.begin(), sizes.end());
+  check(countable && elements <= 0x1p58, Fault::data, "HDF5 file ", path_.string(), ": the dataset ", name,
+        " announces more elements than any disk holds. The file is damaged.");
   for (const ElementType candidate : {ElementType::float32, ElementType::float64, ElementType::int32,
                                       ElementType::int64, ElementType::uint8}) {
     if (checked(H5Tequal(type, file_type(candidate)), "describe", name) > 0) {
@@ -221,6 +228,18 @@ void Hdf5File::create_rows(const std::string& name, ElementType type, const Dims
       checked(H5Dcreate2(file_, name.c_str(), file_type(type), space, link, layout, H5P_DEFAULT),
               "create the dataset", name),
       H5Dclose);
+}
+
+bool Hdf5File::has_rows(const std::string& name) const {
+  const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
+                       H5Dclose);
+  const Handle space(checked(H5Dget_space(dataset), "describe", name), H5Sclose);
+  const Handle creation(checked(H5Dget_create_plist(dataset), "describe", name), H5Pclose);
+  const int dims = checked(H5Sget_simple_extent_ndims(space), "describe", name);
+  if (dims == 0 || H5Pget_layout(creation) != H5D_CHUNKED) return false;
+  std::vector<hsize_t> limits(static_cast<std::size_t>(dims));
+  checked(H5Sget_simple_extent_dims(space, nullptr, limits.data()), "describe", name);
+  return limits[0] == H5S_UNLIMITED;
 }
 
 void Hdf5File::append_rows(const std::string& name, std::int64_t rows, const void* data) {

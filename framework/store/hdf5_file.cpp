@@ -189,8 +189,15 @@ void Hdf5File::set_attribute(const std::string& object, const std::string& key, 
 }
 
 std::int64_t Hdf5File::open_attribute(const std::string& object, const std::string& key) const {
-  return checked(H5Aopen_by_name(file_, object.c_str(), key.c_str(), H5P_DEFAULT, H5P_DEFAULT),
-                 "open the attribute", key);
+  Handle attribute(checked(H5Aopen_by_name(file_, object.c_str(), key.c_str(), H5P_DEFAULT, H5P_DEFAULT),
+                           "open the attribute", key),
+                   H5Aclose);
+  // A list would be read over the end of the one value that callers have room for.
+  const Handle space(checked(H5Aget_space(attribute), "describe the attribute", key), H5Sclose);
+  const hssize_t values = checked(H5Sget_simple_extent_npoints(space), "describe the attribute", key);
+  check(values == 1, Fault::data, "HDF5 file ", path_.string(), ": the attribute ", key, " has ", values,
+        " values, expected one. The file is damaged or was not written by Conclave.");
+  return attribute.release();
 }
 
 bool Hdf5File::has_attribute(const std::string& object, const std::string& key) const {

@@ -124,6 +124,8 @@ class Hdf5File {
 
   /// Creates an empty dataset of shape [0, row_dims...] that append_rows extends.
   void create_rows(const std::string& name, ElementType type, const Dims& row_dims);
+  /// Whether the dataset is as create_rows makes it, so that the other two can work on it.
+  bool has_rows(const std::string& name) const;
   /// Adds rows at the end of a dataset made by create_rows; data holds rows * (elements of a row).
   void append_rows(const std::string& name, std::int64_t rows, const void* data);
   /// Keeps only the first rows.

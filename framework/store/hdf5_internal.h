@@ -5,6 +5,7 @@
 #include <hdf5.h>
 
 #include <string>
+#include <utility>
 
 #include "framework/base/error.h"
 #include "framework/store/hdf5_file.h"
@@ -20,6 +21,8 @@ class Handle {
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
   operator hid_t() const { return id_; }
+  /// From now on the caller's to close.
+  hid_t release() { return std::exchange(id_, -1); }
 
  private:
   hid_t id_;

@@ -1,0 +1,98 @@
+// Token files, their descriptions, documents and tokenizer models.
+#include <algorithm>
+#include <filesystem>
+
+#include "framework/data/documents.h"
+#include "framework/data/token_description.h"
+#include "framework/data/token_file.h"
+#include "framework/data/tokenizer.h"
+#include "tests/fuzz/entries.h"
+
+namespace conclave::fuzz {
+namespace {
+
+std::string without_extension(const std::string& path) {
+  return path.substr(0, path.rfind('.'));
+}
+
+}  // namespace
+
+void run_token_file(std::string_view bytes) {
+  if (bytes.size() < 2) return;
+  const std::size_t announced = static_cast<unsigned char>(bytes[0]) | static_cast<unsigned char>(bytes[1])
+                                                                           << 8;
+  bytes.remove_prefix(2);
+  const std::size_t index = std::min(announced, bytes.size());
+  const std::string prefix = without_extension(file_with("tokens.idx", bytes.substr(0, index)));
+  file_with("tokens.bin", bytes.substr(index));
+  value_or_error([&] {
+    constexpr std::int64_t vocabulary = 257;
+    const TokenFile file(prefix, vocabulary);
+    promise(file.tokens() > 0 && file.document_begin(0) == 0, "a token file has tokens");
+    promise(file.document_begin(file.documents()) == file.tokens(), "the last document ends with the file");
+    for (std::int64_t document = 0; document < file.documents(); ++document)
+      promise(file.document_begin(document) <= file.document_begin(document + 1), "documents ascend");
+    for (const std::int64_t offset : {std::int64_t{0}, file.tokens() / 2, file.tokens() - 1}) {
+      const std::int64_t document = file.document_of(offset);
+      promise(file.document_begin(document) <= offset && offset < file.document_begin(document + 1),
+              "a token lies in its document");
+    }
+    file.check_all_ids();
+    std::vector<std::int32_t> tokens(static_cast<std::size_t>(file.tokens()));
+    file.read(0, file.tokens(), tokens.data());
+    for (const std::int32_t token : tokens)
+      promise(token >= 0 && token < vocabulary, "ids are in the vocabulary");
+  });
+}
+
+void run_token_description(std::string_view bytes) {
+  const std::string prefix = without_extension(file_with("description.json", bytes));
+  value_or_error([&] {
+    const auto description = read_token_description(prefix);
+    promise(description.has_value(), "a file that is there is read");
+    to_json(*description);
+  });
+}
+
+void run_documents(std::string_view bytes) {
+  if (bytes.empty()) return;
+  const auto bits = static_cast<unsigned char>(bytes[0]);
+  constexpr const char* separators[] = {"file", "blank-line", "line", "line"};
+  DocumentOptions options;
+  options.separator = separators[bits & 3];
+  options.replace_invalid = bits & 4;
+  options.skip_empty = bits & 8;
+  options.split_long = bits & 16 ? 16 : 0;
+  const std::string path = file_with(bits & 32 ? "documents.jsonl" : "documents.txt", bytes.substr(1));
+  value_or_error([&] {
+    DocumentReader reader({path}, options);
+    while (const auto document = reader.next()) {
+      promise(!document->text.empty(), "a document is not empty");
+      promise(first_invalid_utf8(document->text) == std::string_view::npos, "a document is UTF-8");
+      promise(reader.bytes_read() <= reader.total_bytes(), "no more is read than is there");
+    }
+  });
+}
+
+void run_tokenizer(std::string_view bytes) {
+  const std::string path = file_with("tokenizer.model", bytes);
+  value_or_error([&] {
+    const auto tokenizer = load_tokenizer(path);
+    tokenizer_fingerprint(path);
+    for (const std::string_view text :
+         {"", "the cat", "  A\tnew line\n and 12345", "\xC3\xA4\xE6\xBC\xA2\xF0\x9F\x98\x80\xFF\x80"}) {
+      const std::vector<std::int32_t> tokens = tokenizer->encode(text);
+      for (const std::int32_t token : tokens)
+        promise(token >= 0 && token < tokenizer->vocab_size(), "ids are in the vocabulary");
+      tokenizer->decode(tokens);
+    }
+    promise(tokenizer->end_of_document() < tokenizer->vocab_size(),
+            "the end of a document is in the vocabulary");
+    std::vector<std::int32_t> all;
+    for (std::int32_t id = -1; id <= std::min<std::int64_t>(tokenizer->vocab_size(), 1000); ++id)
+      all.push_back(id);
+    tokenizer->decode(all);
+  });
+}
+
+}  // namespace conclave::fuzz
