@@ -1,31 +1,14 @@
 #include "layers/balance_loss.h"
 
 #include <algorithm>
-#include <cmath>
 #include <initializer_list>
+#include <numeric>
 
 #include "framework/autograd/ops/elementwise.h"
 #include "layers/selection_bias.h"
 
 namespace conclave {
 namespace {
-
-double sum_of(const std::int64_t* counts, std::int64_t experts) {
-  std::int64_t sum = 0;
-  for (std::int64_t i = 0; i < experts; ++i) sum += counts[i];
-  return static_cast<double>(sum);
-}
-
-/// counts [..., experts] divided by the sum of their row; rows without assignments stay 0.
-std::vector<double> fractions_by_row(const ExpertCounts::Counts& counts, std::int64_t experts) {
-  std::vector<double> fractions(counts.size());
-  for (std::size_t row = 0; row < counts.size(); row += static_cast<std::size_t>(experts)) {
-    const double assignments = sum_of(counts.data() + row, experts);
-    for (std::size_t i = row; i < row + static_cast<std::size_t>(experts); ++i)
-      fractions[i] = assignments > 0 ? static_cast<double>(counts[i]) / assignments : 0;
-  }
-  return fractions;
-}
 
 bool is_global(const BalanceRecipe& term) {
   return term.scope == "global_batch";
@@ -67,6 +50,10 @@ bool BalanceLoss::active(const BalanceRecipe& term) const {
 bool BalanceLoss::bias_is_active() const {
   const SelectionBiasRecipe& bias = moe_.router.bias;
   return layers_ > 0 && bias.rate > 0 && (bias.last_step < 0 || step_ <= bias.last_step);
+}
+
+bool BalanceLoss::bias_is_narrow() const {
+  return bias_is_active() && moe_.router.bias.scope != "global_batch";
 }
 
 bool BalanceLoss::is_local_group(const BalanceRecipe& term) const {
@@ -111,12 +98,15 @@ void BalanceLoss::begin_step(std::int64_t step, std::int64_t step_tokens, const 
   micro_steps_done_ = 0;
   counts_.begin_step(place, needs_of_step());
   const std::size_t size = static_cast<std::size_t>(layers_ * experts_);
-  probability_sums_.assign(size, 0);
-  term_loss_.assign(static_cast<std::size_t>(layers_), 0);
-  z_sum_.assign(static_cast<std::size_t>(layers_), 0);
-  load_signs_.assign(size, 0);
-  sets_with_signs_ = 0;
-  dropped_.assign(static_cast<std::size_t>(layers_), 0);
+  const auto layers = static_cast<std::size_t>(layers_);
+  sums_ = {.probabilities = std::vector<double>(size),
+           .term_loss = std::vector<double>(layers),
+           .z = std::vector<double>(layers)};
+  if (moe_.capacity_factor > 0) sums_.dropped.resize(layers);
+  if (bias_is_narrow()) {
+    sums_.load_signs.resize(size);
+    sums_.sign_sets.resize(1);
+  }
   used_.clear();
 }
 
@@ -128,14 +118,11 @@ void BalanceLoss::begin_micro_step(const std::vector<RouterStatistics>& layers) 
 void BalanceLoss::add_signs_of(const ExpertCounts::MicroStep& counted) {
   const std::string& scope = moe_.router.bias.scope;
   // Ranks that know the same counts let one of them speak.
-  if (scope == "data_parallel") {
-    if (counts_.speaks_for_all())
-      sets_with_signs_ += add_load_signs(counted.all_ranks, layers_, experts_, load_signs_);
-  } else if (scope == "sequence" || scope == "micro_batch") {
-    if (counts_.speaks_for_micro_batch())
-      sets_with_signs_ += add_load_signs(scope == "sequence" ? counted.by_sequence : counted.micro_batch,
-                                         layers_, experts_, load_signs_);
-  }
+  if (scope == "data_parallel" ? !counts_.speaks_for_all() : !counts_.speaks_for_micro_batch()) return;
+  const Counts& counts = scope == "data_parallel" ? counted.all_ranks
+                         : scope == "sequence"    ? counted.by_sequence
+                                                  : counted.micro_batch;
+  sums_.sign_sets[0] += static_cast<double>(add_load_signs(counts, layers_, experts_, sums_.load_signs));
 }
 
 std::vector<double> BalanceLoss::estimate(const BalanceRecipe& term) const {
@@ -149,7 +136,9 @@ std::vector<double> BalanceLoss::estimate(const BalanceRecipe& term) const {
   for (std::int64_t layer = 0; layer < layers_; ++layer) {
     const std::int64_t begin = layer * experts_;
     // Each real token makes k assignments, so the counts know how many tokens they hold.
-    const double assignments = sum_of(counts.data() + begin, experts_), tokens = assignments / top_k;
+    const double assignments = static_cast<double>(std::accumulate(
+                     counts.begin() + begin, counts.begin() + begin + experts_, std::int64_t{0})),
+                 tokens = assignments / top_k;
     for (std::int64_t i = begin; i < begin + experts_; ++i) {
       const auto at = static_cast<std::size_t>(i);
       const double count = static_cast<double>(counts[at]);
@@ -205,7 +194,7 @@ std::vector<double> BalanceLoss::fractions_of(std::size_t term,
 Variable BalanceLoss::objective(Tape& tape) {
   const ExpertCounts::MicroStep& counted = counts_.micro_step();
   const std::vector<RouterStatistics> layers = std::move(statistics_);
-  if (bias_is_active()) add_signs_of(counted);
+  if (bias_is_narrow()) add_signs_of(counted);
 
   const double layer_factor = moe_.layer_reduction == "mean" ? 1.0 / static_cast<double>(layers_) : 1.0;
   const double scale = static_cast<double>(experts_) / static_cast<double>(step_tokens_);
@@ -226,7 +215,7 @@ Variable BalanceLoss::objective(Tape& tape) {
       for (std::size_t i = 0; i < of_layer; ++i) {
         const double fraction = fractions[layer * of_layer + i];
         factors[layer][i] += layer_factor * term.coefficient * scale * fraction;
-        if (first_term) term_loss_[layer] += scale * fraction * sums[i];
+        if (first_term) sums_.term_loss[layer] += scale * fraction * sums[i];
       }
     }
     first_term = false;
@@ -236,11 +225,11 @@ Variable BalanceLoss::objective(Tape& tape) {
     const Variable& sums = statistics.probability_sums;
     const std::vector<double> values = sums.value.to_host<double>();
     for (std::size_t i = 0; i < values.size(); ++i)
-      probability_sums_[layer * static_cast<std::size_t>(experts_) +
-                        i % static_cast<std::size_t>(experts_)] += values[i];
-    z_sum_[layer] += statistics.z_sum.value.item();
+      sums_.probabilities[layer * static_cast<std::size_t>(experts_) +
+                          i % static_cast<std::size_t>(experts_)] += values[i];
+    sums_.z[layer] += statistics.z_sum.value.item();
     if (statistics.dropped.defined())
-      dropped_[layer] += static_cast<double>(statistics.dropped.to_host<std::int64_t>()[0]);
+      sums_.dropped[layer] += static_cast<double>(statistics.dropped.to_host<std::int64_t>()[0]);
     if (!factors[layer].empty())
       losses.push_back(weighted_sum(tape, sums, Tensor::from(factors[layer], sums.value.shape())));
     losses.push_back(weighted_sum(tape, statistics.z_sum, Tensor::from(std::vector<double>{z_scale}, {1})));
@@ -250,63 +239,25 @@ Variable BalanceLoss::objective(Tape& tape) {
 }
 
 BalanceReport BalanceLoss::end_step() {
-  BalanceReport report;
-  if (layers_ == 0) return report;
-  report.counts = counts_.end_step();
-  // One float64 all-reduce carries everything else; whole numbers stay exact below 2^53.
-  std::vector<double> sums = probability_sums_;
-  sums.insert(sums.end(), term_loss_.begin(), term_loss_.end());
-  sums.insert(sums.end(), z_sum_.begin(), z_sum_.end());
-  if (moe_.capacity_factor > 0) sums.insert(sums.end(), dropped_.begin(), dropped_.end());
-  const bool narrow_bias = bias_is_active() && moe_.router.bias.scope != "global_batch";
-  if (narrow_bias) {
-    sums.insert(sums.end(), load_signs_.begin(), load_signs_.end());
-    sums.push_back(static_cast<double>(sets_with_signs_));
-  }
-  const Tensor tensor = Tensor::from(sums, {static_cast<std::int64_t>(sums.size())});
-  all_tokens_.all_reduce(tensor, ReduceOp::sum, Purpose::statistics);
-  sums = tensor.to_host<double>();
-
-  const double tokens = static_cast<double>(step_tokens_), layers = static_cast<double>(layers_);
+  if (layers_ == 0) return {};
+  const Counts counts = counts_.end_step();
+  sums_.sum_over(all_tokens_);
   const bool any_term = std::any_of(moe_.balance.begin(), moe_.balance.end(),
                                     [this](const BalanceRecipe& term) { return active(term); });
-  const std::size_t size = report.counts.size();
-  report.mean_probability.resize(size);
-  report.layer_balance_loss.resize(static_cast<std::size_t>(layers_));
-  std::vector<double> fractions(size);
-  for (std::int64_t layer = 0; layer < layers_; ++layer) {
-    const std::size_t begin = static_cast<std::size_t>(layer * experts_);
-    const double assignments = sum_of(report.counts.data() + begin, experts_);
-    double global = 0, most = 0;
-    for (std::size_t i = begin; i < begin + static_cast<std::size_t>(experts_); ++i) {
-      report.mean_probability[i] = sums[i] / tokens;
-      fractions[i] = static_cast<double>(report.counts[i]) / assignments;
-      global += static_cast<double>(experts_) * fractions[i] * report.mean_probability[i];
-      most = std::max(most, fractions[i] * static_cast<double>(experts_));
-    }
-    const double loss = any_term ? sums[size + static_cast<std::size_t>(layer)] : global;
-    report.layer_balance_loss[static_cast<std::size_t>(layer)] = loss;
-    report.load_balance_loss += loss / layers;
-    report.global_balance_loss += global / layers;
-    report.router_z_loss += sums[size + static_cast<std::size_t>(layers_ + layer)] / tokens / layers;
-    if (moe_.capacity_factor > 0)
-      report.dropped.push_back(
-          static_cast<std::int64_t>(sums[size + static_cast<std::size_t>(2 * layers_ + layer)]));
-    report.max_load_violation = std::max(report.max_load_violation, most - 1);
-    for (const std::vector<double>& used : used_) {
-      double error = 0;
-      for (std::size_t i = begin; i < begin + static_cast<std::size_t>(experts_); ++i)
-        error += std::abs(used[i] - fractions[i]);
-      report.estimator_error = std::max(report.estimator_error, error);
-    }
+  BalanceReport report = report_of(counts, sums_,
+                                   {.layers = layers_,
+                                    .experts = experts_,
+                                    .tokens = step_tokens_,
+                                    .any_term = any_term,
+                                    .used = std::move(used_)});
+  if (bias_is_narrow()) {
+    report.load_signs = sums_.load_signs;
+    for (double& sign : report.load_signs) sign /= std::max(sums_.sign_sets[0], 1.0);
+  } else if (bias_is_active()) {
+    report.load_signs.assign(counts.size(), 0);
+    add_load_signs(counts, layers_, experts_, report.load_signs);
   }
-  if (bias_is_active()) {
-    report.load_signs.assign(size, 0);
-    if (!narrow_bias) add_load_signs(report.counts, layers_, experts_, report.load_signs);
-    for (std::size_t i = 0; narrow_bias && i < size; ++i)
-      report.load_signs[i] = sums[sums.size() - 1 - size + i] / std::max(sums.back(), 1.0);
-  }
-  previous_fractions_ = std::move(fractions);
+  previous_fractions_ = fractions_by_row(counts, experts_);
   return report;
 }
 

@@ -16,24 +16,10 @@
 #include <vector>
 
 #include "framework/recipe/recipe.h"
+#include "layers/balance_report.h"
 #include "layers/expert_counts.h"
 
 namespace conclave {
-
-/// What one optimizer step did to the experts, equal on all ranks. Arrays are [layers, experts], row-major.
-struct BalanceReport {
-  std::vector<std::int64_t> counts;        // assignments in the step
-  std::vector<double> mean_probability;    // mean over the step's tokens of p_i
-  std::vector<double> layer_balance_loss;  // [layers]; unweighted, of the first active term
-  double load_balance_loss = 0;            // its mean over layers
-  double global_balance_loss = 0;          // N sum_i f_i mean(p_i) with the whole step's f; mean over layers
-  double router_z_loss = 0;                // mean over tokens of logsumexp^2, unweighted; mean over layers
-  double estimator_error = 0;              // max over layers and micro-steps of ||f used - f of the step||_1
-  double max_load_violation = 0;           // max over layers of max_i count_i / mean count - 1
-  std::vector<std::int64_t> dropped;  // [layers]; assignments beyond capacity, counted above; empty: no bound
-  /// The mean over the sets of the selection bias' scope of sign(mean load - load); empty without a bias.
-  std::vector<double> load_signs;
-};
 
 class BalanceLoss {
  public:
@@ -70,6 +56,8 @@ class BalanceLoss {
   using Counts = ExpertCounts::Counts;
   bool active(const BalanceRecipe& term) const;
   bool bias_is_active() const;
+  /// Whether the bias follows sets that are narrower than the step.
+  bool bias_is_narrow() const;
   /// Whether each group of this term lies inside a micro-batch.
   bool is_local_group(const BalanceRecipe& term) const;
   ExpertCounts::Needs needs_of_step();
@@ -93,11 +81,7 @@ class BalanceLoss {
   BatchPlace place_;
   std::vector<std::int64_t> sets_of_term_;    // [terms]; where in ExpertCounts::Needs::sets, or -1
   std::vector<RouterStatistics> statistics_;  // [layers]; of the micro-batch under way
-  std::vector<double> probability_sums_;      // this rank: [layers, experts]
-  std::vector<double> term_loss_, z_sum_;     // this rank: [layers]
-  std::vector<double> load_signs_;            // this rank's share: [layers, experts]
-  std::int64_t sets_with_signs_ = 0;          // likewise
-  std::vector<double> dropped_;               // this rank: [layers]; whole numbers
+  StepSums sums_;                             // this rank's
   std::vector<std::vector<double>> used_;     // f of the first global term at each micro-step
 };
 
