@@ -119,36 +119,11 @@ std::string Trainer::find_not_finite(const std::vector<ModelInput>& inputs, bool
   return found;
 }
 
-StepResult Trainer::step(const std::vector<double>& votes) {
-  clock_.begin(Activity::data, steps_done_ + 1);
-  std::vector<ModelInput> inputs;
-  Totals totals{};
-  {
-    const std::vector<Batch> batches = take_batches();
-    totals = agree_on_totals(batches);
-    for (const Batch& batch : batches) inputs.push_back(to_device(batch));
-  }
-  model_.parameters.clear_gradients();
-  const Communicator& data = mesh_.axis(Axis::data);
-  balance_.begin_step(steps_done_, totals.tokens,
-                      {.replica = data.rank(),
-                       .replicas = data.size(),
-                       .micro_batch_size = recipe_.training.micro_batch_size,
-                       .micro_steps = static_cast<std::int64_t>(inputs.size()),
-                       .sequence_length = recipe_.data.sequence_length});
-  const std::vector<double> previous_fractions = balance_.previous_fractions();
-  if (balance_.needs_counting_pass()) {
-    clock_.begin(Activity::counting, steps_done_ + 1);
-    count_experts(inputs);
-  }
-
+Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inputs, const Totals& totals) {
   const double per_target = 1.0 / static_cast<double>(totals.targets);
   const CrossEntropyOptions scales{.loss_scale = per_target,
                                    .z_scale = recipe_.training.lm_z_loss_coefficient * per_target};
-  // Token losses and their objective are the same on all tensor ranks; the auxiliary objective is each rank's
-  // own.
-  std::vector<double> sums(
-      4);  // token losses, cross-entropy objective, auxiliary objective, ranks asked to stop
+  LossSums sums;
   for (std::size_t m = 0; m < inputs.size(); ++m) {
     if (m + 1 == inputs.size()) reducer_.begin_last_micro_batch();
     clock_.begin(Activity::forward, steps_done_ + 1);
@@ -159,18 +134,53 @@ StepResult Trainer::step(const std::vector<double>& votes) {
     result.hidden = {};  // backward has no use for its value
     const Variable auxiliary = balance_.objective(tape);
     const Variable objective = add_losses(tape, {cross_entropy.objective, auxiliary});
+    // Of the tensor ranks, whose token losses are the same, one speaks; the auxiliary objective is each
+    // rank's own.
     if (mesh_.axis(Axis::tensor).rank() == 0) {
-      sums[0] += cross_entropy.loss_sum;
-      sums[1] += cross_entropy.objective.value.item();
+      sums.tokens += cross_entropy.loss_sum;
+      sums.cross_entropy += cross_entropy.objective.value.item();
     }
-    sums[2] += auxiliary.value.item();
+    sums.auxiliary += auxiliary.value.item();
     clock_.begin(Activity::backward, steps_done_ + 1);
     tape.backward(objective);
   }
   reducer_.finish();
+  return sums;
+}
+
+void Trainer::update(const StepResult& result) {
+  const double clip = recipe_.optimizer.grad_clip;
+  optimizer_.step(result.learning_rate,
+                  clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
+  reducer_.gather_values();
+  if (!result.balance.load_signs.empty())
+    move_selection_bias(model_.transformer.selection_bias(), result.balance.load_signs,
+                        recipe_.model.moe.router.bias);
+}
+
+StepResult Trainer::step(const std::vector<double>& votes) {
+  clock_.begin(Activity::data, steps_done_ + 1);
+  const std::vector<Batch> batches = take_batches();
+  const Totals totals = agree_on_totals(batches);
+  std::vector<ModelInput> inputs;
+  for (const Batch& batch : batches) inputs.push_back(to_device(batch));
+  model_.parameters.clear_gradients();
+  const Communicator& data = mesh_.axis(Axis::data);
+  const std::vector<double> previous_fractions = balance_.previous_fractions();
+  balance_.begin_step(steps_done_, totals.tokens,
+                      {.replica = data.rank(),
+                       .replicas = data.size(),
+                       .micro_batch_size = recipe_.training.micro_batch_size,
+                       .micro_steps = static_cast<std::int64_t>(inputs.size()),
+                       .sequence_length = recipe_.data.sequence_length});
+  if (balance_.needs_counting_pass()) {
+    clock_.begin(Activity::counting, steps_done_ + 1);
+    count_experts(inputs);
+  }
+  const LossSums own = run_micro_batches(inputs, totals);
 
   clock_.begin(Activity::optimizer, steps_done_ + 1);
-  sums[3] = stop_was_requested() ? 1 : 0;
+  std::vector<double> sums{own.tokens, own.cross_entropy, own.auxiliary, stop_was_requested() ? 1.0 : 0.0};
   sums.insert(sums.end(), votes.begin(), votes.end());
   const Tensor reduced = Tensor::from(sums, {static_cast<std::int64_t>(sums.size())});
   mesh_.world().all_reduce(reduced, ReduceOp::sum, Purpose::statistics);
@@ -179,7 +189,7 @@ StepResult Trainer::step(const std::vector<double>& votes) {
   StepResult result;
   result.tokens = totals.tokens;
   result.target_tokens = totals.targets;
-  result.lm_loss = sums[0] * per_target;
+  result.lm_loss = sums[0] / static_cast<double>(totals.targets);
   result.loss = sums[1] + sums[2];
   result.stop = sums[3] > 0;
   result.votes.assign(sums.begin() + 4, sums.end());
@@ -193,13 +203,7 @@ StepResult Trainer::step(const std::vector<double>& votes) {
     result.not_finite = find_not_finite(inputs, std::isfinite(result.loss));
     balance_.set_previous_fractions(previous_fractions);
   } else {
-    const double clip = recipe_.optimizer.grad_clip;
-    optimizer_.step(result.learning_rate,
-                    clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
-    reducer_.gather_values();
-    if (!result.balance.load_signs.empty())
-      move_selection_bias(model_.transformer.selection_bias(), result.balance.load_signs,
-                          recipe_.model.moe.router.bias);
+    update(result);
   }
   tokens_done_ += totals.tokens;
   sequences_done_ += batch_size_at(recipe_.training, steps_done_);

@@ -87,6 +87,15 @@ class Trainer {
   /// about the first layer whose output is not, found by another forward pass. Collective.
   std::string find_not_finite(const std::vector<ModelInput>& inputs, bool loss_is_finite);
   void count_experts(const std::vector<ModelInput>& inputs);
+  /// This rank's, divided by the step's totals where it says nothing else.
+  struct LossSums {
+    double tokens = 0;  // over target tokens, undivided
+    double cross_entropy = 0, auxiliary = 0;
+  };
+  /// Forward and backward of all micro-batches, and the gradients' reduction.
+  LossSums run_micro_batches(const std::vector<ModelInput>& inputs, const Totals& totals);
+  /// Optimizer, everybody's new values, and the routers' selection bias.
+  void update(const StepResult& result);
   /// Named float64 tensors, the same on all ranks, that are no parameter and no moment.
   struct StateTensor {
     std::string name;  // state/NAME
