@@ -47,6 +47,7 @@ cases=$(grep -h -E '^\[  SKIPPED \] [^ ]+\.[^ ,]+$' build/release/Testing/Tempor
 
 # Without arguments: the tests that read foreign bytes or write through raw pointers once more, under sanitizers.
 sanitizers="not run: arguments were given"
+races=$sanitizers
 if [ $# -eq 0 ]; then
   echo "tests/run.sh: building some of the tests with AddressSanitizer and UndefinedBehaviorSanitizer"
   sanitized_log=build/tests_sanitized.log
@@ -59,10 +60,22 @@ if [ $# -eq 0 ]; then
     sanitizers="FAILED, see $sanitized_log"
     code=1
   fi
+  echo "tests/run.sh: building the device code with ThreadSanitizer"
+  races_log=build/tests_races.log
+  if cmake --preset thread >"$races_log" 2>&1 &&
+     cmake --build --preset thread --target race_tests >>"$races_log" 2>&1 &&
+     ctest --preset thread --no-tests=error -L races -j "$jobs" >>"$races_log" 2>&1; then
+    races="clean, $(grep -c ' Passed ' "$races_log") tests"
+  else
+    tail -n 60 "$races_log" >&2
+    races="FAILED, see $races_log"
+    code=1
+  fi
 fi
 
 echo
 echo "under sanitizers: $sanitizers"
+echo "device code under ThreadSanitizer: $races"
 if [ -n "$skipped" ]; then echo "skipped on this machine: $(tr '\n' ' ' <<<"$skipped")"; fi
 if [ -n "$cases" ]; then printf 'cases skipped inside tests:\n%s\n' "$cases"; fi
 echo "tests/run.sh: $passed passed, $failed failed, $skipped_count skipped in $((SECONDS - begin)) s."

@@ -1,12 +1,8 @@
-#include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <map>
-#include <mutex>
-#include <vector>
 
 #include "framework/base/allocation_size.h"
-#include "framework/base/error.h"
+#include "framework/device/block_cache.h"
 #include "framework/device/device.h"
 
 namespace conclave {
@@ -24,26 +20,7 @@ class CpuDevice final : public Device {
 
   std::shared_ptr<Buffer> allocate(std::size_t bytes) override {
     const std::size_t size = allocation_size(bytes);
-    const std::lock_guard lock(mutex_);
-    void* data = nullptr;
-    auto& cached = free_[size];
-    if (!cached.empty()) {
-      data = cached.back();
-      cached.pop_back();
-    } else {
-      data = std::aligned_alloc(alignment, size);
-      if (data == nullptr) {
-        release_cache();
-        data = std::aligned_alloc(alignment, size);
-      }
-      check(data != nullptr, Fault::machine, "cpu: no memory for a buffer of ", size, " bytes while ",
-            use_.live,
-            " bytes are in use; a smaller training.micro_batch_size or training.recompute=block needs less");
-      use_.held += size;
-    }
-    use_.live += size;
-    use_.peak = std::max(use_.peak, use_.live);
-    return std::make_shared<Buffer>(*this, data, size);
+    return std::make_shared<Buffer>(*this, cache_.take(size), size);
   }
 
   void copy(void* to, const void* from, std::size_t bytes) override {
@@ -54,35 +31,16 @@ class CpuDevice final : public Device {
   void fill_zero(void* data, std::size_t bytes) override {
     if (bytes > 0) std::memset(data, 0, bytes);
   }
-  MemoryUse memory_use() const override {
-    const std::lock_guard lock(mutex_);
-    return use_;
-  }
-  void reset_peak() override {
-    const std::lock_guard lock(mutex_);
-    use_.peak = use_.live;
-  }
+  MemoryUse memory_use() const override { return cache_.use(); }
+  void reset_peak() override { cache_.reset_peak(); }
 
  private:
   static constexpr std::size_t alignment = 64;
 
-  void release(void* data, std::size_t bytes) override {
-    const std::lock_guard lock(mutex_);
-    use_.live -= bytes;
-    free_[bytes].push_back(data);
-  }
+  void release(void* data, std::size_t bytes) override { cache_.give_back(data, bytes); }
 
-  void release_cache() {
-    for (auto& [size, blocks] : free_) {
-      for (void* block : blocks) std::free(block);
-      use_.held -= size * blocks.size();
-      blocks.clear();
-    }
-  }
-
-  mutable std::mutex mutex_;
-  std::map<std::size_t, std::vector<void*>> free_;
-  MemoryUse use_;
+  BlockCache cache_{"cpu", [](std::size_t size) { return std::aligned_alloc(alignment, size); },
+                    [](void* block, std::size_t) { std::free(block); }};
 };
 
 }  // namespace

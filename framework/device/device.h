@@ -8,7 +8,7 @@
 
 namespace conclave {
 
-enum class DeviceKind { cpu };
+enum class DeviceKind { cpu, emulated, cuda };
 
 class Device;
 
@@ -45,12 +45,16 @@ class Device {
 
   /// Uninitialised memory, aligned to 64 bytes. Zero bytes are fine.
   virtual std::shared_ptr<Buffer> allocate(std::size_t bytes) = 0;
+  /// Within this device's memory.
   virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
   virtual void copy_from_host(void* to, const void* host, std::size_t bytes) = 0;
   virtual void copy_to_host(void* host, const void* from, std::size_t bytes) = 0;
   virtual void fill_zero(void* data, std::size_t bytes) = 0;
   virtual MemoryUse memory_use() const = 0;
   virtual void reset_peak() = 0;
+  /// The CUDA stream that kernels and copies of this device are ordered by; elsewhere everything is done at
+  /// return.
+  virtual void* stream() const { return nullptr; }
 
  protected:
   friend class Buffer;
@@ -59,5 +63,11 @@ class Device {
 
 /// The host's memory and cores; one for the whole process.
 Device& cpu_device();
+/// The device code of a GPU on the host's cores, made for tests: its memory cannot be touched outside kernels
+/// and copies, new memory holds no numbers, and sanitizers see races and strides out of bounds.
+Device& emulated_device();
+/// The GPU of this process: the first call binds it to the GPU of its number among the ranks of its node.
+/// Fault::request when this build has no CUDA or this machine no GPU for it.
+Device& cuda_device(int local_rank = 0);
 
 }  // namespace conclave

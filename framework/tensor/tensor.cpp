@@ -46,7 +46,15 @@ Tensor Tensor::clone() const {
 
 void Tensor::copy_from(const Tensor& other) const {
   check_tensor(other, "Tensor::copy_from", "other", shape_, dtype_);
-  device().copy(raw(), other.raw(), bytes());
+  if (&device() == &other.device())
+    device().copy(raw(), other.raw(), bytes());
+  else if (device().kind() == DeviceKind::cpu)
+    other.device().copy_to_host(raw(), other.raw(), bytes());
+  else if (other.device().kind() == DeviceKind::cpu)
+    device().copy_from_host(raw(), other.raw(), bytes());
+  else
+    fail(Fault::internal, "Tensor::copy_from: from ", other.device().name(), " to ", device().name(),
+         " there is only the way over the CPU");
 }
 
 double Tensor::item() const {

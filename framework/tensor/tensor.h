@@ -59,6 +59,7 @@ class Tensor {
   Tensor part(std::int64_t begin, Shape shape) const;
 
   Tensor clone() const;
+  /// The values of a tensor of equal shape and type, on the same device, or to or from the CPU.
   void copy_from(const Tensor& other) const;
   void fill_zero() const { device().fill_zero(raw(), bytes()); }
   /// The value of a tensor of one element.

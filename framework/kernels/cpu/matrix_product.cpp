@@ -172,11 +172,4 @@ void CpuKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const
   });
 }
 
-const Kernels& kernels_of(const Tensor& tensor) {
-  static const CpuKernels cpu_kernels;
-  check(tensor.device().kind() == DeviceKind::cpu, "kernels_of: there are no kernels for device ",
-        tensor.device().name());
-  return cpu_kernels;
-}
-
 }  // namespace conclave

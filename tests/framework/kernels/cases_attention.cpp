@@ -143,6 +143,10 @@ std::vector<OpCase> attention_cases() {
   add_attention(cases, {0, 5, 2, 1, 4}, Documents::one);
   add_attention(cases, {1, 67, 3, 1, 1}, Documents::several);
   add_attention(cases, {3, 7, 1, 1, 13}, Documents::padded);
+  // On a GPU: rows by 32 and 16, columns by 8; widths to 64, to 128 and beyond take different kernels.
+  for (const Size length : {31, 32, 33, 49}) add_attention(cases, {1, length, 2, 1, 9}, Documents::several);
+  for (const Size width : {64, 65, 128, 129, 256}) add_attention(cases, {1, 5, 1, 1, width}, Documents::one);
+  add_attention(cases, {2, 70, 4, 2, 128}, Documents::several);
   return cases;
 }
 

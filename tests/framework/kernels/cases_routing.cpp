@@ -230,10 +230,17 @@ std::vector<OpCase> routing_cases() {
         add_route(cases, {2, 9, 31, 8, renormalise, false, false, 20, sigmoid, 1, 1, 1, biased});
       }
   }
+  // As large as routers are; on a GPU 32, 128 and 512 experts are the limits of kernels, 64 tokens a block's
+  // share.
+  for (const Size experts : {32, 33, 128, 129}) add_route(cases, {1, 3, experts, 4, true, false, false});
+  add_route(cases, {2, 65, 512, 16, true, true, false, 1, true, 2.5, 8, 4, true});
+  add_route(cases, {1, 130, 130, 8, true, true, false});
+  add_route(cases, {1, 3, 512, 16, false, false, false, 1, true, 1, 512, 100, true});
   add_permutation(cases, "plain", 23, 2, 5, 7, 0, false);
   add_permutation(cases, "holes", 31, 3, 8, 16, 4, false);
   add_permutation(cases, "one_expert_takes_all", 17, 1, 4, 5, 0, true);
   add_permutation(cases, "many_experts", 3, 2, 67, 1, 0, false);
+  add_permutation(cases, "several_chunks", 200, 3, 300, 3, 7, false);
   add_permutation(cases, "no_tokens", 0, 2, 3, 4, 0, false);
   add_permutation(cases, "nothing_routed", 5, 2, 3, 4, 1, false);
   return cases;

@@ -7,13 +7,14 @@
 #include <utility>
 
 #include "framework/base/random.h"
+#include "framework/device/sanitizer.h"
 
 namespace conclave::test {
 namespace {
 
-constexpr std::int64_t guard = 64;         // elements on either side of every tensor
-constexpr double sentinel = -1234567;      // what they hold, exact in every type
-constexpr double tolerance_constant = 16;  // c in c * epsilon * sqrt(length)
+constexpr std::int64_t guard_elements = 64;  // on either side of every tensor
+constexpr double sentinel = -1234567;        // what they hold, exact in every type
+constexpr double tolerance_constant = 16;    // c in c * epsilon * sqrt(length)
 
 DType dtype_of_slot(const Slot& slot, DType floating) {
   switch (slot.type) {
@@ -77,8 +78,9 @@ struct Stage {
   Arguments arguments;
 };
 
-Stage run_on_stage(const OpCase& op, Device& device, DType dtype) {
+Stage run_on_stage(const OpCase& op, Device& device, DType dtype, Guard guarded) {
   Stage stage;
+  const std::int64_t guard = guarded == Guard::region ? guard_elements : 0;
   for (const Slot& slot : op.slots) {
     const DType slot_dtype = dtype_of_slot(slot, dtype);
     const bool is_float = slot_dtype == DType::float32 || slot_dtype == DType::float64;
@@ -149,11 +151,33 @@ Values as_values(const std::vector<int>& numbers) {
 }
 
 std::vector<Device*> devices() {
-  return {&cpu_device()};
+  // Under a sanitizer the emulated device has a test of its own, device_code_test.
+  if (std::string_view(sanitizer::name) != "none") return {&cpu_device()};
+  std::vector<Device*> found{&cpu_device(), &emulated_device()};
+  if (why_no_cuda().empty()) found.push_back(&cuda_device());
+  return found;
 }
 
-std::vector<std::string> run_case(const OpCase& op, Device& device, DType dtype) {
-  const Stage stage = run_on_stage(op, device, dtype);
+std::string why_no_cuda() {
+  static const std::string reason = [] {
+    try {
+      cuda_device();
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  }();
+  return reason;
+}
+
+std::vector<DType> float_types_of(const Device& device) {
+  if (device.kind() == DeviceKind::cpu) return {DType::float32, DType::float64};
+  return {DType::float32};
+}
+
+std::vector<std::string> run_case(const OpCase& op, Device& device, DType dtype, Guard guarded) {
+  const Stage stage = run_on_stage(op, device, dtype, guarded);
+  const std::int64_t guard = guarded == Guard::region ? guard_elements : 0;
   const double epsilon = dtype == DType::float32 ? std::numeric_limits<float>::epsilon()
                                                  : std::numeric_limits<double>::epsilon();
   const double tolerance = tolerance_constant * epsilon * std::sqrt(std::max(1.0, op.length));
@@ -181,7 +205,7 @@ std::vector<std::string> run_case(const OpCase& op, Device& device, DType dtype)
 }
 
 std::map<std::string, std::vector<std::byte>> results_of(const OpCase& op, Device& device, DType dtype) {
-  const Stage stage = run_on_stage(op, device, dtype);
+  const Stage stage = run_on_stage(op, device, dtype, Guard::region);
   std::map<std::string, std::vector<std::byte>> results;
   for (const Slot& slot : op.slots) {
     const Tensor& tensor = stage.arguments[slot.name];

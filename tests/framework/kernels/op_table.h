@@ -57,8 +57,16 @@ struct OpCase {
 Values draw(std::string_view name, std::int64_t count, double scale = 1);
 Values as_values(const std::vector<int>& numbers);
 
+/// All that can compute here.
 std::vector<Device*> devices();
-std::vector<std::string> run_case(const OpCase& op, Device& device, DType dtype);
+/// Why the device cuda is not among them; empty when it is.
+std::string why_no_cuda();
+/// The floating-point types that a device computes in.
+std::vector<DType> float_types_of(const Device& device);
+/// What lies around each tensor: a region whose bytes are compared afterwards, or nothing at all, so that a
+/// sanitizer sees reads out of bounds, too.
+enum class Guard { region, none };
+std::vector<std::string> run_case(const OpCase& op, Device& device, DType dtype, Guard guard = Guard::region);
 /// The results of a case as they are, for comparisons bit by bit.
 std::map<std::string, std::vector<std::byte>> results_of(const OpCase& op, Device& device, DType dtype);
 

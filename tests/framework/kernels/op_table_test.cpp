@@ -1,5 +1,5 @@
-// Runs the op table on every device in float32 and float64, shows that results do not depend on the number of
-// threads, and that the table notices planted mistakes.
+// Runs the op table on every device in the types it has, shows that results do not depend on the number of
+// threads and that repeating gives the same bits, and that the table notices planted mistakes.
 #include <gtest/gtest.h>
 #include <omp.h>
 
@@ -27,7 +27,7 @@ class OpTable : public testing::TestWithParam<std::size_t> {};
 TEST_P(OpTable, MeetsThePlainLoops) {
   const OpCase& op = cases()[GetParam()];
   for (Device* device : devices())
-    for (const DType dtype : {DType::float32, DType::float64}) {
+    for (const DType dtype : float_types_of(*device)) {
       const auto problems = run_case(op, *device, dtype);
       EXPECT_TRUE(problems.empty()) << op.name << " on " << device->name() << " in " << name_of(dtype) << ":"
                                     << joined(problems);
@@ -37,24 +37,39 @@ TEST_P(OpTable, MeetsThePlainLoops) {
 TEST_P(OpTable, IsBitEqualForEveryNumberOfThreads) {
   const OpCase& op = cases()[GetParam()];
   const int threads_before = omp_get_max_threads();
-  for (Device* device : devices())
-    for (const DType dtype : {DType::float32, DType::float64}) {
-      omp_set_num_threads(1);
-      const auto one = results_of(op, *device, dtype);
-      for (const int threads : {1, 2, 3}) {
-        omp_set_num_threads(threads);
-        const auto results = results_of(op, *device, dtype);
-        if (threads == 2) {
-          EXPECT_EQ(results, results_of(op, *device, dtype))
-              << op.name << " in " << name_of(dtype) << ": repeated";
-        }
-        if (dtype == DType::float64 || op.bit_equal_in_float32) {
-          EXPECT_EQ(one, results) << op.name << " in " << name_of(dtype) << ": 1 and " << threads
-                                  << " threads differ";
-        }
+  Device& device = cpu_device();
+  for (const DType dtype : float_types_of(device)) {
+    omp_set_num_threads(1);
+    const auto one = results_of(op, device, dtype);
+    for (const int threads : {1, 2, 3}) {
+      omp_set_num_threads(threads);
+      const auto results = results_of(op, device, dtype);
+      if (threads == 2) {
+        EXPECT_EQ(results, results_of(op, device, dtype))
+            << op.name << " in " << name_of(dtype) << ": repeated";
+      }
+      if (dtype == DType::float64 || op.bit_equal_in_float32) {
+        EXPECT_EQ(one, results) << op.name << " in " << name_of(dtype) << ": 1 and " << threads
+                                << " threads differ";
       }
     }
+  }
   omp_set_num_threads(threads_before);
+}
+
+TEST_P(OpTable, IsBitEqualWhenRepeatedOnOtherDevices) {
+  const OpCase& op = cases()[GetParam()];
+  for (Device* device : devices()) {
+    if (device->kind() == DeviceKind::cpu) continue;
+    EXPECT_EQ(results_of(op, *device, DType::float32), results_of(op, *device, DType::float32))
+        << op.name << " on " << device->name();
+  }
+}
+
+TEST(OpTableOnCuda, RunsWithTheOthersWhereThereIsAGpu) {
+  if (!why_no_cuda().empty())
+    GTEST_SKIP() << "none of the " << cases().size() << " cases ran on a GPU: " << why_no_cuda();
+  EXPECT_EQ(devices().back()->kind(), DeviceKind::cuda);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, OpTable, testing::Range(std::size_t{0}, cases().size()),

@@ -1,0 +1,24 @@
+#include "framework/kernels/backends.h"
+
+#include "framework/kernels/cpu/cpu_kernels.h"
+
+namespace conclave {
+
+const Kernels& cpu_kernels() {
+  static const CpuKernels kernels;
+  return kernels;
+}
+
+const Kernels& kernels_of(const Tensor& tensor) {
+  switch (tensor.device().kind()) {
+    case DeviceKind::cpu:
+      return cpu_kernels();
+    case DeviceKind::emulated:
+      return emulated_kernels();
+    case DeviceKind::cuda:
+      return cuda_kernels();
+  }
+  fail(Fault::internal, "kernels_of: there are no kernels for device ", tensor.device().name());
+}
+
+}  // namespace conclave

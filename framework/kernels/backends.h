@@ -1,0 +1,13 @@
+// The backends by name; kernels_of(tensor) finds the right one.
+#pragma once
+
+#include "framework/kernels/kernels.h"
+
+namespace conclave {
+
+const Kernels& cpu_kernels();
+const Kernels& emulated_kernels();
+/// Fault::request in a build without CUDA.
+const Kernels& cuda_kernels();
+
+}  // namespace conclave

@@ -1,0 +1,32 @@
+#include "framework/kernels/cuda/cross_entropy.cuh"
+
+#include "framework/kernels/cuda/device_kernels.h"
+
+namespace conclave::DIALECT {
+
+void DeviceKernels::cross_entropy_statistics(const Tensor& logits, const Tensor& targets,
+                                             std::int64_t first_id, const Tensor& statistics) const {
+  const std::int64_t rows = logits.dim(0), columns = logits.dim(1);
+  check_tensor(targets, "cross_entropy_statistics", "targets", {rows}, DType::int32);
+  check_tensor(statistics, "cross_entropy_statistics", "statistics", {rows, 3}, DType::float64);
+  with_storage_type(logits.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    launch({.blocks = rows, .stream = logits.device().stream()}, cross_entropy_statistics_kernel<T>,
+           logits.data<T>(), targets.data<std::int32_t>(), first_id, columns, statistics.data<double>());
+  });
+}
+
+void DeviceKernels::cross_entropy_gradient(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                                           const Tensor& log_sum_exp, double loss_scale,
+                                           double z_scale) const {
+  const std::int64_t rows = logits.dim(0), columns = logits.dim(1);
+  check_tensor(log_sum_exp, "cross_entropy_gradient", "log_sum_exp", {rows}, DType::float64);
+  with_storage_type(logits.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    launch({.blocks = rows, .stream = logits.device().stream()}, cross_entropy_gradient_kernel<T>,
+           logits.data<T>(), targets.data<std::int32_t>(), first_id, log_sum_exp.data<double>(), columns,
+           loss_scale, z_scale);
+  });
+}
+
+}  // namespace conclave::DIALECT

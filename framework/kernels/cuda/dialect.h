@@ -1,0 +1,21 @@
+// The words that device code is written in. nvcc reads them as CUDA; the host compiler reads them as code for
+// the emulated device, where a thread is a fiber and mistakes have names (docs/cuda.md). The words:
+//
+//   KERNEL, DEVICE               before a function that is launched, and one that device code calls
+//   UNROLL                       before a loop over what a thread holds in registers
+//   SHARED(type, name, count)    an array of the block, its size known at compile time
+//   SHARED_DYNAMIC(type, name)   the block's array of LaunchShape::shared_bytes
+//   thread_index() block_index() block_size() block_count() lane_index() warp_index()
+//   sync_block(), sync_warp()    wait for all threads of the block, of the warp of 32
+//   shuffle(value, lane), shuffle_xor(value, mask)    another lane's value; all 32 lanes take part
+//   atomic_add(pointer, value)   integers alone: sums of floating-point numbers would depend on the order
+//   launch(shape, kernel, arguments...)
+//
+// Blocks and grids have one dimension. Blocks have block_threads threads unless a launch says otherwise.
+#pragma once
+
+#ifdef __CUDACC__
+#include "framework/kernels/cuda/dialect_cuda.cuh"
+#else
+#include "framework/kernels/cuda/dialect_emulated.h"
+#endif

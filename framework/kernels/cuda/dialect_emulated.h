@@ -1,0 +1,96 @@
+// The dialect on the host. A CUDA thread is a fiber with a stack of its own; the fibers of a block take turns
+// on one thread of the host, and at least two blocks run at once on different ones. What one fiber knows of
+// another's writes is decided by barriers alone, and ThreadSanitizer is told so: it sees a missing barrier
+// whatever order was run. A barrier or shuffle that some threads never reach is an error with a sentence, not
+// a hang.
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <type_traits>
+
+#define DIALECT emulated
+#define KERNEL inline void
+#define DEVICE inline
+#define UNROLL
+#define SHARED(type, name, count)      \
+  static const char tag_of_##name = 0; \
+  type* const name =                   \
+      static_cast<type*>(::conclave::emulated::shared_array(&tag_of_##name, sizeof(type) * (count)))
+#define SHARED_DYNAMIC(type, name) \
+  type* const name = static_cast<type*>(::conclave::emulated::shared_array_of_launch())
+
+namespace conclave::emulated {
+
+constexpr int warp_size = 32;
+constexpr int block_threads = 64;  // two warps, so that a block has more than one
+
+struct LaunchShape {
+  std::int64_t blocks;
+  int threads = block_threads;
+  std::size_t shared_bytes = 0;
+  void* stream = nullptr;
+};
+
+int thread_index();
+std::int64_t block_index();
+int block_size();
+std::int64_t block_count();
+inline int lane_index() {
+  return thread_index() % warp_size;
+}
+inline int warp_index() {
+  return thread_index() / warp_size;
+}
+void sync_block();
+void sync_warp();
+/// What the lane of this warp came with; says nothing about memory.
+std::uint64_t exchange(std::uint64_t bits, int lane);
+
+template <class T>
+T shuffle(T value, int lane) {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8);
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  bits = exchange(bits, lane);
+  std::memcpy(&value, &bits, sizeof(T));
+  return value;
+}
+template <class T>
+T shuffle_xor(T value, int mask) {
+  return shuffle(value, lane_index() ^ mask);
+}
+
+template <class T>
+void atomic_add(T* sum, T value) {
+  static_assert(std::is_integral_v<T>);
+  std::atomic_ref<T>(*sum).fetch_add(value, std::memory_order_relaxed);
+}
+
+/// Cosine and sine of turns * 2 pi.
+inline void cosine_sine_of_turns(float turns, float& cosine, float& sine) {
+  const double angle = 6.283185307179586 * static_cast<double>(turns);
+  cosine = static_cast<float>(std::cos(angle));
+  sine = static_cast<float>(std::sin(angle));
+}
+
+/// The block's array of this tag, the same for all of its threads. It starts as NaN in every block.
+void* shared_array(const void* tag, std::size_t bytes);
+void* shared_array_of_launch();
+
+/// Runs body as every thread of every block, with device memory open, and returns when all are done.
+void run_blocks(const LaunchShape& shape, const std::function<void()>& body);
+
+template <class... Parameters>
+void launch(const LaunchShape& shape, void (*kernel)(Parameters...),
+            std::type_identity_t<Parameters>... arguments) {
+  if (shape.blocks == 0) return;
+  run_blocks(shape, [&] { kernel(arguments...); });
+}
+
+}  // namespace conclave::emulated

@@ -1,0 +1,99 @@
+#include "framework/kernels/cuda/elementwise.cuh"
+
+#include "framework/kernels/cuda/device_kernels.h"
+
+namespace conclave::DIALECT {
+namespace {
+
+void check_same(const char* where, const Tensor& first, const Tensor& second) {
+  check(first.elements() == second.elements() && first.dtype() == second.dtype(), where, ": ",
+        name_of(first.dtype()), " ", first.shape(), " and ", name_of(second.dtype()), " ", second.shape(),
+        " came, expected the same");
+}
+
+LaunchShape walk(const Tensor& x) {
+  return walk_over(x.elements(), x.device().stream());
+}
+
+}  // namespace
+
+void DeviceKernels::add_scaled(const Tensor& x, double factor, const Tensor& y) const {
+  check_same("add_scaled", x, y);
+  with_storage_type(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    launch(walk(x), add_scaled_kernel<T>, x.data<T>(), static_cast<float>(factor), y.data<T>(), x.elements());
+  });
+}
+
+void DeviceKernels::add(const Tensor& a, const Tensor& b, const Tensor& sum) const {
+  check_same("add", a, b);
+  check_same("add", a, sum);
+  with_storage_type(a.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    launch(walk(a), add_kernel<T>, a.data<T>(), b.data<T>(), sum.data<T>(), a.elements());
+  });
+}
+
+void DeviceKernels::scale(const Tensor& x, double factor) const {
+  with_storage_type(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    launch(walk(x), scale_kernel<T>, x.data<T>(), static_cast<float>(factor), x.elements());
+  });
+}
+
+double DeviceKernels::sum_of_squares(const Tensor& x) const {
+  const std::int64_t pieces = blocks_for(x.elements(), squares_piece);
+  const Tensor of_piece = Tensor::empty({pieces + 1}, DType::float64, x.device());
+  const Tensor sum = of_piece.part(pieces, {1});
+  void* stream = x.device().stream();
+  with_storage_type(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    launch({.blocks = pieces, .stream = stream}, sum_of_squares_kernel<T>, x.data<T>(), x.elements(),
+           of_piece.data<double>());
+  });
+  launch({.blocks = 1, .stream = stream}, sum_kernel, of_piece.data<double>(), pieces, std::int64_t{1},
+         sum.data<double>());
+  return sum.item();
+}
+
+void DeviceKernels::swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const {
+  check_same("swiglu", gate, up);
+  check_same("swiglu", gate, y);
+  with_storage_type(gate.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    launch(walk(gate), swiglu_kernel<T>, gate.data<T>(), up.data<T>(), y.data<T>(), gate.elements());
+  });
+}
+
+void DeviceKernels::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy,
+                                    const Tensor& dgate, const Tensor& dup) const {
+  check_same("swiglu_backward", gate, dy);
+  with_storage_type(gate.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    launch(walk(gate), swiglu_backward_kernel<T>, gate.data<T>(), up.data<T>(), dy.data<T>(), dgate.data<T>(),
+           dup.data<T>(), gate.elements());
+  });
+}
+
+void DeviceKernels::adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value,
+                          const Tensor& moment1, const Tensor& moment2) const {
+  check_same("adamw", gradient, value);
+  check_same("adamw", value, moment1);
+  check_same("adamw", value, moment2);
+  const AdamWNumbers numbers{.beta1 = static_cast<float>(step.beta1),
+                             .beta2 = static_cast<float>(step.beta2),
+                             .keep1 = static_cast<float>(1 - step.beta1),
+                             .keep2 = static_cast<float>(1 - step.beta2),
+                             .gradient_scale = static_cast<float>(step.gradient_scale),
+                             .epsilon = static_cast<float>(step.epsilon),
+                             .shrink = static_cast<float>(1 - step.learning_rate * step.weight_decay),
+                             .rate = static_cast<float>(step.learning_rate / step.correction1),
+                             .inverse_correction2 = static_cast<float>(1 / step.correction2)};
+  with_storage_type(value.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    launch(walk(value), adamw_kernel<T>, numbers, gradient.data<T>(), value.data<T>(), moment1.data<float>(),
+           moment2.data<float>(), value.elements());
+  });
+}
+
+}  // namespace conclave::DIALECT

@@ -1,0 +1,85 @@
+// Sums, scaling, SwiGLU, AdamW: each thread walks over elements, neighbours beside each other in memory.
+#pragma once
+
+#include "framework/kernels/cuda/reduction.cuh"
+#include "framework/kernels/cuda/storage.cuh"
+#include "framework/kernels/scalar_math.h"
+
+namespace conclave::DIALECT {
+
+template <class T>
+KERNEL add_scaled_kernel(const T* x, float factor, T* y, std::int64_t count) {
+  for (std::int64_t i = first_item(); i < count; i += item_stride())
+    store(y + i, load(y + i) + factor * load(x + i));
+}
+
+template <class T>
+KERNEL add_kernel(const T* a, const T* b, T* sum, std::int64_t count) {
+  for (std::int64_t i = first_item(); i < count; i += item_stride())
+    store(sum + i, load(a + i) + load(b + i));
+}
+
+template <class T>
+KERNEL scale_kernel(T* x, float factor, std::int64_t count) {
+  for (std::int64_t i = first_item(); i < count; i += item_stride()) store(x + i, load(x + i) * factor);
+}
+
+template <class T>
+KERNEL swiglu_kernel(const T* gate, const T* up, T* y, std::int64_t count) {
+  for (std::int64_t i = first_item(); i < count; i += item_stride())
+    store(y + i, silu(load(gate + i)) * load(up + i));
+}
+
+template <class T>
+KERNEL swiglu_backward_kernel(const T* gate, const T* up, const T* dy, T* dgate, T* dup, std::int64_t count) {
+  for (std::int64_t i = first_item(); i < count; i += item_stride()) {
+    const float g = load(gate + i), u = load(up + i), d = load(dy + i);
+    const float s = sigmoid(g);
+    store(dup + i, d * g * s);
+    store(dgate + i, d * u * s * (1 + g * (1 - s)));  // silu_derivative(g), its sigmoid shared
+  }
+}
+
+/// Squares are added over pieces of fixed size, the pieces in order afterwards: the grid does not matter.
+constexpr std::int64_t squares_piece = 16 * 1024;
+
+template <class T>
+KERNEL sum_of_squares_kernel(const T* x, std::int64_t count, double* of_piece) {
+  const std::int64_t begin = block_index() * squares_piece;
+  const std::int64_t end = begin + squares_piece < count ? begin + squares_piece : count;
+  double sum = 0;
+  for (std::int64_t i = begin + thread_index(); i < end; i += block_size()) {
+    const double value = load(x + i);
+    sum += value * value;
+  }
+  sum = block_reduce(sum, Sum{});
+  if (thread_index() == 0) of_piece[block_index()] = sum;
+}
+
+/// One block: the sum of values[0], values[stride] and so on.
+KERNEL sum_kernel(const double* values, std::int64_t count, std::int64_t stride, double* sum) {
+  double own = 0;
+  for (std::int64_t i = thread_index(); i < count; i += block_size()) own += values[i * stride];
+  own = block_reduce(own, Sum{});
+  if (thread_index() == 0) *sum = own;
+}
+
+struct AdamWNumbers {
+  float beta1, beta2, keep1, keep2, gradient_scale, epsilon, shrink, rate, inverse_correction2;
+};
+
+template <class T>
+KERNEL adamw_kernel(AdamWNumbers n, const T* gradient, T* value, float* moment1, float* moment2,
+                    std::int64_t count) {
+  for (std::int64_t i = first_item(); i < count; i += item_stride()) {
+    const float g = load(gradient + i) * n.gradient_scale;
+    const float m = n.beta1 * moment1[i] + n.keep1 * g;
+    const float s = n.beta2 * moment2[i] + n.keep2 * g * g;
+    moment1[i] = m;
+    moment2[i] = s;
+    store(value + i,
+          n.shrink * load(value + i) - n.rate * m / (std::sqrt(s * n.inverse_correction2) + n.epsilon));
+  }
+}
+
+}  // namespace conclave::DIALECT

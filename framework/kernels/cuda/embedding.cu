@@ -1,0 +1,41 @@
+#include "framework/kernels/cuda/embedding.cuh"
+
+#include "framework/kernels/cuda/device_kernels.h"
+
+namespace conclave::DIALECT {
+
+void DeviceKernels::embedding(const Tensor& tokens, const Tensor& weight, const Tensor& y) const {
+  const std::int64_t count = tokens.elements(), vocabulary = weight.dim(0), hidden = weight.dim(1);
+  check_tensor(y, "embedding", "y", {count, hidden}, weight.dtype());
+  with_storage_type(weight.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    launch({.blocks = count, .stream = y.device().stream()}, embedding_kernel<T>, tokens.data<std::int32_t>(),
+           weight.data<T>(), vocabulary, hidden, y.data<T>());
+  });
+}
+
+void DeviceKernels::embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
+                                       Write write) const {
+  const std::int64_t count = tokens.elements(), vocabulary = dweight.dim(0), hidden = dweight.dim(1);
+  check_tensor(dy, "embedding_backward", "dy", {count, hidden}, dweight.dtype());
+  if (write == Write::overwrite) dweight.fill_zero();
+  with_storage_type(dweight.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    launch({.blocks = count, .stream = dy.device().stream()}, embedding_backward_kernel<T>,
+           tokens.data<std::int32_t>(), count, vocabulary, dy.data<T>(), hidden, dweight.data<T>());
+  });
+}
+
+void DeviceKernels::rope(const Tensor& x, const Tensor& positions, double theta, Rotation rotation,
+                         const Tensor& y) const {
+  const std::int64_t tokens = x.dim(0), heads = x.dim(1), width = x.dim(2);
+  check_tensor(positions, "rope", "positions", {tokens}, DType::int32);
+  with_storage_type(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    launch({.blocks = blocks_for(tokens * (width / 2), block_threads), .stream = x.device().stream()},
+           rope_kernel<T>, x.data<T>(), positions.data<std::int32_t>(), theta,
+           rotation == Rotation::forward ? 1.0f : -1.0f, tokens, heads, width, y.data<T>());
+  });
+}
+
+}  // namespace conclave::DIALECT

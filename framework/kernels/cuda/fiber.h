@@ -1,0 +1,42 @@
+// Fiber: a function with a stack of its own that another one switches to and that switches back, on one
+// thread of the host. Sanitizers are told.
+#pragma once
+
+#include <ucontext.h>
+
+#include <cstddef>
+#include <functional>
+
+#include "framework/device/sanitizer.h"
+
+namespace conclave::emulated {
+
+class Fiber {
+ public:
+  /// function is called by the first enter() and must never return; it leaves instead. Only the thread that
+  /// makes a fiber may enter it.
+  explicit Fiber(std::function<void()> function);
+  ~Fiber();
+  Fiber(const Fiber&) = delete;
+  Fiber& operator=(const Fiber&) = delete;
+
+  /// Continues the fiber, until it leaves.
+  void enter();
+  /// From inside: continues the one who entered.
+  void leave();
+  /// From outside: forgets where the fiber was; the next enter() calls the function anew.
+  void restart();
+
+ private:
+  static void begin(unsigned low, unsigned high);
+
+  static constexpr std::size_t stack_bytes = 256 * 1024;
+  static constexpr std::size_t guard_bytes = 4096;  // below the stack, without access
+
+  std::function<void()> function_;
+  std::byte* stack_;
+  ucontext_t own_, outer_;
+  sanitizer::Fiber marker_, outer_marker_;
+};
+
+}  // namespace conclave::emulated

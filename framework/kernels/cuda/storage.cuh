@@ -1,0 +1,55 @@
+// How activations and weights lie in memory, and the words to read and write them: all arithmetic is in
+// float32, whatever they are stored as. A narrower type joins by a pair of overloads here and a line in
+// with_storage_type.
+#pragma once
+
+#include "framework/kernels/cuda/dialect.h"
+#include "framework/tensor/tensor.h"
+
+namespace conclave::DIALECT {
+
+DEVICE float load(const float* from) {
+  return *from;
+}
+DEVICE void store(float* to, float value) {
+  *to = value;
+}
+
+/// Calls function(T{}) with T the type that tensors of this dtype are stored in on a GPU.
+template <class Function>
+void with_storage_type(DType dtype, Function&& function) {
+  check(dtype == DType::float32, Fault::request, "kernels of a GPU take float32, ", name_of(dtype),
+        " came; train with training.precision: fp32, or on device cpu");
+  function(float{});
+}
+
+/// Blocks of `per_block` items that cover `items`.
+inline std::int64_t blocks_for(std::int64_t items, std::int64_t per_block) {
+  return (items + per_block - 1) / per_block;
+}
+
+/// The first item of this thread and the distance to its next, in a grid that walks over all items together.
+DEVICE std::int64_t first_item() {
+  return block_index() * block_size() + thread_index();
+}
+DEVICE std::int64_t item_stride() {
+  return block_count() * block_size();
+}
+/// A grid for such a walk: enough threads to fill a GPU, no more.
+inline LaunchShape walk_over(std::int64_t items, void* stream) {
+  constexpr std::int64_t most_blocks = 8192;
+  const std::int64_t blocks = blocks_for(items, block_threads);
+  return {.blocks = blocks < most_blocks ? blocks : most_blocks, .stream = stream};
+}
+
+constexpr int warps_per_block = block_threads / warp_size;
+/// The item of this warp where each warp of the grid has one; items beyond the last are for the caller to
+/// skip.
+DEVICE std::int64_t item_of_warp() {
+  return block_index() * warps_per_block + warp_index();
+}
+inline LaunchShape warp_for_each(std::int64_t items, void* stream) {
+  return {.blocks = blocks_for(items, warps_per_block), .stream = stream};
+}
+
+}  // namespace conclave::DIALECT

@@ -1,0 +1,148 @@
+// All device code under a sanitizer: the op table on the emulated device with nothing around the tensors,
+// over shapes small enough for it. And the sanitizers see what they are for: each planted mistake is told by
+// its name.
+#include <gtest/gtest.h>
+
+#include "framework/device/sanitizer.h"
+#include "framework/kernels/cuda/storage.cuh"
+#include "tests/framework/kernels/op_table.h"
+
+/// The first race ends the program.
+extern "C" const char* __tsan_default_options();
+extern "C" const char* __tsan_default_options() {
+  return "halt_on_error=1:exitcode=66";
+}
+
+namespace conclave::test {
+namespace {
+
+/// Small, and no matrix product: those are a library's.
+std::vector<OpCase> small_cases() {
+  constexpr std::int64_t most_elements = 12000;
+  std::vector<OpCase> cases;
+  for (auto* family : {elementwise_cases, attention_cases, vocabulary_cases, routing_cases})
+    for (OpCase& op : family()) {
+      std::int64_t elements = 0;
+      for (const Slot& slot : op.slots) elements += slot.shape.elements();
+      if (elements <= most_elements && op.name.rfind("linear_", 0) != 0) cases.push_back(std::move(op));
+    }
+  return cases;
+}
+
+TEST(DeviceCode, MeetsThePlainLoopsUnderASanitizer) {
+  if (std::string_view(sanitizer::name) == "none") GTEST_SKIP() << "this build has no sanitizer";
+  const std::vector<OpCase> cases = small_cases();
+  EXPECT_GT(cases.size(), 100u);
+  for (const OpCase& op : cases) {
+    const auto problems = run_case(op, emulated_device(), DType::float32, Guard::none);
+    for (const std::string& problem : problems) ADD_FAILURE() << op.name << ": " << problem;
+  }
+}
+
+}  // namespace
+}  // namespace conclave::test
+
+namespace conclave::emulated {
+namespace {
+
+KERNEL turn_without_barrier(float* y) {
+  SHARED(float, values, block_threads);
+  values[thread_index()] = y[thread_index()];
+  y[thread_index()] = values[block_size() - 1 - thread_index()];
+}
+KERNEL turn_in_warp_without_barrier(float* y) {
+  SHARED(float, values, block_threads);
+  values[thread_index()] = y[thread_index()];
+  y[thread_index()] = shuffle_xor(values[thread_index() ^ 1], 1);  // a shuffle says nothing about memory
+}
+KERNEL count_blocks_without_atomic(float* y) {
+  if (thread_index() == 0) y[0] += 1;
+}
+KERNEL write_one_too_far(float* y, std::int64_t count) {
+  const std::int64_t i = block_index() * block_size() + thread_index();
+  if (i <= count) y[i] = 1;
+}
+KERNEL read_one_too_far(float* y) {
+  y[thread_index()] = y[thread_index() + 1];
+}
+KERNEL write_shared_one_too_far(float* y) {
+  SHARED(float, values, block_threads);
+  values[thread_index() + 1] = y[thread_index()];
+}
+KERNEL write_dynamic_one_too_far(float* y) {
+  SHARED_DYNAMIC(float, values);
+  values[thread_index() + 1] = y[thread_index()];
+}
+
+/// With a barrier and an atomic, over and over: nothing to be seen.
+KERNEL correct(float* y, std::int32_t* blocks) {
+  SHARED(float, values, block_threads);
+  for (int round = 0; round < 3; ++round) {
+    values[thread_index()] = y[block_index() * block_size() + thread_index()];
+    sync_block();
+    y[block_index() * block_size() + thread_index()] = values[block_size() - 1 - thread_index()];
+    sync_block();
+  }
+  if (thread_index() == 0) atomic_add(blocks, 1);
+}
+
+Tensor zeros(std::int64_t elements, DType dtype = DType::float32) {
+  return Tensor::zeros({elements}, dtype, emulated_device());
+}
+
+class Planted : public testing::Test {
+ protected:
+  void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
+  static bool under(const char* sanitizer) { return std::string_view(sanitizer::name) == sanitizer; }
+};
+
+TEST_F(Planted, NothingIsSeenInACorrectKernel) {
+  const Tensor blocks = zeros(1, DType::int32);
+  for (int round = 0; round < 3; ++round)
+    launch({.blocks = 5}, correct, zeros(5 * block_threads).data<float>(), blocks.data<std::int32_t>());
+  EXPECT_EQ(blocks.item(), 15);
+}
+
+TEST_F(Planted, AMissingBlockBarrier) {
+  if (!under("thread")) GTEST_SKIP() << "ThreadSanitizer sees it: the preset `thread`";
+  EXPECT_EXIT(launch({.blocks = 1}, turn_without_barrier, zeros(block_threads).data<float>()),
+              testing::ExitedWithCode(66), "data race(.|\n)*turn_without_barrier");
+}
+
+TEST_F(Planted, AMissingWarpBarrier) {
+  if (!under("thread")) GTEST_SKIP() << "ThreadSanitizer sees it: the preset `thread`";
+  EXPECT_EXIT(launch({.blocks = 1}, turn_in_warp_without_barrier, zeros(block_threads).data<float>()),
+              testing::ExitedWithCode(66), "data race(.|\n)*turn_in_warp_without_barrier");
+}
+
+TEST_F(Planted, ASumOverBlocksThatIsNotAtomic) {
+  if (!under("thread")) GTEST_SKIP() << "ThreadSanitizer sees it: the preset `thread`";
+  EXPECT_EXIT(launch({.blocks = 2}, count_blocks_without_atomic, zeros(1).data<float>()),
+              testing::ExitedWithCode(66), "data race(.|\n)*count_blocks_without_atomic");
+}
+
+TEST_F(Planted, OneTooFar) {
+  if (!under("address")) GTEST_SKIP() << "AddressSanitizer sees it: the preset `debug`";
+  EXPECT_DEATH(launch({.blocks = 3}, write_one_too_far, zeros(100).data<float>(), 100),
+               "use-after-poison(.|\n)*WRITE(.|\n)*write_one_too_far");
+  EXPECT_DEATH(launch({.blocks = 1}, read_one_too_far, zeros(block_threads).data<float>()),
+               "use-after-poison(.|\n)*READ(.|\n)*read_one_too_far");
+}
+
+TEST_F(Planted, OneTooFarInSharedMemory) {
+  if (!under("address")) GTEST_SKIP() << "AddressSanitizer sees it: the preset `debug`";
+  EXPECT_DEATH(launch({.blocks = 1}, write_shared_one_too_far, zeros(block_threads).data<float>()),
+               "use-after-poison(.|\n)*write_shared_one_too_far");
+  EXPECT_DEATH(launch({.blocks = 1, .shared_bytes = block_threads * sizeof(float)}, write_dynamic_one_too_far,
+                      zeros(block_threads).data<float>()),
+               "use-after-poison(.|\n)*write_dynamic_one_too_far");
+}
+
+TEST_F(Planted, UseAfterTheLastOwnerLeft) {
+  if (!under("address")) GTEST_SKIP() << "AddressSanitizer sees it: the preset `debug`";
+  float* dangling = zeros(block_threads + 1).data<float>();
+  EXPECT_DEATH(launch({.blocks = 1}, read_one_too_far, dangling), "use-after-poison(.|\n)*read_one_too_far");
+}
+
+}  // namespace
+}  // namespace conclave::emulated

@@ -1,0 +1,112 @@
+// A whole model on the emulated device against the same model on the CPU, both in float32: losses and
+// gradients of the first step, and losses while AdamW trains both.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "framework/autograd/ops/elementwise.h"
+#include "layers/balance_loss.h"
+#include "layers/transformer.h"
+#include "tests/launch/synthetic.h"
+
+namespace conclave {
+namespace {
+
+class ModelOn {
+ public:
+  ModelOn(const Recipe& recipe, Device& device)
+      : recipe_(recipe), device_(device), transformer_(parameters_, recipe.model, Recompute::none) {
+    parameters_.materialize(DType::float32, 3, device);
+    moment1_ = Tensor::zeros({parameters_.elements()}, DType::float32, device);
+    moment2_ = Tensor::zeros({parameters_.elements()}, DType::float32, device);
+  }
+
+  /// Forward and backward; the loss.
+  double differentiate(std::int64_t step) {
+    const ModelInput input = to_device(test::synthetic_batch(recipe_, 0, 0, 2), device_);
+    parameters_.clear_gradients();
+    Tape tape;
+    BalanceLoss balance(recipe_.model.moe, transformer_.moe_layers(), *self_);
+    balance.begin_step(step, 24);
+    const Transformer::Result result = transformer_.forward(tape, input);
+    balance.begin_micro_step(result.statistics);
+    const Variable loss = add_losses(
+        tape,
+        {transformer_.loss(tape, result.hidden, input, {.loss_scale = 1.0 / 24, .z_scale = 1e-4}).objective,
+         balance.objective(tape)});
+    tape.backward(loss);
+    return loss.value.item();
+  }
+
+  void update(std::int64_t step) {
+    const double t = static_cast<double>(step + 1);
+    kernels_of(moment1_).adamw({.learning_rate = 3e-3,
+                                .beta1 = 0.9,
+                                .beta2 = 0.95,
+                                .epsilon = 1e-8,
+                                .weight_decay = 0.1,
+                                .correction1 = 1 - std::pow(0.9, t),
+                                .correction2 = 1 - std::pow(0.95, t),
+                                .gradient_scale = 1},
+                               parameters_.gradients(), parameters_.values(), moment1_, moment2_);
+  }
+
+  std::vector<float> gradients() {
+    for (const Parameter& parameter : parameters_.all()) parameter.gradient.finished();
+    return parameters_.gradients().to_host<float>();
+  }
+
+ private:
+  Recipe recipe_;
+  Device& device_;
+  std::shared_ptr<Communicator> self_ = self_communicator();
+  ParameterSet parameters_;
+  Transformer transformer_;
+  Tensor moment1_, moment2_;
+};
+
+Recipe recipe_of(bool sigmoid) {
+  Recipe recipe = test::tiny_recipe();
+  recipe.model.moe.balance = {{.scope = "micro_batch", .coefficient = 0.1}};
+  if (sigmoid) {
+    recipe.model.moe.router.kind = "sigmoid";
+    recipe.model.moe.router.n_group = 4;
+    recipe.model.moe.router.topk_group = 2;
+    recipe.model.tie_word_embeddings = true;
+  }
+  return recipe;
+}
+
+TEST(EmulatedModel, HasTheGradientsOfTheCpu) {
+  for (const bool sigmoid : {false, true}) {
+    ModelOn cpu(recipe_of(sigmoid), cpu_device()), emulated(recipe_of(sigmoid), emulated_device());
+    const double loss = cpu.differentiate(0);
+    EXPECT_NEAR(emulated.differentiate(0), loss, 1e-5 * loss);
+    const std::vector<float> expected = cpu.gradients(), got = emulated.gradients();
+    ASSERT_EQ(expected.size(), got.size());
+    float largest = 0, error = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      largest = std::max(largest, std::abs(expected[i]));
+      error = std::max(error, std::abs(got[i] - expected[i]));
+    }
+    EXPECT_GT(largest, 1e-3f);
+    EXPECT_LE(error, 1e-5f * largest) << "sigmoid " << sigmoid;
+  }
+}
+
+TEST(EmulatedModel, TrainsAsTheCpuDoes) {
+  ModelOn cpu(recipe_of(false), cpu_device()), emulated(recipe_of(false), emulated_device());
+  double first = 0, last = 0;
+  for (std::int64_t step = 0; step < 20; ++step) {
+    last = cpu.differentiate(step);
+    if (step == 0) first = last;
+    ASSERT_NEAR(emulated.differentiate(step), last, 1e-4 * last) << "step " << step;
+    cpu.update(step);
+    emulated.update(step);
+  }
+  EXPECT_LT(last, 0.8 * first) << "it learns the one batch";
+}
+
+}  // namespace
+}  // namespace conclave
