@@ -21,6 +21,15 @@ std::filesystem::path prepare(const Recipe& recipe) {
   return path;
 }
 
+/// What an earlier start of the run has logged is cut back like the metrics, also where this one logs
+/// nothing.
+std::unique_ptr<MetricsWriter> open_samples(const std::filesystem::path& path, bool wanted,
+                                            std::optional<std::int64_t> resumed_step) {
+  if (!wanted && !is_there(path)) return nullptr;
+  auto writer = std::make_unique<MetricsWriter>(path.string(), resumed_step);
+  return wanted ? std::move(writer) : nullptr;
+}
+
 }  // namespace
 
 ResumePoint find_resume_point(const Recipe& recipe, Communicator& world) {
@@ -46,6 +55,7 @@ RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> res
       experts_per_layer_(recipe.model.moe.num_experts),
       expert_ranks_(recipe.parallel.expert),
       metrics_((path_ / "metrics.jsonl").string(), resumed_step),
+      samples_(open_samples(path_ / "samples.jsonl", recipe.logging.samples, resumed_step)),
       experts_(path_ / "experts.h5",
                {.layers = recipe.model.num_hidden_layers - recipe.model.moe.first_k_dense_replace,
                 .experts = recipe.model.moe.num_experts,
@@ -91,6 +101,18 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
   if (!result.balance.counts.empty())
     experts_.add_step(result.step, result.balance.counts, result.balance.mean_probability,
                       result.balance.layer_balance_loss);
+}
+
+void RunDirectory::write_samples(std::int64_t step, bool skipped, const std::vector<DrawnSequence>& drawn) {
+  std::vector<std::int64_t> datasets, draws, sequences;
+  for (const DrawnSequence& one : drawn) {
+    datasets.push_back(one.dataset);
+    draws.push_back(one.draw);
+    sequences.push_back(one.sequence);
+  }
+  Metrics line = {{"step", step}, {"dataset", datasets}, {"draw", draws}, {"sequence", sequences}};
+  if (skipped) line.emplace_back("skipped", true);
+  if (samples_) samples_->write(line);
 }
 
 void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainResult>& results) {

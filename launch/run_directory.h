@@ -1,11 +1,12 @@
 // RunDirectory: what a training run leaves behind, written by rank 0 alone: the resolved recipe,
-// metrics.jsonl, experts.h5, log.txt and checkpoints/.
+// metrics.jsonl, samples.jsonl where it is asked for, experts.h5, log.txt and checkpoints/.
 #pragma once
 
 #include <filesystem>
 #include <memory>
 #include <optional>
 
+#include "framework/data/batch.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/expert_history.h"
 #include "framework/telemetry/logger.h"
@@ -28,8 +29,8 @@ ResumePoint find_resume_point(const Recipe& recipe, Communicator& world);
 
 class RunDirectory {
  public:
-  /// Creates the directory and its files; `resumed_step`: rows of later steps are dropped from metrics.jsonl
-  /// and experts.h5.
+  /// Creates the directory and its files; `resumed_step`: rows of later steps are dropped from metrics.jsonl,
+  /// samples.jsonl and experts.h5.
   RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
                std::vector<std::string> domains);
 
@@ -37,12 +38,15 @@ class RunDirectory {
   void write_step(const StepResult& result, double seconds, double model_flops_per_token,
                   const TrafficTable& traffic);
   void write_evaluation(std::int64_t step, const std::vector<DomainResult>& results);
+  /// The sequences of a step in the order of the global batch, where recipe.logging.samples asks for them.
+  void write_samples(std::int64_t step, bool skipped, const std::vector<DrawnSequence>& drawn);
   void flush() { experts_.flush(); }
 
  private:
   std::filesystem::path path_;
   std::int64_t experts_per_layer_, expert_ranks_;
   MetricsWriter metrics_;
+  std::unique_ptr<MetricsWriter> samples_;  // null: not asked for
   ExpertHistoryWriter experts_;
 };
 

@@ -73,9 +73,23 @@ if [ $# -eq 0 ]; then
   fi
 fi
 
+# Likewise every loader of foreign bytes with inputs of libFuzzer, for a short time.
+fuzzing="not run: arguments were given"
+if [ $# -eq 0 ]; then
+  fuzz_seconds=${CONCLAVE_FUZZ_SECONDS:-20} fuzz_log=build/tests_fuzz.log fuzz_code=0
+  echo "tests/run.sh: fuzzing the loaders, $fuzz_seconds s each"
+  bash tests/fuzz/run.sh "$fuzz_seconds" 2>&1 | tee "$fuzz_log" || fuzz_code=$?
+  fuzzing=$(tail -n 1 "$fuzz_log" | sed 's/^tests.fuzz.run.sh: //')
+  if [ "$fuzz_code" -ne 0 ] && [ "$fuzz_code" -ne 77 ]; then
+    fuzzing="FAILED, $fuzzing"
+    code=1
+  fi
+fi
+
 echo
 echo "under sanitizers: $sanitizers"
 echo "device code under ThreadSanitizer: $races"
+echo "fuzzing: $fuzzing"
 if [ -n "$skipped" ]; then echo "skipped on this machine: $(tr '\n' ' ' <<<"$skipped")"; fi
 if [ -n "$cases" ]; then printf 'cases skipped inside tests:\n%s\n' "$cases"; fi
 echo "tests/run.sh: $passed passed, $failed failed, $skipped_count skipped in $((SECONDS - begin)) s."

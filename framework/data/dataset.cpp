@@ -77,7 +77,8 @@ Batch empty_batch(std::int64_t sequences, std::int64_t length) {
           .tokens = std::vector<std::int32_t>(places),
           .targets = std::vector<std::int32_t>(places),
           .document_start = std::vector<std::int32_t>(places),
-          .domain = std::vector<std::int32_t>(static_cast<std::size_t>(sequences))};
+          .domain = std::vector<std::int32_t>(static_cast<std::size_t>(sequences)),
+          .drawn = {}};
 }
 
 }  // namespace
@@ -164,7 +165,9 @@ Batch TrainingData::batch(std::int64_t step, std::int64_t first_position, std::i
   for (std::int64_t row = 0; row < sequences; ++row) {
     const SampleId id = plan_.at(step, first_position + row);
     const auto source = static_cast<std::size_t>(id.domain);
-    datasets_[source].fill(datasets_[source].shuffled(id.sample, seed_), batch, row);
+    const std::int64_t sequence = datasets_[source].shuffled(id.sample, seed_);
+    datasets_[source].fill(sequence, batch, row);
+    batch.drawn.push_back({id.domain, id.sample, sequence});
     batch.domain[static_cast<std::size_t>(row)] = domain_[source];
   }
   return batch;

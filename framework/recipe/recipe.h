@@ -178,7 +178,8 @@ struct LoggingRecipe {
   std::int64_t interval = 1;  // steps
   bool tensorboard = false;   // event files beside metrics.jsonl
   std::int64_t dead_expert_steps =
-      100;  // without a token for so long, an expert is named in the log; 0: never
+      100;               // without a token for so long, an expert is named in the log; 0: never
+  bool samples = false;  // which training sequences each step took, in samples.jsonl
   bool operator==(const LoggingRecipe&) const = default;
 };
 

@@ -82,6 +82,21 @@ std::vector<std::string> CheckpointReader::names(const std::string& group) const
   return found;
 }
 
+/// The size of a virtual dataset is a number in the index. What is read as zeros because nobody wrote it (a
+/// moment of frozen parameters) is never larger than the parameters, which are in the files.
+Dims CheckpointReader::believable_dims(const std::string& name) const {
+  const DatasetInfo info = describe(name);
+  std::uintmax_t bytes = 0;
+  for (const fs::path& file : entries_of(path_)) {
+    std::error_code ignored;
+    if (const std::uintmax_t size = fs::file_size(file, ignored); !ignored) bytes += size;
+  }
+  check(info.bytes() <= bytes, Fault::data, "Checkpoint ", path_.string(), ": ", name, " is ",
+        dims_text(info.dims),
+        ", more than all of its files hold. Its index is damaged; use another checkpoint.");
+  return info.dims;
+}
+
 void CheckpointReader::read(const std::string& name, ElementType type, const Dims& dims, void* data) const {
   check(contains(name), Fault::data, "Checkpoint ", path_.string(), ": there is no tensor ", name,
         " in it. It was written for another model; use the recipe that it was written with.");

@@ -69,10 +69,11 @@ class CheckpointReader {
   }
   /// Reads the elements of a box, row-major.
   void read_box(const std::string& name, ElementType type, const Box& box, void* data) const;
-  /// Reads a whole tensor of whatever dims.
+  /// Reads a whole tensor of whatever dims, which must not announce more than the checkpoint's files can
+  /// hold.
   template <class T>
   std::vector<T> read_all(const std::string& name) const {
-    const Dims dims = describe(name).dims;
+    const Dims dims = believable_dims(name);
     std::vector<T> values(static_cast<std::size_t>(element_count(dims)));
     read(name, dims, values.data());
     return values;
@@ -86,6 +87,8 @@ class CheckpointReader {
   std::string attribute_text(const std::string& key) const { return index_.attribute_text("/", key); }
 
  private:
+  Dims believable_dims(const std::string& name) const;
+
   std::filesystem::path path_;
   Hdf5File index_;
 };

@@ -59,10 +59,30 @@ nlohmann::json parse_manifest(const fs::path& path) {
         Fault::data, "Checkpoint ", checkpoint, ": ", manifest_name,
         " does not match its own checksum, so it was changed or cut short. Use another checkpoint.");
   nlohmann::json manifest = nlohmann::json::parse(text);
-  check(manifest.at("format_version") == manifest_version, Fault::data, "Checkpoint ", path.parent_path(),
+  check(manifest.at("format_version") == manifest_version, Fault::data, "Checkpoint ", checkpoint,
         ": its manifest has format version ", manifest.at("format_version").dump(),
         ", this program reads version ", manifest_version, ". Use the version of Conclave that wrote it.");
   return manifest;
+}
+
+/// A name of a manifest becomes part of a path: it must not lead out of the directory.
+bool names_a_file(const std::string& name) {
+  const auto is_plain = [](unsigned char c) { return c > 0x20 && c < 0x7f && c != '/'; };
+  return !name.empty() && name.size() <= 255 && name != "." && name != ".." && name != manifest_name &&
+         std::all_of(name.begin(), name.end(), is_plain);
+}
+
+/// Throws nlohmann's errors where the structure is another one.
+FileEntry parse_entry(const nlohmann::json& file, const std::string& checkpoint) {
+  FileEntry entry{file.at("name").get<std::string>(), 0, file.at("xxh3_64").get<std::string>()};
+  check(names_a_file(entry.name), Fault::data, "Checkpoint ", checkpoint, ": ", manifest_name,
+        " names the file ", file.at("name").dump(),
+        ", expected the plain name of a file beside it. Use another checkpoint.");
+  check(file.at("bytes").is_number_unsigned(), Fault::data, "Checkpoint ", checkpoint, ": ", manifest_name,
+        " gives ", entry.name, " a size of ", file.at("bytes").dump(),
+        ", expected a number of bytes. Use another checkpoint.");
+  entry.bytes = file.at("bytes").get<std::uint64_t>();
+  return entry;
 }
 
 }  // namespace
@@ -113,13 +133,19 @@ void write_manifest(const fs::path& directory) {
   write_manifest(directory, std::move(entries));
 }
 
-std::vector<FileEntry> read_manifest(const fs::path& directory) {
+std::vector<FileEntry> read_manifest(const fs::path& directory) try {
   std::vector<FileEntry> entries;
   const nlohmann::json manifest = parse_manifest(directory / manifest_name);
-  for (const auto& file : manifest.at("files"))
-    entries.push_back({file.at("name").get<std::string>(), file.at("bytes").get<std::uint64_t>(),
-                       file.at("xxh3_64").get<std::string>()});
+  for (const auto& file : manifest.at("files")) {
+    entries.push_back(parse_entry(file, directory.string()));
+    check(entries.size() == 1 || entries[entries.size() - 2].name < entries.back().name, Fault::data,
+          "Checkpoint ", directory.string(), ": ", manifest_name, " names the file ", entries.back().name,
+          " twice or out of order. Use another checkpoint.");
+  }
   return entries;
+} catch (const nlohmann::json::exception& error) {
+  fail(Fault::data, "Checkpoint ", directory.string(), ": ", manifest_name,
+       " is not what Conclave writes: ", error.what(), ". Use another checkpoint.");
 }
 
 void verify_file(const fs::path& directory, const FileEntry& file, ManifestCheck depth) {

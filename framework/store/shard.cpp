@@ -14,6 +14,8 @@ namespace {
 
 constexpr const char* table_title = "conclave checkpoint shard: xxh3_64, first byte, bytes, tensor\n";
 
+constexpr std::size_t most_dims = 32;  // of a dataset, in HDF5
+
 std::string table_line(const std::string& checksum, std::size_t offset, std::size_t bytes,
                        const std::string& name) {
   char numbers[64];
@@ -62,6 +64,7 @@ std::vector<Piece> pieces_from_text(const std::string& text) {
       for (std::int64_t& value : values) words >> value;
     };
     words >> type >> dims;
+    check(words && dims <= most_dims, "pieces_from_text: ", piece.name, " has no dims or too many");
     read(piece.dims);
     words >> boxes;
     piece.type = static_cast<ElementType>(type);
@@ -143,19 +146,23 @@ std::string damaged_pieces(const std::filesystem::path& shard) {
   const auto add = [&](const std::string& clause) {
     if (++damaged <= 3) clauses += (clauses.empty() ? "" : ", ") + clause;
   };
-  std::vector<char> content;
+  std::vector<char> block(std::size_t{1} << 20);  // whatever sizes the table names
   for (const Entry& entry : entries) {
-    content.resize(entry.bytes);
     file.clear();
     file.seekg(static_cast<std::streamoff>(entry.offset));
-    file.read(content.data(), static_cast<std::streamsize>(entry.bytes));
-    const auto there = static_cast<std::size_t>(file.gcount());
+    Checksum checksum;
+    std::size_t there = 0;
+    while (there < entry.bytes && file.good()) {
+      file.read(block.data(), static_cast<std::streamsize>(std::min(block.size(), entry.bytes - there)));
+      const auto read = static_cast<std::size_t>(file.gcount());
+      checksum.add(block.data(), read);
+      there += read;
+    }
     if (there < entry.bytes) {
       add(join_text(entry.name, " has ", there, " of its ", entry.bytes, " bytes"));
       continue;
     }
-    const std::string found = checksum_text(content.data(), entry.bytes);
-    if (found != entry.checksum)
+    if (const std::string found = checksum.text(); found != entry.checksum)
       add(join_text(entry.name, " has checksum ", found, ", expected ", entry.checksum));
   }
   return damaged > 3 ? join_text(clauses, " and ", damaged - 3, " more are damaged") : clauses;

@@ -48,6 +48,12 @@ void append_number(std::string& json, double number) {
   json.append(buffer.data(), end);
 }
 
+void append_list(std::string& json, const std::vector<std::int64_t>& numbers) {
+  json += '[';
+  for (std::size_t i = 0; i < numbers.size(); ++i) json += (i > 0 ? ", " : "") + std::to_string(numbers[i]);
+  json += ']';
+}
+
 /// The end of the string that opens at `at`, just after its closing quote.
 std::size_t skip_string(std::string_view line, std::size_t at) {
   for (++at; at < line.size() && line[at] != '"'; ++at)
@@ -69,6 +75,8 @@ std::string to_json(const Metrics& metrics) {
       append_number(json, *number);
     else if (const auto* truth = std::get_if<bool>(&value))
       json += *truth ? "true" : "false";
+    else if (const auto* list = std::get_if<std::vector<std::int64_t>>(&value))
+      append_list(json, *list);
     else
       append_text(json, std::get<std::string>(value));
   }

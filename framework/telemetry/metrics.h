@@ -12,7 +12,7 @@
 
 namespace conclave {
 
-using MetricValue = std::variant<std::int64_t, double, std::string, bool>;
+using MetricValue = std::variant<std::int64_t, double, std::string, bool, std::vector<std::int64_t>>;
 
 /// One line: names and values in the order in which they are written.
 using Metrics = std::vector<std::pair<std::string, MetricValue>>;

@@ -96,8 +96,13 @@ Recipe benchmark_recipe() {
 /// Uniformly random tokens, one document per sequence: the cost of a step does not depend on the text.
 Batch random_batch(const Recipe& recipe, std::int64_t step, std::int64_t first, std::int64_t count) {
   const std::int64_t length = recipe.data.sequence_length;
-  Batch batch{
-      .sequences = count, .length = length, .tokens = {}, .targets = {}, .document_start = {}, .domain = {}};
+  Batch batch{.sequences = count,
+              .length = length,
+              .tokens = {},
+              .targets = {},
+              .document_start = {},
+              .domain = {},
+              .drawn = {}};
   const RandomKey key = RandomKey(recipe.training.seed).with("bench").with(static_cast<std::uint64_t>(step));
   for (std::int64_t s = first; s < first + count; ++s) {
     for (std::int64_t i = 0; i < length; ++i) {

@@ -1,9 +1,12 @@
 #include "launch/commands/train.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <set>
+#include <sstream>
+#include <utility>
 
 #include "framework/recipe/duration.h"
 #include "framework/recipe/model_size.h"
@@ -101,7 +104,9 @@ class TrainingRun {
         validation_ = std::make_unique<ValidationData>(recipe_.data, recipe_.model.vocab_size);
       trainer_ = std::make_unique<Trainer>(
           recipe_, mesh_, [this](std::int64_t step, std::int64_t first, std::int64_t count) {
-            return training_->batch(step + skipped_data_steps(), first, count);
+            Batch batch = training_->batch(step + skipped_data_steps(), first, count);
+            note_samples(batch, first);
+            return batch;
           });
     });
     agree(world_, [&] {
@@ -208,6 +213,7 @@ class TrainingRun {
     const double rate = static_cast<double>(result.tokens) / seconds;
     if (directory_ && every(recipe_.logging.interval, result.step))
       directory_->write_step(result, seconds, flops, world_.traffic().since(before));
+    if (recipe_.logging.samples) write_samples(result);
     if (!result.skipped) name_dead_experts(result);
     progress.update({.step = result.step,
                      .loss = result.lm_loss,
@@ -217,6 +223,31 @@ class TrainingRun {
                      .step_seconds = seconds});
     checkpointing_->after_step(result.votes);
     return result;
+  }
+
+  /// With logging.samples: what this rank has taken of the global batch, from this position on. Of ranks that
+  /// share a sequence one tells of it.
+  void note_samples(const Batch& batch, std::int64_t first) {
+    if (!recipe_.logging.samples || mesh_.axis(Axis::tensor).rank() != 0) return;
+    for (const DrawnSequence& one : batch.drawn)
+      samples_ += join_text(first++, " ", one.dataset, " ", one.draw, " ", one.sequence, "\n");
+  }
+
+  /// What all ranks have noted of a step, as they did: a position that two ranks took stands there twice.
+  /// Collective.
+  void write_samples(const StepResult& result) {
+    std::vector<std::pair<std::int64_t, DrawnSequence>> placed;
+    for (const std::string& text : all_gather_text(world_, std::exchange(samples_, ""))) {
+      std::istringstream numbers(text);
+      std::int64_t position = 0;
+      for (DrawnSequence one; numbers >> position >> one.dataset >> one.draw >> one.sequence;)
+        placed.emplace_back(position, one);
+    }
+    std::stable_sort(placed.begin(), placed.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::vector<DrawnSequence> drawn;
+    for (const auto& [position, one] : placed) drawn.push_back(one);
+    if (directory_) directory_->write_samples(result.step, result.skipped, drawn);
   }
 
   /// An expert that no token has chosen for long learns nothing more; the log names it once.
@@ -372,6 +403,7 @@ class TrainingRun {
   std::unique_ptr<DirectoryLock> lock_;      // rank 0 only
   std::unique_ptr<RunDirectory> directory_;  // rank 0 only
   std::vector<std::int64_t> idle_steps_;     // [layers, experts]; rank 0 only
+  std::string samples_;                      // of the step, noted by this rank
   double matrix_rate_ = 0;
   double final_loss_ = std::nan("");
   std::string resumed_from_;                                       // the checkpoint; empty at a beginning

@@ -39,6 +39,10 @@ const std::vector<Entry>& entries() {
       {"tokenizer", run_tokenizer},
       {"metrics", run_metrics},
       {"expert_history", run_expert_history},
+      {"manifest", run_manifest},
+      {"shard_table", run_shard_table},
+      {"checkpoint", run_checkpoint},
+      {"checkpoint_index", run_checkpoint_index},
       {"expert_history_bytes", run_expert_history_bytes},
   };
   return all;
@@ -60,6 +64,8 @@ void promise(bool holds, const char* what) {
 std::string file_with(const std::string& name, std::string_view bytes) {
   static const Folder folder;
   const std::string path = (folder.path / name).string();
+  if (name.find('/') != std::string::npos)
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
   const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   const bool written =
       file >= 0 && ::write(file, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size());

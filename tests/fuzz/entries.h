@@ -26,6 +26,10 @@ void run_documents(std::string_view bytes);          // 1 byte: options; a text 
 void run_tokenizer(std::string_view bytes);          // a SentencePiece .model
 void run_metrics(std::string_view bytes);            // metrics.jsonl of a run that resumes
 void run_expert_history(std::string_view bytes);     // choices that make the experts.h5 of a run that resumes
+void run_manifest(std::string_view bytes);           // 1 byte: 1 signs the text; a manifest.json
+void run_shard_table(std::string_view bytes);        // 1 byte: 1 signs the table; its lines; a zero; content
+void run_checkpoint(std::string_view bytes);         // 5 bytes each: an alteration of a good checkpoint
+void run_checkpoint_index(std::string_view bytes);   // choices that make the index.h5 of a signed checkpoint
 
 /// experts.h5 as raw bytes. HDF5 1.10 itself loops for ever on some damaged files, so this one is built and
 /// run only when it is named; run_expert_history makes well-formed files of wrong structure instead.
@@ -37,7 +41,8 @@ void value_or_error(const std::function<void()>& load);
 /// Throws when what a loader returned breaks its promise.
 void promise(bool holds, const char* what);
 
-/// A file of this name in the process's own folder, with this content; the same name gives the same path.
+/// A file of this name in the process's own folder, with this content; the same name gives the same path. The
+/// name may be FOLDER/NAME.
 std::string file_with(const std::string& name, std::string_view bytes);
 
 }  // namespace conclave::fuzz

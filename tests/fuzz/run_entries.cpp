@@ -1,11 +1,15 @@
-// Files of a run directory that a resumed run goes on with.
+// Files of a run directory that a resumed run goes on with, and HDF5 files that are well-formed and not what
+// they should be.
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 
 #include "framework/base/error.h"
+#include "framework/store/checkpoint_directory.h"
+#include "framework/store/checkpoint_file.h"
 #include "framework/store/expert_history.h"
 #include "framework/store/hdf5_file.h"
+#include "framework/store/manifest.h"
 #include "framework/telemetry/metrics.h"
 #include "tests/fuzz/entries.h"
 
@@ -112,6 +116,49 @@ void run_expert_history(std::string_view bytes) {
     return;  // HDF5 does not make such a file
   }
   resume(path);
+}
+
+void run_checkpoint_index(std::string_view bytes) {
+  const std::filesystem::path index = file_with("signed/step-00000005/index.h5", "");
+  file_with("signed/step-00000005/rank-00000.h5", "");
+  Choices choices(bytes);
+  try {
+    {
+      Hdf5File shard(index.parent_path() / "rank-00000.h5", Hdf5File::Mode::create);
+      add_dataset(shard, "model/weight", ElementType::float32, {8}, choices);
+    }
+    Hdf5File file(index, Hdf5File::Mode::create);
+    for (const auto& [name, usual] : {std::pair{"format_version", 2}, {"step", 5}, {"tokens", 40}})
+      add_attribute(file, name, usual, choices);
+    add_dataset(file, "state/fractions", ElementType::float64, {2, 3}, choices);
+    const std::int64_t rows = std::int64_t{1} << choices.below(50), columns = choices.below(5);
+    const std::int64_t start = choices.below(4), size = 1 + choices.below(4), first = choices.below(8);
+    constexpr const char* files[] = {"rank-00000.h5", "rank-00009.h5", "index.h5", "."};
+    file.write_virtual("model/weight", static_cast<ElementType>(choices.below(5)), {rows, columns},
+                       {{.file = files[choices.below(4)],
+                         .dataset = "model/weight",
+                         .elements = 8,
+                         .first = first,
+                         .box = {{start, 0}, {size, columns}}}});
+    file.close();
+  } catch (const Error&) {
+    return;  // HDF5 does not make such a file
+  }
+  write_manifest(index.parent_path());
+  value_or_error([&] { newest_checkpoint(index.parent_path().parent_path()); });
+  value_or_error([&] {
+    const CheckpointReader reader(index.parent_path());
+    for (const std::string& name : reader.attribute_names()) reader.attribute_text(name);
+    for (const std::string& name : reader.names()) {
+      reader.describe(name);
+      value_or_error([&] { reader.read_all<float>(name); });
+      value_or_error([&] { reader.read_all<double>(name); });
+      float value = 0;
+      value_or_error([&] { reader.read_box(name, ElementType::float32, {{1, 1}, {1, 1}}, &value); });
+    }
+    value_or_error([&] { reader.integer("tokens"); });
+    value_or_error([&] { reader.text("recipe"); });
+  });
 }
 
 }  // namespace conclave::fuzz

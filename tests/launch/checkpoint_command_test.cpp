@@ -1,15 +1,18 @@
 // Checkpoints as users meet them: a disk that fills up, files that are damaged, cut short or gone, runs that
-// begin with another one's weights.
+// begin with another one's weights. CONCLAVE_FLIPS and CONCLAVE_TRUNCATIONS (lengths of each file) say how
+// often.
 #include <sys/mount.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
 
 #include "framework/base/error.h"
 #include "framework/base/random.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
+#include "tests/counts.h"
 #include "tests/launch/command_fixture.h"
 
 namespace conclave {
@@ -58,7 +61,8 @@ TEST_F(CheckpointCommand, InspectFindsAFlippedByteAnywhere) {
   ASSERT_EQ(files.size(), 4u);  // index.h5, manifest.json, one file of each rank
   EXPECT_EQ(conclave_command("inspect " + checkpoint.string()).exit_code, 0);
   const RandomKey key = RandomKey(7).with("flips");
-  for (std::uint64_t flip = 0; flip < 100; ++flip) {
+  const auto flips = static_cast<std::uint64_t>(test::count_from_environment("CONCLAVE_FLIPS", 100));
+  for (std::uint64_t flip = 0; flip < flips; ++flip) {
     const fs::path& file = files[flip % files.size()];
     const std::uint64_t offset = key.below(2 * flip, fs::file_size(file));
     const int bit = 1 << key.below(2 * flip + 1, 8);
@@ -73,7 +77,17 @@ TEST_F(CheckpointCommand, InspectFindsAFlippedByteAnywhere) {
     const Outcome outcome = conclave_command("inspect " + checkpoint.string());
     EXPECT_EQ(outcome.exit_code, 3) << file << " byte " << offset << " bit " << bit << outcome.output;
     expect_words(outcome, {file.filename().string()});
-    toggle();
+    if (flip % 20 == 7) {  // `train` looks with the same eyes, and writes its last step again, whole
+      const Outcome resumed = train("flipped", "", 2);
+      EXPECT_EQ(resumed.exit_code, 0) << resumed.output;
+      expect_words(resumed, {"step-00000010", file.filename().string(), "Resuming after step 5"});
+    } else {
+      toggle();
+    }
+    if (flips > 500 && flip % 100 == 99) {
+      std::printf("%d of %d flips were found\n", static_cast<int>(flip + 1), static_cast<int>(flips));
+      std::fflush(stdout);
+    }
   }
   const Outcome good = conclave_command("inspect " + checkpoint.string());
   EXPECT_EQ(good.exit_code, 0) << good.output;
@@ -85,12 +99,14 @@ TEST_F(CheckpointCommand, EachFileCutShortOrMissingIsNamedAndTheOlderOneTaken) {
   make_run("short");
   const fs::path checkpoint = folder_ / "short/checkpoints/step-00000010", whole = folder_ / "whole-copy";
   fs::copy(folder_ / "short", whole, fs::copy_options::recursive);
+  const auto lengths = static_cast<std::uint64_t>(test::count_from_environment("CONCLAVE_TRUNCATIONS", 1));
   for (const fs::path& file : files_of(checkpoint))
-    for (const bool missing : {false, true}) {
-      if (missing)
+    for (std::uint64_t cut = 0; cut <= lengths; ++cut) {
+      if (cut == lengths)
         fs::remove(file);
       else
-        fs::resize_file(file, fs::file_size(file) / 2);
+        fs::resize_file(file, fs::file_size(file) * (2 * cut + 1) / (2 * lengths));
+      EXPECT_EQ(conclave_command("inspect " + checkpoint.string()).exit_code, 3) << file << " " << cut;
       const Outcome resumed = train("short", "", 2);
       EXPECT_EQ(resumed.exit_code, 0) << resumed.output;
       expect_words(resumed, {"step-00000010", file.filename().string(), "Resuming after step 5"});

@@ -1,6 +1,7 @@
 // The order in which a checkpoint reaches the disk, and what is left when that order is cut off at any point:
-// killed before every single system call, with everything lost that had not been synced; or refused at every
-// single one by a full, failing or interrupting disk.
+// killed before every single system call, with everything or any part lost that had not been synced; or
+// refused at every single one by a full, failing or interrupting disk. CONCLAVE_POWER_CUTS says how many
+// random losses.
 #include "framework/store/checkpoint_protocol.h"
 
 #include <gtest/gtest.h>
@@ -10,10 +11,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <map>
 
+#include "framework/base/random.h"
 #include "framework/store/checkpoint_directory.h"
+#include "tests/counts.h"
 #include "tests/framework/store/saved_checkpoint.h"
 #include "tests/framework/store/system_calls.h"
 
@@ -90,8 +95,75 @@ void lose_what_was_not_synced(const SharedLog& log) {
     if (is_dirty && fs::is_regular_file(file)) fs::resize_file(file, 0);
 }
 
-/// Runs the action in a child that dies before its n-th system call; false when it had fewer.
-bool killed_at(int n, const fs::path& below, const std::function<void()>& action) {
+/// Where something that was at `path` before call `first` is after all later ones but those that are undone.
+std::string moved_on(std::string path, const SharedLog& log, int first, const std::vector<bool>& undone) {
+  for (int i = first; i < log.calls; ++i) {
+    const std::string name = log.name[i], from = log.path[i], to = log.other[i];
+    if ((name != "rename" && name != "exchange") || undone[static_cast<std::size_t>(i)]) continue;
+    const auto is_below = [&](const std::string& above) {
+      return path == above || path.starts_with(above + "/");
+    };
+    if (is_below(from))
+      path = to + path.substr(from.size());
+    else if (name == "exchange" && is_below(to))
+      path = from + path.substr(to.size());
+  }
+  return path;
+}
+
+/// A power cut of a disk that orders nothing by itself: of each file what was written since its last fsync is
+/// there, in part, as zeros or not at all; a name that its directory's fsync has not reached may be missing,
+/// and each rename that it has not reached may be undone.
+void lose_at_random(const SharedLog& log, const RandomKey& key) {
+  std::vector<bool> undone(static_cast<std::size_t>(log.calls), false);
+  const auto synced_later = [&](const std::string& path, int i) {
+    for (int later = i + 1; later < log.calls; ++later) {
+      const std::string now = moved_on(path, log, i + 1, undone), synced = log.path[later];
+      if (std::string(log.name[later]) == "fsync" &&
+          (synced == path || moved_on(synced, log, later, undone) == now))
+        return true;
+    }
+    return false;
+  };
+  for (int i = 0; i < log.calls; ++i) {
+    const std::string path = log.path[i], now = moved_on(path, log, i, undone);
+    if (std::string(log.name[i]) != "write" || !fs::is_regular_file(now)) continue;
+    const auto choose = [&](std::uint64_t what, std::uint64_t limit) {
+      return key.with("write").with(static_cast<std::uint64_t>(i)).below(what, limit);
+    };
+    if (!synced_later(path, i)) {
+      const std::uint64_t bytes = fs::file_size(now), kind = choose(0, 4);
+      if (kind == 0) fs::resize_file(now, 0);
+      if (kind == 1) fs::resize_file(now, choose(1, bytes + 1));
+      if (kind == 2 && bytes > 0) {
+        std::fstream file(now, std::ios::in | std::ios::out | std::ios::binary);
+        file.seekp(static_cast<std::streamoff>(choose(2, bytes)));
+        file << std::string(static_cast<std::size_t>(choose(3, bytes) + 1), '\0');
+      }
+    }
+    if (!synced_later(fs::path(path).parent_path().string(), i) && choose(4, 3) == 0) fs::remove(now);
+  }
+  for (int i = log.calls - 1; i >= 0; --i) {
+    const std::string name = log.name[i];
+    if (name != "rename" && name != "exchange") continue;
+    if (synced_later(fs::path(log.other[i]).parent_path().string(), i)) continue;
+    if (key.with("name").below(static_cast<std::uint64_t>(i), 2) == 0) continue;
+    const fs::path from = moved_on(fs::path(log.path[i]).parent_path().string(), log, i + 1, undone) /
+                          fs::path(log.path[i]).filename(),
+                   to = moved_on(log.other[i], log, i + 1, undone);
+    undone[static_cast<std::size_t>(i)] = true;
+    if (!fs::exists(to)) continue;
+    const fs::path between = fs::path(to) += ".between";
+    fs::rename(to, between);
+    if (name == "exchange" && fs::exists(from)) fs::rename(from, to);
+    fs::rename(between, from);
+  }
+}
+
+/// Runs the action in a child that dies before its n-th system call; false when it had fewer. `lose` is what
+/// happens to the disk then.
+bool killed_at(int n, const fs::path& below, const std::function<void()>& action,
+               const std::function<void(const SharedLog&)>& lose = lose_what_was_not_synced) {
   void* memory = mmap(nullptr, sizeof(SharedLog), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   auto* log = new (memory) SharedLog;
   const pid_t child = fork();
@@ -109,7 +181,7 @@ bool killed_at(int n, const fs::path& below, const std::function<void()>& action
   }
   int status = 0;
   waitpid(child, &status, 0);
-  lose_what_was_not_synced(*log);
+  lose(*log);
   munmap(memory, sizeof(SharedLog));
   return WIFSIGNALED(status);
 }
@@ -141,6 +213,43 @@ TEST(Protocol, KilledBeforeAnySystemCallTheOldOrTheNewIsThere) {
     }
   EXPECT_GE(deaths, 20);
   EXPECT_GE(old_ones, 16);
+}
+
+TEST(Protocol, APowerCutAtAnyMomentLeavesTheOldOrTheNew) {
+  const int wanted = test::count_from_environment("CONCLAVE_POWER_CUTS", 60);
+  int states = 0, old_ones = 0, n = 0;
+  for (std::uint64_t state = 0; states < wanted; ++state) {
+    const ScratchDirectory scratch;
+    save(scratch.path(), 5, 1);
+    const std::int64_t step =
+        state % 2 == 0 ? 6 : 5;  // a new checkpoint, and one in place of another of its step
+    const RandomKey key = RandomKey(23).with(state);
+    const bool killed = killed_at(
+        n, scratch.path(),
+        [&] {
+          save(scratch.path(), step, 42);
+          remove_old_checkpoints(scratch.path(), 1);
+        },
+        [&](const SharedLog& log) { lose_at_random(log, key); });
+    remove_partial_checkpoints(scratch.path());
+    const FoundCheckpoint found = newest_checkpoint(scratch.path());
+    ASSERT_TRUE(found.path) << "power cut before call " << n << ", state " << state;
+    EXPECT_TRUE(found.rejected.empty()) << "power cut before call " << n << ": " << found.rejected[0];
+    const CheckpointReader reader(*found.path);
+    const float first = reader.read_all<float>("model/layers.0.weight")[0];
+    const bool is_old = reader.step() == 5 && first == 1, is_new = reader.step() == step && first == 42;
+    EXPECT_TRUE(is_old || is_new) << "step " << reader.step() << ", " << first;
+    if (!killed) {
+      EXPECT_TRUE(is_new) << "state " << state;
+    }
+    states += killed;
+    old_ones += is_old;
+    if (state % 2 == 1) n = killed ? n + 1 : 0;  // both kinds at each call, then from the front again
+  }
+  EXPECT_GE(old_ones, wanted / 3);
+  EXPECT_LT(old_ones, wanted);
+  std::printf("%d power cuts: the old one %d times, the new one %d times\n", states, old_ones,
+              states - old_ones);
 }
 
 TEST(Protocol, RefusedAtAnySystemCallItIsASentenceAndTheOldOneStays) {
