@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstring>
+#include <utility>
 
 #include "framework/base/error.h"
 #include "framework/device/sanitizer.h"
@@ -45,7 +46,11 @@ void BlockRunner::be_a_thread() {
     Thread& self = current();
     sanitizer::acquires(&begin_token_);
     self.block_phase = self.warp_phase = self.exchange_phase = 0;
-    (*body_.load(relaxed))();
+    try {
+      (*body_.load(relaxed))();
+    } catch (...) {
+      if (!failed_.exchange(true, relaxed)) error_ = std::current_exception();
+    }
     sanitizer::releases(&end_token_);
     wait_at(self, State::ended);
   }
@@ -154,8 +159,15 @@ void BlockRunner::run(const LaunchShape& shape, std::int64_t block, const std::f
     set_ready(0, shape.threads);
   }
   sanitizer::acquires(&end_token_);
+  rethrow_error();
   if (shape.shared_bytes > 0) std::memset(dynamic_, no_number, shape.shared_bytes);
   forget_shared();
+}
+
+void BlockRunner::rethrow_error() {
+  if (!failed_.load(relaxed)) return;
+  failed_.store(false, relaxed);
+  std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 void BlockRunner::give_up() {
@@ -171,6 +183,7 @@ void BlockRunner::give_up() {
   sanitizer::acquires(&abandoned_token_);
   sanitizer::acquires(&end_token_);
   for (auto& thread : threads_) thread->fiber.restart();
+  rethrow_error();
   fail(Fault::internal, "emulated: the ", threads, " threads of block ", block(),
        " wait for each other in vain: ", where);
 }

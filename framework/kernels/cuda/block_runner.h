@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -61,6 +62,7 @@ class BlockRunner {
   int count(int first, int end, State state) const;
   void set_ready(int first, int end);
   [[noreturn]] void give_up();
+  void rethrow_error();
   void forget_shared();
 
   static constexpr int most_arrays = 256;
@@ -68,6 +70,8 @@ class BlockRunner {
 
   std::vector<std::unique_ptr<Thread>> threads_;
   std::atomic<Thread*> current_{nullptr};
+  std::atomic<bool> failed_{false};
+  std::exception_ptr error_;  // the first that a thread of the block met
   std::atomic<const std::function<void()>*> body_{nullptr};
   std::atomic<std::int64_t> block_{0}, blocks_{0};
   std::atomic<int> thread_count_{0};

@@ -2,7 +2,6 @@
 
 #include <sys/mman.h>
 
-#include <cstdint>
 #include <utility>
 
 #include "framework/base/error.h"
@@ -26,19 +25,12 @@ Fiber::~Fiber() {
 }
 
 void Fiber::restart() {
-  getcontext(&own_);
-  own_.uc_stack.ss_sp = stack_ + guard_bytes;
-  own_.uc_stack.ss_size = stack_bytes;
-  own_.uc_link = nullptr;
-  // makecontext hands on nothing but int.
-  const auto self = reinterpret_cast<std::uintptr_t>(this);
-  makecontext(&own_, reinterpret_cast<void (*)()>(&Fiber::begin), 2, static_cast<unsigned>(self),
-              static_cast<unsigned>(static_cast<std::uint64_t>(self) >> 32));
+  sanitizer::allow(stack_ + guard_bytes, stack_bytes);  // what frames that are no more had forbidden
+  own_.prepare(stack_ + guard_bytes, stack_bytes, begin, this);
 }
 
-void Fiber::begin(unsigned low, unsigned high) {
-  auto* self =
-      reinterpret_cast<Fiber*>(static_cast<std::uintptr_t>(low | (static_cast<std::uint64_t>(high) << 32)));
+void Fiber::begin(void* fiber) {
+  auto* self = static_cast<Fiber*>(fiber);
   sanitizer::acquires(self);
   sanitizer::after_switch(self->marker_);
   self->function_();
@@ -47,13 +39,13 @@ void Fiber::begin(unsigned low, unsigned high) {
 
 void Fiber::enter() {
   sanitizer::before_switch(outer_marker_, marker_);
-  swapcontext(&outer_, &own_);
+  StackSwitch::switch_from_to(outer_, own_);
   sanitizer::after_switch(outer_marker_);
 }
 
 void Fiber::leave() {
   sanitizer::before_switch(marker_, outer_marker_);
-  swapcontext(&own_, &outer_);
+  StackSwitch::switch_from_to(own_, outer_);
   sanitizer::after_switch(marker_);
 }
 

@@ -2,12 +2,11 @@
 // thread of the host. Sanitizers are told.
 #pragma once
 
-#include <ucontext.h>
-
 #include <cstddef>
 #include <functional>
 
 #include "framework/device/sanitizer.h"
+#include "framework/kernels/cuda/stack_switch.h"
 
 namespace conclave::emulated {
 
@@ -28,14 +27,14 @@ class Fiber {
   void restart();
 
  private:
-  static void begin(unsigned low, unsigned high);
+  static void begin(void* self);
 
   static constexpr std::size_t stack_bytes = 256 * 1024;
   static constexpr std::size_t guard_bytes = 4096;  // below the stack, without access
 
   std::function<void()> function_;
   std::byte* stack_;
-  ucontext_t own_, outer_;
+  StackSwitch own_, outer_;
   sanitizer::Fiber marker_, outer_marker_;
 };
 

@@ -182,6 +182,16 @@ TEST(Barriers, ThatSomeNeverReachAreAnErrorAndNoHang) {
   launch({.blocks = 3}, one_stays_away_kernel, -1);
 }
 
+KERNEL shuffle_too_far_kernel(int lane) {
+  shuffle(thread_index(), lane);
+}
+
+TEST(Shuffles, BeyondTheWarpAreAnError) {
+  EXPECT_EQ(sentence_of([] { launch({.blocks = 3}, shuffle_too_far_kernel, 32); }, Fault::internal),
+            "emulated: a shuffle asks for lane 32");
+  launch({.blocks = 3}, shuffle_too_far_kernel, 31);
+}
+
 /// Blocks 0 and 1 each wait for the other to have come; patience in milliseconds.
 KERNEL meet_kernel(std::int32_t* came, std::int32_t* met, int patience) {
   if (thread_index() != 0) return;
