@@ -62,6 +62,7 @@ struct MemoryPlan {
   double reduced_gradients = 0;  // zero 1: what the reduce-scatters bring
   double selection_bias = 0;     // of the routers
   double rounding = 0;           // of the buffers above to the allocator's sizes
+  double snapshot = 0;           // what the rank saves, copied beside training; shared out over replicas
   double activations = 0;        // the most that one micro-batch needs at once, with even_rows()
   double worst_activations =
       0;  // the same with worst_rows(), or, if that needs more, just under dispatch_rows
@@ -70,6 +71,7 @@ struct MemoryPlan {
   double states() const {
     return parameters + gradients + moments + reduced_gradients + selection_bias + rounding;
   }
+  /// Of the device while it trains; on a CPU the snapshot comes on top.
   double total() const { return states() + activations; }
   double worst_total() const { return states() + worst_activations; }
 };

@@ -264,6 +264,7 @@ MemoryPlan plan_memory(const Recipe& recipe, int ranks) {
     const double room = room_of(parameter) * bytes;
     plan.parameters += room;
     plan.gradients += room;
+    plan.snapshot += 3 * real(parameter.count) * real(parameter.elements) * bytes / real(parameter.replicas);
     // Two moments: of every element, or of an even part of each bucket and a buffer for that part's sum. A
     // gap at the end of a parameter takes no moments; here the rank without gaps counts.
     if (recipe.parallel.zero > 0 && parameter.replicas > 1) {

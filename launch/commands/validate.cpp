@@ -110,6 +110,8 @@ void print_memory(const Recipe& recipe, int ranks) {
   print_row("all, expected", bytes_text(memory.total()),
             "besides the program, its libraries' buffers and the token files' pages");
   print_row("  at worst", bytes_text(memory.worst_total()));
+  print_row("once a checkpoint was saved, in the host's memory", bytes_text(memory.snapshot),
+            "the copy that is written while training goes on");
   std::printf("  largest single buffers among them:\n");
   for (std::size_t i = 0; i < memory.largest_buffers.size() && i < 4; ++i)
     print_row(("  " + memory.largest_buffers[i].name).c_str(), bytes_text(memory.largest_buffers[i].bytes));

@@ -72,6 +72,8 @@ TEST(Plan, CountsBytes) {
   const double parameters = static_cast<double>(count_parameters(recipe.model).total());
   EXPECT_DOUBLE_EQ(plan_memory(recipe, 1).parameters, 4 * parameters) << "every part is a multiple of 16";
   EXPECT_DOUBLE_EQ(plan_memory(recipe, 4).moments, 8 * parameters);
+  // A checkpoint's values and two moments, a quarter from each rank.
+  EXPECT_DOUBLE_EQ(plan_memory(recipe, 4).snapshot, 3 * 4 * parameters / 4);
   // On 4 ranks parameters begin at multiples of 64, which the 8 norms of 32 numbers do not fill.
   EXPECT_DOUBLE_EQ(plan_network(recipe, 4).gradients, 4 * (parameters + 8 * 32));
   // Tokens; losses, stop, save and norm; counts of two micro-batches; probabilities and two sums per layer.
