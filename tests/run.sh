@@ -78,7 +78,7 @@ fuzzing="not run: arguments were given"
 if [ $# -eq 0 ]; then
   fuzz_seconds=${CONCLAVE_FUZZ_SECONDS:-20} fuzz_log=build/tests_fuzz.log fuzz_code=0
   echo "tests/run.sh: fuzzing the loaders, $fuzz_seconds s each"
-  bash tests/fuzz/run.sh "$fuzz_seconds" 2>&1 | tee "$fuzz_log" || fuzz_code=$?
+  CONCLAVE_FUZZ_SEED=${CONCLAVE_FUZZ_SEED:-1} bash tests/fuzz/run.sh "$fuzz_seconds" 2>&1 | tee "$fuzz_log" || fuzz_code=$?
   fuzzing=$(tail -n 1 "$fuzz_log" | sed 's/^tests.fuzz.run.sh: //')
   if [ "$fuzz_code" -ne 0 ] && [ "$fuzz_code" -ne 77 ]; then
     fuzzing="FAILED, $fuzzing"

@@ -4,7 +4,8 @@
 # Usage: bash tests/fuzz/run.sh [seconds per harness, default 20] [harness ...]
 # New inputs that reach new code stay in build/fuzz/corpus and serve the next call. What fails is kept as a file in
 # build/fuzz/failures/HARNESS; move it to tests/fuzz/findings/HARNESS once it is mended. Two harnesses run side by side,
-# or as many as CONCLAVE_FUZZ_JOBS says. Exit code 1: something failed; 77: there is no clang and none can be installed.
+# or as many as CONCLAVE_FUZZ_JOBS says. CONCLAVE_FUZZ_SEED other than 0: the same draws each time. Exit code 1: something
+# failed; 77: there is no clang and none can be installed.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
@@ -58,7 +59,7 @@ run_harness() {
     if [ -d "$folder" ]; then inputs+=("$folder"); fi
   done
   local dictionary=tests/fuzz/$harness.dict
-  local options=(-max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 -max_len=16384
+  local options=(-max_total_time="$seconds" -seed="${CONCLAVE_FUZZ_SEED:-0}" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 -max_len=16384
                  -use_value_profile=1 -print_final_stats=1 -artifact_prefix="$failures/")
   if [ -f "$dictionary" ]; then options+=(-dict="$dictionary"); fi
   # HDF5 asks malloc for what a damaged file announces, takes a refusal well, and leaks a little on some errors.
