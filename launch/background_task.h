@@ -3,13 +3,11 @@
 #pragma once
 
 #include <atomic>
-#include <exception>
 #include <functional>
-#include <new>
 #include <optional>
 #include <thread>
 
-#include "framework/base/error.h"
+#include "parallel/agreement.h"
 
 namespace conclave {
 
@@ -17,7 +15,7 @@ class BackgroundTask {
  public:
   explicit BackgroundTask(std::function<void()> work)
       : thread_([this, work = std::move(work)] {
-          failure_ = failure_of(work);
+          failure_ = conclave::failure_of(work);
           finished_.store(true, std::memory_order_release);
         }) {}
   ~BackgroundTask() { wait(); }
@@ -32,19 +30,6 @@ class BackgroundTask {
   const std::optional<Error>& failure() const { return failure_; }
 
  private:
-  static std::optional<Error> failure_of(const std::function<void()>& work) {
-    try {
-      work();
-      return std::nullopt;
-    } catch (const Error& error) {
-      return error;
-    } catch (const std::bad_alloc&) {
-      return Error(Fault::machine, "The machine has no memory left for this process.");
-    } catch (const std::exception& error) {
-      return Error(Fault::internal, error.what());
-    }
-  }
-
   std::optional<Error> failure_;
   std::atomic<bool> finished_{false};
   std::thread thread_;  // last: it uses the others

@@ -1,12 +1,10 @@
 #include "parallel/agreement.h"
 
 #include <new>
-#include <optional>
 
 #include "framework/base/random.h"
 
 namespace conclave {
-namespace {
 
 std::optional<Error> failure_of(const std::function<void()>& action) {
   try {
@@ -22,8 +20,6 @@ std::optional<Error> failure_of(const std::function<void()>& action) {
     return Error(Fault::internal, "An exception of unknown type was thrown.");
   }
 }
-
-}  // namespace
 
 void agree(Communicator& communicator, const std::function<void()>& action) {
   const std::optional<Error> failure = failure_of(action);

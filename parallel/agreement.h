@@ -2,11 +2,15 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "parallel/communicator.h"
 
 namespace conclave {
+
+/// What the action threw on this rank, whatever it was, as an Error; none if it threw nothing.
+std::optional<Error> failure_of(const std::function<void()>& action);
 
 /// Runs the action on every rank, then all ranks learn whether one failed. If so, all ranks throw the same
 /// Error: that of the lowest failing rank, its Fault kept, its sentence preceded by "[rank r] " when there

@@ -45,32 +45,27 @@ failed=$((total - passed - skipped_count))
 # GoogleTest programs skip single cases inside a test that passes; they list them at the end of their output.
 cases=$(grep -h -E '^\[  SKIPPED \] [^ ]+\.[^ ,]+$' build/release/Testing/Temporary/LastTest.log 2>/dev/null | sort -u || true)
 
+# run_labelled PRESET TARGET LABEL: builds the target with another preset and runs its tests; the last line says how it went.
+run_labelled() {
+  local log=build/tests_$3.log
+  if cmake --preset "$1" >"$log" 2>&1 && cmake --build --preset "$1" --target "$2" >>"$log" 2>&1 &&
+     ctest --preset "$1" --no-tests=error -L "$3" -j "$jobs" >>"$log" 2>&1; then
+    echo "clean, $(grep -c ' Passed ' "$log") tests"
+  else
+    tail -n 60 "$log" >&2
+    echo "FAILED, see $log"
+    return 1
+  fi
+}
+
 # Without arguments: the tests that read foreign bytes or write through raw pointers once more, under sanitizers.
 sanitizers="not run: arguments were given"
 races=$sanitizers
 if [ $# -eq 0 ]; then
   echo "tests/run.sh: building some of the tests with AddressSanitizer and UndefinedBehaviorSanitizer"
-  sanitized_log=build/tests_sanitized.log
-  if cmake --preset debug >"$sanitized_log" 2>&1 &&
-     cmake --build --preset debug --target sanitized_tests >>"$sanitized_log" 2>&1 &&
-     ctest --preset debug --no-tests=error -L sanitized -j "$jobs" >>"$sanitized_log" 2>&1; then
-    sanitizers="clean, $(grep -c ' Passed ' "$sanitized_log") tests"
-  else
-    tail -n 60 "$sanitized_log" >&2
-    sanitizers="FAILED, see $sanitized_log"
-    code=1
-  fi
+  sanitizers=$(run_labelled debug sanitized_tests sanitized) || code=1
   echo "tests/run.sh: building the device code with ThreadSanitizer"
-  races_log=build/tests_races.log
-  if cmake --preset thread >"$races_log" 2>&1 &&
-     cmake --build --preset thread --target race_tests >>"$races_log" 2>&1 &&
-     ctest --preset thread --no-tests=error -L races -j "$jobs" >>"$races_log" 2>&1; then
-    races="clean, $(grep -c ' Passed ' "$races_log") tests"
-  else
-    tail -n 60 "$races_log" >&2
-    races="FAILED, see $races_log"
-    code=1
-  fi
+  races=$(run_labelled thread race_tests races) || code=1
 fi
 
 # Likewise every loader of foreign bytes with inputs of libFuzzer, for a short time.

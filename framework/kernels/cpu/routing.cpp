@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "framework/kernels/check_route.h"
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/scalar_math.h"
 
@@ -133,15 +134,7 @@ void CpuKernels::route(const Tensor& logits, const Tensor& tokens, const RouteRu
                        const RouteResult& result) const {
   const std::int64_t count = logits.dim(0), experts = logits.dim(1), top_k = result.experts.dim(1);
   const std::int64_t sequences = result.counts.dim(0), length = result.length, shift = result.first_token;
-  check(rule.groups >= 1 && experts % rule.groups == 0 && rule.chosen_groups <= rule.groups &&
-            top_k <= experts / rule.groups * rule.chosen_groups && shift + count <= sequences * length,
-        "route: top_k ", top_k, " of ", experts, " experts in ", rule.chosen_groups, " of ", rule.groups,
-        " groups for ", count, " tokens from token ", shift, " of ", sequences, " sequences of ", length,
-        " cannot be");
-  check_tensor(tokens, "route", "tokens", {count}, DType::int32);
-  check_tensor(result.probability_sums, "route", "probability_sums", {sequences, experts}, DType::float64);
-  if (rule.selection_bias.defined())
-    check_tensor(rule.selection_bias, "route", "selection_bias", {experts}, DType::float64);
+  check_route(logits, tokens, rule, result);
   result.counts.fill_zero();
   result.probability_sums.fill_zero();
   std::vector<double> z_of_sequence(static_cast<std::size_t>(sequences));
