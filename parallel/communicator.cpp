@@ -150,6 +150,11 @@ void Communicator::check_defined(const char* where, const Tensor& tensor) const 
   check(tensor.defined(), where, ": no tensor came to communicator ", name_, " on rank ", rank_);
 }
 
+void Communicator::check_summable(const char* where, const Tensor& tensor) const {
+  check(tensor.dtype() != DType::bfloat16, where, ": a tensor of bfloat16 came to communicator ", name_,
+        " on rank ", rank_, ", expected float32: sums over ranks are not rounded to bfloat16 on the way");
+}
+
 void Communicator::check_even_rows(const char* where, const Tensor& part, const char* part_name,
                                    const Tensor& whole, const char* whole_name) const {
   check(part.defined() && whole.defined(), where, ": ", part_name, " or ", whole_name,
@@ -163,12 +168,14 @@ void Communicator::check_even_rows(const char* where, const Tensor& part, const 
 
 void Communicator::all_reduce(const Tensor& tensor, ReduceOp op, Purpose purpose) {
   check_defined("all_reduce", tensor);
+  check_summable("all_reduce", tensor);
   const std::int64_t entry = enter("all_reduce", purpose, tensor.bytes());
   timed(purpose, entry, [&] { run_all_reduce(tensor, op); });
 }
 
 Request Communicator::start_all_reduce(const Tensor& tensor, ReduceOp op, Purpose purpose) {
   check_defined("start_all_reduce", tensor);
+  check_summable("start_all_reduce", tensor);
   const std::int64_t entry = enter("all_reduce", purpose, tensor.bytes());
   return Request(begin_all_reduce(tensor, op), traffic_, purpose, entry);
 }
@@ -184,6 +191,7 @@ void Communicator::all_gather_rows(const Tensor& in, const Tensor& out, Purpose 
 
 void Communicator::reduce_scatter_rows(const Tensor& in, const Tensor& out, Purpose purpose) {
   check_even_rows("reduce_scatter_rows", out, "out", in, "in");
+  check_summable("reduce_scatter_rows", in);
   check(!overlap(in, out), "reduce_scatter_rows: in overlaps out on communicator ", name_, ", rank ", rank_);
   const std::int64_t entry = enter("reduce_scatter_rows", purpose, in.bytes() - out.bytes());
   timed(purpose, entry, [&] { run_reduce_scatter_rows(in, out); });
@@ -191,6 +199,7 @@ void Communicator::reduce_scatter_rows(const Tensor& in, const Tensor& out, Purp
 
 Request Communicator::start_reduce_scatter_rows(const Tensor& in, const Tensor& out, Purpose purpose) {
   check_even_rows("start_reduce_scatter_rows", out, "out", in, "in");
+  check_summable("start_reduce_scatter_rows", in);
   check(!overlap(in, out), "start_reduce_scatter_rows: in overlaps out on communicator ", name_, ", rank ",
         rank_);
   const std::int64_t entry = enter("reduce_scatter_rows", purpose, in.bytes() - out.bytes());

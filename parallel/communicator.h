@@ -1,8 +1,8 @@
 // Communicator: a group of ranks that call the same collectives in the same order. Results are the same on
-// every run of the same layout. Tensors are contiguous, of float32, float64, int32 or int64, and never
-// resized: the caller owns all memory. Every collective says what it is for, so that calls, bytes and waiting
-// are counted by purpose. Implementations: self (one rank, self.cpp) and MPI (mpi.h); both have the same
-// meaning.
+// every run of the same layout. Tensors are contiguous, of any type where they are moved, of all but bfloat16
+// where they are added up, and never resized: the caller owns all memory. Every collective says what it is
+// for, so that calls, bytes and waiting are counted by purpose. Implementations: self (one rank, self.cpp)
+// and MPI (mpi.h); both have the same meaning.
 #pragma once
 
 #include <array>
@@ -194,6 +194,7 @@ class Communicator {
   void check_even_rows(const char* where, const Tensor& part, const char* part_name, const Tensor& whole,
                        const char* whole_name) const;
   void check_defined(const char* where, const Tensor& tensor) const;
+  void check_summable(const char* where, const Tensor& tensor) const;
   /// Counts a collective and notes it; returns its number in the journal or -1.
   std::int64_t enter(const char* operation, Purpose purpose, std::size_t bytes);
   template <class Action>

@@ -18,6 +18,8 @@ MPI_Datatype mpi_type(DType dtype) {
       return MPI_INT32_T;
     case DType::int64:
       return MPI_INT64_T;
+    case DType::bfloat16:
+      return MPI_UINT16_T;  // moved, never added up
   }
   return MPI_DATATYPE_NULL;
 }

@@ -1,8 +1,10 @@
 // Kernels: every computation that a device must offer, with shapes; the compiler says what a new backend
 // still lacks. Kernels only compute: no differentiation, no allocation of results, no communication. Ops
-// (autograd/) call them. Floating-point tensors are float32 or float64, all of one type within a call unless
-// said otherwise. Names of sizes: tokens = sequences x length, hidden, heads, head_width, experts, top_k,
-// vocabulary, rows (tokens sorted by expert).
+// (autograd/) call them. Floating-point tensors are float32, float64 or bfloat16, all of one type within a
+// call unless said otherwise. "Sums" are tensors of sum_type: float32 where the others are bfloat16, else the
+// same type. Whatever is stored as bfloat16 is computed with in float32 and rounded once, when it is written.
+// Names of sizes: tokens = sequences x length, hidden, heads, head_width, experts, top_k, vocabulary, rows
+// (tokens sorted by expert).
 #pragma once
 
 #include "framework/tensor/tensor.h"
@@ -40,9 +42,9 @@ struct RouteRule {
 /// What a router decides and what it keeps for its backward.
 struct RouteResult {
   Tensor experts;                            // int32 [tokens, top_k]; -1 for padding
-  Tensor weights;                            // [tokens, top_k]
-  Tensor probabilities;                      // [tokens, experts]
-  Tensor log_sum_exp;                        // [tokens]
+  Tensor weights;                            // sums [tokens, top_k]
+  Tensor probabilities;                      // sums [tokens, experts]
+  Tensor log_sum_exp;                        // sums [tokens]
   Tensor counts;                             // int64 [sequences, experts]
   Tensor probability_sums;                   // float64 [sequences, experts]
   Tensor z_sum;                              // float64 [1]; sum over real tokens of log_sum_exp^2
@@ -56,7 +58,8 @@ class Kernels {
   // --- matrix products
   // -----------------------------------------------------------------------------------------
 
-  /// c [m, n] = op(a) op(b), or += with Write::accumulate; op(a) is [m, k], op(b) is [k, n].
+  /// c [m, n] = op(a) op(b), or += with Write::accumulate; op(a) is [m, k], op(b) is [k, n]. c has the type
+  /// of a and b, or their sum_type.
   virtual void gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b,
                     const Tensor& c, Write write) const = 0;
   /// y[r] = weight[e(r)] x[r]: x [rows, in], weight [experts, out, in], y [rows, out].
@@ -65,14 +68,17 @@ class Kernels {
   /// dx[r] = weight[e(r)]^T dy[r]
   virtual void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& offsets,
                                  const Tensor& dx, Write write) const = 0;
-  /// dweight[e] = sum over rows of e of dy[r] x[r]^T; zero for an expert without rows.
+  /// dweight[e] = sum over rows of e of dy[r] x[r]^T; zero for an expert without rows. dweight has the type
+  /// of dy and x, or their sum_type.
   virtual void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const Tensor& offsets,
                                       const Tensor& dweight, Write write) const = 0;
 
   // --- elementwise and reductions
   // ------------------------------------------------------------------------------
 
-  /// y += factor * x
+  /// y = x, rounded to the type of y; both of any floating-point type.
+  virtual void convert(const Tensor& x, const Tensor& y) const = 0;
+  /// y += factor * x; y has the type of x, or its sum_type.
   virtual void add_scaled(const Tensor& x, double factor, const Tensor& y) const = 0;
   /// sum = a + b
   virtual void add(const Tensor& a, const Tensor& b, const Tensor& sum) const = 0;
@@ -89,12 +95,14 @@ class Kernels {
 
   /// y[t] = weight[tokens[t]]; zero for padding (-1). tokens int32 [tokens], weight [vocabulary, hidden].
   virtual void embedding(const Tensor& tokens, const Tensor& weight, const Tensor& y) const = 0;
+  /// dweight has the type of dy, or its sum_type.
   virtual void embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
                                   Write write) const = 0;
-  /// y = weight * x / rms(x) over the last dim: x [rows, width], weight [width], inverse_rms [rows].
+  /// y = weight * x / rms(x) over the last dim: x [rows, width], weight [width], inverse_rms sums
+  /// [rows].
   virtual void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, const Tensor& y,
                         const Tensor& inverse_rms) const = 0;
-  /// dweight may be undefined when nobody needs it.
+  /// dweight, of the type of x or its sum_type, may be undefined when nobody needs it.
   virtual void rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms,
                                  const Tensor& dy, const Tensor& dx, const Tensor& dweight,
                                  Write write_dweight) const = 0;
@@ -105,7 +113,7 @@ class Kernels {
   /// Causal attention inside documents with grouped key-value heads and memory linear in the sequence.
   /// query, out [sequences, length, heads * head_width]; key, value [sequences, length, kv_heads *
   /// head_width]; document_start int32 [sequences, length]: the first column that a token may look at;
-  /// log_sum_exp [sequences, heads, length].
+  /// log_sum_exp sums [sequences, heads, length].
   virtual void attention(const Tensor& query, const Tensor& key, const Tensor& value,
                          const Tensor& document_start, std::int64_t head_width, double scale,
                          const Tensor& out, const Tensor& log_sum_exp) const = 0;
@@ -113,7 +121,8 @@ class Kernels {
                                   const Tensor& document_start, std::int64_t head_width, double scale,
                                   const Tensor& out, const Tensor& log_sum_exp, const Tensor& dout,
                                   const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) const = 0;
-  /// The first pass over a chunk of logits, of all of the vocabulary or of ids first_id .. first_id + columns
+  /// The first pass over a chunk of logits, float32 or float64, of all of the vocabulary or of ids first_id
+  /// .. first_id + columns
   /// - 1. statistics float64 [rows, 3]: the largest logit, the sum of exp(logit - largest), and the logit of
   /// the target where it lies among the columns, else 0. targets int32 [rows]; -1: not counted.
   virtual void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
@@ -127,9 +136,9 @@ class Kernels {
   // --- mixture of experts
   // --------------------------------------------------------------------------------------
 
-  /// Scores, the top_k experts (ties: the lower index) and their weights, by the rule. logits [tokens,
-  /// experts]; tokens int32 [tokens], -1 for padding: routed nowhere, counted nowhere. Statistics are kept by
-  /// sequence: result.first_token and length say which token belongs to which.
+  /// Scores, the top_k experts (ties: the lower index) and their weights, by the rule. logits sums [tokens,
+  /// experts], float32 or float64; tokens int32 [tokens], -1 for padding: routed nowhere, counted nowhere.
+  /// Statistics are kept by sequence: result.first_token and length say which token belongs to which.
   virtual void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule,
                      const RouteResult& result) const = 0;
   /// dlogits from the gradients of weights, probability_sums and z_sum. A softmax needs no logits.
@@ -143,7 +152,7 @@ class Kernels {
   virtual void permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const = 0;
   /// dx[t] = sum over k of drows[row_of_slot[t, k]]
   virtual void permute_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const = 0;
-  /// y[t] = sum over k of weights[t, k] rows[row_of_slot[t, k]]
+  /// y[t] = sum over k of weights[t, k] rows[row_of_slot[t, k]]; weights and dweights are sums.
   virtual void combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& order,
                             const Tensor& y) const = 0;
   /// drows[r] = weights[slot] dy[t]; dweights[t, k] = rows[row] . dy[t]
@@ -158,8 +167,8 @@ class Kernels {
     double correction1, correction2;  // 1 - beta^step
     double gradient_scale;            // clipping
   };
-  /// Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101); all tensors of equal size, updated in
-  /// place.
+  /// Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101); all tensors of equal size, float32 or
+  /// float64, updated in place.
   virtual void adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value,
                      const Tensor& moment1, const Tensor& moment2) const = 0;
 };

@@ -68,6 +68,8 @@ double Tensor::item() const {
       return to_host<std::int32_t>()[0];
     case DType::int64:
       return static_cast<double>(to_host<std::int64_t>()[0]);
+    case DType::bfloat16:
+      return to_float(to_host<BFloat16>()[0]);
   }
   return 0;
 }

@@ -19,6 +19,7 @@ class CpuKernels final : public Kernels {
                               Write write) const override;
 
   // elementwise.cpp
+  void convert(const Tensor& x, const Tensor& y) const override;
   void add_scaled(const Tensor& x, double factor, const Tensor& y) const override;
   void add(const Tensor& a, const Tensor& b, const Tensor& sum) const override;
   void scale(const Tensor& x, double factor) const override;

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "framework/kernels/cpu/cpu_kernels.h"
+#include "framework/kernels/cpu/storage.h"
 #include "framework/kernels/scalar_math.h"
 
 namespace conclave {
@@ -18,6 +19,22 @@ void check_same(const char* where, const Tensor& first, const Tensor& second) {
 }
 
 }  // namespace
+
+void CpuKernels::convert(const Tensor& x, const Tensor& y) const {
+  check(x.elements() == y.elements(), "convert: ", x.shape(), " came for ", y.shape());
+  cpu::with_storage_type(x.dtype(), [&](auto from) {
+    cpu::with_storage_type(y.dtype(), [&](auto to) {
+      using T = decltype(from);
+      using U = decltype(to);
+      const T* px = x.data<T>();
+      U* py = y.data<U>();
+      const std::int64_t count = x.elements();
+#pragma omp parallel for simd if (count > small)
+      for (std::int64_t i = 0; i < count; ++i)
+        cpu::store(py + i, static_cast<cpu::Sum<U>>(cpu::load(px + i)));
+    });
+  });
+}
 
 void CpuKernels::add_scaled(const Tensor& x, double factor, const Tensor& y) const {
   check_same("add_scaled", x, y);

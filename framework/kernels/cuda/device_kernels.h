@@ -21,6 +21,7 @@ class DeviceKernels final : public Kernels {
                               Write write) const override;
 
   // elementwise.cu
+  void convert(const Tensor& x, const Tensor& y) const override;
   void add_scaled(const Tensor& x, double factor, const Tensor& y) const override;
   void add(const Tensor& a, const Tensor& b, const Tensor& sum) const override;
   void scale(const Tensor& x, double factor) const override;

@@ -17,6 +17,17 @@ LaunchShape walk(const Tensor& x) {
 
 }  // namespace
 
+void DeviceKernels::convert(const Tensor& x, const Tensor& y) const {
+  check(x.elements() == y.elements(), "convert: ", x.shape(), " came for ", y.shape());
+  with_storage_type(x.dtype(), [&](auto from) {
+    with_storage_type(y.dtype(), [&](auto to) {
+      using T = decltype(from);
+      using U = decltype(to);
+      launch(walk(x), convert_kernel<T, U>, x.data<T>(), y.data<U>(), x.elements());
+    });
+  });
+}
+
 void DeviceKernels::add_scaled(const Tensor& x, double factor, const Tensor& y) const {
   check_same("add_scaled", x, y);
   with_storage_type(x.dtype(), [&](auto zero) {

@@ -7,6 +7,11 @@
 
 namespace conclave::DIALECT {
 
+template <class T, class U>
+KERNEL convert_kernel(const T* x, U* y, std::int64_t count) {
+  for (std::int64_t i = first_item(); i < count; i += item_stride()) store(y + i, load(x + i));
+}
+
 template <class T>
 KERNEL add_scaled_kernel(const T* x, float factor, T* y, std::int64_t count) {
   for (std::int64_t i = first_item(); i < count; i += item_stride())

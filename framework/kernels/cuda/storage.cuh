@@ -1,6 +1,5 @@
 // How activations and weights lie in memory, and the words to read and write them: all arithmetic is in
-// float32, whatever they are stored as. A narrower type joins by a pair of overloads here and a line in
-// with_storage_type.
+// float32, whether they are stored as float32 or bfloat16.
 #pragma once
 
 #include "framework/kernels/cuda/dialect.h"
@@ -14,12 +13,19 @@ DEVICE float load(const float* from) {
 DEVICE void store(float* to, float value) {
   *to = value;
 }
+DEVICE float load(const BFloat16* from) {
+  return to_float(*from);
+}
+DEVICE void store(BFloat16* to, float value) {
+  *to = to_bfloat16(value);
+}
 
 /// Calls function(T{}) with T the type that tensors of this dtype are stored in on a GPU.
 template <class Function>
 void with_storage_type(DType dtype, Function&& function) {
-  check(dtype == DType::float32, Fault::request, "kernels of a GPU take float32, ", name_of(dtype),
-        " came; train with training.precision: fp32, or on device cpu");
+  if (dtype == DType::bfloat16) return function(BFloat16{});
+  check(dtype == DType::float32, Fault::request, "kernels of a GPU take float32 and bfloat16, ",
+        name_of(dtype), " came; train with training.precision: fp32 or bf16, or on device cpu");
   function(float{});
 }
 

@@ -48,6 +48,11 @@ Tensor upload(const Values& values, DType dtype, Device& device) {
       return upload_as<std::int32_t>(values, device);
     case DType::int64:
       return upload_as<std::int64_t>(values, device);
+    case DType::bfloat16: {
+      std::vector<BFloat16> rounded;
+      for (const double value : values) rounded.push_back(to_bfloat16(static_cast<float>(value)));
+      return Tensor::from(rounded, {static_cast<std::int64_t>(values.size())}, device);
+    }
   }
   return {};
 }
@@ -68,6 +73,11 @@ Values download(const Tensor& tensor) {
       return download_as<std::int32_t>(tensor);
     case DType::int64:
       return download_as<std::int64_t>(tensor);
+    case DType::bfloat16: {
+      Values values;
+      for (const BFloat16 value : tensor.to_host<BFloat16>()) values.push_back(to_float(value));
+      return values;
+    }
   }
   return {};
 }
