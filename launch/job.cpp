@@ -69,9 +69,9 @@ int choose_threads(Communicator& world, std::int64_t asked) {
   return threads;
 }
 
-double quick_matrix_rate() {
+double quick_matrix_rate(DType dtype) {
   constexpr std::int64_t size = 512;
-  const Tensor a = Tensor::zeros({size, size}, DType::float32), b = a.clone(), c = a.clone();
+  const Tensor a = Tensor::zeros({size, size}, dtype), b = a.clone(), c = a.clone();
   double best = 0;
   for (int attempt = 0; attempt < 6; ++attempt) {
     const auto begin = std::chrono::steady_clock::now();

@@ -19,8 +19,8 @@ int run_job(const std::function<int(const std::shared_ptr<Communicator>& world)>
 /// cores. Returns their number. Collective.
 int choose_threads(Communicator& world, std::int64_t asked);
 
-/// The best float32 matrix-product rate of this rank over a few tries, in floating-point operations per
+/// The best matrix-product rate of this rank in a type over a few tries, in floating-point operations per
 /// second.
-double quick_matrix_rate();
+double quick_matrix_rate(DType dtype);
 
 }  // namespace conclave

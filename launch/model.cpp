@@ -6,9 +6,11 @@
 
 namespace conclave {
 DType dtype_of_precision(const std::string& precision) {
-  check(precision == "fp32" || precision == "fp64", Fault::request, "training.precision: \"", precision,
-        "\" came, expected fp32 or fp64");
-  return precision == "fp64" ? DType::float64 : DType::float32;
+  if (precision == "fp32") return DType::float32;
+  if (precision == "fp64") return DType::float64;
+  check(precision == "bf16", Fault::request, "training.precision: \"", precision,
+        "\" came, expected fp32, bf16 or fp64");
+  return DType::bfloat16;
 }
 
 Parallelism parallelism_of(const Recipe& recipe, const Mesh& mesh) {

@@ -155,10 +155,11 @@ void check_fits(const CheckpointReader& checkpoint, const std::vector<std::strin
   check(wrong.empty(), Fault::data, checkpoint.path().string(), " does not fit the recipe's model:", wrong);
 }
 
-void read_values(const CheckpointReader& checkpoint, const ParameterSet& parameters) {
+void read_values(const CheckpointReader& checkpoint, ParameterSet& parameters) {
   for (const Parameter& parameter : parameters.all())
     read_boxes(checkpoint, "model/" + parameter.name, {{dims_of(parameter.origin), dims_of(parameter.shape)}},
                parameters.values().part(parameter.offset, {parameter.shape.elements()}));
+  parameters.round_values();
 }
 
 void read_states(const CheckpointReader& checkpoint, const std::string& group, const GradientReducer& reducer,

@@ -46,7 +46,7 @@ void check_fits(const CheckpointReader& checkpoint, const std::vector<std::strin
                 const ParameterSet& parameters);
 
 /// The reverse of the two above, after check_fits: this rank's part of every parameter, and of every state.
-void read_values(const CheckpointReader& checkpoint, const ParameterSet& parameters);
+void read_values(const CheckpointReader& checkpoint, ParameterSet& parameters);
 void read_states(const CheckpointReader& checkpoint, const std::string& group, const GradientReducer& reducer,
                  const Tensor& states);
 

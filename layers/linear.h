@@ -13,12 +13,15 @@ class Linear {
   /// Cut over tensor ranks along dim 0 it computes this rank's columns of y from the whole x; along dim 1,
   /// from this rank's columns of x, its term of the sum that is y.
   Linear(ParameterSet& parameters, const std::string& name, std::int64_t in, std::int64_t out,
-         double standard_deviation, const Placement& placement = {})
+         double standard_deviation, const Placement& placement = {}, Precision precision = Precision::compute)
       : weight_(parameters.create(name + ".weight", {out, in},
-                                  {Initializer::Kind::normal, standard_deviation}, Decay::yes, placement)) {}
+                                  {Initializer::Kind::normal, standard_deviation}, Decay::yes, placement,
+                                  precision)) {}
 
-  /// x [rows, in of this rank] -> [rows, out of this rank]
-  Variable forward(Tape& tape, const Variable& x) const { return linear(tape, x, weight_.use(tape)); }
+  /// x [rows, in of this rank] -> [rows, out of this rank], in the precision of the weight
+  Variable forward(Tape& tape, const Variable& x) const {
+    return linear(tape, to_type(tape, x, weight_.value.dtype()), weight_.use(tape));
+  }
 
  private:
   const Parameter& weight_;

@@ -41,7 +41,7 @@ class TopKRouter final : public Router {
   TopKRouter(ParameterSet& parameters, const std::string& name, const Options& options)
       : options_(options),
         gate_(parameters, name, options.hidden, options.experts, options.initializer_range,
-              Parallelism::per_rank()) {}
+              Parallelism::per_rank(), Precision::full) {}
 
   Routing route(Tape& tape, const Variable& x, const ModelInput& input) const override {
     return conclave::route(tape, gate_.forward(tape, x), input.tokens,

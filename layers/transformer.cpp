@@ -156,7 +156,7 @@ CrossEntropy Transformer::loss(Tape& tape, const Variable& hidden, const ModelIn
 }
 
 Tensor Transformer::logits(const Tensor& hidden) const {
-  const Tensor result = Tensor::empty({hidden.dim(0), head_->shape[0]}, hidden.dtype(), hidden.device());
+  const Tensor result = Tensor::empty({hidden.dim(0), head_->shape[0]}, sum_type(hidden.dtype()), hidden.device());
   kernels_of(hidden).gemm(hidden, Transpose::no, head_->value, Transpose::yes, result, Write::overwrite);
   return result;
 }

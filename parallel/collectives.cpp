@@ -5,6 +5,40 @@
 
 namespace conclave {
 
+namespace {
+
+// Sums over ranks are made in sum_type: bfloat16 is widened before and rounded once after.
+
+Tensor widened(const Tensor& x) {
+  const Tensor wide = Tensor::empty(x.shape(), sum_type(x.dtype()), x.device());
+  kernels_of(x).convert(x, wide);
+  return wide;
+}
+
+/// x = the sum over the ranks of the axis, in place.
+void reduce(const Tensor& x, Communicator& axis, Purpose purpose) {
+  if (x.dtype() == sum_type(x.dtype())) return axis.all_reduce(x, ReduceOp::sum, purpose);
+  const Tensor wide = widened(x);
+  axis.all_reduce(wide, ReduceOp::sum, purpose);
+  kernels_of(x).convert(wide, x);
+}
+
+/// This rank's rows of the sum over the ranks of the axis; x [size * rows, ...].
+Tensor reduced_rows(const Tensor& x, Communicator& axis, Purpose purpose) {
+  const Shape own = x.shape().with(0, x.shape()[0] / axis.size());
+  const Tensor sum = Tensor::empty(own, x.dtype(), x.device());
+  if (x.dtype() == sum_type(x.dtype())) {
+    axis.reduce_scatter_rows(x, sum, purpose);
+    return sum;
+  }
+  const Tensor wide_sum = Tensor::empty(own, sum_type(x.dtype()), x.device());
+  axis.reduce_scatter_rows(widened(x), wide_sum, purpose);
+  kernels_of(x).convert(wide_sum, sum);
+  return sum;
+}
+
+}  // namespace
+
 // What Gradient::take() hands out belongs to nobody else, so backward may reduce it in place; a forward value
 // may still be read by the op that made it, so forward reduces a copy.
 
@@ -13,7 +47,7 @@ Variable enter_parallel(Tape& tape, const Variable& x, Communicator& axis, Purpo
   const Variable y = tape.output(x.value);
   tape.record("enter_parallel", [x_gradient = x.gradient, y_gradient = y.gradient, &axis, purpose] {
     const Tensor sum = y_gradient.take();
-    axis.all_reduce(sum, ReduceOp::sum, purpose);
+    reduce(sum, axis, purpose);
     x_gradient.add(sum);
   });
   return y;
@@ -22,7 +56,7 @@ Variable enter_parallel(Tape& tape, const Variable& x, Communicator& axis, Purpo
 Variable sum_partial(Tape& tape, const Variable& x, Communicator& axis, Purpose purpose) {
   if (axis.size() == 1) return x;
   const Variable y = tape.output(x.value.clone());
-  axis.all_reduce(y.value, ReduceOp::sum, purpose);
+  reduce(y.value, axis, purpose);
   tape.record("sum_partial",
               [x_gradient = x.gradient, y_gradient = y.gradient] { x_gradient.add(y_gradient.take()); });
   return y;
@@ -35,11 +69,8 @@ Variable gather_rows(Tape& tape, const Variable& x, Communicator& axis, Purpose 
   const Variable y =
       tape.output(Tensor::empty(own.with(0, own[0] * axis.size()), x.value.dtype(), x.value.device()));
   axis.all_gather_rows(x.value, y.value, purpose);
-  tape.record("gather_rows", [own, x_gradient = x.gradient, y_gradient = y.gradient, &axis, purpose] {
-    const Tensor all = y_gradient.take();
-    const Tensor sum = Tensor::empty(own, all.dtype(), all.device());
-    axis.reduce_scatter_rows(all, sum, purpose);
-    x_gradient.add(sum);
+  tape.record("gather_rows", [x_gradient = x.gradient, y_gradient = y.gradient, &axis, purpose] {
+    x_gradient.add(reduced_rows(y_gradient.take(), axis, purpose));
   });
   return y;
 }
@@ -49,9 +80,7 @@ Variable scatter_sum(Tape& tape, const Variable& x, Communicator& axis, Purpose 
   const Shape all = x.value.shape();
   check(all.dims() > 0 && all[0] % axis.size() == 0, "scatter_sum: x is ", all,
         ", its rows do not divide over the ", axis.size(), " ranks of communicator ", axis.name());
-  const Variable y =
-      tape.output(Tensor::empty(all.with(0, all[0] / axis.size()), x.value.dtype(), x.value.device()));
-  axis.reduce_scatter_rows(x.value, y.value, purpose);
+  const Variable y = tape.output(reduced_rows(x.value, axis, purpose));
   tape.record("scatter_sum", [all, x_gradient = x.gradient, y_gradient = y.gradient, &axis, purpose] {
     const Tensor own = y_gradient.take();
     const Tensor gathered = Tensor::empty(all, own.dtype(), own.device());

@@ -56,7 +56,10 @@ class GradientReducer {
   /// replicated; after finish(). Collective over all ranks.
   double gradient_norm() const;
   /// After the owned values have changed: brings everybody's. Collective.
-  void gather_values() const { gather(parameters_.values()); }
+  void gather_values() const {
+    gather(parameters_.values());
+    parameters_.round_values();
+  }
   /// Fills a flat buffer [ParameterSet::elements()] with everybody's owned elements; the owned ones are in
   /// place already. Collective.
   void gather(const Tensor& flat) const;

@@ -30,8 +30,9 @@ void for_each_element(const Parameter& parameter, Visit&& visit) {
   }
 }
 
+/// Draws the initial values of the parameter's part.
 template <class T>
-void draw(const Parameter& parameter, std::uint64_t seed) {
+void draw(const Parameter& parameter, std::uint64_t seed, const Tensor& into) {
   const RandomKey key = RandomKey(seed).with("initial").with(parameter.name);
   const Initializer& initializer = parameter.initializer;
   std::vector<T> values(static_cast<std::size_t>(parameter.shape.elements()));
@@ -47,13 +48,13 @@ void draw(const Parameter& parameter, std::uint64_t seed) {
             static_cast<T>(initializer.standard_deviation * key.normal(static_cast<std::uint64_t>(whole)));
       });
   }
-  parameter.value.copy_from(Tensor::from(values, parameter.shape));
+  into.copy_from(Tensor::from(values, parameter.shape));
 }
 
 }  // namespace
 
 Parameter& ParameterSet::create(const std::string& name, Shape global_shape, Initializer initializer,
-                                Decay decay, const Placement& placement) {
+                                Decay decay, const Placement& placement, Precision precision) {
   check(!values_.defined(), "ParameterSet: ", name, " came after the set had been materialized");
   for (const Parameter& other : parameters_)
     check(other.name != name, "ParameterSet: two parameters are named ", name);
@@ -72,6 +73,7 @@ Parameter& ParameterSet::create(const std::string& name, Shape global_shape, Ini
   parameter.placement = placement;
   parameter.initializer = initializer;
   parameter.decay = decay;
+  parameter.precision = precision;
   parameters_.push_back(std::move(parameter));
   return parameters_.back();
 }
@@ -81,7 +83,7 @@ std::int64_t ParameterSet::room_of(const Parameter& parameter) const {
   return (parameter.shape.elements() + unit - 1) / unit * unit;
 }
 
-void ParameterSet::materialize(DType dtype, std::uint64_t seed, Device& device) {
+void ParameterSet::materialize(DType compute, std::uint64_t seed, Device& device) {
   std::int64_t elements = 0;
   for (const Axis replicas : {Axis::data, Axis::data_tensor, Axis::expert_data})
     for (Parameter& parameter : parameters_) {
@@ -89,13 +91,22 @@ void ParameterSet::materialize(DType dtype, std::uint64_t seed, Device& device) 
       parameter.offset = elements;
       elements += room_of(parameter);
     }
-  values_ = Tensor::zeros({elements}, dtype, device);
-  gradients_ = Tensor::zeros({elements}, dtype, device);
+  const DType kept = sum_type(compute);
+  values_ = Tensor::zeros({elements}, kept, device);
+  gradients_ = Tensor::zeros({elements}, kept, device);
+  if (kept != compute) rounded_ = Tensor::empty({elements}, compute, device);
   for (Parameter& parameter : parameters_) {
-    parameter.value = values_.part(parameter.offset, parameter.shape);
+    const Tensor part = values_.part(parameter.offset, parameter.shape);
+    const bool is_rounded = rounded_.defined() && parameter.precision == Precision::compute;
+    parameter.value = is_rounded ? rounded_.part(parameter.offset, parameter.shape) : part;
     parameter.gradient = Gradient::stored_in(gradients_.part(parameter.offset, parameter.shape));
-    with_float_type(dtype, [&](auto zero) { draw<decltype(zero)>(parameter, seed); });
+    with_float_type(kept, [&](auto zero) { draw<decltype(zero)>(parameter, seed, part); });
   }
+  round_values();
+}
+
+void ParameterSet::round_values() {
+  if (rounded_.defined()) kernels_of(values_).convert(values_, rounded_);
 }
 
 const Parameter& ParameterSet::find(std::string_view name) const {

@@ -1,6 +1,7 @@
 // Parameter: a named weight, how it is cut over the mesh, its gradient, and how it starts. ParameterSet keeps
 // all of a model's parameters of this rank in one flat buffer, and their gradients in another: gradient
-// reduction and the optimizer see spans of these, never layers.
+// reduction and the optimizer see spans of these, never layers. A model that computes in bfloat16 keeps these
+// two in float32 (master weights, Micikevicius et al., arXiv 1710.03740) and a rounded copy that ops read.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,10 @@ struct Initializer {
   enum class Kind { normal, ones, zeros } kind = Kind::normal;
   double standard_deviation = 0.02;
 };
+
+/// What ops see of a weight: a copy in the type that the model computes in, or its full precision, which is
+/// the same but for bfloat16. Routers take the latter: rounding scores would make ties.
+enum class Precision { compute, full };
 
 /// Whether weight decay applies: matrices decay, norms and biases do not.
 enum class Decay { yes, no };
@@ -43,10 +48,11 @@ struct Parameter {
   Placement placement;
   Initializer initializer;
   Decay decay = Decay::yes;
+  Precision precision = Precision::compute;
   bool frozen = false;
   std::int64_t offset = 0;  // first element in the flat buffers
-  Tensor value;
-  Gradient gradient;
+  Tensor value;             // what ops read
+  Gradient gradient;        // in the type of the flat buffers
 
   /// The parameter as an op's input; its first use on the tape is marked so that its gradient's completion is
   /// known.
@@ -66,11 +72,14 @@ class ParameterSet {
   /// Adds a parameter; the reference stays good. Memory comes with materialize(). A dim that its axis does
   /// not divide is a Fault::request.
   Parameter& create(const std::string& name, Shape global_shape, Initializer initializer, Decay decay,
-                    const Placement& placement = {});
+                    const Placement& placement = {}, Precision precision = Precision::compute);
 
   /// Takes memory for this rank's parts and their gradients and draws the initial values: an element is a
-  /// pure function of (seed, name, its index in the whole parameter), whatever the layout.
-  void materialize(DType dtype, std::uint64_t seed, Device& device = cpu_device());
+  /// pure function of (seed, name, its index in the whole parameter), whatever the layout. `compute`: the
+  /// type that ops read; values and gradients are kept in its sum_type.
+  void materialize(DType compute, std::uint64_t seed, Device& device = cpu_device());
+  /// After values() changed: rounds them again into what ops read.
+  void round_values();
 
   std::deque<Parameter>& all() { return parameters_; }
   const std::deque<Parameter>& all() const { return parameters_; }
@@ -92,6 +101,7 @@ class ParameterSet {
   std::int64_t rank_;
   std::deque<Parameter> parameters_;
   Tensor values_, gradients_;
+  Tensor rounded_;  // of values_, where ops read another type
 };
 
 }  // namespace conclave

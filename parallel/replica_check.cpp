@@ -20,11 +20,10 @@ std::int64_t checksum(const void* data, std::size_t bytes) {
   return static_cast<std::int64_t>(XXH3_64bits(data, bytes));
 }
 
-std::int64_t checksum(const Parameter& parameter) {
-  if (parameter.value.device().kind() == DeviceKind::cpu)
-    return checksum(parameter.value.raw(), parameter.value.bytes());
-  std::vector<std::byte> host(parameter.value.bytes());
-  parameter.value.device().copy(host.data(), parameter.value.raw(), host.size());
+std::int64_t checksum(const Tensor& values) {
+  if (values.device().kind() == DeviceKind::cpu) return checksum(values.raw(), values.bytes());
+  std::vector<std::byte> host(values.bytes());
+  values.device().copy_to_host(host.data(), values.raw(), host.size());
   return checksum(host.data(), host.size());
 }
 
@@ -69,7 +68,7 @@ void check_replicas(const ParameterSet& parameters, const Mesh& mesh) {
     check(place < held.size(), "check_replicas: ", parameter.name, " has replicas over the axis ",
           name_of(holders_of(parameter)));
     lists[place].push_back(&parameter);
-    checksums[place].push_back(checksum(parameter));
+    checksums[place].push_back(checksum(parameters.values().part(parameter.offset, parameter.shape)));
   }
   // One checksum of all checksums per axis first; every rank then knows whether any rank has seen a
   // difference.

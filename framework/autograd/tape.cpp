@@ -22,7 +22,10 @@ Gradient Gradient::stored_in(Tensor storage) {
 
 void Gradient::add(Tensor contribution) const {
   if (!needed()) return;
-  check_tensor(contribution, "Gradient::add", "contribution", state_->shape, state_->dtype);
+  check(contribution.dtype() == state_->dtype ||
+            (state_->stored && sum_type(contribution.dtype()) == state_->dtype),
+        "Gradient::add: ", name_of(contribution.dtype()), " came, expected ", name_of(state_->dtype));
+  check_tensor(contribution, "Gradient::add", "contribution", state_->shape, contribution.dtype());
   if (state_->empty && !state_->stored) {
     state_->sum = std::move(contribution);
     state_->empty = false;
@@ -30,7 +33,7 @@ void Gradient::add(Tensor contribution) const {
   }
   const Target into = target();
   if (into.write == Write::overwrite)
-    into.tensor.copy_from(contribution);
+    kernels_of(contribution).convert(contribution, into.tensor);
   else
     kernels_of(contribution).add_scaled(contribution, 1.0, into.tensor);
 }

@@ -22,7 +22,8 @@ class Gradient {
   Gradient() = default;
   /// Of an intermediate value: memory is taken when the first contribution arrives.
   static Gradient of(const Tensor& value);
-  /// Of a parameter: contributions of many backward passes gather in `storage`, which keeps its place.
+  /// Of a parameter: contributions of many backward passes gather in `storage`, which keeps its place and may
+  /// be of the sum_type of what contributes.
   static Gradient stored_in(Tensor storage);
 
   bool needed() const { return state_ != nullptr; }

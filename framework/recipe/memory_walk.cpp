@@ -27,12 +27,12 @@ SizedBuffer SizedTape::bytes(double count) const {
   return {static_cast<const void*>(this), [&use = use_, taken](const void*) { use.live -= taken; }};
 }
 
-SizedValue SizedTape::output(double rows, double width) const {
-  return output(rows, width, numbers(rows * width));
+SizedValue SizedTape::output(double rows, double width, double element) const {
+  return output(rows, width, element, bytes(rows * width * element));
 }
 
-SizedValue SizedTape::output(double rows, double width, const SizedBuffer& shared) const {
-  return {rows, width, shared, recording() ? std::make_shared<SizedBuffer>() : nullptr};
+SizedValue SizedTape::output(double rows, double width, double element, const SizedBuffer& shared) const {
+  return {rows, width, element, shared, recording() ? std::make_shared<SizedBuffer>() : nullptr};
 }
 
 void SizedTape::record(std::function<void()> backward) {
@@ -43,25 +43,25 @@ void SizedTape::record(const std::vector<SizedInput>& inputs, const SizedValue& 
                        std::vector<SizedBuffer> kept, double scratch) {
   if (!recording()) return;
   struct Input {
-    double elements;
+    double bytes;
     std::shared_ptr<SizedBuffer> gradient;
     Flow flow;
   };
   std::vector<Input> into;  // without the values: an op keeps only what it says
   for (const SizedInput& input : inputs)
-    into.push_back({input.value.elements(), input.value.gradient, input.flow});
-  record([this, into, scratch, elements = result.elements(), gradient = result.gradient,
+    into.push_back({input.value.bytes(), input.value.gradient, input.flow});
+  record([this, into, scratch, result_bytes = result.bytes(), gradient = result.gradient,
           held = std::move(kept)] {
     SizedBuffer dy = std::exchange(*gradient, nullptr);
-    if (!dy) dy = numbers(elements);  // Gradient::take: zeros
+    if (!dy) dy = bytes(result_bytes);  // Gradient::take: zeros
     const SizedBuffer work = scratch > 0 ? bytes(scratch) : nullptr;
     std::vector<SizedBuffer> fresh(into.size());
     for (std::size_t i = 0; i < into.size(); ++i)
-      if (into[i].flow == Flow::fresh) fresh[i] = numbers(into[i].elements);
+      if (into[i].flow == Flow::fresh) fresh[i] = bytes(into[i].bytes);
     for (std::size_t i = 0; i < into.size(); ++i) {
       const Input& input = into[i];
       if (input.flow == Flow::in_place && input.gradient && !*input.gradient)
-        *input.gradient = numbers(input.elements);
+        *input.gradient = bytes(input.bytes);
       if (input.flow != Flow::in_place) contribute(input.gradient, input.flow == Flow::fresh ? fresh[i] : dy);
     }
   });
@@ -79,12 +79,12 @@ SizedValue SizedTape::recompute(const std::vector<SizedValue>& inputs, const Bod
   if (!recording()) return body(*this, inputs);
   SizedValue result;
   {
-    SizedTape first(use_, element_, Mode::forward_only);
+    SizedTape first(use_, element_, sum_, Mode::forward_only);
     const SizedValue computed = body(first, inputs);
-    result = output(computed.rows, computed.width, computed.value);
+    result = output(computed.rows, computed.width, computed.element, computed.value);
   }
   record([this, inputs, body, gradient = result.gradient] {
-    SizedTape again(use_, element_);
+    SizedTape again(use_, element_, sum_);
     {
       const SizedValue computed = body(again, inputs);
       contribute(computed.gradient, std::exchange(*gradient, nullptr));
@@ -97,57 +97,64 @@ SizedValue SizedTape::recompute(const std::vector<SizedValue>& inputs, const Bod
 // --- ops: framework/autograd/ops
 // ----------------------------------------------------------------------------------
 
+SizedValue to_sum_type(SizedTape& tape, const SizedValue& x) {
+  if (x.element == tape.sum()) return x;
+  const SizedValue y = tape.output(x.rows, x.width, tape.sum());
+  tape.record({{x, Flow::fresh}}, y, {});
+  return y;
+}
+
 SizedValue linear(SizedTape& tape, const SizedValue& x, double width) {
-  const SizedValue y = tape.output(x.rows, width);
+  const SizedValue y = tape.output(x.rows, width, x.element);
   tape.record({{x, Flow::in_place}}, y, {x.value});
   return y;
 }
 
 SizedValue rms_norm(SizedTape& tape, const SizedValue& x, double norms_per_row) {
-  const SizedValue y = tape.output(x.rows, x.width);
-  tape.record({{x, Flow::fresh}}, y, {x.value, tape.numbers(x.rows * norms_per_row)});
+  const SizedValue y = tape.output(x.rows, x.width, x.element);
+  tape.record({{x, Flow::fresh}}, y, {x.value, tape.sums(x.rows * norms_per_row)});
   return y;
 }
 
 SizedValue rope(SizedTape& tape, const SizedValue& x) {
-  const SizedValue y = tape.output(x.rows, x.width);
+  const SizedValue y = tape.output(x.rows, x.width, x.element);
   tape.record({{x, Flow::fresh}}, y, {});
   return y;
 }
 
 SizedValue attention(SizedTape& tape, const SizedValue& query, const SizedValue& key, const SizedValue& value,
                      double heads, double scores) {
-  const SizedValue y = tape.output(query.rows, query.width);
-  const SizedBuffer log_sum_exp = tape.numbers(query.rows * heads);
-  tape.numbers(scores);
+  const SizedValue y = tape.output(query.rows, query.width, query.element);
+  const SizedBuffer log_sum_exp = tape.sums(query.rows * heads);
+  tape.sums(scores);
   tape.record({{query, Flow::fresh}, {key, Flow::fresh}, {value, Flow::fresh}}, y,
-              {query.value, key.value, value.value, y.value, log_sum_exp}, 2 * scores * tape.element());
+              {query.value, key.value, value.value, y.value, log_sum_exp}, 2 * scores * tape.sum());
   return y;
 }
 
 SizedValue add(SizedTape& tape, const SizedValue& a, const SizedValue& b) {
-  const SizedValue y = tape.output(a.rows, a.width);
+  const SizedValue y = tape.output(a.rows, a.width, a.element);
   tape.record({{b, Flow::fresh}, {a, Flow::handed_on}}, y, {});
   return y;
 }
 
 SizedValue swiglu(SizedTape& tape, const SizedValue& gate, const SizedValue& up) {
-  const SizedValue y = tape.output(gate.rows, gate.width);
+  const SizedValue y = tape.output(gate.rows, gate.width, gate.element);
   tape.record({{gate, Flow::fresh}, {up, Flow::fresh}}, y, {gate.value, up.value});
   return y;
 }
 
 SizedValue embedding(SizedTape& tape, double tokens, double hidden) {
-  const SizedValue y = tape.output(tokens, hidden);
+  const SizedValue y = tape.output(tokens, hidden, tape.element());
   tape.record({}, y, {});
   return y;
 }
 
 SizedValue route(SizedTape& tape, const SizedValue& logits, double top_k, bool sigmoid, SizedBuffer& chosen) {
   chosen = tape.bytes(logits.rows * top_k * 4);
-  const SizedValue weights = tape.output(logits.rows, top_k);
+  const SizedValue weights = tape.output(logits.rows, top_k, logits.element);
   tape.record({{logits, Flow::fresh}}, weights,
-              {chosen, weights.value, tape.numbers(logits.elements()), tape.numbers(logits.rows),
+              {chosen, weights.value, tape.sums(logits.elements()), tape.sums(logits.rows),
                sigmoid ? logits.value : nullptr});
   return weights;
 }
@@ -157,14 +164,14 @@ SizedOrder sort_rows(SizedTape& tape, double slots, double rows) {
 }
 
 SizedValue permute_rows(SizedTape& tape, const SizedValue& x, const SizedOrder& order) {
-  const SizedValue y = tape.output(order.rows, x.width);
+  const SizedValue y = tape.output(order.rows, x.width, x.element);
   tape.record({{x, Flow::fresh}}, y, order.buffers);
   return y;
 }
 
 SizedValue combine_rows(SizedTape& tape, const SizedValue& rows, const SizedValue& weights,
                         const SizedOrder& order) {
-  const SizedValue y = tape.output(weights.rows, rows.width);
+  const SizedValue y = tape.output(weights.rows, rows.width, rows.element);
   std::vector<SizedBuffer> kept = order.buffers;
   kept.push_back(rows.value);
   kept.push_back(weights.value);
@@ -174,7 +181,7 @@ SizedValue combine_rows(SizedTape& tape, const SizedValue& rows, const SizedValu
 
 SizedValue repeat_columns(SizedTape& tape, const SizedValue& x, double times) {
   if (times == 1) return x;
-  const SizedValue y = tape.output(x.rows, x.width * times);
+  const SizedValue y = tape.output(x.rows, x.width * times, x.element);
   tape.record({{x, Flow::in_place}}, y, {});
   return y;
 }
@@ -182,15 +189,17 @@ SizedValue repeat_columns(SizedTape& tape, const SizedValue& x, double times) {
 // --- ops: parallel/collectives.h
 // ----------------------------------------------------------------------------------
 
-SizedValue move_rows(SizedTape& tape, const SizedValue& x, double rows) {
-  const SizedValue y = tape.output(rows, x.width);
-  tape.record({{x, Flow::fresh}}, y, {});
+SizedValue move_rows(SizedTape& tape, const SizedValue& x, double rows, SumsIn sums) {
+  const SizedValue y = tape.output(rows, x.width, x.element);
+  const double widened = x.element == tape.sum() ? 0 : (x.rows + rows) * x.width * tape.sum();
+  if (sums == SumsIn::forward && widened > 0) tape.bytes(widened);
+  tape.record({{x, Flow::fresh}}, y, {}, sums == SumsIn::backward ? widened : 0);
   return y;
 }
 
 SizedArrival start_moving_rows(SizedTape& tape, const SizedValue& x, double rows) {
-  SizedArrival made{x.elements(), rows, x.width, std::make_shared<SizedArrival::Travelling>()};
-  *made.travelling = {x.value, tape.numbers(rows * x.width)};
+  SizedArrival made{x.bytes(), rows, x.width, x.element, std::make_shared<SizedArrival::Travelling>()};
+  *made.travelling = {x.value, tape.bytes(rows * x.width * x.element)};
   tape.record([travelling = made.travelling, x_gradient = x.gradient] {
     travelling->sent = nullptr;
     contribute(x_gradient, std::exchange(travelling->arriving, nullptr));
@@ -200,23 +209,24 @@ SizedArrival start_moving_rows(SizedTape& tape, const SizedValue& x, double rows
 
 SizedValue finish_moving_rows(SizedTape& tape, const SizedArrival& moved) {
   const SizedValue y =
-      tape.output(moved.rows, moved.width, std::exchange(moved.travelling->arriving, nullptr));
+      tape.output(moved.rows, moved.width, moved.element, std::exchange(moved.travelling->arriving, nullptr));
   moved.travelling->sent = nullptr;
   tape.record([&tape, moved, y_gradient = y.gradient] {
     moved.travelling->sent = std::exchange(*y_gradient, nullptr);
-    moved.travelling->arriving = tape.numbers(moved.elements_sent);
+    moved.travelling->arriving = tape.bytes(moved.bytes_sent);
   });
   return y;
 }
 
 SizedValue sum_partial(SizedTape& tape, const SizedValue& x) {
-  const SizedValue y = tape.output(x.rows, x.width);
+  const SizedValue y = tape.output(x.rows, x.width, x.element);
+  if (x.element != tape.sum()) tape.sums(x.elements());
   tape.record({{x, Flow::handed_on}}, y, {});
   return y;
 }
 
 SizedValue take_rows(SizedTape& tape, const SizedValue& x, double rows) {
-  const SizedValue y = tape.output(rows, x.width, x.value);
+  const SizedValue y = tape.output(rows, x.width, x.element, x.value);
   tape.record({{x, Flow::fresh}}, y, {});
   return y;
 }

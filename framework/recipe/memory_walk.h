@@ -23,14 +23,16 @@ using SizedBuffer = std::shared_ptr<const void>;
 /// Bytes that a buffer takes of the device.
 double allocated_bytes(double bytes);
 
-/// A Variable of [rows, width] numbers.
+/// A Variable of [rows, width] numbers of so many bytes each.
 struct SizedValue {
   double rows = 0;
   double width = 0;
+  double element = 0;
   SizedBuffer value;
   std::shared_ptr<SizedBuffer> gradient;  // null: not recorded
 
   double elements() const { return rows * width; }
+  double bytes() const { return elements() * element; }
 };
 
 /// How backward brings an input its gradient.
@@ -47,20 +49,21 @@ struct SizedInput {
 class SizedTape {
  public:
   enum class Mode { record, forward_only };
-  /// `element`: bytes of a floating-point number.
-  SizedTape(PlannedUse& use, double element, Mode mode = Mode::record)
-      : use_(use), element_(element), mode_(mode) {}
+  /// `element`: bytes of an activation; `sum`: of a number of its sum_type.
+  SizedTape(PlannedUse& use, double element, double sum, Mode mode = Mode::record)
+      : use_(use), element_(element), sum_(sum), mode_(mode) {}
   SizedTape(const SizedTape&) = delete;
   SizedTape& operator=(const SizedTape&) = delete;
 
   bool recording() const { return mode_ == Mode::record; }
   double element() const { return element_; }
+  double sum() const { return sum_; }
 
   SizedBuffer bytes(double count) const;
-  SizedBuffer numbers(double count) const { return bytes(count * element_); }
-  /// A result in memory of its own, or in that of `shared`.
-  SizedValue output(double rows, double width) const;
-  SizedValue output(double rows, double width, const SizedBuffer& shared) const;
+  SizedBuffer sums(double count) const { return bytes(count * sum_); }
+  /// A result in memory of its own, or in that of `shared`; `element`: bytes of one of its numbers.
+  SizedValue output(double rows, double width, double element) const;
+  SizedValue output(double rows, double width, double element, const SizedBuffer& shared) const;
 
   /// Keeps `kept` for backward, which takes the result's gradient, needs `scratch` bytes while it runs, and
   /// brings the inputs theirs.
@@ -77,7 +80,7 @@ class SizedTape {
 
  private:
   PlannedUse& use_;
-  double element_;
+  double element_, sum_;
   Mode mode_;
   std::vector<std::function<void()>> entries_;
 };
@@ -89,6 +92,7 @@ struct SizedOrder {
 };
 
 // The ops. Beside each: what it keeps for backward.
+SizedValue to_sum_type(SizedTape& tape, const SizedValue& x);                     // nothing
 SizedValue linear(SizedTape& tape, const SizedValue& x, double width);            // x
 SizedValue rms_norm(SizedTape& tape, const SizedValue& x, double norms_per_row);  // x, a factor per norm
 SizedValue rope(SizedTape& tape, const SizedValue& x);                            // nothing
@@ -107,14 +111,18 @@ SizedValue permute_rows(SizedTape& tape, const SizedValue& x, const SizedOrder& 
 SizedValue combine_rows(SizedTape& tape, const SizedValue& rows, const SizedValue& weights,
                         const SizedOrder& order);                               // its inputs and the order
 SizedValue repeat_columns(SizedTape& tape, const SizedValue& x, double times);  // nothing of size
-/// Collectives that leave memory of `rows` rows: gather_rows, scatter_sum, collect_rows, exchange_rows.
-SizedValue move_rows(SizedTape& tape, const SizedValue& x, double rows);  // nothing
+/// Where a collective sums over ranks, which needs a copy in sum_type where activations are of another.
+enum class SumsIn { neither, forward, backward };
+/// Collectives that leave memory of `rows` rows: collect_rows, exchange_rows; scatter_sum, which sums in
+/// forward; gather_rows, which does in backward.
+SizedValue move_rows(SizedTape& tape, const SizedValue& x, double rows,
+                     SumsIn sums = SumsIn::neither);  // nothing
 /// The same in two steps; what arrives is in memory from the start on, in backward its gradient likewise.
 struct SizedArrival {
   struct Travelling {
     SizedBuffer sent, arriving;
   };
-  double elements_sent = 0, rows = 0, width = 0;
+  double bytes_sent = 0, rows = 0, width = 0, element = 0;
   std::shared_ptr<Travelling> travelling;
 };
 SizedArrival start_moving_rows(SizedTape& tape, const SizedValue& x, double rows);

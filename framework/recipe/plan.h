@@ -57,6 +57,7 @@ struct ExchangeRows {
 /// In bytes per rank. Doubles, so that an absurd recipe gives an absurd number and not an overflow.
 struct MemoryPlan {
   double parameters = 0;
+  double rounded_parameters = 0;  // bf16: the copy that ops read
   double gradients = 0;
   double moments = 0;            // AdamW keeps two numbers per parameter
   double reduced_gradients = 0;  // zero 1: what the reduce-scatters bring
@@ -69,7 +70,7 @@ struct MemoryPlan {
   std::vector<NamedBytes> largest_buffers;  // largest first; parts of the expected sums above
 
   double states() const {
-    return parameters + gradients + moments + reduced_gradients + selection_bias + rounding;
+    return parameters + rounded_parameters + gradients + moments + reduced_gradients + selection_bias + rounding;
   }
   /// Of the device while it trains; on a CPU the snapshot comes on top.
   double total() const { return states() + activations; }

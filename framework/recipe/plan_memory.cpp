@@ -43,12 +43,11 @@ class MicroBatch {
         shard_(real(layout.tokens_per_shard)),
         hidden_(real(recipe.model.hidden_size)),
         tensor_(real(recipe.parallel.tensor)),
-        element_(element_bytes(recipe)),
         micro_steps_(layout.micro_steps) {}
 
   /// Trainer::step, as far as it takes memory: the most that is live, in bytes.
   double peak() {
-    SizedTape tape(use_, element_);
+    SizedTape tape(use_, element_bytes(recipe_), sum_bytes(recipe_));
     std::vector<SizedBuffer> inputs;  // tokens, targets, positions, document starts of all micro-batches
     for (std::int64_t i = 0; i < micro_steps_ * 4; ++i) inputs.push_back(tape.bytes(tokens_ * 4));
     {
@@ -63,14 +62,14 @@ class MicroBatch {
   // layers/parallelism.h
   SizedValue enter_tensor(SizedTape& tape, const SizedValue& x) const {
     if (tensor_ == 1) return x;
-    if (parallel_.sequence) return move_rows(tape, x, tokens_);
-    const SizedValue same = tape.output(x.rows, x.width, x.value);
-    tape.record({{x, Flow::handed_on}}, same, {});
+    if (parallel_.sequence) return move_rows(tape, x, tokens_, SumsIn::backward);
+    const SizedValue same = tape.output(x.rows, x.width, x.element, x.value);
+    tape.record({{x, Flow::handed_on}}, same, {}, x.element == tape.sum() ? 0 : x.elements() * tape.sum());
     return same;
   }
   SizedValue leave_tensor(SizedTape& tape, const SizedValue& x) const {
     if (tensor_ == 1) return x;
-    return parallel_.sequence ? move_rows(tape, x, shard_) : sum_partial(tape, x);
+    return parallel_.sequence ? move_rows(tape, x, shard_, SumsIn::forward) : sum_partial(tape, x);
   }
   SizedValue enter_shard(SizedTape& tape, const SizedValue& x) const {
     return tensor_ == 1 || parallel_.sequence ? x : take_rows(tape, x, shard_);
@@ -148,11 +147,13 @@ class MicroBatch {
   Finish dispatch_all_gather(SizedTape& tape, const SizedValue& x, const SizedValue& weights,
                              const ExchangeRows& rows) const {
     const double everybody = shard_ * real(expert_group(parallel_));
-    const SizedValue all_x = move_rows(tape, x, everybody), all_weights = move_rows(tape, weights, everybody);
+    const SizedValue all_x = move_rows(tape, x, everybody, SumsIn::backward),
+                     all_weights = move_rows(tape, weights, everybody, SumsIn::backward);
     const SizedBuffer chosen = tape.bytes(all_weights.elements() * 4);
     const SizedOrder order = sort_rows(tape, all_weights.elements(), rows.computed);
     return [this, &tape, order, all_weights, sorted = permute_rows(tape, all_x, order)] {
-      return move_rows(tape, combine_rows(tape, experts(tape, sorted), all_weights, order), shard_);
+      return move_rows(tape, combine_rows(tape, experts(tape, sorted), all_weights, order), shard_,
+                       SumsIn::forward);
     };
   }
 
@@ -161,8 +162,8 @@ class MicroBatch {
     const SizedValue x = enter_shard(tape, residual);
     SizedBuffer chosen;
     const SizedValue weights =
-        route(tape, linear(tape, x, real(model_.moe.num_experts)), real(model_.moe.num_experts_per_tok),
-              model_.moe.router.kind == "sigmoid", chosen);
+        route(tape, linear(tape, to_sum_type(tape, x), real(model_.moe.num_experts)),
+              real(model_.moe.num_experts_per_tok), model_.moe.router.kind == "sigmoid", chosen);
     const Finish finish = expert_group(parallel_) == 1 ? dispatch_here(tape, x, weights, rows)
                           : exchanges_rows(parallel_)  ? dispatch_all_to_all(tape, x, weights, rows)
                                                        : dispatch_all_gather(tape, x, weights, rows);
@@ -205,8 +206,11 @@ class MicroBatch {
   void loss(SizedTape& tape, const SizedValue& hidden) const {
     const SizedValue x = enter_tensor(tape, hidden);
     const double chunk = std::min(512.0, tokens_);
-    const SizedBuffer logits = tape.numbers(chunk * real(model_.vocab_size) / tensor_);
-    SizedBuffer dx = tape.numbers(x.elements());
+    const double logit_count = chunk * real(model_.vocab_size) / tensor_;
+    const SizedBuffer logits = tape.sums(logit_count);
+    const SizedBuffer rounded =
+        x.element == tape.sum() ? nullptr : tape.bytes(logit_count * x.element);  // their gradients
+    SizedBuffer dx = tape.bytes(x.bytes());
     tape.bytes(chunk * 3 * 8 * (tensor_ > 1 ? tensor_ + 1 : 1));  // of all tensor ranks, and joined
     tape.record([gradient = x.gradient, dx] { *gradient = dx; });
   }
@@ -215,7 +219,7 @@ class MicroBatch {
   const ModelRecipe& model_;
   const ParallelRecipe& parallel_;
   const std::vector<ExchangeRows>& exchanges_;
-  double tokens_, shard_, hidden_, tensor_, element_;
+  double tokens_, shard_, hidden_, tensor_;
   std::int64_t micro_steps_;
   PlannedUse use_;
 };
@@ -231,12 +235,12 @@ std::vector<NamedBytes> largest_buffers(const Recipe& recipe, int ranks) {
   const ModelRecipe& m = recipe.model;
   const LayoutPlan layout = plan_layout(recipe, ranks);
   const double tokens = real(layout.tokens_per_micro_batch), rows = real(layout.expected_expert_rows);
-  const double bytes = element_bytes(recipe), cut = real(recipe.parallel.tensor);
+  const double bytes = element_bytes(recipe), sums = sum_bytes(recipe), cut = real(recipe.parallel.tensor);
   const double vocabulary = real(m.vocab_size) / cut;
   std::vector<NamedBytes> buffers = {
-      {"embedding", vocabulary * real(m.hidden_size) * bytes},
-      {"LM head", m.tie_word_embeddings ? 0 : vocabulary * real(m.hidden_size) * bytes},
-      {"one chunk of logits", std::min(512.0, tokens) * vocabulary * bytes},
+      {"embedding", vocabulary * real(m.hidden_size) * sums},
+      {"LM head", m.tie_word_embeddings ? 0 : vocabulary * real(m.hidden_size) * sums},
+      {"one chunk of logits", std::min(512.0, tokens) * vocabulary * sums},
       {"hidden layer of the chosen experts, one block",
        rows * real(m.moe.moe_intermediate_size / recipe.parallel.expert_tensor) * bytes},
       {"rows sent to experts, one block", rows * real(m.hidden_size) * bytes},
@@ -244,7 +248,7 @@ std::vector<NamedBytes> largest_buffers(const Recipe& recipe, int ranks) {
   };
   for (const ParameterPlan& parameter : plan_parameters(recipe, ranks))
     if (parameter.name == "experts")
-      buffers.push_back({"one projection of one block's experts", real(parameter.elements) * bytes});
+      buffers.push_back({"one projection of one block's experts", real(parameter.elements) * sums});
   std::erase_if(buffers, [](const NamedBytes& buffer) { return buffer.bytes == 0; });
   std::stable_sort(buffers.begin(), buffers.end(),
                    [](const NamedBytes& a, const NamedBytes& b) { return a.bytes > b.bytes; });
@@ -258,12 +262,13 @@ double plan_activations(const Recipe& recipe, int ranks, const std::vector<Excha
 }
 
 MemoryPlan plan_memory(const Recipe& recipe, int ranks) {
-  const double bytes = element_bytes(recipe);
+  const double bytes = sum_bytes(recipe), rounded_bytes = element_bytes(recipe);
   MemoryPlan plan;
   for (const ParameterPlan& parameter : plan_parameters(recipe, ranks)) {
     const double room = room_of(parameter) * bytes;
     plan.parameters += room;
     plan.gradients += room;
+    if (rounded_bytes != bytes) plan.rounded_parameters += room_of(parameter) * rounded_bytes;
     plan.snapshot += 3 * real(parameter.count) * real(parameter.elements) * bytes / real(parameter.replicas);
     // Two moments: of every element, or of an even part of each bucket and a buffer for that part's sum. A
     // gap at the end of a parameter takes no moments; here the rank without gaps counts.
@@ -279,7 +284,8 @@ MemoryPlan plan_memory(const Recipe& recipe, int ranks) {
     plan.selection_bias =
         allocated_bytes(real(count_moe_layers(recipe.model)) * real(moe.num_experts) * sizeof(double));
   // Each of these is one buffer, the moments two.
-  plan.rounding = allocated_bytes(plan.parameters) - plan.parameters + allocated_bytes(plan.gradients) -
+  plan.rounding = allocated_bytes(plan.rounded_parameters) - plan.rounded_parameters +
+                  allocated_bytes(plan.parameters) - plan.parameters + allocated_bytes(plan.gradients) -
                   plan.gradients + 2 * allocated_bytes(plan.moments / 2) - plan.moments;
 
   const LayoutPlan layout = plan_layout(recipe, ranks);

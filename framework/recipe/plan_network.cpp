@@ -69,7 +69,8 @@ ForwardRuns forward_runs(const Recipe& recipe, const LayoutPlan& layout) {
   return {balance_needs(recipe, layout).pass ? 1.0 : 0.0, recipe.training.recompute == "block" ? 2.0 : 1.0};
 }
 
-/// Of tensor parallelism, per step. X = tokens of a micro-batch * hidden, t tensor ranks:
+/// Of tensor parallelism, per step. X = tokens of a micro-batch * hidden, t tensor ranks; what is summed
+/// travels in sum_type:
 ///                  forward                                   backward
 ///   enter_tensor   sequence: all-gather X / t                all-reduce X, or reduce-scatter X (t - 1) / t
 ///   leave_tensor   all-reduce X, or rs. X (t - 1) / t        sequence: all-gather X / t
@@ -82,9 +83,10 @@ double activation_bytes(const Recipe& recipe, const LayoutPlan& layout) {
   const double t = real(recipe.parallel.tensor);
   if (t == 1) return 0;
   const ModelRecipe& m = recipe.model;
-  const double x = real(layout.tokens_per_micro_batch) * real(m.hidden_size) * element_bytes(recipe);
+  const double numbers = real(layout.tokens_per_micro_batch) * real(m.hidden_size);
+  const double x = numbers * element_bytes(recipe), sum = numbers * sum_bytes(recipe);
   const bool sequence = shards_sequence(recipe.parallel);
-  const double enter_forward = sequence ? x / t : 0, enter_backward = sequence ? x * (t - 1) / t : x;
+  const double enter_forward = sequence ? x / t : 0, enter_backward = sequence ? sum * (t - 1) / t : sum;
   const double leave_forward = enter_backward, leave_backward = enter_forward;
   const double shard = sequence ? 0 : x / t;  // leave_shard forward, enter_shard backward
   const double moe_layers = real(count_moe_layers(m));
@@ -115,13 +117,14 @@ void add_dispatch_bytes(const Recipe& recipe, const LayoutPlan& layout, NetworkP
     plan.combine = times * of_block.combine;
     return;
   }
-  const double bytes = element_bytes(recipe), shard = real(layout.tokens_per_shard);
-  const double top_k = real(m.moe.num_experts_per_tok), row = real(m.hidden_size) * bytes;
+  const double sums = sum_bytes(recipe), shard = real(layout.tokens_per_shard);
+  const double top_k = real(m.moe.num_experts_per_tok), row = real(m.hidden_size) * element_bytes(recipe),
+               row_of_sums = real(m.hidden_size) * sums;
   const ForwardRuns runs = forward_runs(recipe, layout);
   const double forward = runs.counting + runs.computing;
   plan.dispatch =
-      times * shard * (forward * (row + top_k * (bytes + 4)) + (group - 1) * (row + top_k * bytes));
-  plan.combine = times * shard * (forward * (group - 1) * row + row);
+      times * shard * (forward * (row + top_k * (sums + 4)) + (group - 1) * (row_of_sums + top_k * sums));
+  plan.combine = times * shard * (forward * (group - 1) * row_of_sums + row);
 }
 
 /// All-reduces per step. Over data ranks: real and target tokens, 2 int64. Over all ranks: 3 losses, a
@@ -181,7 +184,7 @@ NetworkPlan plan_network(const Recipe& recipe, int ranks) {
   // an all-gather of this rank's new values. No frozen parameter is assumed.
   for (const ParameterPlan& parameter : plan_parameters(recipe, ranks)) {
     if (parameter.replicas == 1) continue;
-    const double room = room_of(parameter) * element_bytes(recipe), share = room / real(parameter.replicas);
+    const double room = room_of(parameter) * sum_bytes(recipe), share = room / real(parameter.replicas);
     plan.gradients += recipe.parallel.zero > 0 ? room - share : room;
     plan.parameters += recipe.parallel.zero > 0 ? share : 0;
   }

@@ -9,8 +9,12 @@ inline double real(std::int64_t number) {
   return static_cast<double>(number);
 }
 
-/// Bytes of a floating-point number.
+/// Bytes of an activation and of a weight as ops read it.
 inline double element_bytes(const Recipe& recipe) {
+  return recipe.training.precision == "fp64" ? 8.0 : recipe.training.precision == "bf16" ? 2.0 : 4.0;
+}
+/// Bytes of what is summed up: master weights, gradients, moments, softmax and its like (sum_type).
+inline double sum_bytes(const Recipe& recipe) {
   return recipe.training.precision == "fp64" ? 8.0 : 4.0;
 }
 

@@ -116,7 +116,7 @@ struct TrainingRecipe {
   std::int64_t steps = 300;
   std::uint64_t seed = 1234;
   std::string device = "cpu";
-  std::string precision = "fp32";  // fp32 | fp64
+  std::string precision = "fp32";  // fp32 | bf16 | fp64
   std::int64_t threads = 0;        // per rank; 0: the cores shared evenly over the ranks of the node
   std::string recompute = "none";  // none | block: recompute each block's activations in backward
   double lm_z_loss_coefficient = 0.0;

@@ -200,7 +200,8 @@ void describe(Visitor& v, TrainingRecipe& t) {
   v.key({"steps", &t.steps, "optimizer steps", count()});
   v.key({"seed", &t.seed, "seed of everything random", {}});
   v.key({"device", &t.device, "where it runs", one_of({"cpu"}, {"cuda"})});
-  v.key({"precision", &t.precision, "number format: fp32 or fp64", one_of({"fp32", "fp64"}, {"bf16"})});
+  v.key({"precision", &t.precision, "number format: fp32, bf16 (with fp32 master weights) or fp64",
+         one_of({"fp32", "bf16", "fp64"})});
   v.key({"threads", &t.threads, "threads per rank; 0: the node's cores shared evenly", between(0, 65536)});
   v.key({"recompute", &t.recompute, "what backward computes again to save memory: none or block",
          one_of({"none", "block"})});

@@ -146,8 +146,8 @@ class TrainingRun {
       logger_.info("Resuming after step ", trainer_->steps_done(), " from ", checkpoint);
     if (other.path)
       logger_.info("Starting with the ", join_words(recipe_.checkpoint.take), " of ", other.path->string());
-    if (recipe_.training.precision == "fp32") {
-      const Tensor rate = Tensor::from(std::vector<double>{quick_matrix_rate()}, {1});
+    if (const DType dtype = dtype_of_precision(recipe_.training.precision); dtype != DType::float64) {
+      const Tensor rate = Tensor::from(std::vector<double>{quick_matrix_rate(dtype)}, {1});
       world_.all_reduce(rate, ReduceOp::sum, Purpose::statistics);
       matrix_rate_ = rate.item();
     }
@@ -173,7 +173,7 @@ class TrainingRun {
     // Before anything has been saved: values and two moments at 200 MB/s.
     first_save_seconds_ =
         0.2 + 3 * count_parameters(recipe_.model).total() *
-                  static_cast<double>(element_bytes(dtype_of_precision(recipe_.training.precision))) / 200e6;
+                  static_cast<double>(element_bytes(sum_type(dtype_of_precision(recipe_.training.precision)))) / 200e6;
     const ParameterCount all = count_parameters(recipe_.model),
                          active = count_active_parameters(recipe_.model);
     logger_.info(recipe_.name, ": ", fixed(static_cast<double>(all.total()) / 1e6, 2), " M parameters, ",

@@ -58,6 +58,24 @@ std::vector<Case> cases(std::int64_t ranks) {
     r.model.moe.num_shared_experts = 1;
     r.model.moe.first_k_dense_replace = 1;
   });
+  with("bf16, shared experts", 1, [](Recipe& r) {
+    r.training.precision = "bf16";
+    r.model.moe.num_shared_experts = 1;
+  });
+  with("bf16, sequence, expert, zero", 2, [](Recipe& r) {
+    r.training.precision = "bf16";
+    r.parallel.tensor = 2;
+    r.parallel.sequence = true;
+    r.parallel.expert = 2;
+    r.parallel.zero = 1;
+  });
+  with("bf16, tensor, expert, all_gather, recompute", 2, [](Recipe& r) {
+    r.training.precision = "bf16";
+    r.training.recompute = "block";
+    r.parallel.tensor = 2;
+    r.parallel.expert = 2;
+    r.parallel.dispatcher = "all_gather";
+  });
   with("dense, without norms of queries, tied", 1, [](Recipe& r) {
     r.model.moe.first_k_dense_replace = 3;
     r.model.qk_norm = false;

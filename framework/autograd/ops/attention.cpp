@@ -27,7 +27,7 @@ Variable attention(Tape& tape, const Variable& query, const Variable& key, const
   const double scale = 1.0 / std::sqrt(static_cast<double>(head_width));
   Variable out = tape.output(Tensor::empty(query.value.shape(), query.value.dtype(), query.value.device()));
   const Tensor log_sum_exp =
-      Tensor::empty({sequences, heads, length}, query.value.dtype(), query.value.device());
+      Tensor::empty({sequences, heads, length}, sum_type(query.value.dtype()), query.value.device());
   kernels.attention(query.value, key.value, value.value, document_start, head_width, scale, out.value,
                     log_sum_exp);
   // Probabilities are recomputed from log_sum_exp; formulas in kernels/cpu/attention.cpp, beside the loops.

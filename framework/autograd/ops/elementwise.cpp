@@ -2,6 +2,22 @@
 
 namespace conclave {
 
+Variable to_type(Tape& tape, const Variable& x, DType dtype) {
+  if (x.value.dtype() == dtype) return x;
+  const Kernels& kernels = kernels_of(x.value);
+  Variable y = tape.output(Tensor::empty(x.value.shape(), dtype, x.value.device()));
+  kernels.convert(x.value, y.value);
+  // dx = dy, rounded to the type of x
+  tape.record("to_type",
+              [&kernels, x_gradient = x.gradient, from = x.value.dtype(), y_gradient = y.gradient] {
+                const Tensor dy = y_gradient.take();
+                const Tensor dx = Tensor::empty(dy.shape(), from, dy.device());
+                kernels.convert(dy, dx);
+                x_gradient.add(dx);
+              });
+  return y;
+}
+
 Variable add(Tape& tape, const Variable& a, const Variable& b) {
   check_tensor(b.value, "add", "b", a.value.shape(), a.value.dtype());
   const Kernels& kernels = kernels_of(a.value);
@@ -38,7 +54,7 @@ Variable rms_norm(Tape& tape, const Variable& x, const Variable& weight, double 
   const Shape rows{x.value.elements() / width, width};
   const Kernels& kernels = kernels_of(x.value);
   Variable y = tape.output(Tensor::empty(x.value.shape(), x.value.dtype(), x.value.device()));
-  const Tensor inverse_rms = Tensor::empty({rows[0]}, x.value.dtype(), x.value.device());
+  const Tensor inverse_rms = Tensor::empty({rows[0]}, sum_type(x.value.dtype()), x.value.device());
   kernels.rms_norm(x.value.view(rows), weight.value, epsilon, y.value.view(rows), inverse_rms);
   // Formulas in kernels/cpu/norm.cpp, beside the loops.
   tape.record("rms_norm", [&kernels, x, weight, inverse_rms, rows, out_gradient = y.gradient] {

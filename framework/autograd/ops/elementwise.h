@@ -6,6 +6,8 @@
 namespace conclave {
 
 /// a + b, of one shape: the residual connection.
+/// x rounded to a type; x itself where it has it.
+Variable to_type(Tape& tape, const Variable& x, DType dtype);
 Variable add(Tape& tape, const Variable& a, const Variable& b);
 
 /// silu(gate) * up, of one shape (Shazeer, arXiv 2002.05202).

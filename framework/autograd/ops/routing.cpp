@@ -1,8 +1,11 @@
 #include "framework/autograd/ops/routing.h"
 
+#include "framework/autograd/ops/elementwise.h"
+
 namespace conclave {
 
-Routing route(Tape& tape, const Variable& logits, const Tensor& tokens, const RouteOptions& options) {
+Routing route(Tape& tape, const Variable& scores, const Tensor& tokens, const RouteOptions& options) {
+  const Variable logits = to_type(tape, scores, sum_type(scores.value.dtype()));
   const std::int64_t count = logits.value.dim(0), experts = logits.value.dim(1);
   const DType dtype = logits.value.dtype();
   Device& device = logits.value.device();
@@ -68,7 +71,7 @@ Variable combine_rows(Tape& tape, const Variable& rows, const Variable& weights,
   tape.record("combine_rows", [&kernels, rows, weights, order, out_gradient = y.gradient] {
     const Tensor dy = out_gradient.take();
     const Tensor drows = Tensor::empty(rows.value.shape(), dy.dtype(), dy.device());
-    const Tensor dweights = Tensor::empty(weights.value.shape(), dy.dtype(), dy.device());
+    const Tensor dweights = Tensor::empty(weights.value.shape(), weights.value.dtype(), dy.device());
     kernels.combine_rows_backward(rows.value, weights.value, order, dy, drows, dweights);
     rows.gradient.add(drows);
     weights.gradient.add(dweights);

@@ -45,7 +45,7 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable&
   check_tensor(weight.value, "linear_cross_entropy", "weight", {vocabulary, hidden}, x.value.dtype());
   check_tensor(targets, "linear_cross_entropy", "targets", {tokens}, DType::int32);
   const Kernels& kernels = kernels_of(x.value);
-  const DType dtype = x.value.dtype();
+  const DType dtype = x.value.dtype(), logit_type = sum_type(dtype);
   Device& device = x.value.device();
 
   if (!options.join)
@@ -54,7 +54,8 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable&
             vocabulary);
 
   CrossEntropy result{{}, 0, 0};
-  const Tensor logits = Tensor::empty({std::min(chunk, tokens), vocabulary}, dtype, device);
+  const Tensor logits = Tensor::empty({std::min(chunk, tokens), vocabulary}, logit_type, device);
+  const Tensor rounded = logit_type == dtype ? logits : Tensor::empty(logits.shape(), dtype, device);
   const bool keep_dx = tape.recording() && x.gradient.needed();
   const Tensor dx = keep_dx ? Tensor::empty(x.value.shape(), dtype, device) : Tensor();
   for (std::int64_t begin = 0; begin < tokens; begin += chunk) {
@@ -70,12 +71,14 @@ CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x, const Variable&
     kernels.cross_entropy_gradient(chunk_logits, chunk_targets, options.first_id, log_sum_exp,
                                    options.loss_scale, options.z_scale);
     // From here chunk_logits holds d objective / d logits: dx = dlogits W, dW = dlogits^T x.
+    const Tensor dlogits = rounded.slice(0, end - begin);
+    if (logit_type != dtype) kernels.convert(chunk_logits, dlogits);
     if (weight.gradient.needed()) {
       const auto dweight = weight.gradient.target();
-      kernels.gemm(chunk_logits, Transpose::yes, rows, Transpose::no, dweight.tensor, dweight.write);
+      kernels.gemm(dlogits, Transpose::yes, rows, Transpose::no, dweight.tensor, dweight.write);
     }
     if (keep_dx)
-      kernels.gemm(chunk_logits, Transpose::no, weight.value, Transpose::no, dx.slice(begin, end),
+      kernels.gemm(dlogits, Transpose::no, weight.value, Transpose::no, dx.slice(begin, end),
                    Write::overwrite);
   }
 

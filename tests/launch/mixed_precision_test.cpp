@@ -1,0 +1,159 @@
+// training.precision: bf16 against fp32, on 1 to 4 ranks: losses and gradients within what rounding to 8 bits
+// explains, whatever the layout; master weights that gather steps too small for bfloat16; recomputation and
+// checkpoints bit for bit.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "launch/trainer.h"
+#include "tests/launch/synthetic.h"
+#include "tests/mpi_world.h"
+
+namespace conclave {
+namespace {
+
+Recipe recipe_in(const std::string& precision) {
+  Recipe recipe = test::tiny_recipe();
+  recipe.model.vocab_size = 64;
+  recipe.training.precision = precision;
+  recipe.training.micro_batch_size = 2;
+  return recipe;
+}
+
+std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh) {
+  return std::make_unique<Trainer>(recipe, mesh,
+                                   [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
+                                     return test::synthetic_batch(recipe, step, first, count);
+                                   });
+}
+
+Mesh mesh_of(const Recipe& recipe) {
+  return Mesh(test::mpi_world(), {.tensor = recipe.parallel.tensor,
+                                  .expert = recipe.parallel.expert,
+                                  .expert_tensor = recipe.parallel.expert_tensor});
+}
+
+using Tensors = std::map<std::string, std::vector<float>>;
+
+Tensors gradients_of(const Trainer& trainer) {
+  Tensors all;
+  trainer.gather_gradients(
+      [&](const std::string& name, const Tensor& whole) { all[name] = whole.to_host<float>(); });
+  return all;
+}
+
+double norm(const std::vector<float>& values) {
+  double squares = 0;
+  for (const float value : values) squares += static_cast<double>(value) * value;
+  return std::sqrt(squares);
+}
+
+/// |a - b| / |b|, Euclidean.
+double distance(const std::vector<float>& a, const std::vector<float>& b) {
+  std::vector<float> difference(a.size());
+  for (std::size_t i = 0; i < a.size(); ++i) difference[i] = a[i] - b[i];
+  return norm(difference) / norm(b);
+}
+
+/// What these ranks can have: each way of summing over ranks, and of exchanging rows.
+std::vector<ParallelRecipe> layouts() {
+  switch (test::mpi_world()->size()) {
+    case 1:
+      return {{}};
+    case 2:
+      return {{.zero = 1},
+              {.expert = 2, .zero = 0},
+              {.expert = 2, .dispatcher = "all_gather", .zero = 1},
+              {.tensor = 2, .zero = 0},
+              {.tensor = 2, .sequence = true, .zero = 1},
+              {.expert_tensor = 2, .zero = 0}};
+    default:
+      return {{.expert = 4, .zero = 1},
+              {.tensor = 2, .expert = 2, .expert_tensor = 2, .sequence = true, .zero = 1}};
+  }
+}
+
+TEST(MixedPrecision, LossesAndGradientsAreThoseOfFp32WithinTheRounding) {
+  Mesh alone(self_communicator(), {});
+  const auto exact = make_trainer(recipe_in("fp32"), alone);
+  const double loss = exact->step().lm_loss;
+  const Tensors expected = gradients_of(*exact);
+  for (const ParallelRecipe& parallel : layouts()) {
+    Recipe recipe = recipe_in("bf16");
+    recipe.parallel = parallel;
+    Mesh mesh = mesh_of(recipe);
+    const auto trainer = make_trainer(recipe, mesh);
+    EXPECT_NEAR(trainer->step().lm_loss, loss, 0.005 * loss);
+    for (const auto& [name, gradient] : gradients_of(*trainer))
+      EXPECT_LT(distance(gradient, expected.at(name)), 0.1)
+          << name << ", tensor " << parallel.tensor << ", expert " << parallel.expert;
+  }
+}
+
+TEST(MixedPrecision, LearnsAsFp32Does) {
+  for (const ParallelRecipe& parallel : layouts()) {
+    Mesh alone(self_communicator(), {});
+    Recipe recipe = recipe_in("bf16");
+    recipe.parallel = parallel;
+    Mesh mesh = mesh_of(recipe);
+    const auto exact = make_trainer(recipe_in("fp32"), alone), rounded = make_trainer(recipe, mesh);
+    double first = 0, expected = 0, got = 0;
+    for (int step = 0; step < 30; ++step) {
+      expected = exact->step().lm_loss;
+      got = rounded->step().lm_loss;
+      if (step == 0) first = expected;
+      ASSERT_NEAR(got, expected, 0.02 * expected) << "step " << step;
+    }
+    EXPECT_LT(got, 0.9 * first);
+  }
+}
+
+TEST(MixedPrecision, MasterWeightsGatherStepsTooSmallForBfloat16) {
+  Recipe recipe = recipe_in("bf16");
+  recipe.optimizer.lr = 1e-6;
+  recipe.optimizer.schedule = {.kind = "constant", .warmup_steps = 0};
+  recipe.optimizer.weight_decay = 0;
+  recipe.parallel = layouts()[0];
+  Mesh mesh = mesh_of(recipe);
+  const auto trainer = make_trainer(recipe, mesh);
+  const ParameterSet& parameters = trainer->model().parameters;
+  const Parameter& norm = parameters.find("model.norm.weight");
+  const auto master = [&] { return parameters.values().part(norm.offset, norm.shape).to_host<float>(); };
+  for (int step = 0; step < 10; ++step) trainer->step();
+  for (const float value : master()) {
+    EXPECT_NE(value, 1.0f);
+    EXPECT_NEAR(value, 1.0f, 2e-5f);
+  }
+  // Next to one, bfloat16 has no number nearer than 2^-8.
+  for (const BFloat16 value : norm.value.to_host<BFloat16>()) EXPECT_EQ(to_float(value), 1.0f);
+}
+
+TEST(MixedPrecision, RoutersScoreInFullPrecision) {
+  Recipe recipe = recipe_in("bf16");
+  recipe.parallel = layouts()[0];
+  Mesh mesh = mesh_of(recipe);
+  const auto trainer = make_trainer(recipe, mesh);
+  int routers = 0;
+  for (const Parameter& parameter : trainer->model().parameters.all()) {
+    const bool router = parameter.name.find("mlp.gate.weight") != std::string::npos;
+    EXPECT_EQ(parameter.value.dtype(), router ? DType::float32 : DType::bfloat16) << parameter.name;
+    routers += router;
+  }
+  EXPECT_EQ(routers, 2);
+}
+
+TEST(MixedPrecision, RecomputationChangesNothing) {
+  for (const ParallelRecipe& parallel : layouts()) {
+    Recipe kept = recipe_in("bf16"), recomputed = kept;
+    kept.parallel = recomputed.parallel = parallel;
+    recomputed.training.recompute = "block";
+    Mesh mesh = mesh_of(kept);
+    const auto a = make_trainer(kept, mesh), b = make_trainer(recomputed, mesh);
+    EXPECT_EQ(a->step().lm_loss, b->step().lm_loss);
+    EXPECT_EQ(gradients_of(*a), gradients_of(*b));
+  }
+}
+
+}  // namespace
+}  // namespace conclave
