@@ -284,9 +284,10 @@ MemoryPlan plan_memory(const Recipe& recipe, int ranks) {
     plan.selection_bias =
         allocated_bytes(real(count_moe_layers(recipe.model)) * real(moe.num_experts) * sizeof(double));
   // Each of these is one buffer, the moments two.
-  plan.rounding = allocated_bytes(plan.rounded_parameters) - plan.rounded_parameters +
-                  allocated_bytes(plan.parameters) - plan.parameters + allocated_bytes(plan.gradients) -
+  plan.rounding = allocated_bytes(plan.parameters) - plan.parameters + allocated_bytes(plan.gradients) -
                   plan.gradients + 2 * allocated_bytes(plan.moments / 2) - plan.moments;
+  if (plan.rounded_parameters > 0)
+    plan.rounding += allocated_bytes(plan.rounded_parameters) - plan.rounded_parameters;
 
   const LayoutPlan layout = plan_layout(recipe, ranks);
   const ExchangeRows even = even_rows(recipe, layout), worst = worst_rows(recipe, layout);

@@ -202,7 +202,8 @@ TEST_P(EachLayout, LoadsInFp32) {
   save_on_one_load_on(twelve[i], {twelve[i], twelve[(i + 5) % 12], twelve[(i + 7) % 12]}, "fp32", 1e-5);
 }
 
-// Master weights are saved, so the tensors are equal bit for bit; losses of other layouts up to rounding to bf16.
+// Master weights are saved, so the tensors are equal bit for bit; losses of other layouts up to rounding to
+// bf16.
 TEST_P(EachLayout, LoadsInBf16) {
   if (test::mpi_world()->size() != 4) GTEST_SKIP() << "the twelve layouts are played on four ranks";
   const std::size_t i = GetParam();

@@ -64,7 +64,7 @@ std::vector<ParallelRecipe> layouts() {
     case 2:
       return {{.zero = 1},
               {.expert = 2, .zero = 0},
-              {.expert = 2, .dispatcher = "all_gather", .zero = 1},
+              {.expert = 2, .zero = 1, .dispatcher = "all_gather"},
               {.tensor = 2, .zero = 0},
               {.tensor = 2, .sequence = true, .zero = 1},
               {.expert_tensor = 2, .zero = 0}};
