@@ -124,7 +124,8 @@ void add_attention(std::vector<OpCase>& cases, const Attention& z, Documents doc
   op.least_scale = 1;  // dscore is a difference of numbers of this size
   op.input("q", queries, q).input("k", keys, k).input("v", keys, v).input("dout", queries, dout);
   op.input("starts", {queries[0], queries[1]}, starts, Type::int32);
-  op.output("out", queries, out).output("lse", rows, lse);
+  op.output("out", queries, out).output("lse", rows, lse, Type::sums);
+  op.bfloat16_runs = OpCase::BFloat16Runs::on_cpu;
   cases.push_back(op.output("dq", queries, dq).output("dk", keys, dk).output("dv", keys, dv));
 }
 
