@@ -23,4 +23,8 @@ int choose_threads(Communicator& world, std::int64_t asked);
 /// second.
 double quick_matrix_rate(DType dtype);
 
+/// The best rate of this rank in reading and writing memory beyond its caches over a few tries, in bytes per
+/// second.
+double quick_memory_rate();
+
 }  // namespace conclave

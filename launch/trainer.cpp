@@ -127,6 +127,7 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
   for (std::size_t m = 0; m < inputs.size(); ++m) {
     if (m + 1 == inputs.size()) reducer_.begin_last_micro_batch();
     clock_.begin(Activity::forward, steps_done_ + 1);
+    std::optional<ProfilePhase> phase(Profile::Phase::forward);
     Tape tape;
     Transformer::Result result = model_.transformer.forward(tape, inputs[m]);
     balance_.begin_micro_step(result.statistics);  // the counts travel beside the LM head
@@ -142,6 +143,8 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
     }
     sums.auxiliary += auxiliary.value.item();
     clock_.begin(Activity::backward, steps_done_ + 1);
+    phase.reset();
+    phase.emplace(Profile::Phase::backward);
     tape.backward(objective);
   }
   reducer_.finish();

@@ -58,13 +58,21 @@ Moe::Result Moe::forward(Tape& tape, const Variable& residual, const ModelInput&
   Communicator& tensor = parallelism_.tensor();
   const Variable x = parallelism_.enter_shard(tape, residual);
   const ModelInput shard = shard_of(input, tensor.rank(), tensor.size());
-  Routing routing = router_->route(tape, x, shard);
-  if (capacity_factor_ > 0) routing = limit_to_capacity(routing, shard, capacity_factor_, tensor);
+  const Routing routing = [&] {
+    const ProfilePurpose purpose("router");
+    const Routing chosen = router_->route(tape, x, shard);
+    return capacity_factor_ > 0 ? limit_to_capacity(chosen, shard, capacity_factor_, tensor) : chosen;
+  }();
 
+  const ProfilePurpose purpose("dispatch");
   const FinishDispatch finish = dispatcher_->begin(tape, x, routing);
   std::optional<Variable> shared;  // computed while the tokens travel
-  if (shared_experts_) shared = shared_experts_->forward(tape, x);
+  if (shared_experts_) {
+    const ProfilePurpose of_shared("shared experts");
+    shared = shared_experts_->forward(tape, x);
+  }
   Variable y = finish([this](Tape& inner, const Variable& rows, const Tensor& offsets) {
+    const ProfilePurpose of_experts("experts");
     return experts_.forward(inner, rows, offsets);
   });
   if (shared) y = add(tape, y, *shared);

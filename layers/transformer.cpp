@@ -23,7 +23,11 @@ TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& 
 }
 
 Moe::Result TransformerBlock::forward(Tape& tape, const Variable& x, const ModelInput& input) const {
-  const Variable attended = add(tape, x, attention_.forward(tape, attention_norm_.forward(tape, x), input));
+  const Variable attended = [&] {
+    const ProfilePurpose purpose("attention");
+    return add(tape, x, attention_.forward(tape, attention_norm_.forward(tape, x), input));
+  }();
+  const ProfilePurpose purpose(dense_ ? "mlp" : "residual");
   const Variable normed = mlp_norm_.forward(tape, attended);
   if (dense_) {
     const Variable partial = dense_->forward(tape, parallelism_.enter_tensor(tape, normed));
@@ -123,22 +127,27 @@ void join_statistics(const Tensor& own, Communicator& tensor) {
 
 }  // namespace
 
+Variable Transformer::embed(Tape& tape, const ModelInput& input) const {
+  const ProfileLayer profiled("model.embed_tokens");
+  if (parallelism_.tensor().size() == 1) return embedding(tape, input.tokens, embedding_.use(tape));
+  const Tensor own = own_tokens(input.tokens, embedding_.origin[0], embedding_.shape[0]);
+  return parallelism_.leave_tensor(tape, embedding(tape, own, embedding_.use(tape)));
+}
+
 Transformer::Result Transformer::forward(Tape& tape, const ModelInput& input,
                                          const LayerObserver& observe) const {
   Result result;
-  if (parallelism_.tensor().size() == 1) {
-    result.hidden = embedding(tape, input.tokens, embedding_.use(tape));
-  } else {
-    const Tensor own = own_tokens(input.tokens, embedding_.origin[0], embedding_.shape[0]);
-    result.hidden = parallelism_.leave_tensor(tape, embedding(tape, own, embedding_.use(tape)));
-  }
+  result.hidden = embed(tape, input);
   if (observe) observe("model.embed_tokens", result.hidden.value);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const std::string name = join_text("model.layers.", layer);
+    const ProfileLayer profiled(name);
     const Moe::Result output = forward_block(tape, *blocks_[layer], result.hidden, input);
     result.hidden = output.y;
-    if (observe) observe(join_text("model.layers.", layer), result.hidden.value);
+    if (observe) observe(name, result.hidden.value);
     if (output.statistics.counts.defined()) result.statistics.push_back(output.statistics);
   }
+  const ProfileLayer profiled("model.norm");
   result.hidden = final_norm_->forward(tape, result.hidden);
   if (observe) observe("model.norm", result.hidden.value);
   return result;
@@ -146,6 +155,7 @@ Transformer::Result Transformer::forward(Tape& tape, const ModelInput& input,
 
 CrossEntropy Transformer::loss(Tape& tape, const Variable& hidden, const ModelInput& input,
                                const CrossEntropyOptions& options) const {
+  const ProfileLayer profiled("lm_head");
   CrossEntropyOptions sharded = options;
   Communicator& tensor = parallelism_.tensor();
   sharded.first_id = head_->origin[0];
@@ -156,7 +166,8 @@ CrossEntropy Transformer::loss(Tape& tape, const Variable& hidden, const ModelIn
 }
 
 Tensor Transformer::logits(const Tensor& hidden) const {
-  const Tensor result = Tensor::empty({hidden.dim(0), head_->shape[0]}, sum_type(hidden.dtype()), hidden.device());
+  const Tensor result =
+      Tensor::empty({hidden.dim(0), head_->shape[0]}, sum_type(hidden.dtype()), hidden.device());
   kernels_of(hidden).gemm(hidden, Transpose::no, head_->value, Transpose::yes, result, Write::overwrite);
   return result;
 }

@@ -65,6 +65,7 @@ class Transformer {
   const Tensor& selection_bias() const { return selection_bias_; }
 
  private:
+  Variable embed(Tape& tape, const ModelInput& input) const;
   Moe::Result forward_block(Tape& tape, const TransformerBlock& block, const Variable& x,
                             const ModelInput& input) const;
 

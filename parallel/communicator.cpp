@@ -6,6 +6,7 @@
 #include <functional>
 #include <utility>
 
+#include "framework/base/profile.h"
 #include "framework/base/random.h"
 
 namespace conclave {
@@ -36,6 +37,13 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+/// Counts the time since `begin` as waiting, here and in the profile.
+void count_wait(TrafficTable& traffic, Purpose purpose, Clock::time_point begin) {
+  traffic[purpose].wait_seconds += seconds_since(begin);
+  if (Profile* profile = Profile::active())
+    profile->add(Profile::Kind::wait, name_of(purpose), begin, Clock::now(), {});
 }
 
 bool overlap(const Tensor& a, const Tensor& b) {
@@ -96,7 +104,7 @@ void Request::wait() {
   pending_->wait();
   pending_.reset();
   if (entry_ >= 0 && journal) journal->leave(entry_);
-  (*traffic_)[purpose_].wait_seconds += seconds_since(begin);
+  count_wait(*traffic_, purpose_, begin);
 }
 
 // --- Communicator
@@ -143,7 +151,7 @@ void Communicator::timed(Purpose purpose, std::int64_t entry, Action&& action) {
   if (entry >= 0) traffic_->journal->wait(entry);
   action();
   if (entry >= 0) traffic_->journal->leave(entry);
-  (*traffic_)[purpose].wait_seconds += seconds_since(begin);
+  count_wait(*traffic_, purpose, begin);
 }
 
 void Communicator::check_defined(const char* where, const Tensor& tensor) const {

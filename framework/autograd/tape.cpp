@@ -84,7 +84,7 @@ Variable Tape::output(Tensor value) const {
 }
 
 void Tape::record(const char* op, std::function<void()> backward) {
-  if (recording()) entries_.push_back({op, std::move(backward)});
+  if (recording()) entries_.push_back({op, std::move(backward), ProfilePlace::current()});
 }
 
 void Tape::watch(const Gradient& gradient) {
@@ -108,6 +108,7 @@ void Tape::backward() {
   while (!entries_.empty()) {
     const Entry entry = std::move(entries_.back());
     entries_.pop_back();
+    const ProfilePlace place(entry.place);
     entry.backward();
   }
   watched_.clear();
@@ -128,7 +129,11 @@ std::vector<Variable> recompute(
   }
   tape.record("recompute", [inputs, gradients, body = std::move(body)] {
     Tape again = Tape::replay();
-    std::vector<Variable> results = body(again, inputs, SegmentRun::replay);
+    std::vector<Variable> results;
+    {
+      const ProfilePhase phase(Profile::Phase::recompute);
+      results = body(again, inputs, SegmentRun::replay);
+    }
     check(results.size() == gradients.size(), "recompute: the segment gave ", results.size(),
           " outputs when replayed, ", gradients.size(), " the first time");
     for (std::size_t i = 0; i < results.size(); ++i) results[i].gradient.add(gradients[i].take());

@@ -10,6 +10,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "framework/base/profile.h"
 #include "framework/kernels/kernels.h"
 #include "framework/tensor/tensor.h"
 
@@ -107,6 +108,7 @@ class Tape {
   struct Entry {
     const char* op;
     std::function<void()> backward;
+    Profile::Place place;
   };
   Tape(Mode mode, Tape* parent, bool marks) : mode_(mode), parent_(parent), marks_(marks) {}
 

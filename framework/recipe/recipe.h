@@ -179,6 +179,7 @@ struct LoggingRecipe {
   bool tensorboard = false;   // event files beside metrics.jsonl
   std::int64_t dead_expert_steps =
       100;               // without a token for so long, an expert is named in the log; 0: never
+  bool profile = false;  // where the time of the steps goes, in profile.txt and trace.json
   bool samples = false;  // which training sequences each step took, in samples.jsonl
   bool operator==(const LoggingRecipe&) const = default;
 };

@@ -287,6 +287,9 @@ void describe(Visitor& v, LoggingRecipe& l) {
   v.key({"dead_expert_steps", &l.dead_expert_steps,
          "an expert without a token for so many steps is named in the log; 0: never", count_or_zero()});
   v.key({"samples", &l.samples, "write which training sequences each step took to samples.jsonl", {}});
+  v.key({"profile", &l.profile,
+         "write where the steps' time goes to profile.txt, and a trace for ui.perfetto.dev to trace.json",
+         {}});
   v.key({"tensorboard", &l.tensorboard, "write event files for TensorBoard", {}});
 }
 

@@ -1,4 +1,5 @@
 #include "launch/commands/train.h"
+#include "launch/step_profile.h"
 
 #include <algorithm>
 #include <chrono>
@@ -151,6 +152,10 @@ class TrainingRun {
       world_.all_reduce(rate, ReduceOp::sum, Purpose::statistics);
       matrix_rate_ = rate.item();
     }
+    if (recipe_.logging.profile)
+      profile_ = std::make_unique<StepProfile>(
+          world_, MachineRates{quick_matrix_rate(dtype_of_precision(recipe_.training.precision)),
+                               quick_memory_rate()});
   }
 
   /// Of a run directory without a checkpoint: what the recipe takes from another run's. Collective.
@@ -172,8 +177,10 @@ class TrainingRun {
   void describe() {
     // Before anything has been saved: values and two moments at 200 MB/s.
     first_save_seconds_ =
-        0.2 + 3 * count_parameters(recipe_.model).total() *
-                  static_cast<double>(element_bytes(sum_type(dtype_of_precision(recipe_.training.precision)))) / 200e6;
+        0.2 +
+        3 * count_parameters(recipe_.model).total() *
+            static_cast<double>(element_bytes(sum_type(dtype_of_precision(recipe_.training.precision)))) /
+            200e6;
     const ParameterCount all = count_parameters(recipe_.model),
                          active = count_active_parameters(recipe_.model);
     logger_.info(recipe_.name, ": ", fixed(static_cast<double>(all.total()) / 1e6, 2), " M parameters, ",
@@ -206,8 +213,12 @@ class TrainingRun {
   StepResult timed_step(Progress& progress) {
     const TrafficTable before = world_.traffic();
     const auto begin = Clock::now();
-    const StepResult result = trainer_->step(checkpointing_->votes());
+    const StepResult result = [&] {
+      const auto recording = profile_ ? profile_->record() : nullptr;
+      return trainer_->step(checkpointing_->votes());
+    }();
     const double seconds = seconds_since(begin);
+    if (profile_) profile_->end_step(seconds);
     longest_step_ = std::max(seconds, 0.9 * longest_step_);
     const double flops = training_flops_per_token(recipe_.model, recipe_.data.sequence_length);
     const double rate = static_cast<double>(result.tokens) / seconds;
@@ -385,6 +396,7 @@ class TrainingRun {
     agree(world_, [&] {
       if (directory_) directory_->flush();
     });
+    if (profile_) profile_->write(recipe_.output);
     if (checkpointing_->last_checkpoint().empty()) return;
     logger_.info("Done: ", trainer_->steps_done(), " steps, ",
                  fixed(static_cast<double>(trainer_->tokens_done()) / 1e6, 2), " M tokens",
@@ -404,6 +416,7 @@ class TrainingRun {
   std::unique_ptr<RunDirectory> directory_;  // rank 0 only
   std::vector<std::int64_t> idle_steps_;     // [layers, experts]; rank 0 only
   std::string samples_;                      // of the step, noted by this rank
+  std::unique_ptr<StepProfile> profile_;     // null: not asked for
   double matrix_rate_ = 0;
   double final_loss_ = std::nan("");
   std::string resumed_from_;                                       // the checkpoint; empty at a beginning

@@ -1,0 +1,169 @@
+#include "launch/step_profile.h"
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+
+#include "framework/base/error.h"
+#include "framework/store/durable_file.h"
+
+namespace conclave {
+namespace {
+
+using Phase = Profile::Phase;
+
+constexpr std::int64_t traced_steps = 3;
+constexpr std::size_t most_events = 20000;
+constexpr int traced_ranks = 8;
+
+__attribute__((format(printf, 1, 2))) std::string line(const char* format, ...) {
+  char text[256];
+  va_list values;
+  va_start(values, format);
+  std::vsnprintf(text, sizeof(text), format, values);
+  va_end(values);
+  return text;
+}
+
+struct ByPhase {
+  std::array<double, Profile::phases> seconds{};
+  double sum() const {
+    double all = 0;
+    for (const double part : seconds) all += part;
+    return all;
+  }
+};
+
+/// "name  forward  recompute  backward  other  share" in milliseconds per step.
+std::string phase_row(const std::string& name, const ByPhase& row, double steps, double step_seconds) {
+  const auto ms = [&](Phase phase) { return 1e3 * row.seconds[static_cast<std::size_t>(phase)] / steps; };
+  return line("%-44s %10.3f %10.3f %10.3f %10.3f %8.1f %%\n", name.c_str(), ms(Phase::forward),
+              ms(Phase::recompute), ms(Phase::backward), ms(Phase::other),
+              100 * row.sum() / steps / step_seconds);
+}
+
+std::string place_name(const std::string& layer, const std::string& purpose) {
+  if (layer.empty()) return "outside of layers";
+  return purpose.empty() ? layer : layer + "  " + purpose;
+}
+
+std::string by_place(const Profile& profile, double steps, double step_seconds) {
+  std::map<Profile::Place, ByPhase> rows;
+  std::map<std::string_view, ByPhase> waits;
+  ByPhase rest;
+  rest.seconds = profile.phase_seconds();
+  for (const auto& [key, sum] : profile.sums()) {
+    const auto phase = static_cast<std::size_t>(key.phase);
+    if (key.kind == Profile::Kind::wait)
+      waits[key.what].seconds[phase] += sum.seconds;
+    else
+      rows[key.place].seconds[phase] += sum.seconds;
+    rest.seconds[phase] -= sum.seconds;
+  }
+  std::string text = line("%-44s %10s %10s %10s %10s %10s\n", "ms per step", "forward", "recompute",
+                          "backward", "other", "share");
+  for (const auto& [place, row] : rows)
+    text += phase_row(place_name(profile.layers()[static_cast<std::size_t>(place.layer)], place.purpose), row,
+                      steps, step_seconds);
+  for (const auto& [purpose, row] : waits)
+    text += phase_row("waiting for " + std::string(purpose), row, steps, step_seconds);
+  return text + phase_row("between kernels", rest, steps, step_seconds);
+}
+
+std::string by_kernel(const Profile& profile, double steps, double step_seconds, const MachineRates& rates) {
+  std::map<std::string_view, Profile::Sum> kernels;
+  for (const auto& [key, sum] : profile.sums()) {
+    if (key.kind != Profile::Kind::kernel) continue;
+    Profile::Sum& all = kernels[key.what];
+    all.calls += sum.calls;
+    all.seconds += sum.seconds;
+    all.bytes += sum.bytes;
+    all.operations += sum.operations;
+  }
+  std::vector<std::pair<std::string_view, Profile::Sum>> sorted(kernels.begin(), kernels.end());
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
+  std::string text = line("%-28s %10s %12s %10s %10s %10s %10s\n", "kernel", "calls/step", "ms per step",
+                          "share", "GB/s", "GFLOP/s", "of limit");
+  for (const auto& [name, sum] : sorted) {
+    // It can be no faster than its bytes through memory, nor than its operations at the products' rate.
+    const double least = std::max(rates.bytes > 0 ? sum.bytes / rates.bytes : 0,
+                                  rates.operations > 0 ? sum.operations / rates.operations : 0);
+    text += line("%-28.*s %10.1f %12.3f %8.1f %% %10.2f %10.2f %10.2f\n", static_cast<int>(name.size()),
+                 name.data(), static_cast<double>(sum.calls) / steps, 1e3 * sum.seconds / steps,
+                 100 * sum.seconds / steps / step_seconds, sum.bytes / sum.seconds / 1e9,
+                 sum.operations / sum.seconds / 1e9, least / sum.seconds);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string profile_table(const Profile& profile, std::int64_t steps, double step_seconds,
+                          const MachineRates& rates) {
+  const auto count = static_cast<double>(steps);
+  return line("Rank 0, mean of %lld steps of %.3f ms.\n\n", static_cast<long long>(steps),
+              1e3 * step_seconds) +
+         by_place(profile, count, step_seconds) +
+         line(
+             "\nLimits measured on this rank: %.1f GFLOP/s in matrix products, %.2f GB/s of memory. Above 1 "
+             "of the "
+             "limit: from the caches.\n\n",
+             rates.operations / 1e9, rates.bytes / 1e9) +
+         by_kernel(profile, count, step_seconds, rates);
+}
+
+std::string trace_events(const Profile& profile, int rank, Profile::Clock::time_point zero) {
+  const auto microseconds = [](Profile::Clock::duration time) {
+    return std::chrono::duration<double, std::micro>(time).count();
+  };
+  std::string text =
+      line(R"({"ph":"M","name":"process_name","pid":%d,"args":{"name":"rank %d"}})", rank, rank);
+  for (const auto& [thread, name] : {std::pair{0, "kernels"}, std::pair{1, "waiting"}})
+    text += line(
+        ",\n"
+        R"({"ph":"M","name":"thread_name","pid":%d,"tid":%d,"args":{"name":"%s"}})",
+        rank, thread, name);
+  for (const Profile::Event& event : profile.events()) {
+    const Profile::Key& key = event.key;
+    text += line(
+        ",\n"
+        R"({"ph":"X","pid":%d,"tid":%d,"ts":%.3f,"dur":%.3f,"name":"%.*s","cat":"%s",)",
+        rank, key.kind == Profile::Kind::wait ? 1 : 0, microseconds(event.begin - zero),
+        microseconds(event.end - event.begin), static_cast<int>(key.what.size()), key.what.data(),
+        name_of(key.phase));
+    text += line(R"("args":{"layer":"%s","purpose":"%s"}})",
+                 profile.layers()[static_cast<std::size_t>(key.place.layer)].c_str(), key.place.purpose);
+  }
+  return text;
+}
+
+StepProfile::StepProfile(Communicator& world, const MachineRates& rates) : world_(world), rates_(rates) {
+  world_.barrier();
+  zero_ = Profile::Clock::now();
+}
+
+void StepProfile::end_step(double seconds) {
+  ++steps_;
+  if (steps_ > 1) {
+    seconds_ += seconds;
+  } else {
+    profile_.clear();
+  }
+  const bool traced = steps_ <= traced_steps && world_.rank() < traced_ranks;
+  profile_.keep_events(traced ? most_events : 0);
+}
+
+void StepProfile::write(const std::filesystem::path& directory) {
+  if (steps_ < 2) return;
+  std::string events;
+  for (int rank = 0; rank < std::min(world_.size(), traced_ranks); ++rank)
+    events += (rank == 0 ? "" : ",\n") +
+              broadcast_text(world_, rank == world_.rank() ? trace_events(profile_, rank, zero_) : "", rank);
+  if (world_.rank() != 0) return;
+  const double step_seconds = seconds_ / static_cast<double>(steps_ - 1);
+  write_text_durably(directory / "profile.txt", profile_table(profile_, steps_ - 1, step_seconds, rates_));
+  write_text_durably(directory / "trace.json", "[\n" + events + "\n]\n");
+}
+
+}  // namespace conclave

@@ -1,0 +1,49 @@
+// StepProfile: with logging.profile, where the time of a run's steps goes. profile.txt is rank 0's, by layer,
+// purpose and phase, and by kernel against what the machine can do; trace.json shows single kernels and waits
+// of a few steps on the first ranks, for ui.perfetto.dev or chrome://tracing.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "framework/base/profile.h"
+#include "parallel/communicator.h"
+
+namespace conclave {
+
+/// What a rank can do at best, measured on it; per second.
+struct MachineRates {
+  double operations = 0;  // of matrix products in the run's type
+  double bytes = 0;       // read and written, beyond the caches
+};
+
+/// The text of profile.txt: means over so many steps of so many seconds each.
+std::string profile_table(const Profile& profile, std::int64_t steps, double step_seconds,
+                          const MachineRates& rates);
+
+/// The events as JSON in Chrome's trace format, without the brackets around them; times from `zero` on.
+std::string trace_events(const Profile& profile, int rank, Profile::Clock::time_point zero);
+
+class StepProfile {
+ public:
+  /// Collective: the ranks' clocks start together.
+  StepProfile(Communicator& world, const MachineRates& rates);
+
+  /// To be held during a step.
+  std::unique_ptr<Profile::Recording> record() { return std::make_unique<Profile::Recording>(profile_); }
+  /// After it. The first step warms up and is left out; the next few are kept event by event.
+  void end_step(double seconds);
+  /// Writes both files; on rank 0. Nothing before the second step. Collective.
+  void write(const std::filesystem::path& directory);
+
+ private:
+  Communicator& world_;
+  MachineRates rates_;
+  Profile profile_;
+  Profile::Clock::time_point zero_;
+  std::int64_t steps_ = 0;
+  double seconds_ = 0;
+};
+
+}  // namespace conclave
