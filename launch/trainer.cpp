@@ -12,11 +12,12 @@
 
 namespace conclave {
 
-Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches)
+Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches, Device& device)
     : recipe_(recipe),
       mesh_(mesh),
       batches_(std::move(batches)),
-      model_(recipe, mesh),
+      device_(device),
+      model_(recipe, mesh, device),
       balance_(recipe.model.moe, model_.transformer.moe_layers(), mesh.axis(Axis::data_tensor),
                &mesh.axis(Axis::tensor), recipe.training.seed),
       reducer_(model_.parameters, mesh,
@@ -163,7 +164,7 @@ StepResult Trainer::step(const std::vector<double>& votes) {
   const std::vector<Batch> batches = take_batches();
   const Totals totals = agree_on_totals(batches);
   std::vector<ModelInput> inputs;
-  for (const Batch& batch : batches) inputs.push_back(to_device(batch));
+  for (const Batch& batch : batches) inputs.push_back(to_device(batch, device_));
   model_.parameters.clear_gradients();
   const Communicator& data = mesh_.axis(Axis::data);
   const std::vector<double> previous_fractions = balance_.previous_fractions();

@@ -34,7 +34,7 @@ Moe::Result TransformerBlock::forward(Tape& tape, const Variable& x, const Model
 }
 
 Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Recompute recompute,
-                         const Parallelism& parallelism)
+                         const Parallelism& parallelism, Device& device)
     : recompute_(recompute),
       parallelism_(parallelism),
       moe_layers_(model.num_hidden_layers - model.moe.first_k_dense_replace),
@@ -46,7 +46,7 @@ Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Rec
   if (model.scale_residual_init)
     range.residual /= std::sqrt(2.0 * static_cast<double>(model.num_hidden_layers));
   if (moe_layers_ > 0 && model.moe.router.bias.rate > 0)
-    selection_bias_ = Tensor::zeros({moe_layers_, model.moe.num_experts}, DType::float64);
+    selection_bias_ = Tensor::zeros({moe_layers_, model.moe.num_experts}, DType::float64, device);
   const std::int64_t dense_layers = model.moe.first_k_dense_replace;
   for (std::int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
     const bool dense = layer < dense_layers;

@@ -17,10 +17,10 @@ constexpr std::int64_t width = 20;  // not a multiple of the alignment: buckets 
 
 struct Model {
   ParameterSet set{MeshLayout(test::mpi_world()->size(), {}), test::mpi_world()->rank()};
-  Model(DType dtype = DType::float64, int frozen = -1) {
+  Model(DType dtype = DType::float64, int frozen = -1, Device& device = cpu_device()) {
     for (int p = 0; p < parameter_count; ++p)
       set.create(join_text("p", p), {width}, {}, Decay::yes).frozen = p == frozen;
-    set.materialize(dtype, 1);
+    set.materialize(dtype, 1, device);
   }
 };
 
@@ -36,10 +36,11 @@ void run_micro_batch(Model& model, int rank, int micro_batch, const std::functio
     if (!used(p)) continue;
     const Variable x = parameter.use(tape);
     tape.record("test", [gradient = x.gradient, value = contribution(rank, p, micro_batch),
-                         dtype = x.value.dtype()] {
-      const Tensor part = dtype == DType::float64
-                              ? Tensor::from(std::vector<double>(width, value), {width})
-                              : Tensor::from(std::vector<float>(width, static_cast<float>(value)), {width});
+                         dtype = x.value.dtype(), &device = x.value.device()] {
+      const Tensor part =
+          dtype == DType::float64
+              ? Tensor::from(std::vector<double>(width, value), {width})
+              : Tensor::from(std::vector<float>(width, static_cast<float>(value)), {width}, device);
       gradient.add(part);
     });
   }
@@ -66,25 +67,28 @@ constexpr GradientReducerOptions one_each{.bucket_bytes = 1};
 
 TEST(GradientReducer, sums_over_ranks_and_micro_batches) {
   Communicator& world = *test::mpi_world();
-  for (const DType dtype : {DType::float32, DType::float64})
-    for (const std::int64_t bucket_bytes : {1, 300, 1 << 22}) {
-      Model model(dtype);
-      const Mesh mesh(test::mpi_world(), {});
-      GradientReducer reducer(model.set, mesh, {.bucket_bytes = bucket_bytes});
-      for (int step = 0; step < 3; ++step) {
-        model.set.clear_gradients();
-        const int micro_batches = 1 + step;
-        for (int m = 0; m < micro_batches; ++m) {
-          if (m == micro_batches - 1) reducer.begin_last_micro_batch();
-          run_micro_batch(model, world.rank(), m, all_used);
+  for (Device* device : test::mpi_devices())
+    for (const DType dtype : {DType::float32, DType::float64})
+      for (const std::int64_t bucket_bytes : {1, 300, 1 << 22}) {
+        if (dtype == DType::float64 && device->kind() != DeviceKind::cpu)
+          continue;  // kernels there know none
+        Model model(dtype, -1, *device);
+        const Mesh mesh(test::mpi_world(), {});
+        GradientReducer reducer(model.set, mesh, {.bucket_bytes = bucket_bytes});
+        for (int step = 0; step < 3; ++step) {
+          model.set.clear_gradients();
+          const int micro_batches = 1 + step;
+          for (int m = 0; m < micro_batches; ++m) {
+            if (m == micro_batches - 1) reducer.begin_last_micro_batch();
+            run_micro_batch(model, world.rank(), m, all_used);
+          }
+          reducer.finish();
+          for (int p = 0; p < parameter_count; ++p)
+            EXPECT_EQ(gradient_of(model, p),
+                      std::vector<double>(width, expected_sum(world.size(), p, micro_batches)))
+                << "parameter " << p << ", step " << step << ", bucket_bytes " << bucket_bytes;
         }
-        reducer.finish();
-        for (int p = 0; p < parameter_count; ++p)
-          EXPECT_EQ(gradient_of(model, p),
-                    std::vector<double>(width, expected_sum(world.size(), p, micro_batches)))
-              << "parameter " << p << ", step " << step << ", bucket_bytes " << bucket_bytes;
       }
-    }
 }
 
 TEST(GradientReducer, sends_buckets_while_backward_goes_on) {
