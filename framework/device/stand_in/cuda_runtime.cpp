@@ -29,6 +29,7 @@ struct StreamOfWork {
 struct PointInStream {
   cudaStream_t stream = nullptr;
   std::uint64_t count = 0;
+  bool asked = false;
 };
 
 namespace {
@@ -238,8 +239,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const std::lock_guard lock(runtime().mutex);
   if (event->stream == nullptr || event->stream->done >= event->count) return cudaSuccess;
-  run_next(*event->stream);
-  return cudaErrorNotReady;  // as CUDA's last error it does not count
+  if (!std::exchange(event->asked, true)) return cudaErrorNotReady;
+  run_until(*event->stream, event->count);
+  return cudaSuccess;
 }
 
 void run_on(cudaStream_t stream, const char* what, std::function<void()> work) {

@@ -66,8 +66,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
-/// Where streams are deferred, each question runs one more piece of work: whoever asks often enough hears
-/// yes.
+/// Where streams are deferred, the first question hears no, and the second makes it true.
 cudaError_t cudaEventQuery(cudaEvent_t event);
 
 // --- for the other stand-ins
