@@ -209,17 +209,20 @@ TEST(DeviceLayout, CheckpointsLoadOnAnotherDevice) {
     }
 }
 
-// Whatever is queued runs as late as anybody can notice: with one wait for an event left out somewhere, a
-// kernel or a collective would meet what was there before.
+// Whatever is queued runs as late as anybody can notice, or collectives as early as they may: with one wait
+// for an event left out somewhere, a kernel or a collective would meet what was there before.
 TEST(DeviceLayout, LateStreamsChangeNothing) {
-  for (const Recipe& recipe : layouts(test::mpi_world()->size())) {
-    // The norm of what all replicas own alike is computed by the first alone: the others would not run what
-    // it waits for.
-    if (test::mpi_world()->size() > 1 && recipe.parallel.zero == 0) continue;
-    emulated::set_stream_mode(emulated::StreamMode::deferred);
-    expect_equal(recipe, emulated_device());
-    emulated::set_stream_mode(emulated::StreamMode::eager);
-  }
+  for (const emulated::StreamMode mode : {emulated::StreamMode::deferred, emulated::StreamMode::racing})
+    for (const Recipe& recipe : layouts(test::mpi_world()->size())) {
+      // The norm of what all replicas own alike is computed by the first alone: where all is late, the others
+      // would not run what it waits for.
+      if (mode == emulated::StreamMode::deferred && test::mpi_world()->size() > 1 &&
+          recipe.parallel.zero == 0)
+        continue;
+      emulated::set_stream_mode(mode);
+      expect_equal(recipe, emulated_device());
+      emulated::set_stream_mode(emulated::StreamMode::eager);
+    }
 }
 
 }  // namespace

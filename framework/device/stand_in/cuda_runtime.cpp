@@ -23,6 +23,7 @@ struct StreamOfWork {
   std::deque<Work> queue;
   std::uint64_t queued = 0, done = 0;
   bool running = false;
+  bool second = false;  // what runs at once when streams race
 };
 
 /// After the first `count` pieces of work of a stream.
@@ -190,7 +191,9 @@ cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   const std::lock_guard lock(runtime().mutex);
-  *stream = runtime().streams.emplace_back(std::make_unique<StreamOfWork>()).get();
+  auto& streams = runtime().streams;
+  *stream = streams.emplace_back(std::make_unique<StreamOfWork>()).get();
+  (*stream)->second = streams.size() % 2 == 0;
   return cudaSuccess;
 }
 
@@ -252,7 +255,9 @@ void run_on(cudaStream_t stream, const char* what, std::function<void()> work) {
   if (!name.empty() && current_range() != nullptr) name = std::string(current_range()) + ": " + name;
   target.queue.push_back({std::move(name), std::move(work)});
   ++target.queued;
-  if (runtime().mode == StreamMode::eager || stream == nullptr) run_until(target, target.queued);
+  const StreamMode mode = runtime().mode;
+  if (mode == StreamMode::eager || (mode == StreamMode::racing && target.second) || stream == nullptr)
+    run_until(target, target.queued);
 }
 
 void begin_buffer(void* block, std::size_t bytes, cudaStream_t stream) {
