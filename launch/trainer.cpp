@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "framework/autograd/ops/elementwise.h"
+#include "framework/device/named_range.h"
 #include "framework/recipe/write.h"
 #include "launch/stop_signals.h"
 #include "layers/selection_bias.h"
@@ -128,6 +129,7 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
   for (std::size_t m = 0; m < inputs.size(); ++m) {
     if (m + 1 == inputs.size()) reducer_.begin_last_micro_batch();
     clock_.begin(Activity::forward, steps_done_ + 1);
+    std::optional<NamedRange> range(std::in_place, "forward");
     Tape tape;
     Transformer::Result result = model_.transformer.forward(tape, inputs[m]);
     balance_.begin_micro_step(result.statistics);  // the counts travel beside the LM head
@@ -143,6 +145,7 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
     }
     sums.auxiliary += auxiliary.value.item();
     clock_.begin(Activity::backward, steps_done_ + 1);
+    range.emplace("backward");
     tape.backward(objective);
   }
   reducer_.finish();
@@ -150,6 +153,7 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
 }
 
 void Trainer::update(const StepResult& result) {
+  const NamedRange range("optimizer");
   const double clip = recipe_.optimizer.grad_clip;
   optimizer_.step(result.learning_rate,
                   clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "framework/device/named_range.h"
+
 namespace conclave {
 
 TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& name,
@@ -134,9 +136,11 @@ Transformer::Result Transformer::forward(Tape& tape, const ModelInput& input,
   }
   if (observe) observe("model.embed_tokens", result.hidden.value);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const std::string name = join_text("model.layers.", layer);
+    const NamedRange range(name.c_str());
     const Moe::Result output = forward_block(tape, *blocks_[layer], result.hidden, input);
     result.hidden = output.y;
-    if (observe) observe(join_text("model.layers.", layer), result.hidden.value);
+    if (observe) observe(name, result.hidden.value);
     if (output.statistics.counts.defined()) result.statistics.push_back(output.statistics);
   }
   result.hidden = final_norm_->forward(tape, result.hidden);

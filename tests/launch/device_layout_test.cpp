@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <map>
@@ -223,6 +224,35 @@ TEST(DeviceLayout, LateStreamsChangeNothing) {
       expect_equal(recipe, emulated_device());
       emulated::set_stream_mode(emulated::StreamMode::eager);
     }
+}
+
+// Shared experts and the journey of tokens to the routed ones wait for the same input, and not for each
+// other: late collectives come after them, early ones before.
+TEST(DeviceLayout, SharedExpertsComputeWhileTokensTravel) {
+  if (test::mpi_world()->size() != 2) GTEST_SKIP() << "two ranks share out the experts";
+  Recipe recipe = base_recipe();
+  recipe.parallel = {.expert = 2, .zero = 1};
+  recipe.model.num_hidden_layers = 2;  // one of them dense
+  recipe.model.moe.balance = {};
+  recipe.training.micro_batch_size = 2;
+  for (const auto mode : {emulated::StreamMode::deferred, emulated::StreamMode::racing}) {
+    Mesh mesh = mesh_of(recipe);
+    const auto trainer = make_trainer(recipe, mesh, emulated_device());
+    emulated::set_stream_mode(mode);
+    emulated::take_history();
+    trainer->step();
+    emulated::set_stream_mode(emulated::StreamMode::eager);
+    const std::vector<std::string> history = emulated::take_history();
+    const auto first = [&](const std::string& range) {
+      return std::find_if(history.begin(), history.end(),
+                          [&](const std::string& what) { return what.starts_with(range + ": "); });
+    };
+    ASSERT_NE(first("dispatch"), history.end());
+    ASSERT_NE(first("shared_experts"), history.end());
+    EXPECT_EQ(first("dispatch") < first("shared_experts"), mode == emulated::StreamMode::racing);
+    EXPECT_LT(first("dispatch"), first("experts"));
+    EXPECT_LT(first("experts"), first("combine"));
+  }
 }
 
 }  // namespace

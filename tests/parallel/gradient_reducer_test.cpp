@@ -4,9 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
+#include "framework/device/stand_in/cuda_runtime.h"
 #include "tests/mpi_world.h"
 
 namespace conclave {
@@ -89,6 +91,33 @@ TEST(GradientReducer, sums_over_ranks_and_micro_batches) {
                 << "parameter " << p << ", step " << step << ", bucket_bytes " << bucket_bytes;
         }
       }
+}
+
+// The device does the last of backward before the first sum where everything is as late as can be, and the
+// first sum before the last of backward where collectives are as early as can be: neither waits for the
+// other.
+TEST(GradientReducer, on_a_device_neither_sums_nor_backward_wait_for_the_other) {
+  if (test::mpi_world()->size() == 1) GTEST_SKIP() << "one rank sums nothing";
+  for (const auto sharding : {OptimizerSharding::none, OptimizerSharding::zero1})
+    for (const auto mode : {emulated::StreamMode::deferred, emulated::StreamMode::racing}) {
+      Model model(DType::float32, -1, emulated_device());
+      const Mesh mesh(test::mpi_world(), {});
+      GradientReducer reducer(model.set, mesh, {.bucket_bytes = 1, .sharding = sharding});
+      emulated::set_stream_mode(mode);
+      emulated::take_history();
+      reducer.begin_last_micro_batch();
+      run_micro_batch(model, test::mpi_world()->rank(), 0, all_used);
+      reducer.finish();
+      emulated::set_stream_mode(emulated::StreamMode::eager);
+      const std::vector<std::string> history = emulated::take_history();
+      const auto is_sum = [](const std::string& what) { return what.starts_with("gradients: nccl"); };
+      const auto is_backward = [](const std::string& what) { return what.starts_with("test: "); };
+      const auto first_sum = std::find_if(history.begin(), history.end(), is_sum);
+      const auto last_of_backward = std::find_if(history.rbegin(), history.rend(), is_backward).base();
+      ASSERT_EQ(std::count_if(history.begin(), history.end(), is_sum), parameter_count);
+      ASSERT_GE(std::count_if(history.begin(), history.end(), is_backward), parameter_count);
+      EXPECT_EQ(first_sum < last_of_backward, mode == emulated::StreamMode::racing);
+    }
 }
 
 TEST(GradientReducer, sends_buckets_while_backward_goes_on) {

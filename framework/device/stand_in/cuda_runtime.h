@@ -66,7 +66,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
-/// Where streams are deferred, the first question hears no, and the second makes it true.
+/// Where streams are deferred, many questions hear no before one makes it true.
 cudaError_t cudaEventQuery(cudaEvent_t event);
 
 // --- for the other stand-ins

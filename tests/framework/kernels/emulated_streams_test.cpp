@@ -79,11 +79,12 @@ TEST_F(Streams, RunNothingBeforeSomebodyWaits) {
   EXPECT_EQ(take_history(), (std::vector<std::string>{"second: kernel", "cudaMemcpyAsync to the host"}));
 }
 
-TEST_F(Streams, AnEventThatIsAskedTwiceHasPassed) {
+TEST_F(Streams, AnEventThatIsAskedForLongPasses) {
   const Tensor x = Tensor::zeros({8}, DType::float32, device());
   const std::shared_ptr<Event> event = device().record(device().stream());
-  EXPECT_FALSE(event->passed());
-  EXPECT_TRUE(event->passed());
+  for (int i = 0; i < 50; ++i) EXPECT_FALSE(event->passed());
+  while (!event->passed()) {
+  }
 }
 
 TEST_F(Streams, KeepABlockFromItsNextUserWhileTheyNeedIt) {
@@ -110,6 +111,7 @@ TEST_F(Streams, KeepABlockFromItsNextUserWhileTheyNeedIt) {
   const void* block = used.raw();
   used.use_on(communication());
   used = {};
+  cudaStreamSynchronize(communication());
   EXPECT_EQ(new_tensor(12345).raw(), block);
 }
 
