@@ -70,15 +70,31 @@ int choose_threads(Communicator& world, std::int64_t asked) {
   return threads;
 }
 
+Device& choose_device(Communicator& world, const std::string& name) {
+  const NodePlace place = world.node_place();
+  Device* device = &cpu_device();
+  agree(world, [&] {
+    if (name == "cuda")
+      device = &cuda_device(place.rank);
+    else if (name == "emulated")
+      device = &emulated_device();
+    else
+      check(name == "cpu", Fault::request, "training.device: \"", name,
+            "\" came, expected cpu, emulated or cuda");
+  });
+  return *device;
+}
+
 namespace {
 
-/// The shortest of a few tries, in seconds.
+/// The shortest of a few tries until `result` is there, in seconds.
 template <class Action>
-double best_of(int tries, Action&& action) {
+double best_of(int tries, const Tensor& result, Action&& action) {
   double best = std::numeric_limits<double>::infinity();
   for (int attempt = 0; attempt < tries; ++attempt) {
     const auto begin = std::chrono::steady_clock::now();
     action();
+    result.view({result.elements()}).slice(0, 1).item();  // on a device: wait for it
     best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   return best;
@@ -86,18 +102,18 @@ double best_of(int tries, Action&& action) {
 
 }  // namespace
 
-double quick_memory_rate() {
+double quick_memory_rate(Device& device) {
   constexpr std::int64_t elements = std::int64_t{1} << 24;
-  const Tensor x = Tensor::zeros({elements}, DType::float32), y = x.clone();
+  const Tensor x = Tensor::zeros({elements}, DType::float32, device), y = x.clone();
   // Two read, one written.
-  return 3.0 * static_cast<double>(x.bytes()) / best_of(5, [&] { kernels_of(x).add_scaled(x, 0.5, y); });
+  return 3.0 * static_cast<double>(x.bytes()) / best_of(5, y, [&] { kernels_of(x).add_scaled(x, 0.5, y); });
 }
 
-double quick_matrix_rate(DType dtype) {
+double quick_matrix_rate(Device& device, DType dtype) {
   constexpr std::int64_t size = 512;
-  const Tensor a = Tensor::zeros({size, size}, dtype), b = a.clone(), c = a.clone();
+  const Tensor a = Tensor::zeros({size, size}, dtype, device), b = a.clone(), c = a.clone();
   return 2.0 * size * size * size /
-         best_of(6, [&] { kernels_of(a).gemm(a, Transpose::no, b, Transpose::yes, c, Write::overwrite); });
+         best_of(6, c, [&] { kernels_of(a).gemm(a, Transpose::no, b, Transpose::yes, c, Write::overwrite); });
 }
 
 }  // namespace conclave

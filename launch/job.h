@@ -19,12 +19,16 @@ int run_job(const std::function<int(const std::shared_ptr<Communicator>& world)>
 /// cores. Returns their number. Collective.
 int choose_threads(Communicator& world, std::int64_t asked);
 
-/// The best matrix-product rate of this rank in a type over a few tries, in floating-point operations per
-/// second.
-double quick_matrix_rate(DType dtype);
+/// Where the recipe's training.device lets this rank compute: of several GPUs on a node the one of its number
+/// among the node's ranks. Fault::request, on all ranks alike, where there is none for it. Collective.
+Device& choose_device(Communicator& world, const std::string& name);
 
-/// The best rate of this rank in reading and writing memory beyond its caches over a few tries, in bytes per
-/// second.
-double quick_memory_rate();
+/// The best matrix-product rate of this rank's device in a type over a few tries, in floating-point
+/// operations per second.
+double quick_matrix_rate(Device& device, DType dtype);
+
+/// The best rate of this rank's device in reading and writing memory beyond its caches over a few tries, in
+/// bytes per second.
+double quick_memory_rate(Device& device);
 
 }  // namespace conclave

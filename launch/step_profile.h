@@ -7,7 +7,7 @@
 #include <memory>
 #include <string>
 
-#include "framework/base/profile.h"
+#include "framework/device/profile.h"
 #include "parallel/communicator.h"
 
 namespace conclave {

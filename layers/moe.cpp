@@ -1,5 +1,6 @@
 #include "layers/moe.h"
 
+#include "framework/device/profile.h"
 #include "layers/capacity.h"
 
 namespace conclave {
@@ -68,7 +69,7 @@ Moe::Result Moe::forward(Tape& tape, const Variable& residual, const ModelInput&
   const FinishDispatch finish = dispatcher_->begin(tape, x, routing);
   std::optional<Variable> shared;  // computed while the tokens travel
   if (shared_experts_) {
-    const ProfilePurpose of_shared("shared experts");
+    const ProfilePurpose of_shared("shared_experts");
     shared = shared_experts_->forward(tape, x);
   }
   Variable y = finish([this](Tape& inner, const Variable& rows, const Tensor& offsets) {

@@ -6,8 +6,9 @@
 #include <functional>
 #include <utility>
 
-#include "framework/base/profile.h"
 #include "framework/base/random.h"
+#include "framework/device/named_range.h"
+#include "framework/device/profile.h"
 
 namespace conclave {
 
@@ -148,6 +149,7 @@ std::int64_t Communicator::enter(const char* operation, Purpose purpose, std::si
 template <class Action>
 void Communicator::timed(Purpose purpose, std::int64_t entry, Action&& action) {
   const auto begin = Clock::now();
+  const NamedRange range(conclave::name_of(purpose));
   if (entry >= 0) traffic_->journal->wait(entry);
   action();
   if (entry >= 0) traffic_->journal->leave(entry);
@@ -185,6 +187,7 @@ Request Communicator::start_all_reduce(const Tensor& tensor, ReduceOp op, Purpos
   check_defined("start_all_reduce", tensor);
   check_summable("start_all_reduce", tensor);
   const std::int64_t entry = enter("all_reduce", purpose, tensor.bytes());
+  const NamedRange range(conclave::name_of(purpose));
   return Request(begin_all_reduce(tensor, op), traffic_, purpose, entry);
 }
 
@@ -211,6 +214,7 @@ Request Communicator::start_reduce_scatter_rows(const Tensor& in, const Tensor& 
   check(!overlap(in, out), "start_reduce_scatter_rows: in overlaps out on communicator ", name_, ", rank ",
         rank_);
   const std::int64_t entry = enter("reduce_scatter_rows", purpose, in.bytes() - out.bytes());
+  const NamedRange range(conclave::name_of(purpose));
   return Request(begin_reduce_scatter_rows(in, out), traffic_, purpose, entry);
 }
 
@@ -248,6 +252,7 @@ Request Communicator::start_all_to_all_rows(const Tensor& in, const RowCounts& s
   const std::int64_t entry =
       enter("all_to_all_rows", purpose,
             static_cast<std::size_t>(leaving * in.shape().row_elements()) * element_bytes(in.dtype()));
+  const NamedRange range(conclave::name_of(purpose));
   return Request(begin_all_to_all_rows(in, send_rows, out, receive_rows), traffic_, purpose, entry);
 }
 

@@ -92,9 +92,9 @@ void ParameterSet::materialize(DType compute, std::uint64_t seed, Device& device
       elements += room_of(parameter);
     }
   const DType kept = sum_type(compute);
-  values_ = Tensor::zeros({elements}, kept, device);
-  gradients_ = Tensor::zeros({elements}, kept, device);
-  if (kept != compute) rounded_ = Tensor::empty({elements}, compute, device);
+  values_ = Tensor::zeros({elements}, kept, device, MemoryPurpose::parameters);
+  gradients_ = Tensor::zeros({elements}, kept, device, MemoryPurpose::gradients);
+  if (kept != compute) rounded_ = Tensor::empty({elements}, compute, device, MemoryPurpose::parameters);
   for (Parameter& parameter : parameters_) {
     const Tensor part = values_.part(parameter.offset, parameter.shape);
     const bool is_rounded = rounded_.defined() && parameter.precision == Precision::compute;

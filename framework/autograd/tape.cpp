@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "framework/device/named_range.h"
+
 namespace conclave {
 
 Gradient Gradient::of(const Tensor& value) {
@@ -109,6 +111,7 @@ void Tape::backward() {
     const Entry entry = std::move(entries_.back());
     entries_.pop_back();
     const ProfilePlace place(entry.place);
+    const NamedRange range(entry.op);
     entry.backward();
   }
   watched_.clear();

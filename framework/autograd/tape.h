@@ -10,7 +10,7 @@
 #include <unordered_set>
 #include <vector>
 
-#include "framework/base/profile.h"
+#include "framework/device/profile.h"
 #include "framework/kernels/kernels.h"
 #include "framework/tensor/tensor.h"
 

@@ -3,7 +3,7 @@
 // about.
 #pragma once
 
-#include "framework/base/profile.h"
+#include "framework/device/profile.h"
 #include "framework/kernels/kernels.h"
 
 namespace conclave {

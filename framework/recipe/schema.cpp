@@ -199,7 +199,10 @@ void describe(Visitor& v, TrainingRecipe& t) {
   v.key({"micro_batch_size", &t.micro_batch_size, "sequences that a rank computes at once", size()});
   v.key({"steps", &t.steps, "optimizer steps", count()});
   v.key({"seed", &t.seed, "seed of everything random", {}});
-  v.key({"device", &t.device, "where it runs", one_of({"cpu"}, {"cuda"})});
+  v.key({"device", &t.device,
+         "where it runs: cpu or cuda (one GPU per rank); emulated, a GPU's code on the host's cores, is for "
+         "tests",
+         one_of({"cpu", "emulated", "cuda"})});
   v.key({"precision", &t.precision, "number format: fp32, bf16 (with fp32 master weights) or fp64",
          one_of({"fp32", "bf16", "fp64"})});
   v.key({"threads", &t.threads, "threads per rank; 0: the node's cores shared evenly", between(0, 65536)});
@@ -287,7 +290,8 @@ void describe(Visitor& v, LoggingRecipe& l) {
   v.key({"dead_expert_steps", &l.dead_expert_steps,
          "an expert without a token for so many steps is named in the log; 0: never", count_or_zero()});
   v.key({"samples", &l.samples, "write which training sequences each step took to samples.jsonl", {}});
-  v.key({"profile", &l.profile,
+  v.key({"profile",
+         &l.profile,
          "write where the steps' time goes to profile.txt, and a trace for ui.perfetto.dev to trace.json",
          {}});
   v.key({"tensorboard", &l.tensorboard, "write event files for TensorBoard", {}});

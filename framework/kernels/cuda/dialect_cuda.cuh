@@ -1,15 +1,12 @@
 // The dialect as CUDA. Each word is one of CUDA's, and compiles to nothing more.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
-#include "framework/device/cuda_check.cuh"
+#include "framework/device/runtime.h"
 
-#define DIALECT cuda
 #define KERNEL static __global__ __launch_bounds__(block_threads, 1) void
 #define DEVICE __device__ inline
 #define UNROLL _Pragma("unroll")

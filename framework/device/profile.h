@@ -13,6 +13,8 @@
 #include <tuple>
 #include <vector>
 
+#include "framework/device/named_range.h"
+
 namespace conclave {
 
 class Profile {
@@ -101,7 +103,8 @@ class Profile {
 
 const char* name_of(Profile::Phase phase);
 
-// Each of these puts back on leaving what it found.
+// Each of these puts back on leaving what it found. Names must outlive them; those of layers, purposes and
+// phases are named ranges as well, for the profilers of a GPU.
 
 class ProfilePlace {
  public:
@@ -128,6 +131,7 @@ class ProfilePhase {
   ProfilePhase& operator=(const ProfilePhase&) = delete;
 
  private:
+  NamedRange range_;
   Profile* profile_;
   Profile::Phase before_ = Profile::Phase::other;
 };
@@ -135,12 +139,13 @@ class ProfilePhase {
 /// This layer from here on, whatever the purpose.
 class ProfileLayer {
  public:
-  explicit ProfileLayer(const std::string& layer);
+  explicit ProfileLayer(const char* layer);
   ~ProfileLayer();
   ProfileLayer(const ProfileLayer&) = delete;
   ProfileLayer& operator=(const ProfileLayer&) = delete;
 
  private:
+  NamedRange range_;
   Profile* profile_;
   Profile::Place before_;
 };
@@ -154,6 +159,7 @@ class ProfilePurpose {
   ProfilePurpose& operator=(const ProfilePurpose&) = delete;
 
  private:
+  NamedRange range_;
   Profile* profile_;
   Profile::Place before_;
 };

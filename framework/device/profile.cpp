@@ -1,4 +1,4 @@
-#include "framework/base/profile.h"
+#include "framework/device/profile.h"
 
 #include "framework/base/error.h"
 
@@ -75,7 +75,7 @@ ProfilePlace::~ProfilePlace() {
   if (profile_ != nullptr) profile_->place_ = before_;
 }
 
-ProfilePhase::ProfilePhase(Profile::Phase phase) : profile_(Profile::active()) {
+ProfilePhase::ProfilePhase(Profile::Phase phase) : range_(name_of(phase)), profile_(Profile::active()) {
   if (profile_ == nullptr) return;
   before_ = profile_->phase_;
   profile_->enter(phase);
@@ -85,8 +85,8 @@ ProfilePhase::~ProfilePhase() {
   if (profile_ != nullptr) profile_->enter(before_);
 }
 
-ProfileLayer::ProfileLayer(const std::string& layer)
-    : profile_(Profile::active()), before_(ProfilePlace::current()) {
+ProfileLayer::ProfileLayer(const char* layer)
+    : range_(layer), profile_(Profile::active()), before_(ProfilePlace::current()) {
   if (profile_ != nullptr) profile_->place_.layer = profile_->number_of(layer);
 }
 
@@ -95,7 +95,7 @@ ProfileLayer::~ProfileLayer() {
 }
 
 ProfilePurpose::ProfilePurpose(const char* purpose)
-    : profile_(Profile::active()), before_(ProfilePlace::current()) {
+    : range_(purpose), profile_(Profile::active()), before_(ProfilePlace::current()) {
   if (profile_ != nullptr) profile_->place_.purpose = purpose;
 }
 
