@@ -64,7 +64,7 @@ Moe::Result Moe::forward(Tape& tape, const Variable& residual, const ModelInput&
   const FinishDispatch finish = dispatcher_->begin(tape, x, routing);
   std::optional<Variable> shared;  // computed while the tokens travel
   if (shared_experts_) shared = shared_experts_->forward(tape, x);
-  Variable y = finish([this](Tape& inner, const Variable& rows, const Tensor& offsets) {
+  Variable y = finish([this](Tape& inner, const Variable& rows, const RowOffsets& offsets) {
     return experts_.forward(inner, rows, offsets);
   });
   if (shared) y = add(tape, y, *shared);

@@ -30,6 +30,8 @@ namespace conclave::emulated {
 constexpr int warp_size = 32;
 constexpr int block_threads = 64;  // two warps, so that a block has more than one
 
+using Stream = void*;
+
 struct LaunchShape {
   std::int64_t blocks;
   int threads = block_threads;
