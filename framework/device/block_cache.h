@@ -1,11 +1,12 @@
 // BlockCache: blocks of a device's memory that buffers gave back, by size, for the next buffer of that size.
-// One stream computes, so a block may be handed on before the device is done with it: its next use comes
-// later in the same stream.
+// A block may be handed on before the stream that computes is done with it: its next use comes later in the
+// same stream. For other streams that still use it, it waits.
 #pragma once
 
 #include <cstddef>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -22,14 +23,25 @@ class BlockCache {
       : device_(device), obtain_(std::move(obtain)), discard_(std::move(discard)) {}
 
   /// A block of exactly so many bytes, counted as live. Fault::machine when the device has none left, even
-  /// after everything cached was discarded.
-  void* take(std::size_t bytes);
-  void give_back(void* block, std::size_t bytes);
+  /// after everything cached was waited for and discarded.
+  void* take(std::size_t bytes, MemoryPurpose purpose);
+  /// Not to be handed on before all of these events have passed.
+  void give_back(void* block, std::size_t bytes, MemoryPurpose purpose,
+                 std::vector<std::shared_ptr<Event>> events = {});
 
   MemoryUse use() const;
   void reset_peak();
 
  private:
+  struct Waiting {
+    void* block;
+    std::size_t bytes;
+    std::vector<std::shared_ptr<Event>> events;
+  };
+
+  /// Those whose events have passed become free; where asked to, the host waits for the others.
+  enum class Patience { ask, wait };
+  void collect(Patience patience);
   void discard_cached();
 
   const char* device_;
@@ -37,6 +49,7 @@ class BlockCache {
   std::function<void(void*, std::size_t)> discard_;
   mutable std::mutex mutex_;
   std::map<std::size_t, std::vector<void*>> free_;
+  std::vector<Waiting> waiting_;
   MemoryUse use_;
 };
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -7,8 +8,26 @@
 
 namespace conclave {
 
+const char* name_of(MemoryPurpose purpose) {
+  switch (purpose) {
+    case MemoryPurpose::parameters:
+      return "parameters";
+    case MemoryPurpose::gradients:
+      return "gradients";
+    case MemoryPurpose::optimizer:
+      return "optimizer";
+    case MemoryPurpose::activations:
+      return "activations";
+  }
+  return "unknown";
+}
+
 Buffer::~Buffer() {
-  device_->release(data_, bytes_);
+  device_->release(*this);
+}
+
+void Buffer::use_on(void* stream) {
+  if (std::find(streams_.begin(), streams_.end(), stream) == streams_.end()) streams_.push_back(stream);
 }
 
 namespace {
@@ -18,9 +37,9 @@ class CpuDevice final : public Device {
   DeviceKind kind() const override { return DeviceKind::cpu; }
   const char* name() const override { return "cpu"; }
 
-  std::shared_ptr<Buffer> allocate(std::size_t bytes) override {
+  std::shared_ptr<Buffer> allocate(std::size_t bytes, MemoryPurpose purpose) override {
     const std::size_t size = allocation_size(bytes);
-    return std::make_shared<Buffer>(*this, cache_.take(size), size);
+    return std::make_shared<Buffer>(*this, cache_.take(size, purpose), size, purpose);
   }
 
   void copy(void* to, const void* from, std::size_t bytes) override {
@@ -37,7 +56,9 @@ class CpuDevice final : public Device {
  private:
   static constexpr std::size_t alignment = 64;
 
-  void release(void* data, std::size_t bytes) override { cache_.give_back(data, bytes); }
+  void release(const Buffer& buffer) override {
+    cache_.give_back(buffer.data(), buffer.bytes(), buffer.purpose());
+  }
 
   BlockCache cache_{"cpu", [](std::size_t size) { return std::aligned_alloc(alignment, size); },
                     [](void* block, std::size_t) { std::free(block); }};

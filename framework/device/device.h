@@ -2,9 +2,11 @@
 // Buffers come from a caching allocator: a training step asks for the same sizes again and again.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace conclave {
 
@@ -12,10 +14,16 @@ enum class DeviceKind { cpu, emulated, cuda };
 
 class Device;
 
+/// What memory is for; activations stands for whatever else a step computes.
+enum class MemoryPurpose { parameters, gradients, optimizer, activations };
+constexpr int memory_purposes = 4;
+const char* name_of(MemoryPurpose purpose);
+
 /// A block of device memory, given back to its device's cache when the last owner leaves.
 class Buffer {
  public:
-  Buffer(Device& device, void* data, std::size_t bytes) : device_(&device), data_(data), bytes_(bytes) {}
+  Buffer(Device& device, void* data, std::size_t bytes, MemoryPurpose purpose)
+      : device_(&device), data_(data), bytes_(bytes), purpose_(purpose) {}
   ~Buffer();
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
@@ -23,11 +31,19 @@ class Buffer {
   Device& device() const { return *device_; }
   void* data() const { return data_; }
   std::size_t bytes() const { return bytes_; }
+  MemoryPurpose purpose() const { return purpose_; }
+
+  /// Work on this stream, which is not Device::stream(), touches the buffer too: when the last owner leaves,
+  /// the block waits for what is queued there before it is used again.
+  void use_on(void* stream);
+  const std::vector<void*>& streams() const { return streams_; }
 
  private:
   Device* device_;
   void* data_;
   std::size_t bytes_;
+  MemoryPurpose purpose_;
+  std::vector<void*> streams_;
 };
 
 /// What a device's allocator has handed out, in bytes.
@@ -35,6 +51,21 @@ struct MemoryUse {
   std::size_t live = 0;  // in buffers now
   std::size_t peak = 0;  // the most that was live at once
   std::size_t held = 0;  // live, or cached for reuse
+  struct OfPurpose {
+    std::size_t live = 0, peak = 0;
+  };
+  std::array<OfPurpose, memory_purposes> of{};  // [purpose]; peaks need not have come at the same time
+  const OfPurpose& operator[](MemoryPurpose purpose) const { return of[static_cast<std::size_t>(purpose)]; }
+};
+
+/// A point in a stream's work.
+class Event {
+ public:
+  virtual ~Event() = default;
+  /// Whether the work before it is done.
+  virtual bool passed() = 0;
+  /// The host waits until it is.
+  virtual void wait() = 0;
 };
 
 class Device {
@@ -44,7 +75,8 @@ class Device {
   virtual const char* name() const = 0;
 
   /// Uninitialised memory, aligned to 64 bytes. Zero bytes are fine.
-  virtual std::shared_ptr<Buffer> allocate(std::size_t bytes) = 0;
+  virtual std::shared_ptr<Buffer> allocate(std::size_t bytes,
+                                           MemoryPurpose purpose = MemoryPurpose::activations) = 0;
   /// Within this device's memory.
   virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
   virtual void copy_from_host(void* to, const void* host, std::size_t bytes) = 0;
@@ -52,13 +84,19 @@ class Device {
   virtual void fill_zero(void* data, std::size_t bytes) = 0;
   virtual MemoryUse memory_use() const = 0;
   virtual void reset_peak() = 0;
-  /// The CUDA stream that kernels and copies of this device are ordered by; elsewhere everything is done at
-  /// return.
+
+  /// Streams: queues of work, each in its own order, beside each other. Kernels and copies are ordered by
+  /// stream(); collectives run on communication_stream(). Null on the CPU, where all is done at return.
   virtual void* stream() const { return nullptr; }
+  virtual void* communication_stream() const { return nullptr; }
+  /// The end of what is queued on the stream; null where nothing is ever queued.
+  virtual std::shared_ptr<Event> record(void* /*stream*/) { return nullptr; }
+  /// What is queued on the stream from now on runs after the event. The host does not wait.
+  virtual void wait_on(void* /*stream*/, const std::shared_ptr<Event>& /*event*/) {}
 
  protected:
   friend class Buffer;
-  virtual void release(void* data, std::size_t bytes) = 0;
+  virtual void release(const Buffer& buffer) = 0;
 };
 
 /// The host's memory and cores; one for the whole process.

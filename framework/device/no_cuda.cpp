@@ -1,4 +1,4 @@
-// A build without CUDA: the twin of cuda_device.cpp.
+// A build without CUDA: the twin of with_cuda.cpp.
 #include "framework/base/error.h"
 #include "framework/device/device.h"
 

@@ -2,16 +2,16 @@
 
 namespace conclave {
 
-Tensor Tensor::empty(Shape shape, DType dtype, Device& device) {
+Tensor Tensor::empty(Shape shape, DType dtype, Device& device, MemoryPurpose purpose) {
   Tensor tensor;
   tensor.shape_ = shape;
   tensor.dtype_ = dtype;
-  tensor.buffer_ = device.allocate(tensor.bytes());
+  tensor.buffer_ = device.allocate(tensor.bytes(), purpose);
   return tensor;
 }
 
-Tensor Tensor::zeros(Shape shape, DType dtype, Device& device) {
-  Tensor tensor = empty(shape, dtype, device);
+Tensor Tensor::zeros(Shape shape, DType dtype, Device& device, MemoryPurpose purpose) {
+  Tensor tensor = empty(shape, dtype, device, purpose);
   tensor.fill_zero();
   return tensor;
 }

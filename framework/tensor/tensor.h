@@ -17,8 +17,10 @@ class Tensor {
   Tensor() = default;  // no tensor: defined() is false
 
   /// Uninitialised.
-  static Tensor empty(Shape shape, DType dtype, Device& device = cpu_device());
-  static Tensor zeros(Shape shape, DType dtype, Device& device = cpu_device());
+  static Tensor empty(Shape shape, DType dtype, Device& device = cpu_device(),
+                      MemoryPurpose purpose = MemoryPurpose::activations);
+  static Tensor zeros(Shape shape, DType dtype, Device& device = cpu_device(),
+                      MemoryPurpose purpose = MemoryPurpose::activations);
   /// A copy of host values; their number must be the shape's.
   template <class T>
   static Tensor from(std::span<const T> values, Shape shape, Device& device = cpu_device()) {
@@ -41,6 +43,9 @@ class Tensor {
   std::size_t bytes() const { return static_cast<std::size_t>(elements()) * element_bytes(dtype_); }
   DType dtype() const { return dtype_; }
   Device& device() const { return buffer_->device(); }
+
+  /// Work on this stream of the device touches the tensor too: Buffer::use_on.
+  void use_on(void* stream) const { buffer_->use_on(stream); }
 
   void* raw() const { return static_cast<std::byte*>(buffer_->data()) + offset_; }
   /// The elements, whose type must be T; on the CPU they may be dereferenced.

@@ -5,15 +5,17 @@
 #include <dnnl.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <vector>
 
 #include "framework/base/bfloat16.h"
+#include "framework/base/error.h"
 #include "framework/device/emulated_memory.h"
 
 namespace conclave::emulated {
 
 struct CublasContext {
-  void* stream = nullptr;
+  cudaStream_t stream = nullptr;
 };
 struct CublasLtContext {};
 struct CublasLtProduct {
@@ -58,9 +60,26 @@ bool on_device(const void* begin, std::int64_t rows, std::int64_t columns, std::
   return is_emulated_memory(begin, static_cast<std::size_t>(elements) * bytes_of(type));
 }
 
-/// c [m, n] = alpha op(a) op(b) + beta c, columns first.
-cublasStatus_t multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const Operand& a,
-                        const Operand& b, float beta, void* c, cudaDataType_t c_type, std::int64_t c_stride) {
+/// Columns first and dense. To oneDNN, which counts rows first, every matrix is its transpose.
+void multiply_floats(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const std::vector<float>& a,
+                     cublasOperation_t turn_a, const std::vector<float>& b, cublasOperation_t turn_b,
+                     float beta, std::vector<float>& c) {
+  if (k == 0) {
+    for (float& value : c) value *= beta;
+    return;
+  }
+  const bool a_turned = turn_a == CUBLAS_OP_T, b_turned = turn_b == CUBLAS_OP_T;
+  const dnnl_status_t status =
+      dnnl_sgemm(b_turned ? 'T' : 'N', a_turned ? 'T' : 'N', n, m, k, alpha, b.data(), b_turned ? n : k,
+                 a.data(), a_turned ? k : m, beta, c.data(), m);
+  check(status == dnnl_success, Fault::machine, "emulated: oneDNN's sgemm gave status ",
+        static_cast<int>(status));
+}
+
+/// c [m, n] = alpha op(a) op(b) + beta c, columns first, at the end of the stream.
+cublasStatus_t multiply(cudaStream_t stream, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                        const Operand& a, const Operand& b, float beta, void* c, cudaDataType_t c_type,
+                        std::int64_t c_stride) {
   if (m < 0 || n < 0 || k < 0) return CUBLAS_STATUS_INVALID_VALUE;
   if (a.type != b.type || (c_type != a.type && c_type != CUDA_R_32F)) return CUBLAS_STATUS_NOT_SUPPORTED;
   const std::int64_t a_rows = a.operation == CUBLAS_OP_N ? m : k, a_columns = m + k - a_rows,
@@ -72,28 +91,20 @@ cublasStatus_t multiply(std::int64_t m, std::int64_t n, std::int64_t k, float al
   if (!on_device(a.data, a_rows, a_columns, a.stride, a.type) ||
       !on_device(b.data, b_rows, b_columns, b.stride, b.type) || !on_device(c, m, n, c_stride, c_type))
     return CUBLAS_STATUS_INVALID_VALUE;
-  const EmulatedAccess library_call;
-  const std::vector<float> left = as_floats(a, a_rows, a_columns), right = as_floats(b, b_rows, b_columns);
-  std::vector<float> result(static_cast<std::size_t>(m * n));
-  if (beta != 0) result = as_floats({c, c_type, c_stride}, m, n);
-  if (k > 0) {
-    // To oneDNN, which counts rows first, every matrix is its transpose.
-    const char left_letter = a.operation == CUBLAS_OP_T ? 'T' : 'N',
-               right_letter = b.operation == CUBLAS_OP_T ? 'T' : 'N';
-    if (dnnl_sgemm(right_letter, left_letter, n, m, k, alpha, right.data(), b_rows, left.data(), a_rows, beta,
-                   result.data(), m) != dnnl_success)
-      return CUBLAS_STATUS_NOT_SUPPORTED;
-  } else {
-    for (float& value : result) value *= beta;
-  }
-  for (std::int64_t column = 0; column < n; ++column)
-    for (std::int64_t row = 0; row < m; ++row) {
-      const float value = result[static_cast<std::size_t>(column * m + row)];
-      if (c_type == CUDA_R_16BF)
-        static_cast<BFloat16*>(c)[column * c_stride + row] = to_bfloat16(value);
-      else
-        static_cast<float*>(c)[column * c_stride + row] = value;
-    }
+  run_on(stream, "product", [=] {
+    const std::vector<float> left = as_floats(a, a_rows, a_columns), right = as_floats(b, b_rows, b_columns);
+    std::vector<float> result(static_cast<std::size_t>(m * n));
+    if (beta != 0) result = as_floats({c, c_type, c_stride}, m, n);
+    multiply_floats(m, n, k, alpha, left, a.operation, right, b.operation, beta, result);
+    for (std::int64_t column = 0; column < n; ++column)
+      for (std::int64_t row = 0; row < m; ++row) {
+        const float value = result[static_cast<std::size_t>(column * m + row)];
+        if (c_type == CUDA_R_16BF)
+          static_cast<BFloat16*>(c)[column * c_stride + row] = to_bfloat16(value);
+        else
+          static_cast<float*>(c)[column * c_stride + row] = value;
+      }
+  });
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -124,7 +135,7 @@ cublasStatus_t cublasCreate(cublasHandle_t* handle) {
   return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasSetStream(cublasHandle_t handle, void* stream) {
+cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
   handle->stream = stream;
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -138,17 +149,18 @@ cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t) {
   return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasGemmEx_64(cublasHandle_t, cublasOperation_t transpose_a, cublasOperation_t transpose_b,
-                               std::int64_t m, std::int64_t n, std::int64_t k, const void* alpha,
-                               const void* a, cudaDataType_t a_type, std::int64_t a_stride, const void* b,
-                               cudaDataType_t b_type, std::int64_t b_stride, const void* beta, void* c,
-                               cudaDataType_t c_type, std::int64_t c_stride, cublasComputeType_t,
+cublasStatus_t cublasGemmEx_64(cublasHandle_t handle, cublasOperation_t transpose_a,
+                               cublasOperation_t transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
+                               const void* alpha, const void* a, cudaDataType_t a_type, std::int64_t a_stride,
+                               const void* b, cudaDataType_t b_type, std::int64_t b_stride, const void* beta,
+                               void* c, cudaDataType_t c_type, std::int64_t c_stride, cublasComputeType_t,
                                cublasGemmAlgo_t) {
-  return multiply(m, n, k, *static_cast<const float*>(alpha), {a, a_type, a_stride, transpose_a},
-                  {b, b_type, b_stride, transpose_b}, *static_cast<const float*>(beta), c, c_type, c_stride);
+  return multiply(handle->stream, m, n, k, *static_cast<const float*>(alpha),
+                  {a, a_type, a_stride, transpose_a}, {b, b_type, b_stride, transpose_b},
+                  *static_cast<const float*>(beta), c, c_type, c_stride);
 }
 
-cublasStatus_t cublasGemmGroupedBatchedEx_64(cublasHandle_t, const cublasOperation_t transpose_a[],
+cublasStatus_t cublasGemmGroupedBatchedEx_64(cublasHandle_t handle, const cublasOperation_t transpose_a[],
                                              const cublasOperation_t transpose_b[], const std::int64_t m[],
                                              const std::int64_t n[], const std::int64_t k[],
                                              const void* alpha, const void* const a[], cudaDataType_t a_type,
@@ -164,15 +176,21 @@ cublasStatus_t cublasGemmGroupedBatchedEx_64(cublasHandle_t, const cublasOperati
       if (!is_emulated_memory(a + i, sizeof(*a)) || !is_emulated_memory(b + i, sizeof(*b)) ||
           !is_emulated_memory(c + i, sizeof(*c)))
         return CUBLAS_STATUS_INVALID_VALUE;
-      const EmulatedAccess library_call;
-      if (!is_aligned(a[i], 16) || !is_aligned(b[i], 16) || !is_aligned(c[i], 16))
-        return CUBLAS_STATUS_INVALID_VALUE;  // on a GPU: a misaligned address inside a kernel
-      const cublasStatus_t status =
-          multiply(m[group], n[group], k[group], static_cast<const float*>(alpha)[group],
-                   {a[i], a_type, a_stride[group], transpose_a[group]},
-                   {b[i], b_type, b_stride[group], transpose_b[group]},
-                   static_cast<const float*>(beta)[group], c[i], c_type, c_stride[group]);
-      if (status != CUBLAS_STATUS_SUCCESS) return status;
+      // Sizes are read now, pointers when the stream comes here.
+      const Operand of_a{nullptr, a_type, a_stride[group], transpose_a[group]},
+          of_b{nullptr, b_type, b_stride[group], transpose_b[group]};
+      run_on(handle->stream, "",
+             [=, m = m[group], n = n[group], k = k[group], alpha = static_cast<const float*>(alpha)[group],
+              beta = static_cast<const float*>(beta)[group], c_stride = c_stride[group]] {
+               Operand left = of_a, right = of_b;
+               left.data = a[i], right.data = b[i];
+               check(is_aligned(a[i], 16) && is_aligned(b[i], 16) && is_aligned(c[i], 16),
+                     "emulated: a grouped product of ", m, " x ", n, " x ", k, " at a misaligned address");
+               const cublasStatus_t status =
+                   multiply(nullptr, m, n, k, alpha, left, right, beta, c[i], c_type, c_stride);
+               check(status == CUBLAS_STATUS_SUCCESS, "emulated: a grouped product of ", m, " x ", n, " x ",
+                     k, ": ", cublasGetStatusString(status));
+             });
     }
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -258,7 +276,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
                               cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
                               cublasLtMatrixLayout_t c_layout, void* d, cublasLtMatrixLayout_t d_layout,
                               const cublasLtMatmulAlgo_t* algorithm, void* workspace,
-                              std::size_t workspace_bytes, void*) {
+                              std::size_t workspace_bytes, cudaStream_t stream) {
   const void* const matrices[] = {a, b, c, d};
   for (int i = 0; i < 4; ++i)
     if (!is_aligned(matrices[i], algorithm->alignment[i])) return CUBLAS_STATUS_INVALID_VALUE;
@@ -271,7 +289,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
                      n = b_turned ? b_layout->rows : b_layout->columns;
   if ((b_turned ? b_layout->columns : b_layout->rows) != k || d_layout->rows != m || d_layout->columns != n)
     return CUBLAS_STATUS_INVALID_VALUE;
-  return multiply(m, n, k, *static_cast<const float*>(alpha),
+  return multiply(stream, m, n, k, *static_cast<const float*>(alpha),
                   {a, a_layout->type, a_layout->stride, product->transpose_a},
                   {b, b_layout->type, b_layout->stride, product->transpose_b},
                   *static_cast<const float*>(beta), d, d_layout->type, d_layout->stride);

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "framework/device/stand_in/cuda_runtime.h"
+
 namespace conclave::emulated {
 
 enum cublasStatus_t { CUBLAS_STATUS_SUCCESS, CUBLAS_STATUS_INVALID_VALUE, CUBLAS_STATUS_NOT_SUPPORTED };
@@ -23,7 +25,7 @@ struct CublasContext;
 using cublasHandle_t = CublasContext*;
 
 cublasStatus_t cublasCreate(cublasHandle_t* handle);
-cublasStatus_t cublasSetStream(cublasHandle_t handle, void* stream);
+cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream);
 cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void* workspace, std::size_t bytes);
 cublasStatus_t cublasSetMathMode(cublasHandle_t handle, cublasMath_t mode);
 /// C [m, n] = alpha op(A) op(B) + beta C, columns first; alpha and beta are float on the host.
@@ -104,6 +106,6 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t prod
                               cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
                               cublasLtMatrixLayout_t c_layout, void* d, cublasLtMatrixLayout_t d_layout,
                               const cublasLtMatmulAlgo_t* algorithm, void* workspace,
-                              std::size_t workspace_bytes, void* stream);
+                              std::size_t workspace_bytes, cudaStream_t stream);
 
 }  // namespace conclave::emulated

@@ -1,15 +1,12 @@
 // The dialect as CUDA. Each word is one of CUDA's, and compiles to nothing more.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
-#include "framework/device/cuda_check.cuh"
+#include "framework/device/runtime.h"
 
-#define DIALECT cuda
 #define KERNEL static __global__ __launch_bounds__(block_threads, 1) void
 #define DEVICE __device__ inline
 #define UNROLL _Pragma("unroll")
@@ -22,6 +19,7 @@ namespace conclave::cuda {
 
 constexpr int warp_size = 32;
 constexpr int block_threads = 256;
+constexpr std::size_t library_workspace = std::size_t{32} << 20;  // bytes; what NVIDIA advises for sm_90
 
 using Stream = cudaStream_t;
 

@@ -7,9 +7,9 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
-#include "framework/device/emulated_memory.h"
 #include "framework/kernels/cuda/block_runner.h"
 
 namespace conclave::emulated {
@@ -71,11 +71,11 @@ class BlockPool {
 
 }  // namespace
 
-void run_blocks(const LaunchShape& shape, const std::function<void()>& body) {
+void run_blocks(const LaunchShape& shape, std::function<void()> body) {
   // Never destroyed: its threads wait for launches until the process ends.
   static BlockPool* pool = new BlockPool;
-  const EmulatedAccess access;
-  pool->run(shape, body);
+  run_on(static_cast<cudaStream_t>(shape.stream), "kernel",
+         [shape, body = std::move(body)] { pool->run(shape, body); });
 }
 
 int thread_index() {

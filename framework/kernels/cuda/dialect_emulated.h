@@ -14,7 +14,8 @@
 #include <functional>
 #include <type_traits>
 
-#define DIALECT emulated
+#include "framework/device/runtime.h"
+
 #define KERNEL inline void
 #define DEVICE inline
 #define UNROLL
@@ -28,9 +29,10 @@
 namespace conclave::emulated {
 
 constexpr int warp_size = 32;
-constexpr int block_threads = 64;  // two warps, so that a block has more than one
+constexpr int block_threads = 64;                // two warps, so that a block has more than one
+constexpr std::size_t library_workspace = 4096;  // bytes; opening device memory takes time by its size
 
-using Stream = void*;
+using Stream = cudaStream_t;
 
 struct LaunchShape {
   std::int64_t blocks;
@@ -85,14 +87,14 @@ inline void cosine_sine_of_turns(float turns, float& cosine, float& sine) {
 void* shared_array(const void* tag, std::size_t bytes);
 void* shared_array_of_launch();
 
-/// Runs body as every thread of every block, with device memory open, and returns when all are done.
-void run_blocks(const LaunchShape& shape, const std::function<void()>& body);
+/// Queues on the stream that body runs as every thread of every block, with device memory open.
+void run_blocks(const LaunchShape& shape, std::function<void()> body);
 
 template <class... Parameters>
 void launch(const LaunchShape& shape, void (*kernel)(Parameters...),
             std::type_identity_t<Parameters>... arguments) {
   if (shape.blocks == 0) return;
-  run_blocks(shape, [&] { kernel(arguments...); });
+  run_blocks(shape, [=] { kernel(arguments...); });
 }
 
 }  // namespace conclave::emulated

@@ -13,7 +13,6 @@ namespace conclave::DIALECT {
 namespace {
 
 cublasHandle_t handle_on(Device& device) {
-  constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
   static cublasHandle_t handle = [] {
     cublasHandle_t created = nullptr;
     check_cublas(cublasCreate(&created), "cublasCreate");
@@ -24,10 +23,10 @@ cublasHandle_t handle_on(Device& device) {
                  "cublasSetMathMode");
     return created;
   }();
-  static const auto* workspace = new std::shared_ptr<Buffer>(device.allocate(workspace_bytes));
+  static const auto* workspace = new std::shared_ptr<Buffer>(device.allocate(library_workspace));
   check_cublas(cublasSetStream(handle, static_cast<Stream>(device.stream())), "cublasSetStream");
   // Setting a stream has taken the workspace away.
-  check_cublas(cublasSetWorkspace(handle, (*workspace)->data(), workspace_bytes), "cublasSetWorkspace");
+  check_cublas(cublasSetWorkspace(handle, (*workspace)->data(), library_workspace), "cublasSetWorkspace");
   return handle;
 }
 

@@ -15,8 +15,6 @@
 namespace conclave::DIALECT {
 namespace {
 
-constexpr std::size_t most_workspace = std::size_t{32} << 20;  // what NVIDIA advises for sm_90
-
 /// All that decides how a product is computed. Alignments are in bytes: a, b, c.
 struct Product {
   std::int64_t m, n, k;
@@ -71,7 +69,7 @@ class Plan {
     cublasLtMatmulPreference_t made = nullptr;
     check_cublas(cublasLtMatmulPreferenceCreate(&made), "cublasLtMatmulPreferenceCreate");
     const Description<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy> preference(made);
-    prefer(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, most_workspace);
+    prefer(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, library_workspace);
     // Parts of a sum that was split are added in float32, never in the type of the result.
     prefer(made, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
            static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));

@@ -67,18 +67,25 @@ TEST(EmulatedMemory, IsCountedAndUsedAgain) {
 }
 
 TEST(EmulatedMemory, RefusesToTakeHostForDevice) {
-  const Tensor there = new_tensor(4);
+  const Tensor there = new_tensor(1 << 18);
   std::vector<float> here(4);
   const auto copy = [&](void* to, const void* from) {
     return sentence_of([&] { emulated_device().copy(to, from, 16); }, Fault::internal);
   };
   EXPECT_EQ(copy(here.data(), there.raw()),
-            "emulated: copy: the target lies in the memory of the host, expected the other");
+            "emulated: cudaMemcpyAsync on the device: the target lies in the memory of the host, expected "
+            "the other");
   EXPECT_EQ(copy(there.raw(), here.data()),
-            "emulated: copy: the source lies in the memory of the host, expected the other");
+            "emulated: cudaMemcpyAsync on the device: the source lies in the memory of the host, expected "
+            "the other");
   EXPECT_EQ(
-      sentence_of([&] { emulated_device().copy_from_host(there.raw(), there.raw(), 16); }, Fault::internal),
-      "emulated: copy_from_host: the source lies in the memory of the device, expected the other");
+      sentence_of([&] { emulated_device().copy_from_host(here.data(), here.data(), 16); }, Fault::internal),
+      "emulated: cudaMemcpyAsync to the device: the target lies in the memory of the host, expected the "
+      "other");
+  EXPECT_EQ(sentence_of([&] { emulated_device().copy_to_host(there.raw(), there.raw(), 1 << 20); },
+                        Fault::internal),
+            "emulated: cudaMemcpyAsync to the host: the target lies in the memory of the device, expected "
+            "the other");
 }
 
 using EmulatedMemoryDeathTest = testing::Test;

@@ -1,0 +1,192 @@
+// The GPU of this process, and the emulated one: a stream that kernels and copies are ordered by, one that
+// collectives are, memory from a cache over cudaMalloc. A copy to the host waits for its stream; nothing else
+// does. Small copies go through pinned memory, so that a value for the device does not make the host wait.
+#include <array>
+#include <cstring>
+#include <mutex>
+
+#include "framework/base/allocation_size.h"
+#include "framework/device/block_cache.h"
+#include "framework/device/gpu_device.h"
+#include "framework/device/runtime.h"
+
+namespace conclave::DIALECT {
+namespace {
+
+class GpuEvent final : public Event {
+ public:
+  GpuEvent() { check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate"); }
+  ~GpuEvent() override { cudaEventDestroy(event_); }
+  GpuEvent(const GpuEvent&) = delete;
+  GpuEvent& operator=(const GpuEvent&) = delete;
+
+  void record(void* stream) {
+    check_cuda(cudaEventRecord(event_, static_cast<cudaStream_t>(stream)), "cudaEventRecord");
+  }
+  bool passed() override {
+    const cudaError_t status = cudaEventQuery(event_);
+    if (status == cudaErrorNotReady) return false;
+    check_cuda(status, "cudaEventQuery");
+    return true;
+  }
+  void wait() override { check_cuda(cudaEventSynchronize(event_), "cudaEventSynchronize"); }
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+/// Pinned memory in slots that take turns; a slot is used again when the copy that used it last is done.
+class PinnedSlots {
+ public:
+  static constexpr std::size_t slot_bytes = 16 * 1024;
+
+  struct Slot {
+    void* data = nullptr;
+    std::unique_ptr<GpuEvent> done;
+  };
+
+  /// The caller records `done` after its copy.
+  Slot& next() {
+    Slot& slot = slots_[turn_++ % slots_.size()];
+    if (slot.data == nullptr) {
+      check_cuda(cudaMallocHost(&slot.data, slot_bytes), "cudaMallocHost");
+      slot.done = std::make_unique<GpuEvent>();
+    } else {
+      slot.done->wait();
+    }
+    return slot;
+  }
+
+ private:
+  std::array<Slot, 16> slots_;
+  std::size_t turn_ = 0;
+};
+
+class GpuDevice final : public Device {
+ public:
+  explicit GpuDevice(int gpu) {
+    check_cuda(cudaSetDevice(gpu), "cudaSetDevice");
+    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    check_cuda(cudaStreamCreateWithFlags(&communication_stream_, cudaStreamNonBlocking),
+               "cudaStreamCreateWithFlags");
+  }
+  DeviceKind kind() const override { return device_kind; }
+  const char* name() const override { return device_name; }
+  void* stream() const override { return stream_; }
+  void* communication_stream() const override { return communication_stream_; }
+
+  std::shared_ptr<Event> record(void* stream) override {
+    auto event = std::make_shared<GpuEvent>();
+    event->record(stream);
+    return event;
+  }
+  void wait_on(void* stream, const std::shared_ptr<Event>& event) override {
+    check_cuda(
+        cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), static_cast<const GpuEvent&>(*event).get(), 0),
+        "cudaStreamWaitEvent");
+  }
+
+  std::shared_ptr<Buffer> allocate(std::size_t bytes, MemoryPurpose purpose) override {
+    const std::size_t size = allocation_size(bytes);
+    void* block = cache_.take(size, purpose);
+    begin_buffer(block, bytes, stream_);
+    return std::make_shared<Buffer>(*this, block, size, purpose);
+  }
+
+  void copy(void* to, const void* from, std::size_t bytes) override {
+    check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_),
+               "cudaMemcpyAsync on the device");
+  }
+  void copy_from_host(void* to, const void* host, std::size_t bytes) override {
+    if (bytes > 0 && bytes <= PinnedSlots::slot_bytes) {
+      const std::lock_guard lock(mutex_);
+      PinnedSlots::Slot& slot = slots_.next();
+      std::memcpy(slot.data, host, bytes);
+      copy_to_device(to, slot.data, bytes);
+      slot.done->record(stream_);
+      return;
+    }
+    copy_to_device(to, host, bytes);
+    // Of pageable memory CUDA has taken its own copy by now; pinned memory would still be read.
+    synchronize();
+  }
+  void copy_to_host(void* host, const void* from, std::size_t bytes) override {
+    const bool small = bytes > 0 && bytes <= PinnedSlots::slot_bytes;
+    std::unique_lock lock(mutex_, std::defer_lock);
+    void* to = host;
+    if (small) {
+      lock.lock();
+      to = slots_.next().data;
+    }
+    check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_),
+               "cudaMemcpyAsync to the host");
+    synchronize();
+    if (small) std::memcpy(host, to, bytes);
+  }
+  void fill_zero(void* data, std::size_t bytes) override {
+    check_cuda(cudaMemsetAsync(data, 0, bytes, stream_), "cudaMemsetAsync");
+  }
+  MemoryUse memory_use() const override { return cache_.use(); }
+  void reset_peak() override { cache_.reset_peak(); }
+
+ private:
+  void release(const Buffer& buffer) override {
+    std::vector<std::shared_ptr<Event>> events;
+    for (void* stream : buffer.streams()) events.push_back(record(stream));
+    end_buffer(buffer.data(), buffer.bytes(), stream_);
+    cache_.give_back(buffer.data(), buffer.bytes(), buffer.purpose(), std::move(events));
+  }
+
+  void copy_to_device(void* to, const void* host, std::size_t bytes) {
+    check_cuda(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream_),
+               "cudaMemcpyAsync to the device");
+  }
+  void synchronize() { check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+
+  static void* obtain(std::size_t bytes) {
+    void* block = nullptr;
+    const cudaError_t status = cudaMalloc(&block, bytes);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // taken notice of
+      return nullptr;
+    }
+    check_cuda(status, "cudaMalloc");
+    return block;
+  }
+
+  cudaStream_t stream_ = nullptr, communication_stream_ = nullptr;
+  std::mutex mutex_;  // of the slots
+  PinnedSlots slots_;
+  // cudaFree waits for all work on the device, so that nothing still reads what is discarded.
+  BlockCache cache_{device_name, obtain,
+                    [](void* block, std::size_t) { check_cuda(cudaFree(block), "cudaFree"); }};
+};
+
+GpuDevice* bind(int local_rank) {
+  int gpus = 0;
+  const cudaError_t status = cudaGetDeviceCount(&gpus);
+  check(status == cudaSuccess && gpus > 0, Fault::request, "training.device: ", device_name,
+        " came, but this machine has no usable GPU (",
+        status == cudaSuccess ? "none found" : cudaGetErrorString(status),
+        "); use cpu, or start where there is one");
+  check(local_rank >= 0 && local_rank < gpus, Fault::request, "training.device: ", device_name,
+        " came, but this node has ", gpus, " GPUs and rank ", local_rank,
+        " of the node needs one of its own; start at most ", gpus, " ranks per node");
+  cudaDeviceProp properties;
+  check_cuda(cudaGetDeviceProperties(&properties, local_rank), "cudaGetDeviceProperties");
+  check(properties.major * 10 + properties.minor >= 75, Fault::request, "training.device: ", device_name,
+        " came, but ", properties.name, " has compute capability ", properties.major, ".", properties.minor,
+        ", 7.5 is the least");
+  return new GpuDevice(local_rank);
+}
+
+}  // namespace
+
+Device& this_gpu(int local_rank) {
+  // Never destroyed: buffers in other statics may outlive any order of destruction.
+  static GpuDevice* device = bind(local_rank);
+  return *device;
+}
+
+}  // namespace conclave::DIALECT

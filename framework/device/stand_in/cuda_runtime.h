@@ -1,0 +1,98 @@
+// The part of the CUDA runtime that Conclave calls, for the emulated device: the same names and meanings, on
+// the host. Its memory is closed to the host between calls (emulated_memory.h); pointers of the wrong side
+// are an Error. Streams run eagerly, or, for tests, as late as a program can possibly notice: then whoever
+// forgot to wait for an event reads what was there before, every time. What CUDA has beside is left out.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "framework/device/device.h"
+
+#define DIALECT emulated
+
+namespace conclave::emulated {
+
+constexpr DeviceKind device_kind = DeviceKind::emulated;
+constexpr const char* device_name = "emulated";
+
+// --- CUDA's names
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorNotReady = 600
+};
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
+constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
+
+struct StreamOfWork;
+struct PointInStream;
+using cudaStream_t = StreamOfWork*;  // null: work that is done at return
+using cudaEvent_t = PointInStream*;
+
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor;
+};
+
+const char* cudaGetErrorString(cudaError_t status);
+cudaError_t cudaGetLastError();
+/// As many as any test has ranks; memory is a process' own anyway.
+cudaError_t cudaGetDeviceCount(int* count);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
+
+cudaError_t cudaMalloc(void** block, std::size_t bytes);
+cudaError_t cudaFree(void* block);
+/// Pinned host memory: copies read and write it when they run, of other host memory when they are called.
+cudaError_t cudaMallocHost(void** block, std::size_t bytes);
+cudaError_t cudaFreeHost(void* block);
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t stream);
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaDeviceSynchronize();
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+/// Where streams are deferred, each question runs one more piece of work: whoever asks often enough hears
+/// yes.
+cudaError_t cudaEventQuery(cudaEvent_t event);
+
+// --- for the other stand-ins
+
+/// A piece of work at the end of the stream, with device memory open while it runs. `what` names it in the
+/// history.
+void run_on(cudaStream_t stream, const char* what, std::function<void()> work);
+
+/// New memory holds no numbers, and memory that is no buffer's may not be touched; both in the stream's
+/// order.
+void begin_buffer(void* block, std::size_t bytes, cudaStream_t stream);
+void end_buffer(void* block, std::size_t bytes, cudaStream_t stream);
+
+// --- for tests
+
+/// eager: work is done at return. deferred: when somebody waits for it, and no sooner: the host for a stream
+/// or event or a value, another stream's own work for an event. Deferred work of several ranks is safe as
+/// long as all of them wait at the same places of the program: otherwise one could wait inside a collective
+/// for another that waits for it in a call of MPI's, where a GPU would have gone on by itself.
+enum class StreamMode { eager, deferred };
+/// Runs what is queued first.
+void set_stream_mode(StreamMode mode);
+
+/// What has run since the last call, in the order it ran, "RANGE: what" (NamedRange in which it was queued).
+/// Kept only since the first call.
+std::vector<std::string> take_history();
+
+}  // namespace conclave::emulated
