@@ -13,6 +13,7 @@
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/cpu/matrix_product.h"
 #include "framework/kernels/cpu/parallel_error.h"
+#include "framework/kernels/cpu/storage.h"
 #include "framework/kernels/scalar_math.h"
 
 namespace conclave {
@@ -29,30 +30,31 @@ void CpuKernels::rope(const Tensor& x, const Tensor& positions, double theta, Ro
   std::int32_t last = 0;
   for (std::int64_t t = 0; t < tokens; ++t) last = std::max(last, position[t]);
   const double sign = rotation == Rotation::forward ? 1.0 : -1.0;
-  with_float_type(x.dtype(), [&](auto zero) {
+  cpu::with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
+    using S = cpu::Sum<T>;
     // Angles are taken in float64: position * frequency in float32 loses digits at long contexts.
-    std::vector<T> cosine(static_cast<std::size_t>((last + 1) * half)), sine(cosine.size());
+    std::vector<S> cosine(static_cast<std::size_t>((last + 1) * half)), sine(cosine.size());
 #pragma omp parallel for
     for (std::int64_t p = 0; p <= last; ++p)
       for (std::int64_t i = 0; i < half; ++i) {
         const double angle = static_cast<double>(p) * frequency[static_cast<std::size_t>(i)];
-        cosine[static_cast<std::size_t>(p * half + i)] = static_cast<T>(std::cos(angle));
-        sine[static_cast<std::size_t>(p * half + i)] = static_cast<T>(sign * std::sin(angle));
+        cosine[static_cast<std::size_t>(p * half + i)] = static_cast<S>(std::cos(angle));
+        sine[static_cast<std::size_t>(p * half + i)] = static_cast<S>(sign * std::sin(angle));
       }
     const T* px = x.data<T>();
     T* py = y.data<T>();
 #pragma omp parallel for
     for (std::int64_t t = 0; t < tokens; ++t) {
-      const T *c = cosine.data() + position[t] * half, *s = sine.data() + position[t] * half;
+      const S *c = cosine.data() + position[t] * half, *s = sine.data() + position[t] * half;
       for (std::int64_t h = 0; h < heads; ++h) {
         const T *first = px + (t * heads + h) * width, *second = first + half;
         T *out_first = py + (t * heads + h) * width, *out_second = out_first + half;
 #pragma omp simd
         for (std::int64_t i = 0; i < half; ++i) {
-          const T a = first[i], b = second[i];
-          out_first[i] = a * c[i] - b * s[i];
-          out_second[i] = b * c[i] + a * s[i];
+          const S a = cpu::load(first + i), b = cpu::load(second + i);
+          cpu::store(out_first + i, a * c[i] - b * s[i]);
+          cpu::store(out_second + i, b * c[i] + a * s[i]);
         }
       }
     }
@@ -197,6 +199,13 @@ Tensor scores_of_threads(const AttentionSizes& z, std::int64_t blocks, const Ten
   return Tensor::empty({omp_get_max_threads(), blocks * query_block * z.length}, like.dtype(), like.device());
 }
 
+/// The values of bfloat16 tensors in float32, in which all of attention is computed.
+Tensor in_float32(const CpuKernels& kernels, const Tensor& x) {
+  Tensor copy = Tensor::empty(x.shape(), DType::float32, x.device());
+  kernels.convert(x, copy);
+  return copy;
+}
+
 }  // namespace
 
 void CpuKernels::attention(const Tensor& query, const Tensor& key, const Tensor& value,
@@ -204,7 +213,14 @@ void CpuKernels::attention(const Tensor& query, const Tensor& key, const Tensor&
                            const Tensor& out, const Tensor& log_sum_exp) const {
   const AttentionSizes z = sizes_of(query, key, document_start, head_width);
   check_tensor(out, "attention", "out", query.shape(), query.dtype());
-  check_tensor(log_sum_exp, "attention", "log_sum_exp", {z.sequences, z.heads, z.length}, query.dtype());
+  check_tensor(log_sum_exp, "attention", "log_sum_exp", {z.sequences, z.heads, z.length},
+               sum_type(query.dtype()));
+  if (query.dtype() == DType::bfloat16) {
+    const Tensor result = Tensor::empty(out.shape(), DType::float32, out.device());
+    attention(in_float32(*this, query), in_float32(*this, key), in_float32(*this, value), document_start,
+              head_width, scale, result, log_sum_exp);
+    return convert(result, out);
+  }
   const std::int32_t* start = document_start.data<std::int32_t>();
   with_float_type(query.dtype(), [&](auto zero) {
     using T = decltype(zero);
@@ -229,6 +245,18 @@ void CpuKernels::attention_backward(const Tensor& query, const Tensor& key, cons
                                     const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) const {
   const AttentionSizes z = sizes_of(query, key, document_start, head_width);
   check_tensor(dout, "attention_backward", "dout", query.shape(), query.dtype());
+  if (query.dtype() == DType::bfloat16) {
+    const auto room = [](const Tensor& like) {
+      return Tensor::empty(like.shape(), DType::float32, like.device());
+    };
+    const Tensor dq = room(dquery), dk = room(dkey), dv = room(dvalue);
+    attention_backward(in_float32(*this, query), in_float32(*this, key), in_float32(*this, value),
+                       document_start, head_width, scale, in_float32(*this, out), log_sum_exp,
+                       in_float32(*this, dout), dq, dk, dv);
+    convert(dq, dquery);
+    convert(dk, dkey);
+    return convert(dv, dvalue);
+  }
   const std::int32_t* start = document_start.data<std::int32_t>();
   dkey.fill_zero();
   dvalue.fill_zero();

@@ -37,39 +37,43 @@ void CpuKernels::convert(const Tensor& x, const Tensor& y) const {
 }
 
 void CpuKernels::add_scaled(const Tensor& x, double factor, const Tensor& y) const {
-  check_same("add_scaled", x, y);
-  with_float_type(x.dtype(), [&](auto zero) {
+  check(x.elements() == y.elements(), "add_scaled: ", x.shape(), " came for ", y.shape());
+  cpu::with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const T* px = x.data<T>();
-    T* py = y.data<T>();
-    const T scale_by = static_cast<T>(factor);
-    const std::int64_t count = x.elements();
+    cpu::with_result_type<T>("add_scaled", y.dtype(), [&](auto result) {
+      using U = decltype(result);
+      const T* px = x.data<T>();
+      U* py = y.data<U>();
+      const auto scale_by = static_cast<cpu::Sum<T>>(factor);
+      const std::int64_t count = x.elements();
 #pragma omp parallel for simd if (count > small)
-    for (std::int64_t i = 0; i < count; ++i) py[i] += scale_by * px[i];
+      for (std::int64_t i = 0; i < count; ++i)
+        cpu::store(py + i, cpu::load(py + i) + scale_by * cpu::load(px + i));
+    });
   });
 }
 
 void CpuKernels::add(const Tensor& a, const Tensor& b, const Tensor& sum) const {
   check_same("add", a, b);
   check_same("add", a, sum);
-  with_float_type(a.dtype(), [&](auto zero) {
+  cpu::with_storage_type(a.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T *pa = a.data<T>(), *pb = b.data<T>();
     T* ps = sum.data<T>();
     const std::int64_t count = a.elements();
 #pragma omp parallel for simd if (count > small)
-    for (std::int64_t i = 0; i < count; ++i) ps[i] = pa[i] + pb[i];
+    for (std::int64_t i = 0; i < count; ++i) cpu::store(ps + i, cpu::load(pa + i) + cpu::load(pb + i));
   });
 }
 
 void CpuKernels::scale(const Tensor& x, double factor) const {
-  with_float_type(x.dtype(), [&](auto zero) {
+  cpu::with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     T* px = x.data<T>();
-    const T by = static_cast<T>(factor);
+    const auto by = static_cast<cpu::Sum<T>>(factor);
     const std::int64_t count = x.elements();
 #pragma omp parallel for simd if (count > small)
-    for (std::int64_t i = 0; i < count; ++i) px[i] *= by;
+    for (std::int64_t i = 0; i < count; ++i) cpu::store(px + i, cpu::load(px + i) * by);
   });
 }
 
@@ -78,7 +82,7 @@ double CpuKernels::sum_of_squares(const Tensor& x) const {
   constexpr std::int64_t block = 4096;
   const std::int64_t count = x.elements(), blocks = (count + block - 1) / block;
   std::vector<double> partial(static_cast<std::size_t>(blocks));
-  with_float_type(x.dtype(), [&](auto zero) {
+  cpu::with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* px = x.data<T>();
 #pragma omp parallel for if (count > small)
@@ -86,8 +90,10 @@ double CpuKernels::sum_of_squares(const Tensor& x) const {
       double sum = 0;
       const std::int64_t end = std::min(count, (b + 1) * block);
 #pragma omp simd reduction(+ : sum)
-      for (std::int64_t i = b * block; i < end; ++i)
-        sum += static_cast<double>(px[i]) * static_cast<double>(px[i]);
+      for (std::int64_t i = b * block; i < end; ++i) {
+        const auto value = static_cast<double>(cpu::load(px + i));
+        sum += value * value;
+      }
       partial[static_cast<std::size_t>(b)] = sum;
     }
   });
@@ -99,30 +105,31 @@ double CpuKernels::sum_of_squares(const Tensor& x) const {
 void CpuKernels::swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const {
   check_same("swiglu", gate, up);
   check_same("swiglu", gate, y);
-  with_float_type(gate.dtype(), [&](auto zero) {
+  cpu::with_storage_type(gate.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T *pg = gate.data<T>(), *pu = up.data<T>();
     T* py = y.data<T>();
     const std::int64_t count = gate.elements();
 #pragma omp parallel for simd if (count > small)
-    for (std::int64_t i = 0; i < count; ++i) py[i] = silu(pg[i]) * pu[i];
+    for (std::int64_t i = 0; i < count; ++i) cpu::store(py + i, silu(cpu::load(pg + i)) * cpu::load(pu + i));
   });
 }
 
 void CpuKernels::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate,
                                  const Tensor& dup) const {
   check_same("swiglu_backward", gate, dy);
-  with_float_type(gate.dtype(), [&](auto zero) {
+  cpu::with_storage_type(gate.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T *pg = gate.data<T>(), *pu = up.data<T>(), *pdy = dy.data<T>();
     T *pdg = dgate.data<T>(), *pdu = dup.data<T>();
     const std::int64_t count = gate.elements();
 #pragma omp parallel for simd if (count > small)
     for (std::int64_t i = 0; i < count; ++i) {
-      const T g = pg[i], d = pdy[i];
-      const T s = sigmoid(g);
-      pdu[i] = d * g * s;
-      pdg[i] = d * pu[i] * s * (T(1) + g * (T(1) - s));  // silu_derivative(g), its sigmoid shared
+      const auto g = cpu::load(pg + i), d = cpu::load(pdy + i);
+      const auto s = sigmoid(g);
+      cpu::store(pdu + i, d * g * s);
+      // silu_derivative(g), its sigmoid shared
+      cpu::store(pdg + i, d * cpu::load(pu + i) * s * (1 + g * (1 - s)));
     }
   });
 }

@@ -8,6 +8,7 @@
 
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/cpu/parallel_error.h"
+#include "framework/kernels/cpu/storage.h"
 
 namespace conclave {
 namespace cpu {
@@ -95,6 +96,11 @@ std::vector<Piece> cut(std::int64_t experts, std::int64_t most, Extent extent) {
 
 constexpr std::int64_t rows_per_piece = 512;
 
+template <class T>
+cpu::Sum<T> beta_of(Write write) {
+  return write == Write::accumulate ? 1 : 0;
+}
+
 template <class Function>
 void run(const std::vector<Piece>& pieces, Function&& function) {
   cpu::ParallelError error;
@@ -108,13 +114,15 @@ void run(const std::vector<Piece>& pieces, Function&& function) {
 void CpuKernels::gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b,
                       const Tensor& c, Write write) const {
   const std::int64_t m = c.dim(0), n = c.dim(1), k = transpose_a == Transpose::no ? a.dim(1) : a.dim(0);
-  check_tensor(a, "gemm", "a", transpose_a == Transpose::no ? Shape{m, k} : Shape{k, m}, c.dtype());
-  check_tensor(b, "gemm", "b", transpose_b == Transpose::no ? Shape{k, n} : Shape{n, k}, c.dtype());
-  with_float_type(c.dtype(), [&](auto zero) {
+  check_tensor(a, "gemm", "a", transpose_a == Transpose::no ? Shape{m, k} : Shape{k, m}, a.dtype());
+  check_tensor(b, "gemm", "b", transpose_b == Transpose::no ? Shape{k, n} : Shape{n, k}, a.dtype());
+  cpu::with_storage_type(a.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    cpu::multiply(m, n, k, T(1), Matrix<T>{a.data<T>(), a.dim(1), transpose_a},
-                  Matrix<T>{b.data<T>(), b.dim(1), transpose_b}, write == Write::accumulate ? T(1) : T(0),
-                  c.data<T>(), n);
+    cpu::with_result_type<T>("gemm", c.dtype(), [&](auto result) {
+      cpu::multiply(m, n, k, cpu::Sum<T>(1), Matrix<T>{a.data<T>(), a.dim(1), transpose_a},
+                    Matrix<T>{b.data<T>(), b.dim(1), transpose_b}, beta_of<T>(write),
+                    c.data<decltype(result)>(), n);
+    });
   });
 }
 
@@ -123,12 +131,13 @@ void CpuKernels::grouped_linear(const Tensor& x, const Tensor& weight, const Row
   const std::int64_t experts = weight.dim(0), out = weight.dim(1), in = weight.dim(2);
   const std::int64_t* offset = offsets.data<std::int64_t>();
   const auto pieces = cut(experts, rows_per_piece, [&](std::int64_t e) { return offset[e + 1] - offset[e]; });
-  with_float_type(x.dtype(), [&](auto zero) {
+  cpu::with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     run(pieces, [&, px = x.data<T>(), pw = weight.data<T>(), py = y.data<T>()](const Piece& piece) {
       const std::int64_t row = offset[piece.expert] + piece.begin;
-      cpu::multiply(piece.end - piece.begin, out, in, T(1), Matrix<T>{px + row * in, in},
-                    Matrix<T>{pw + piece.expert * out * in, in, Transpose::yes}, T(0), py + row * out, out);
+      cpu::multiply(piece.end - piece.begin, out, in, cpu::Sum<T>(1), Matrix<T>{px + row * in, in},
+                    Matrix<T>{pw + piece.expert * out * in, in, Transpose::yes}, cpu::Sum<T>(0),
+                    py + row * out, out);
     });
   });
 }
@@ -138,13 +147,12 @@ void CpuKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const
   const std::int64_t experts = weight.dim(0), out = weight.dim(1), in = weight.dim(2);
   const std::int64_t* offset = offsets.data<std::int64_t>();
   const auto pieces = cut(experts, rows_per_piece, [&](std::int64_t e) { return offset[e + 1] - offset[e]; });
-  with_float_type(dy.dtype(), [&](auto zero) {
+  cpu::with_storage_type(dy.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const T beta = write == Write::accumulate ? T(1) : T(0);
     run(pieces, [&, pdy = dy.data<T>(), pw = weight.data<T>(), pdx = dx.data<T>()](const Piece& piece) {
       const std::int64_t row = offset[piece.expert] + piece.begin;
-      cpu::multiply(piece.end - piece.begin, in, out, T(1), Matrix<T>{pdy + row * out, out},
-                    Matrix<T>{pw + piece.expert * out * in, in}, beta, pdx + row * in, in);
+      cpu::multiply(piece.end - piece.begin, in, out, cpu::Sum<T>(1), Matrix<T>{pdy + row * out, out},
+                    Matrix<T>{pw + piece.expert * out * in, in}, beta_of<T>(write), pdx + row * in, in);
     });
   });
 }
@@ -155,19 +163,21 @@ void CpuKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const
   const std::int64_t* offset = offsets.data<std::int64_t>();
   // Cut along the rows of the weight, never along the sum, so that the order of addition is fixed.
   const auto pieces = cut(experts, rows_per_piece, [&](std::int64_t) { return out; });
-  with_float_type(x.dtype(), [&](auto zero) {
+  cpu::with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const T beta = write == Write::accumulate ? T(1) : T(0);
-    run(pieces, [&, pdy = dy.data<T>(), px = x.data<T>(), pdw = dweight.data<T>()](const Piece& piece) {
-      const std::int64_t row = offset[piece.expert], rows = offset[piece.expert + 1] - row;
-      T* target = pdw + (piece.expert * out + piece.begin) * in;
-      if (rows == 0) {
-        if (write == Write::overwrite) std::fill_n(target, (piece.end - piece.begin) * in, T(0));
-        return;
-      }
-      cpu::multiply(piece.end - piece.begin, in, rows, T(1),
-                    Matrix<T>{pdy + row * out + piece.begin, out, Transpose::yes},
-                    Matrix<T>{px + row * in, in}, beta, target, in);
+    cpu::with_result_type<T>("grouped_linear_dweight", dweight.dtype(), [&](auto result) {
+      using U = decltype(result);
+      run(pieces, [&, pdy = dy.data<T>(), px = x.data<T>(), pdw = dweight.data<U>()](const Piece& piece) {
+        const std::int64_t row = offset[piece.expert], rows = offset[piece.expert + 1] - row;
+        U* target = pdw + (piece.expert * out + piece.begin) * in;
+        if (rows == 0) {
+          if (write == Write::overwrite) std::fill_n(target, (piece.end - piece.begin) * in, U{});
+          return;
+        }
+        cpu::multiply(piece.end - piece.begin, in, rows, cpu::Sum<T>(1),
+                      Matrix<T>{pdy + row * out + piece.begin, out, Transpose::yes},
+                      Matrix<T>{px + row * in, in}, beta_of<T>(write), target, in);
+      });
     });
   });
 }

@@ -1,5 +1,6 @@
-// Row-major matrix products on plain pointers for the CPU kernels: oneDNN's sgemm in float32, loops in
-// float64. Called inside an OpenMP parallel region they use the calling thread alone, outside all threads.
+// Row-major matrix products on plain pointers for the CPU kernels: oneDNN's sgemm in float32, its bfloat16
+// products where the machine has them, loops in float64. Called inside an OpenMP parallel region they use the
+// calling thread alone, outside all threads.
 #pragma once
 
 #include <cstdint>
@@ -22,5 +23,13 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matri
               float beta, float* c, std::int64_t c_stride);
 void multiply(std::int64_t m, std::int64_t n, std::int64_t k, double alpha, Matrix<double> a,
               Matrix<double> b, double beta, double* c, std::int64_t c_stride);
+
+/// Sums are in float32 and rounded once where c is bfloat16. alpha must be 1, beta 0 or 1.
+void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matrix<BFloat16> a,
+              Matrix<BFloat16> b, float beta, float* c, std::int64_t c_stride);
+void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matrix<BFloat16> a,
+              Matrix<BFloat16> b, float beta, BFloat16* c, std::int64_t c_stride);
+/// Whether oneDNN multiplies bfloat16 on this machine; else matrices are converted to float32.
+bool multiplies_bfloat16();
 
 }  // namespace conclave::cpu

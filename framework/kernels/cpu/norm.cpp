@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "framework/kernels/cpu/cpu_kernels.h"
+#include "framework/kernels/cpu/storage.h"
 
 namespace conclave {
 
@@ -12,21 +13,23 @@ void CpuKernels::rms_norm(const Tensor& x, const Tensor& weight, double epsilon,
                           const Tensor& inverse_rms) const {
   const std::int64_t rows = x.dim(0), width = x.dim(1);
   check_tensor(weight, "rms_norm", "weight", {width}, x.dtype());
-  with_float_type(x.dtype(), [&](auto zero) {
+  cpu::with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
+    using S = cpu::Sum<T>;
     const T *px = x.data<T>(), *w = weight.data<T>();
-    T *py = y.data<T>(), *inverse = inverse_rms.data<T>();
+    T* py = y.data<T>();
+    S* inverse = inverse_rms.data<S>();
 #pragma omp parallel for
     for (std::int64_t row = 0; row < rows; ++row) {
       const T* in = px + row * width;
       T* out = py + row * width;
-      T squares = 0;
+      S squares = 0;
 #pragma omp simd reduction(+ : squares)
-      for (std::int64_t i = 0; i < width; ++i) squares += in[i] * in[i];
-      const T r = T(1) / std::sqrt(squares / static_cast<T>(width) + static_cast<T>(epsilon));
+      for (std::int64_t i = 0; i < width; ++i) squares += cpu::load(in + i) * cpu::load(in + i);
+      const S r = S(1) / std::sqrt(squares / static_cast<S>(width) + static_cast<S>(epsilon));
       inverse[row] = r;
 #pragma omp simd
-      for (std::int64_t i = 0; i < width; ++i) out[i] = w[i] * in[i] * r;
+      for (std::int64_t i = 0; i < width; ++i) cpu::store(out + i, cpu::load(w + i) * cpu::load(in + i) * r);
     }
   });
 }
@@ -39,35 +42,45 @@ void CpuKernels::rms_norm_backward(const Tensor& x, const Tensor& weight, const 
   // threads.
   constexpr std::int64_t chunk = 128;
   const std::int64_t chunks = (rows + chunk - 1) / chunk;
-  with_float_type(x.dtype(), [&](auto zero) {
+  cpu::with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const T *px = x.data<T>(), *w = weight.data<T>(), *inverse = inverse_rms.data<T>(), *pdy = dy.data<T>();
+    using S = cpu::Sum<T>;
+    const T *px = x.data<T>(), *w = weight.data<T>(), *pdy = dy.data<T>();
+    const S* inverse = inverse_rms.data<S>();
     T* pdx = dx.data<T>();
-    std::vector<T> partial(static_cast<std::size_t>(dweight.defined() ? chunks * width : 0));
+    std::vector<S> partial(static_cast<std::size_t>(dweight.defined() ? chunks * width : 0));
 #pragma omp parallel for
     for (std::int64_t c = 0; c < chunks; ++c) {
-      T* sums = dweight.defined() ? partial.data() + c * width : nullptr;
+      S* sums = dweight.defined() ? partial.data() + c * width : nullptr;
       for (std::int64_t row = c * chunk; row < std::min(rows, (c + 1) * chunk); ++row) {
         const T *in = px + row * width, *d = pdy + row * width;
         T* out = pdx + row * width;
-        const T r = inverse[row];
-        T dot = 0;
+        const S r = inverse[row];
+        S dot = 0;
 #pragma omp simd reduction(+ : dot)
-        for (std::int64_t i = 0; i < width; ++i) dot += w[i] * d[i] * in[i];
-        const T pull = dot * r * r / static_cast<T>(width);
+        for (std::int64_t i = 0; i < width; ++i)
+          dot += cpu::load(w + i) * cpu::load(d + i) * cpu::load(in + i);
+        const S pull = dot * r * r / static_cast<S>(width);
 #pragma omp simd
-        for (std::int64_t i = 0; i < width; ++i) out[i] = r * (w[i] * d[i] - in[i] * pull);
+        for (std::int64_t i = 0; i < width; ++i)
+          cpu::store(out + i, r * (cpu::load(w + i) * cpu::load(d + i) - cpu::load(in + i) * pull));
         if (sums != nullptr) {
 #pragma omp simd
-          for (std::int64_t i = 0; i < width; ++i) sums[i] += d[i] * in[i] * r;
+          for (std::int64_t i = 0; i < width; ++i) sums[i] += cpu::load(d + i) * cpu::load(in + i) * r;
         }
       }
     }
     if (!dweight.defined()) return;
-    T* dw = dweight.data<T>();
-    if (write_dweight == Write::overwrite) std::fill_n(dw, width, T(0));
-    for (std::int64_t c = 0; c < chunks; ++c)
-      for (std::int64_t i = 0; i < width; ++i) dw[i] += partial[static_cast<std::size_t>(c * width + i)];
+    cpu::with_result_type<T>("rms_norm_backward", dweight.dtype(), [&](auto result) {
+      auto* dw = dweight.data<decltype(result)>();
+      cpu::SummedRow<decltype(result)> total(width);
+      S* sums = total.sums_of(dw);
+      for (std::int64_t i = 0; i < width; ++i)
+        sums[i] = write_dweight == Write::overwrite ? S(0) : cpu::load(dw + i);
+      for (std::int64_t c = 0; c < chunks; ++c)
+        for (std::int64_t i = 0; i < width; ++i) sums[i] += partial[static_cast<std::size_t>(c * width + i)];
+      total.write(dw);
+    });
   });
 }
 

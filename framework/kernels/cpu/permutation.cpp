@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "framework/kernels/cpu/cpu_kernels.h"
+#include "framework/kernels/cpu/storage.h"
 
 namespace conclave {
 
@@ -37,7 +38,7 @@ RowOrder CpuKernels::sort_by_expert(const Tensor& experts, std::int64_t expert_c
 void CpuKernels::permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const {
   const std::int64_t count = rows.dim(0), hidden = x.dim(1);
   const std::int32_t* token = order.token_of_row.data<std::int32_t>();
-  with_float_type(x.dtype(), [&](auto zero) {
+  cpu::with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* in = x.data<T>();
     T* out = rows.data<T>();
@@ -49,19 +50,24 @@ void CpuKernels::permute_rows(const Tensor& x, const RowOrder& order, const Tens
 void CpuKernels::permute_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const {
   const std::int64_t tokens = dx.dim(0), hidden = dx.dim(1), top_k = order.row_of_slot.dim(1);
   const std::int32_t* row = order.row_of_slot.data<std::int32_t>();
-  with_float_type(dx.dtype(), [&](auto zero) {
+  cpu::with_storage_type(dx.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* in = drows.data<T>();
     T* out = dx.data<T>();
-#pragma omp parallel for
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      T* sum = out + t * hidden;
-      std::fill_n(sum, hidden, T(0));
-      for (std::int64_t k = 0; k < top_k; ++k) {
-        if (row[t * top_k + k] < 0) continue;
-        const T* add = in + row[t * top_k + k] * hidden;
+#pragma omp parallel
+    {
+      cpu::SummedRow<T> summed(hidden);
+#pragma omp for
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        auto* sum = summed.sums_of(out + t * hidden);
+        std::fill_n(sum, hidden, cpu::Sum<T>(0));
+        for (std::int64_t k = 0; k < top_k; ++k) {
+          if (row[t * top_k + k] < 0) continue;
+          const T* add = in + row[t * top_k + k] * hidden;
 #pragma omp simd
-        for (std::int64_t i = 0; i < hidden; ++i) sum[i] += add[i];
+          for (std::int64_t i = 0; i < hidden; ++i) sum[i] += cpu::load(add + i);
+        }
+        summed.write(out + t * hidden);
       }
     }
   });
@@ -71,20 +77,27 @@ void CpuKernels::combine_rows(const Tensor& rows, const Tensor& weights, const R
                               const Tensor& y) const {
   const std::int64_t tokens = y.dim(0), hidden = y.dim(1), top_k = weights.dim(1);
   const std::int32_t* row = order.row_of_slot.data<std::int32_t>();
-  with_float_type(y.dtype(), [&](auto zero) {
+  cpu::with_storage_type(y.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const T *in = rows.data<T>(), *w = weights.data<T>();
+    using S = cpu::Sum<T>;
+    const T* in = rows.data<T>();
+    const S* w = weights.data<S>();
     T* out = y.data<T>();
-#pragma omp parallel for
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      T* sum = out + t * hidden;
-      std::fill_n(sum, hidden, T(0));
-      for (std::int64_t k = 0; k < top_k; ++k) {
-        if (row[t * top_k + k] < 0) continue;
-        const T* add = in + row[t * top_k + k] * hidden;
-        const T weight = w[t * top_k + k];
+#pragma omp parallel
+    {
+      cpu::SummedRow<T> summed(hidden);
+#pragma omp for
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        S* sum = summed.sums_of(out + t * hidden);
+        std::fill_n(sum, hidden, S(0));
+        for (std::int64_t k = 0; k < top_k; ++k) {
+          if (row[t * top_k + k] < 0) continue;
+          const T* add = in + row[t * top_k + k] * hidden;
+          const S weight = w[t * top_k + k];
 #pragma omp simd
-        for (std::int64_t i = 0; i < hidden; ++i) sum[i] += weight * add[i];
+          for (std::int64_t i = 0; i < hidden; ++i) sum[i] += weight * cpu::load(add + i);
+        }
+        summed.write(out + t * hidden);
       }
     }
   });
@@ -94,10 +107,13 @@ void CpuKernels::combine_rows_backward(const Tensor& rows, const Tensor& weights
                                        const Tensor& dy, const Tensor& drows, const Tensor& dweights) const {
   const std::int64_t tokens = dy.dim(0), hidden = dy.dim(1), top_k = weights.dim(1);
   const std::int32_t* row = order.row_of_slot.data<std::int32_t>();
-  with_float_type(dy.dtype(), [&](auto zero) {
+  cpu::with_storage_type(dy.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const T *in = rows.data<T>(), *w = weights.data<T>(), *d = dy.data<T>();
-    T *out = drows.data<T>(), *dw = dweights.data<T>();
+    using S = cpu::Sum<T>;
+    const T *in = rows.data<T>(), *d = dy.data<T>();
+    const S* w = weights.data<S>();
+    T* out = drows.data<T>();
+    S* dw = dweights.data<S>();
 #pragma omp parallel for
     for (std::int64_t t = 0; t < tokens; ++t) {
       const T* gradient = d + t * hidden;
@@ -107,12 +123,12 @@ void CpuKernels::combine_rows_backward(const Tensor& rows, const Tensor& weights
         if (row[slot] < 0) continue;
         const T* value = in + row[slot] * hidden;
         T* to = out + row[slot] * hidden;
-        const T weight = w[slot];
-        T dot = 0;
+        const S weight = w[slot];
+        S dot = 0;
 #pragma omp simd reduction(+ : dot)
         for (std::int64_t i = 0; i < hidden; ++i) {
-          to[i] = weight * gradient[i];
-          dot += value[i] * gradient[i];
+          cpu::store(to + i, weight * cpu::load(gradient + i));
+          dot += cpu::load(value + i) * cpu::load(gradient + i);
         }
         dw[slot] = dot;
       }

@@ -9,11 +9,9 @@ void DeviceKernels::cross_entropy_statistics(const Tensor& logits, const Tensor&
   const std::int64_t rows = logits.dim(0), columns = logits.dim(1);
   check_tensor(targets, "cross_entropy_statistics", "targets", {rows}, DType::int32);
   check_tensor(statistics, "cross_entropy_statistics", "statistics", {rows, 3}, DType::float64);
-  with_storage_type(logits.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    launch({.blocks = rows, .stream = logits.device().stream()}, cross_entropy_statistics_kernel<T>,
-           logits.data<T>(), targets.data<std::int32_t>(), first_id, columns, statistics.data<double>());
-  });
+  launch({.blocks = rows, .stream = logits.device().stream()}, cross_entropy_statistics_kernel,
+         check_float32("cross_entropy_statistics", logits), targets.data<std::int32_t>(), first_id, columns,
+         statistics.data<double>());
 }
 
 void DeviceKernels::cross_entropy_gradient(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
@@ -21,12 +19,10 @@ void DeviceKernels::cross_entropy_gradient(const Tensor& logits, const Tensor& t
                                            double z_scale) const {
   const std::int64_t rows = logits.dim(0), columns = logits.dim(1);
   check_tensor(log_sum_exp, "cross_entropy_gradient", "log_sum_exp", {rows}, DType::float64);
-  with_storage_type(logits.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    launch({.blocks = rows, .stream = logits.device().stream()}, cross_entropy_gradient_kernel<T>,
-           logits.data<T>(), targets.data<std::int32_t>(), first_id, log_sum_exp.data<double>(), columns,
-           loss_scale, z_scale);
-  });
+  check_float32("cross_entropy_gradient", logits);
+  launch({.blocks = rows, .stream = logits.device().stream()}, cross_entropy_gradient_kernel,
+         logits.data<float>(), targets.data<std::int32_t>(), first_id, log_sum_exp.data<double>(), columns,
+         loss_scale, z_scale);
 }
 
 }  // namespace conclave::DIALECT

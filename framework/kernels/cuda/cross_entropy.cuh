@@ -9,18 +9,17 @@ namespace conclave::DIALECT {
 
 /// statistics [rows, 3]. The row is read once: each thread keeps its largest logit and the sum relative to
 /// it.
-template <class T>
-KERNEL cross_entropy_statistics_kernel(const T* logits, const std::int32_t* targets, std::int64_t first_id,
-                                       std::int64_t columns, double* statistics) {
+KERNEL cross_entropy_statistics_kernel(const float* logits, const std::int32_t* targets,
+                                       std::int64_t first_id, std::int64_t columns, double* statistics) {
   const std::int64_t row = block_index(), target = targets[row], own = target - first_id;
-  const T* p = logits + row * columns;
+  const float* p = logits + row * columns;
   if (target < 0) {
-    if (thread_index() < 3) statistics[row * 3 + thread_index()] = thread_index() == 0 ? load(p) : 0.0;
+    if (thread_index() < 3) statistics[row * 3 + thread_index()] = thread_index() == 0 ? p[0] : 0.0;
     return;
   }
-  float largest = load(p), sum = 0;  // a start that every thread shares
+  float largest = p[0], sum = 0;  // a start that every thread shares
   for (std::int64_t j = thread_index(); j < columns; j += block_size()) {
-    const float logit = load(p + j);
+    const float logit = p[j];
     if (logit > largest) {
       sum *= exponential(largest - logit);
       largest = logit;
@@ -32,23 +31,22 @@ KERNEL cross_entropy_statistics_kernel(const T* logits, const std::int32_t* targ
   if (thread_index() == 0) {
     statistics[row * 3] = of_all;
     statistics[row * 3 + 1] = total;
-    statistics[row * 3 + 2] = own >= 0 && own < columns ? load(p + own) : 0.0;
+    statistics[row * 3 + 2] = own >= 0 && own < columns ? p[own] : 0.0;
   }
 }
 
-template <class T>
-KERNEL cross_entropy_gradient_kernel(T* logits, const std::int32_t* targets, std::int64_t first_id,
+KERNEL cross_entropy_gradient_kernel(float* logits, const std::int32_t* targets, std::int64_t first_id,
                                      const double* log_sum_exp, std::int64_t columns, double loss_scale,
                                      double z_scale) {
   const std::int64_t row = block_index(), own = targets[row] - first_id;
   const bool counted = targets[row] >= 0;
-  T* p = logits + row * columns;
+  float* p = logits + row * columns;
   const float shift = static_cast<float>(log_sum_exp[row]);
   const float factor = static_cast<float>(loss_scale + 2 * z_scale * log_sum_exp[row]);
   for (std::int64_t j = thread_index(); j < columns; j += block_size()) {
     const float gradient =
-        factor * exponential(load(p + j) - shift) - (j == own ? static_cast<float>(loss_scale) : 0);
-    store(p + j, counted ? gradient : 0);
+        factor * exponential(p[j] - shift) - (j == own ? static_cast<float>(loss_scale) : 0);
+    p[j] = counted ? gradient : 0;
   }
 }
 

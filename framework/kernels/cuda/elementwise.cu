@@ -29,10 +29,14 @@ void DeviceKernels::convert(const Tensor& x, const Tensor& y) const {
 }
 
 void DeviceKernels::add_scaled(const Tensor& x, double factor, const Tensor& y) const {
-  check_same("add_scaled", x, y);
+  check(x.elements() == y.elements(), "add_scaled: ", x.shape(), " came for ", y.shape());
   with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    launch(walk(x), add_scaled_kernel<T>, x.data<T>(), static_cast<float>(factor), y.data<T>(), x.elements());
+    with_result_type<T>("add_scaled", y.dtype(), [&](auto result) {
+      using U = decltype(result);
+      launch(walk(x), add_scaled_kernel<T, U>, x.data<T>(), static_cast<float>(factor), y.data<U>(),
+             x.elements());
+    });
   });
 }
 
@@ -100,11 +104,8 @@ void DeviceKernels::adamw(const AdamWStep& step, const Tensor& gradient, const T
                              .shrink = static_cast<float>(1 - step.learning_rate * step.weight_decay),
                              .rate = static_cast<float>(step.learning_rate / step.correction1),
                              .inverse_correction2 = static_cast<float>(1 / step.correction2)};
-  with_storage_type(value.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    launch(walk(value), adamw_kernel<T>, numbers, gradient.data<T>(), value.data<T>(), moment1.data<float>(),
-           moment2.data<float>(), value.elements());
-  });
+  launch(walk(value), adamw_kernel, numbers, check_float32("adamw", gradient), value.data<float>(),
+         moment1.data<float>(), moment2.data<float>(), value.elements());
 }
 
 }  // namespace conclave::DIALECT

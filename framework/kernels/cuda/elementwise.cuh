@@ -12,8 +12,8 @@ KERNEL convert_kernel(const T* x, U* y, std::int64_t count) {
   for (std::int64_t i = first_item(); i < count; i += item_stride()) store(y + i, load(x + i));
 }
 
-template <class T>
-KERNEL add_scaled_kernel(const T* x, float factor, T* y, std::int64_t count) {
+template <class T, class U>
+KERNEL add_scaled_kernel(const T* x, float factor, U* y, std::int64_t count) {
   for (std::int64_t i = first_item(); i < count; i += item_stride())
     store(y + i, load(y + i) + factor * load(x + i));
 }
@@ -73,17 +73,15 @@ struct AdamWNumbers {
   float beta1, beta2, keep1, keep2, gradient_scale, epsilon, shrink, rate, inverse_correction2;
 };
 
-template <class T>
-KERNEL adamw_kernel(AdamWNumbers n, const T* gradient, T* value, float* moment1, float* moment2,
+KERNEL adamw_kernel(AdamWNumbers n, const float* gradient, float* value, float* moment1, float* moment2,
                     std::int64_t count) {
   for (std::int64_t i = first_item(); i < count; i += item_stride()) {
-    const float g = load(gradient + i) * n.gradient_scale;
+    const float g = gradient[i] * n.gradient_scale;
     const float m = n.beta1 * moment1[i] + n.keep1 * g;
     const float s = n.beta2 * moment2[i] + n.keep2 * g * g;
     moment1[i] = m;
     moment2[i] = s;
-    store(value + i,
-          n.shrink * load(value + i) - n.rate * m / (std::sqrt(s * n.inverse_correction2) + n.epsilon));
+    value[i] = n.shrink * value[i] - n.rate * m / (std::sqrt(s * n.inverse_correction2) + n.epsilon);
   }
 }
 

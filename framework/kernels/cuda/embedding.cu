@@ -17,12 +17,15 @@ void DeviceKernels::embedding(const Tensor& tokens, const Tensor& weight, const 
 void DeviceKernels::embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
                                        Write write) const {
   const std::int64_t count = tokens.elements(), vocabulary = dweight.dim(0), hidden = dweight.dim(1);
-  check_tensor(dy, "embedding_backward", "dy", {count, hidden}, dweight.dtype());
+  check_tensor(dy, "embedding_backward", "dy", {count, hidden}, dy.dtype());
   if (write == Write::overwrite) dweight.fill_zero();
-  with_storage_type(dweight.dtype(), [&](auto zero) {
+  with_storage_type(dy.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    launch({.blocks = count, .stream = dy.device().stream()}, embedding_backward_kernel<T>,
-           tokens.data<std::int32_t>(), count, vocabulary, dy.data<T>(), hidden, dweight.data<T>());
+    with_result_type<T>("embedding_backward", dweight.dtype(), [&](auto result) {
+      using U = decltype(result);
+      launch({.blocks = count, .stream = dy.device().stream()}, embedding_backward_kernel<T, U>,
+             tokens.data<std::int32_t>(), count, vocabulary, dy.data<T>(), hidden, dweight.data<U>());
+    });
   });
 }
 

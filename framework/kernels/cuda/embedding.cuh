@@ -21,9 +21,9 @@ KERNEL embedding_kernel(const std::int32_t* tokens, const T* weight, std::int64_
 }
 
 /// dweight[tokens[t]] += dy[t]: the block of a token's first occurrence adds up all of them, in their order.
-template <class T>
+template <class T, class U>
 KERNEL embedding_backward_kernel(const std::int32_t* tokens, std::int64_t count, std::int64_t vocabulary,
-                                 const T* dy, std::int64_t hidden, T* dweight) {
+                                 const T* dy, std::int64_t hidden, U* dweight) {
   SHARED(std::int32_t, ids, block_threads);
   const std::int64_t t = block_index(), id = tokens[t];
   if (id < 0 || id >= vocabulary) return;

@@ -29,8 +29,11 @@ void DeviceKernels::rms_norm_backward(const Tensor& x, const Tensor& weight, con
     launch({.blocks = blocks_for(chunks * width, block_threads), .stream = stream},
            rms_norm_dweight_kernel<T>, x.data<T>(), inverse_rms.data<float>(), dy.data<T>(), rows, width,
            of_chunk.data<float>());
-    launch({.blocks = blocks_for(width, block_threads), .stream = stream}, sum_rows_kernel<T>,
-           of_chunk.data<float>(), chunks, width, write_dweight == Write::accumulate, dweight.data<T>());
+    with_result_type<T>("rms_norm_backward", dweight.dtype(), [&](auto result) {
+      using U = decltype(result);
+      launch({.blocks = blocks_for(width, block_threads), .stream = stream}, sum_rows_kernel<U>,
+             of_chunk.data<float>(), chunks, width, write_dweight == Write::accumulate, dweight.data<U>());
+    });
   });
 }
 

@@ -58,7 +58,8 @@ void DeviceKernels::combine_rows(const Tensor& rows, const Tensor& weights, cons
   with_storage_type(y.dtype(), [&](auto zero) {
     using T = decltype(zero);
     launch({.blocks = y.dim(0), .stream = y.device().stream()}, combine_rows_kernel<T>, rows.data<T>(),
-           weights.data<T>(), order.row_of_slot.data<std::int32_t>(), weights.dim(1), y.dim(1), y.data<T>());
+           weights.data<float>(), order.row_of_slot.data<std::int32_t>(), weights.dim(1), y.dim(1),
+           y.data<T>());
   });
 }
 
@@ -69,8 +70,8 @@ void DeviceKernels::combine_rows_backward(const Tensor& rows, const Tensor& weig
   with_storage_type(dy.dtype(), [&](auto zero) {
     using T = decltype(zero);
     launch(warp_for_each(slots, dy.device().stream()), combine_rows_backward_kernel<T>, rows.data<T>(),
-           weights.data<T>(), order.row_of_slot.data<std::int32_t>(), dy.data<T>(), slots, weights.dim(1),
-           dy.dim(1), drows.data<T>(), dweights.data<T>());
+           weights.data<float>(), order.row_of_slot.data<std::int32_t>(), dy.data<T>(), slots, weights.dim(1),
+           dy.dim(1), drows.data<T>(), dweights.data<float>());
   });
 }
 

@@ -86,29 +86,29 @@ KERNEL permute_rows_kernel(const T* x, const std::int32_t* token_of_row, std::in
 
 /// A block sums the rows of a token in the order of its slots; weights may be nullptr: all are 1.
 template <class T>
-KERNEL combine_rows_kernel(const T* rows, const T* weights, const std::int32_t* row_of_slot,
+KERNEL combine_rows_kernel(const T* rows, const float* weights, const std::int32_t* row_of_slot,
                            std::int64_t top_k, std::int64_t hidden, T* y) {
   const std::int64_t token = block_index();
   for (std::int64_t i = thread_index(); i < hidden; i += block_size()) {
     float sum = 0;
     for (std::int64_t slot = token * top_k; slot < (token + 1) * top_k; ++slot)
       if (const std::int64_t row = row_of_slot[slot]; row >= 0)
-        sum += (weights == nullptr ? 1.0f : load(weights + slot)) * load(rows + row * hidden + i);
+        sum += (weights == nullptr ? 1.0f : weights[slot]) * load(rows + row * hidden + i);
     store(y + token * hidden + i, sum);
   }
 }
 
 /// A warp takes a slot: drows[row] = weight dy[token], dweights[slot] = rows[row] . dy[token].
 template <class T>
-KERNEL combine_rows_backward_kernel(const T* rows, const T* weights, const std::int32_t* row_of_slot,
+KERNEL combine_rows_backward_kernel(const T* rows, const float* weights, const std::int32_t* row_of_slot,
                                     const T* dy, std::int64_t slots, std::int64_t top_k, std::int64_t hidden,
-                                    T* drows, T* dweights) {
+                                    T* drows, float* dweights) {
   const std::int64_t slot = item_of_warp();
   if (slot >= slots) return;
   const std::int64_t row = row_of_slot[slot], token = slot / top_k;
   float dot = 0;
   if (row >= 0) {
-    const float weight = load(weights + slot);
+    const float weight = weights[slot];
     for (std::int64_t i = lane_index(); i < hidden; i += warp_size) {
       const float gradient = load(dy + token * hidden + i);
       dot += load(rows + row * hidden + i) * gradient;
@@ -116,7 +116,7 @@ KERNEL combine_rows_backward_kernel(const T* rows, const T* weights, const std::
     }
   }
   dot = warp_reduce(dot, Sum{});
-  if (lane_index() == 0) store(dweights + slot, dot);
+  if (lane_index() == 0) dweights[slot] = dot;
 }
 
 }  // namespace conclave::DIALECT

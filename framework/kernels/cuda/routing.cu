@@ -41,15 +41,12 @@ void DeviceKernels::route(const Tensor& logits, const Tensor& tokens, const Rout
   const std::int64_t blocks = sequences * sizes.chunks;
   const Tensor of_chunk = Tensor::empty({blocks, experts + 1}, DType::float64, device);
   result.counts.fill_zero();
-  with_storage_type(logits.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    const RouteOutput<T> output{result.experts.data<std::int32_t>(), result.weights.data<T>(),
-                                result.probabilities.data<T>(),      result.log_sum_exp.data<T>(),
-                                result.counts.data<std::int64_t>(),  of_chunk.data<double>()};
-    with_experts_per_lane(experts, top_k, [&](auto per_lane) {
-      launch({.blocks = blocks, .stream = stream}, route_kernel<per_lane(), T>, sizes, choice_of(rule),
-             logits.data<T>(), tokens.data<std::int32_t>(), output);
-    });
+  const RouteOutput output{result.experts.data<std::int32_t>(), result.weights.data<float>(),
+                           result.probabilities.data<float>(),  result.log_sum_exp.data<float>(),
+                           result.counts.data<std::int64_t>(),  of_chunk.data<double>()};
+  with_experts_per_lane(experts, top_k, [&](auto per_lane) {
+    launch({.blocks = blocks, .stream = stream}, route_kernel<per_lane()>, sizes, choice_of(rule),
+           check_float32("route", logits), tokens.data<std::int32_t>(), output);
   });
   launch({.blocks = blocks_for(sequences * experts, block_threads), .stream = stream}, route_sums_kernel,
          of_chunk.data<double>(), sequences, sizes.chunks, experts, result.probability_sums.data<double>());
@@ -62,21 +59,19 @@ void DeviceKernels::route_backward(const RouteResult& result, const RouteRule& r
                                    const Tensor& dlogits) const {
   const std::int64_t count = dlogits.dim(0), experts = dlogits.dim(1), top_k = result.experts.dim(1);
   const RouteSizes sizes{count, experts, top_k, result.length, result.first_token, 0};
-  with_storage_type(dlogits.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    const RouteGradients<T> gradients{.experts = result.experts.data<std::int32_t>(),
-                                      .weights = result.weights.data<T>(),
-                                      .probabilities = result.probabilities.data<T>(),
-                                      .log_sum_exp = result.log_sum_exp.data<T>(),
-                                      .logits = logits.defined() ? logits.data<T>() : nullptr,
-                                      .dweights = dweights.data<T>(),
-                                      .dprobability_sums = dprobability_sums.data<double>(),
-                                      .dz_sum = static_cast<float>(dz_sum),
-                                      .dlogits = dlogits.data<T>()};
-    with_experts_per_lane(experts, top_k, [&](auto per_lane) {
-      launch(warp_for_each(count, dlogits.device().stream()), route_backward_kernel<per_lane(), T>, sizes,
-             choice_of(rule), gradients);
-    });
+  check_float32("route_backward", dlogits);
+  const RouteGradients gradients{.experts = result.experts.data<std::int32_t>(),
+                                 .weights = result.weights.data<float>(),
+                                 .probabilities = result.probabilities.data<float>(),
+                                 .log_sum_exp = result.log_sum_exp.data<float>(),
+                                 .logits = logits.defined() ? logits.data<float>() : nullptr,
+                                 .dweights = dweights.data<float>(),
+                                 .dprobability_sums = dprobability_sums.data<double>(),
+                                 .dz_sum = static_cast<float>(dz_sum),
+                                 .dlogits = dlogits.data<float>()};
+  with_experts_per_lane(experts, top_k, [&](auto per_lane) {
+    launch(warp_for_each(count, dlogits.device().stream()), route_backward_kernel<per_lane()>, sizes,
+           choice_of(rule), gradients);
   });
 }
 

@@ -22,10 +22,9 @@ struct RouteChoice {
   std::int64_t groups, chosen_groups;
   const double* bias;  // [experts], or nullptr
 };
-template <class T>
 struct RouteOutput {
   std::int32_t* experts;
-  T *weights, *probabilities, *log_sum_exp;
+  float *weights, *probabilities, *log_sum_exp;
   std::int64_t* counts;
   double* of_chunk;  // [sequences, chunks, experts + 1]: sums of probabilities, and of log_sum_exp^2
 };
@@ -119,9 +118,9 @@ DEVICE void keep_best_groups(double (&scores)[per_lane], const RouteChoice& choi
   sync_warp();
 }
 
-template <int per_lane, class T>
-KERNEL route_kernel(RouteSizes z, RouteChoice choice, const T* logits, const std::int32_t* tokens,
-                    RouteOutput<T> out) {
+template <int per_lane>
+KERNEL route_kernel(RouteSizes z, RouteChoice choice, const float* logits, const std::int32_t* tokens,
+                    RouteOutput out) {
   constexpr int room = warp_size * per_lane;
   SHARED(double, of_warps, warps_per_block* room);
   SHARED(double, z_of_warps, warps_per_block);
@@ -135,19 +134,19 @@ KERNEL route_kernel(RouteSizes z, RouteChoice choice, const T* logits, const std
   for (std::int64_t t = (begin < 0 ? 0 : begin) + warp_index(); t < end; t += warps_per_block) {
     if (tokens[t] < 0) {
       for (std::int64_t e = lane_index(); e < z.experts; e += warp_size)
-        store(out.probabilities + t * z.experts + e, 0);
+        out.probabilities[t * z.experts + e] = 0;
       if (lane_index() < z.top_k) {
-        store(out.weights + t * z.top_k + lane_index(), 0);
+        out.weights[t * z.top_k + lane_index()] = 0;
         out.experts[t * z.top_k + lane_index()] = -1;
       }
-      if (lane_index() == 0) store(out.log_sum_exp + t, 0);
+      if (lane_index() == 0) out.log_sum_exp[t] = 0;
       continue;
     }
     float values[per_lane], p[per_lane], score[per_lane];
     double selection[per_lane];
     UNROLL for (int j = 0; j < per_lane; ++j) {
       const std::int64_t expert = lane_index() + j * warp_size;
-      values[j] = expert < z.experts ? load(logits + t * z.experts + expert) : lowest<float>();
+      values[j] = expert < z.experts ? logits[t * z.experts + expert] : lowest<float>();
       selection[j] = values[j];
     }
     const float log_sum_exp = warp_softmax(values, p);
@@ -179,17 +178,16 @@ KERNEL route_kernel(RouteSizes z, RouteChoice choice, const T* logits, const std
     }
     const float total = warp_reduce(weight, Sum{});
     if (lane_index() < z.top_k) {
-      store(out.weights + t * z.top_k + lane_index(),
-            weight * (choice.scale / (choice.renormalise ? total : 1.0f)));
+      out.weights[t * z.top_k + lane_index()] = weight * (choice.scale / (choice.renormalise ? total : 1.0f));
       out.experts[t * z.top_k + lane_index()] = chosen;
       atomic_add(out.counts + sequence * z.experts + chosen, std::int64_t{1});
     }
     UNROLL for (int j = 0; j < per_lane; ++j) {
       const std::int64_t expert = lane_index() + j * warp_size;
-      if (expert < z.experts) store(out.probabilities + t * z.experts + expert, p[j]);
+      if (expert < z.experts) out.probabilities[t * z.experts + expert] = p[j];
       sums[j] += p[j];
     }
-    if (lane_index() == 0) store(out.log_sum_exp + t, log_sum_exp);
+    if (lane_index() == 0) out.log_sum_exp[t] = log_sum_exp;
     z_sum += static_cast<double>(log_sum_exp) * log_sum_exp;
   }
   UNROLL for (int j = 0; j < per_lane; ++j) own[lane_index() + j * warp_size] = sums[j];
@@ -215,30 +213,30 @@ KERNEL route_sums_kernel(const double* of_chunk, std::int64_t sequences, std::in
   probability_sums[item] = sum;
 }
 
-template <class T>
 struct RouteGradients {
   const std::int32_t* experts;
-  const T *weights, *probabilities, *log_sum_exp, *logits, *dweights;  // logits: of a sigmoid alone
+  const float *weights, *probabilities, *log_sum_exp, *logits, *dweights;  // logits: of a sigmoid alone
   const double* dprobability_sums;
   float dz_sum;
-  T* dlogits;
+  float* dlogits;
 };
 
-template <int per_lane, class T>
-KERNEL route_backward_kernel(RouteSizes z, RouteChoice choice, RouteGradients<T> g) {
+template <int per_lane>
+KERNEL route_backward_kernel(RouteSizes z, RouteChoice choice, RouteGradients g) {
   const std::int64_t t = item_of_warp();
   if (t >= z.tokens) return;
   const std::int32_t* chosen = g.experts + t * z.top_k;
-  const T *w = g.weights + t * z.top_k, *dw = g.dweights + t * z.top_k, *p = g.probabilities + t * z.experts;
-  T* ds = g.dlogits + t * z.experts;
+  const float *w = g.weights + t * z.top_k, *dw = g.dweights + t * z.top_k,
+              *p = g.probabilities + t * z.experts;
+  float* ds = g.dlogits + t * z.experts;
   if (chosen[0] < 0) {
-    for (std::int64_t e = lane_index(); e < z.experts; e += warp_size) store(ds + e, 0);
+    for (std::int64_t e = lane_index(); e < z.experts; e += warp_size) ds[e] = 0;
     return;
   }
   float total = 0, pull = 0;
   for (std::int64_t k = 0; k < z.top_k; ++k) {
-    total += load(p + chosen[k]);
-    pull += load(dw + k) * load(w + k);
+    total += p[chosen[k]];
+    pull += dw[k] * w[k];
   }
   const double* dsum = g.dprobability_sums + (z.first_token + t) / z.length * z.experts;
   float dp[per_lane], direct[per_lane], dot = 0;  // direct: what reaches the score itself, past the softmax
@@ -249,7 +247,7 @@ KERNEL route_backward_kernel(RouteSizes z, RouteChoice choice, RouteGradients<T>
     dp[j] = static_cast<float>(dsum[expert]);
     for (std::int64_t k = 0; k < z.top_k; ++k) {
       if (chosen[k] != expert) continue;
-      const float gradient = choice.scale * load(dw + k);
+      const float gradient = choice.scale * dw[k];
       if (choice.renormalise)
         dp[j] += (gradient - pull) / total;
       else if (choice.sigmoid)
@@ -257,22 +255,22 @@ KERNEL route_backward_kernel(RouteSizes z, RouteChoice choice, RouteGradients<T>
       else
         dp[j] += gradient;
     }
-    dot += dp[j] * load(p + expert);
+    dot += dp[j] * p[expert];
   }
   dot = warp_reduce(dot, Sum{});
-  const float log_sum_exp = load(g.log_sum_exp + t), by_z = 2 * g.dz_sum * log_sum_exp;
+  const float log_sum_exp = g.log_sum_exp[t], by_z = 2 * g.dz_sum * log_sum_exp;
   UNROLL for (int j = 0; j < per_lane; ++j) {
     const std::int64_t expert = lane_index() + j * warp_size;
     if (expert >= z.experts) continue;
-    float gradient = load(p + expert) * (dp[j] - dot);
+    float gradient = p[expert] * (dp[j] - dot);
     if (choice.sigmoid) {
-      const float s = load(g.logits + t * z.experts + expert), complement = std::exp(log_sigmoid(-s));
+      const float s = g.logits[t * z.experts + expert], complement = std::exp(log_sigmoid(-s));
       gradient =
           (gradient + direct[j] * std::exp(log_sigmoid(s))) * complement + by_z * std::exp(s - log_sum_exp);
     } else {
-      gradient += by_z * load(p + expert);
+      gradient += by_z * p[expert];
     }
-    store(ds + expert, gradient);
+    ds[expert] = gradient;
   }
 }
 

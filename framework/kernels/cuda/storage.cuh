@@ -2,6 +2,8 @@
 // float32, whether they are stored as float32 or bfloat16.
 #pragma once
 
+#include <type_traits>
+
 #include "framework/kernels/cuda/dialect.h"
 #include "framework/tensor/tensor.h"
 
@@ -27,6 +29,22 @@ void with_storage_type(DType dtype, Function&& function) {
   check(dtype == DType::float32, Fault::request, "kernels of a GPU take float32 and bfloat16, ",
         name_of(dtype), " came; train with training.precision: fp32 or bf16, or on device cpu");
   function(float{});
+}
+
+/// Calls function(U{}) with U = T or float: the type of a result that may be kept as sums.
+template <class T, class Function>
+void with_result_type(const char* where, DType dtype, Function&& function) {
+  if (dtype == dtype_of<T>()) return function(T{});
+  check(dtype == DType::float32, where, ": a result of ", name_of(dtype), " came with tensors of ",
+        name_of(dtype_of<T>()), "; it must be of that type or float32");
+  if constexpr (!std::is_same_v<T, float>) function(float{});
+}
+
+/// For what is kept in float32 alone: statistics, weights of experts, the state of the optimizer.
+inline const float* check_float32(const char* where, const Tensor& tensor) {
+  check(tensor.dtype() == DType::float32, Fault::request, where, ": on a GPU this is kept in float32, ",
+        name_of(tensor.dtype()), " came; train with training.precision: fp32 or bf16, or on device cpu");
+  return tensor.data<float>();
 }
 
 /// Blocks of `per_block` items that cover `items`.

@@ -124,8 +124,12 @@ void add_attention(std::vector<OpCase>& cases, const Attention& z, Documents doc
   op.least_scale = 1;  // dscore is a difference of numbers of this size
   op.input("q", queries, q).input("k", keys, k).input("v", keys, v).input("dout", queries, dout);
   op.input("starts", {queries[0], queries[1]}, starts, Type::int32);
-  op.output("out", queries, out).output("lse", rows, lse);
-  cases.push_back(op.output("dq", queries, dq).output("dk", keys, dk).output("dv", keys, dv));
+  op.output("out", queries, out).output("lse", rows, lse, Type::sums);
+  op.bfloat16_runs = OpCase::BFloat16Runs::on_cpu;
+  op.output("dv", keys, dv).output("dq", queries, dq).output("dk", keys, dk);
+  for (Slot& slot : op.slots)
+    if (slot.name == "dq" || slot.name == "dk") slot.roundings = 2;  // of out: dscore has out . dout in it
+  cases.push_back(op);
 }
 
 }  // namespace

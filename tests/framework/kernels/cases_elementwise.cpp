@@ -20,6 +20,7 @@ void add_sums(std::vector<OpCase>& cases, std::int64_t count) {
               kernels.add(x["a"], x["b"], x["sum"]);
               kernels.scale(x["scaled"], -1.75);
               kernels.add_scaled(x["a"], 0.3, x["added"]);
+              kernels.add_scaled(x["a"], 0.3, x["added_to_sums"]);
               x["squares"].copy_from(
                   Tensor::from(std::vector<double>{kernels.sum_of_squares(x["a"])}, {1}, x["a"].device()));
             }};
@@ -28,7 +29,23 @@ void add_sums(std::vector<OpCase>& cases, std::int64_t count) {
       .output("sum", {count}, sum)
       .update("scaled", {count}, a, scaled);
   cases.push_back(op.update("added", {count}, b, added)
+                      .update("added_to_sums", {count}, b, added, Type::sums)
                       .output("squares", {1}, {static_cast<double>(squares)}, Type::float64));
+}
+
+/// Between a type and its sums, both ways; what bfloat16 rounds to is told to the bit in op_table_test.
+void add_convert(std::vector<OpCase>& cases, std::int64_t count) {
+  const Values narrow = draw("narrow", count), part = draw("part", count, 1e-3);
+  Values wide(narrow.size());
+  for (std::size_t i = 0; i < wide.size(); ++i) wide[i] = static_cast<float>(narrow[i] + part[i]);
+  OpCase op{join_text("convert_", count), 1, [](const Kernels& kernels, const Arguments& a) {
+              kernels.convert(a["narrow"], a["widened"]);
+              kernels.convert(a["wide"], a["narrowed"]);
+              kernels.convert(a["narrow"], a["copied"]);
+            }};
+  op.input("narrow", {count}, narrow).input("wide", {count}, wide, Type::sums);
+  op.output("widened", {count}, narrow, Type::sums).output("narrowed", {count}, wide);
+  cases.push_back(op.output("copied", {count}, narrow));
 }
 
 void add_swiglu(std::vector<OpCase>& cases, std::int64_t rows, std::int64_t width, double scale) {
@@ -80,10 +97,13 @@ void add_rms_norm(std::vector<OpCase>& cases, std::int64_t rows, std::int64_t wi
                                         Tensor(), write);
               kernels.rms_norm_backward(a["x"], a["weight"], a["inverse_rms"], a["dy"], a["dx"], a["dweight"],
                                         write);
+              kernels.rms_norm_backward(a["x"], a["weight"], a["inverse_rms"], a["dy"], a["dx"],
+                                        a["dweight_sums"], write);
             }};
   op.input("x", shape, x).input("weight", {width}, weight).input("dy", shape, dy).output("y", shape, y);
-  op.output("inverse_rms", {rows}, inverse_rms).output("dx", shape, dx).output("dx_alone", shape, dx);
-  cases.push_back(op.written("dweight", {width}, write, dweight));
+  op.output("inverse_rms", {rows}, inverse_rms, Type::sums);
+  op.output("dx", shape, dx).output("dx_alone", shape, dx).written("dweight", {width}, write, dweight);
+  cases.push_back(op.written("dweight_sums", {width}, write, dweight, Type::sums));
 }
 
 void add_adamw(std::vector<OpCase>& cases, std::int64_t count, int steps_taken, double weight_decay) {
@@ -115,6 +135,7 @@ void add_adamw(std::vector<OpCase>& cases, std::int64_t count, int steps_taken, 
                              .gradient_scale = clip},
                             a["gradient"], a["value"], a["moment1"], a["moment2"]);
             }};
+  op.bfloat16_runs = OpCase::BFloat16Runs::nowhere;
   op.input("gradient", {count}, gradient).update("value", {count}, value, new_value);
   cases.push_back(op.update("moment1", {count}, moment1, m).update("moment2", {count}, moment2, v));
 }
@@ -125,6 +146,7 @@ std::vector<OpCase> elementwise_cases() {
   std::vector<OpCase> cases;
   // 16384: beyond it several threads share the work; 4096: the block of the sum of squares.
   for (const std::int64_t count : {0, 1, 31, 4095, 4096, 4097, 16385, 40001}) add_sums(cases, count);
+  for (const std::int64_t count : {0, 1, 31, 16385}) add_convert(cases, count);
   add_swiglu(cases, 0, 5, 1);
   add_swiglu(cases, 1, 1, 1);
   add_swiglu(cases, 13, 17, 1);

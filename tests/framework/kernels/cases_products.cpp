@@ -24,10 +24,11 @@ void add_gemm(std::vector<OpCase>& cases, std::int64_t m, std::int64_t n, std::i
             static_cast<double>(k),
             [=](const Kernels& kernels, const Arguments& x) {
               kernels.gemm(x["a"], ta, x["b"], tb, x["c"], write);
+              kernels.gemm(x["a"], ta, x["b"], tb, x["c_sums"], write);
             },
             false};
   op.input("a", a_turned ? Shape{k, m} : Shape{m, k}, a).input("b", b_turned ? Shape{n, k} : Shape{k, n}, b);
-  cases.push_back(op.written("c", {m, n}, write, c));
+  cases.push_back(op.written("c", {m, n}, write, c).written("c_sums", {m, n}, write, c, Type::sums));
 }
 
 void add_grouped(std::vector<OpCase>& cases, const std::string& name,
@@ -58,11 +59,13 @@ void add_grouped(std::vector<OpCase>& cases, const std::string& name,
               kernels.grouped_linear(a["x"], a["weight"], a["offsets"], a["y"]);
               kernels.grouped_linear_dx(a["dy"], a["weight"], a["offsets"], a["dx"], write);
               kernels.grouped_linear_dweight(a["dy"], a["x"], a["offsets"], a["dweight"], write);
+              kernels.grouped_linear_dweight(a["dy"], a["x"], a["offsets"], a["dweight_sums"], write);
             }};
   op.input("x", {rows, in}, x).input("dy", {rows, out}, dy).input("weight", {experts, out, in}, weight);
   op.input("offsets", {experts + 1}, offsets, Type::int64).output("y", {rows, out}, y);
-  cases.push_back(
-      op.written("dx", {rows, in}, write, dx).written("dweight", {experts, out, in}, write, dweight));
+  const Shape weights{experts, out, in};
+  op.written("dx", {rows, in}, write, dx).written("dweight", weights, write, dweight);
+  cases.push_back(op.written("dweight_sums", weights, write, dweight, Type::sums));
 }
 
 }  // namespace

@@ -127,6 +127,7 @@ void add_route(std::vector<OpCase>& cases, const Route& z) {
               kernels.route_backward(result, rule, z.sigmoid ? a["logits"] : Tensor(), a["dweights"],
                                      a["dsums"], dz, a["dlogits"]);
             }};
+  op.bfloat16_runs = OpCase::BFloat16Runs::nowhere;
   op.input("logits", by_expert, logits).input("tokens", {length_of(count)}, tokens, Type::int32);
   if (z.biased) op.input("bias", {length_of(n)}, bias, Type::float64);
   op.input("dweights", by_slot, dweights).input("dsums", statistics, dsums, Type::float64);
@@ -203,9 +204,11 @@ void add_permutation(std::vector<OpCase>& cases, const std::string& name, Size t
   rows_op.input("token_of_row", row_list, token_of_row, Type::int32)
       .input("slot_of_row", row_list, slot_of_row, Type::int32);
   rows_op.input("x", by_token, x).input("drows", by_row, drows).input("values", by_row, values);
-  rows_op.input("weights", by_slot, weights).input("dy", by_token, dy).output("gathered", by_row, gathered);
+  rows_op.input("weights", by_slot, weights, Type::sums)
+      .input("dy", by_token, dy)
+      .output("gathered", by_row, gathered);
   rows_op.output("dx", by_token, dx).output("y", by_token, y).output("dvalues", by_row, dvalues);
-  cases.push_back(rows_op.output("dweights", by_slot, dweights));
+  cases.push_back(rows_op.output("dweights", by_slot, dweights, Type::sums));
 }
 
 }  // namespace

@@ -27,10 +27,12 @@ void add_embedding(std::vector<OpCase>& cases, std::int64_t tokens, std::int64_t
             static_cast<double>(tokens), [=](const Kernels& kernels, const Arguments& a) {
               kernels.embedding(a["ids"], a["weight"], a["y"]);
               kernels.embedding_backward(a["ids"], a["dy"], a["dweight"], write);
+              kernels.embedding_backward(a["ids"], a["dy"], a["dweight_sums"], write);
             }};
   op.input("weight", {vocabulary, hidden}, weight).input("dy", {tokens, hidden}, dy);
   op.input("ids", {tokens}, ids, Type::int32).output("y", {tokens, hidden}, y);
-  cases.push_back(op.written("dweight", {vocabulary, hidden}, write, dweight));
+  op.written("dweight", {vocabulary, hidden}, write, dweight);
+  cases.push_back(op.written("dweight_sums", {vocabulary, hidden}, write, dweight, Type::sums));
 }
 
 struct Losses {
@@ -91,6 +93,7 @@ void add_cross_entropy(std::vector<OpCase>& cases, std::int64_t rows, std::int64
     statistics[3 * at + 1] = sum;
     statistics[3 * at + 2] = counted ? row[static_cast<std::ptrdiff_t>(targets[at])] : 0;
   }
+  op.bfloat16_runs = OpCase::BFloat16Runs::nowhere;
   op.update("logits", {rows, vocabulary}, logits, want.dlogits)
       .input("targets", {rows}, targets, Type::int32)
       .input("log_sum_exp", {rows}, log_sum_exp, Type::float64);
@@ -133,6 +136,7 @@ void add_linear_cross_entropy(std::vector<OpCase>& cases, std::int64_t tokens, s
                          {3}, a["x"].device()));
       },
       false};
+  op.bfloat16_runs = OpCase::BFloat16Runs::nowhere;
   op.input("x", {tokens, hidden}, x).input("weight", {vocabulary, hidden}, weight);
   op.input("targets", {tokens}, targets, Type::int32).output("dx", {tokens, hidden}, dx);
   op.output("dweight", {vocabulary, hidden}, dweight);

@@ -34,8 +34,9 @@ TEST(DeviceCode, MeetsThePlainLoopsUnderASanitizer) {
   const std::vector<OpCase> cases = small_cases();
   EXPECT_GT(cases.size(), 100u);
   for (const OpCase& op : cases) {
-    const auto problems = run_case(op, emulated_device(), DType::float32, Guard::none);
-    for (const std::string& problem : problems) ADD_FAILURE() << op.name << ": " << problem;
+    for (const DType dtype : types_of(op, emulated_device()))
+      for (const std::string& problem : run_case(op, emulated_device(), dtype, Guard::none))
+        ADD_FAILURE() << op.name << " in " << name_of(dtype) << ": " << problem;
   }
 }
 

@@ -13,13 +13,15 @@ namespace conclave::test {
 namespace {
 
 constexpr std::int64_t guard_elements = 64;  // on either side of every tensor
-constexpr double sentinel = -1234567;        // what they hold, exact in every type
+constexpr double sentinel = -1236992;        // what they hold, exact in every type
 constexpr double tolerance_constant = 16;    // c in c * epsilon * sqrt(length)
 
 DType dtype_of_slot(const Slot& slot, DType floating) {
   switch (slot.type) {
     case Type::floating:
       return floating;
+    case Type::sums:
+      return sum_type(floating);
     case Type::float64:
       return DType::float64;
     case Type::int32:
@@ -93,12 +95,11 @@ Stage run_on_stage(const OpCase& op, Device& device, DType dtype, Guard guarded)
   const std::int64_t guard = guarded == Guard::region ? guard_elements : 0;
   for (const Slot& slot : op.slots) {
     const DType slot_dtype = dtype_of_slot(slot, dtype);
-    const bool is_float = slot_dtype == DType::float32 || slot_dtype == DType::float64;
     const std::int64_t count = slot.shape.elements();
     Values whole(static_cast<std::size_t>(count + 2 * guard), sentinel);
     if (slot.role == Role::output)
       std::fill_n(whole.begin() + guard, count,
-                  is_float ? std::numeric_limits<double>::quiet_NaN() : sentinel);
+                  is_floating(slot_dtype) ? std::numeric_limits<double>::quiet_NaN() : sentinel);
     else
       std::copy(slot.values.begin(), slot.values.end(), whole.begin() + guard);
     stage.wholes.push_back(upload(whole, slot_dtype, device));
@@ -108,11 +109,23 @@ Stage run_on_stage(const OpCase& op, Device& device, DType dtype, Guard guarded)
   return stage;
 }
 
+/// How far a result may be off, relative to the largest: c * epsilon * sqrt(length) in the type that is
+/// computed in, and in a run in bfloat16 half a unit in its last place, 2^-9, for each time it is rounded;
+/// that is doubled, because many of them meet in a sum.
+double tolerance_of(const Slot& slot, const OpCase& op, DType dtype) {
+  const double epsilon = dtype == DType::float64 ? std::numeric_limits<double>::epsilon()
+                                                 : std::numeric_limits<float>::epsilon();
+  const double computed = tolerance_constant * epsilon * std::sqrt(std::max(1.0, op.length));
+  if (dtype != DType::bfloat16) return computed;
+  const int roundings = slot.roundings + (slot.type == Type::floating ? 1 : 0);
+  return computed + roundings * std::ldexp(1.0, -8);
+}
+
 std::string compare(const Slot& slot, const Values& got, double relative, double least_scale) {
   double largest = least_scale;
   for (const double value : slot.expected) largest = std::max(largest, std::abs(value));
-  const bool is_float = slot.type == Type::floating || slot.type == Type::float64;
-  const double tolerance = is_float ? relative * largest : 0;
+  const bool is_integer = slot.type == Type::int32 || slot.type == Type::int64;
+  const double tolerance = is_integer ? 0 : relative * largest;
   std::size_t worst = 0;
   double worst_error = -1;
   for (std::size_t i = 0; i < got.size(); ++i) {
@@ -142,17 +155,18 @@ OpCase& OpCase::update(std::string slot, Shape shape, Values values, Values expe
   return *this;
 }
 
-OpCase& OpCase::written(std::string slot, Shape shape, Write write, Values result) {
-  if (write == Write::overwrite) return output(std::move(slot), shape, std::move(result));
+OpCase& OpCase::written(std::string slot, Shape shape, Write write, Values result, Type type) {
+  if (write == Write::overwrite) return output(std::move(slot), shape, std::move(result), type);
   const Values before = draw(slot, shape.elements());
   for (std::size_t i = 0; i < result.size(); ++i) result[i] += before[i];
-  return update(std::move(slot), shape, before, std::move(result));
+  return update(std::move(slot), shape, before, std::move(result), type);
 }
 
 Values draw(std::string_view name, std::int64_t count, double scale) {
   const RandomKey key = RandomKey(1).with(name);
   Values values(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(scale * key.normal(i));
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = to_float(to_bfloat16(static_cast<float>(scale * key.normal(i))));
   return values;
 }
 
@@ -181,16 +195,22 @@ std::string why_no_cuda() {
 }
 
 std::vector<DType> float_types_of(const Device& device) {
-  if (device.kind() == DeviceKind::cpu) return {DType::float32, DType::float64};
-  return {DType::float32};
+  if (device.kind() == DeviceKind::cpu) return {DType::float32, DType::float64, DType::bfloat16};
+  return {DType::float32, DType::bfloat16};
+}
+
+std::vector<DType> types_of(const OpCase& op, const Device& device) {
+  using enum OpCase::BFloat16Runs;
+  const bool bfloat16 =
+      op.bfloat16_runs == everywhere || (op.bfloat16_runs == on_cpu && device.kind() == DeviceKind::cpu);
+  std::vector<DType> types = float_types_of(device);
+  if (!bfloat16) std::erase(types, DType::bfloat16);
+  return types;
 }
 
 std::vector<std::string> run_case(const OpCase& op, Device& device, DType dtype, Guard guarded) {
   const Stage stage = run_on_stage(op, device, dtype, guarded);
   const std::int64_t guard = guarded == Guard::region ? guard_elements : 0;
-  const double epsilon = dtype == DType::float32 ? std::numeric_limits<float>::epsilon()
-                                                 : std::numeric_limits<double>::epsilon();
-  const double tolerance = tolerance_constant * epsilon * std::sqrt(std::max(1.0, op.length));
   std::vector<std::string> problems;
   for (std::size_t i = 0; i < op.slots.size(); ++i) {
     const Slot& slot = op.slots[i];
@@ -208,7 +228,8 @@ std::vector<std::string> run_case(const OpCase& op, Device& device, DType dtype,
       problems.push_back(
           join_text(slot.name, ": the case expects ", slot.expected.size(), " values of ", got.size()));
     else if (slot.role != Role::input)
-      if (const std::string wrong = compare(slot, got, tolerance, op.least_scale); !wrong.empty())
+      if (const std::string wrong = compare(slot, got, tolerance_of(slot, op, dtype), op.least_scale);
+          !wrong.empty())
         problems.push_back(wrong);
   }
   return problems;

@@ -16,16 +16,18 @@ namespace conclave::test {
 
 using Values = std::vector<double>;
 
-enum class Role { input, output, update };            // update: read and written
-enum class Type { floating, float64, int32, int64 };  // floating: of the type that the case runs in
+enum class Role { input, output, update };  // update: read and written
+/// floating: of the type that the case runs in; sums: of its sum_type.
+enum class Type { floating, sums, float64, int32, int64 };
 
 struct Slot {
   std::string name;
   Role role;
   Type type;
   Shape shape;
-  Values values;    // before the op; outputs start as NaN
-  Values expected;  // after the op
+  Values values;      // before the op; outputs start as NaN
+  Values expected;    // after the op
+  int roundings = 0;  // beside the one when it is written: to bfloat16, of what it is computed from
 };
 
 /// The tensors of a running case by name.
@@ -42,18 +44,20 @@ struct OpCase {
   std::string name;
   double length;  // terms in the longest sum behind one result
   std::function<void(const Kernels&, const Arguments&)> run;
-  bool bit_equal_in_float32 = true;  // for every number of threads
+  bool bit_equal_in_float32 = true;  // for every number of threads, and so in bfloat16
   double least_scale = 0.01;         // errors count relative to the largest result, and at least to this
   std::vector<Slot> slots{};
+  /// Where the case runs in bfloat16: nowhere when its kernel is given sums alone.
+  enum class BFloat16Runs { everywhere, on_cpu, nowhere } bfloat16_runs = BFloat16Runs::everywhere;
 
   OpCase& input(std::string slot, Shape shape, Values values, Type type = Type::floating);
   OpCase& output(std::string slot, Shape shape, Values expected, Type type = Type::floating);
   OpCase& update(std::string slot, Shape shape, Values values, Values expected, Type type = Type::floating);
   /// A result that overwrites, or adds to random values.
-  OpCase& written(std::string slot, Shape shape, Write write, Values result);
+  OpCase& written(std::string slot, Shape shape, Write write, Values result, Type type = Type::floating);
 };
 
-/// Standard normal numbers that float32 holds exactly, always the same for the same name.
+/// Standard normal numbers that bfloat16 holds exactly, always the same for the same name.
 Values draw(std::string_view name, std::int64_t count, double scale = 1);
 Values as_values(const std::vector<int>& numbers);
 
@@ -63,6 +67,8 @@ std::vector<Device*> devices();
 std::string why_no_cuda();
 /// The floating-point types that a device computes in.
 std::vector<DType> float_types_of(const Device& device);
+/// Those that a case runs in there.
+std::vector<DType> types_of(const OpCase& op, const Device& device);
 /// What lies around each tensor: a region whose bytes are compared afterwards, or nothing at all, so that a
 /// sanitizer sees reads out of bounds, too.
 enum class Guard { region, none };

@@ -4,8 +4,13 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdlib>
 #include <string>
 
+#include "framework/base/random.h"
+#include "framework/kernels/cpu/matrix_product.h"
 #include "tests/framework/kernels/op_table.h"
 
 namespace conclave::test {
@@ -27,7 +32,7 @@ class OpTable : public testing::TestWithParam<std::size_t> {};
 TEST_P(OpTable, MeetsThePlainLoops) {
   const OpCase& op = cases()[GetParam()];
   for (Device* device : devices())
-    for (const DType dtype : float_types_of(*device)) {
+    for (const DType dtype : types_of(op, *device)) {
       const auto problems = run_case(op, *device, dtype);
       EXPECT_TRUE(problems.empty()) << op.name << " on " << device->name() << " in " << name_of(dtype) << ":"
                                     << joined(problems);
@@ -38,7 +43,7 @@ TEST_P(OpTable, IsBitEqualForEveryNumberOfThreads) {
   const OpCase& op = cases()[GetParam()];
   const int threads_before = omp_get_max_threads();
   Device& device = cpu_device();
-  for (const DType dtype : float_types_of(device)) {
+  for (const DType dtype : types_of(op, device)) {
     omp_set_num_threads(1);
     const auto one = results_of(op, device, dtype);
     for (const int threads : {1, 2, 3}) {
@@ -61,8 +66,9 @@ TEST_P(OpTable, IsBitEqualWhenRepeatedOnOtherDevices) {
   const OpCase& op = cases()[GetParam()];
   for (Device* device : devices()) {
     if (device->kind() == DeviceKind::cpu) continue;
-    EXPECT_EQ(results_of(op, *device, DType::float32), results_of(op, *device, DType::float32))
-        << op.name << " on " << device->name();
+    for (const DType dtype : types_of(op, *device))
+      EXPECT_EQ(results_of(op, *device, dtype), results_of(op, *device, dtype))
+          << op.name << " on " << device->name() << " in " << name_of(dtype);
   }
 }
 
@@ -74,6 +80,48 @@ TEST(OpTableOnCuda, RunsWithTheOthersWhereThereIsAGpu) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, OpTable, testing::Range(std::size_t{0}, cases().size()),
                          [](const auto& place) { return cases()[place.param].name; });
+
+/// For the run of this program that kernels_test_without_bfloat16 is.
+TEST(Products, OfBFloat16AreConvertedWhereTheRunIsAboutThat) {
+  if (std::getenv("CONCLAVE_EXPECT_CONVERTED_PRODUCTS") == nullptr) GTEST_SKIP() << "this run is not";
+  EXPECT_FALSE(cpu::multiplies_bfloat16());
+}
+
+/// The bfloat16 nearest to a float32, of two equally near the even one, by comparing distances in float64.
+float nearest_bfloat16(float value) {
+  if (std::isnan(value) || std::isinf(value)) return value;
+  const std::uint32_t below = std::bit_cast<std::uint32_t>(value) & 0xFFFF0000u, above = below + 0x10000u;
+  // What would follow the largest number, were it not infinity.
+  const auto number = [](std::uint32_t bits) {
+    const bool infinite = (bits & 0x7FFFFFFFu) == 0x7F800000u;
+    const double size = infinite ? std::ldexp(1.0, 128) : std::abs(std::bit_cast<float>(bits));
+    return std::signbit(std::bit_cast<float>(bits)) ? -size : size;
+  };
+  const double to_below = std::abs(number(below) - value), to_above = std::abs(number(above) - value);
+  const bool up = to_above < to_below || (to_above == to_below && (below >> 16 & 1u) == 1);
+  return std::bit_cast<float>(up ? above : below);
+}
+
+TEST(Convert, RoundsToTheNearestBFloat16OnEveryDevice) {
+  std::vector<float> values{0.0f, -0.0f, 1.0f, 3.3895e38f, 3.4028e38f, -3.4028e38f, INFINITY, -INFINITY, NAN};
+  const RandomKey key = RandomKey(3).with("bits");
+  for (std::uint64_t i = 0; i < 20000; ++i) {
+    auto bits = static_cast<std::uint32_t>(key.bits(i));
+    if (i % 3 == 0) bits = (bits & 0xFFFF0000u) | 0x8000u;  // between two
+    values.push_back(std::bit_cast<float>(bits));
+  }
+  const std::int64_t count = static_cast<std::int64_t>(values.size());
+  for (Device* device : devices()) {
+    const Tensor rounded = Tensor::empty({count}, DType::bfloat16, *device);
+    kernels_of(rounded).convert(Tensor::from(values, {count}, *device), rounded);
+    const std::vector<BFloat16> got = rounded.to_host<BFloat16>();
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const float is = to_float(got[i]), expected = nearest_bfloat16(values[i]);
+      ASSERT_TRUE(std::isnan(expected) ? std::isnan(is) : is == expected)
+          << device->name() << ": " << values[i] << " became " << is << ", expected " << expected;
+    }
+  }
+}
 
 /// y = 2 x over five elements with a mistake of choice.
 std::vector<std::string> problems_of(const std::function<void(const float* x, float* y)>& mistaken) {
