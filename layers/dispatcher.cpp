@@ -85,7 +85,7 @@ FinishDispatch AllToAllDispatcher::begin_round(Tape& tape, const Variable& x, co
   const std::int64_t ranks = group_.size();
   // Sorted by rank and expert; the rows for one rank lie together.
   const RowOrder outgoing = kernels.sort_by_expert(destinations, ranks * experts_here_);
-  const std::vector<std::int64_t> offsets = outgoing.offsets.to_host<std::int64_t>();
+  const std::vector<std::int64_t> offsets = outgoing.offsets.on_host();
   RowCounts sent(static_cast<std::size_t>(ranks * experts_here_)), send_rows(static_cast<std::size_t>(ranks));
   for (std::size_t i = 0; i < sent.size(); ++i) {
     sent[i] = offsets[i + 1] - offsets[i];

@@ -21,7 +21,7 @@ namespace conclave {
 
 /// The experts of this rank: rows [rows, hidden] sorted by its experts, offsets int64 [experts of this rank +
 /// 1] -> the same rows' outputs; with expert_tensor ranks, this rank's terms of their sums.
-using ExpertFunction = std::function<Variable(Tape& tape, const Variable& rows, const Tensor& offsets)>;
+using ExpertFunction = std::function<Variable(Tape& tape, const Variable& rows, const RowOffsets& offsets)>;
 
 /// What is left of a dispatch that has begun, to be called once -> [tokens, hidden]: the sum over each
 /// token's experts, weighted by routing.weights. It goes on recording on the tape of the beginning.

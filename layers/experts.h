@@ -28,7 +28,7 @@ class Experts {
 
   /// x [rows, hidden] sorted by expert, offsets int64 [experts of this rank + 1] -> [rows, hidden]; with
   /// expert_tensor ranks, this rank's terms of the sums that are the outputs.
-  Variable forward(Tape& tape, const Variable& x, const Tensor& offsets) const {
+  Variable forward(Tape& tape, const Variable& x, const RowOffsets& offsets) const {
     const Variable gate = grouped_linear(tape, x, gate_.use(tape), offsets);
     const Variable up = grouped_linear(tape, x, up_.use(tape), offsets);
     return grouped_linear(tape, swiglu(tape, gate, up), down_.use(tape), offsets);

@@ -72,7 +72,7 @@ Moe::Result Moe::forward(Tape& tape, const Variable& residual, const ModelInput&
     const ProfilePurpose of_shared("shared_experts");
     shared = shared_experts_->forward(tape, x);
   }
-  Variable y = finish([this](Tape& inner, const Variable& rows, const Tensor& offsets) {
+  Variable y = finish([this](Tape& inner, const Variable& rows, const RowOffsets& offsets) {
     const ProfilePurpose of_experts("experts");
     return experts_.forward(inner, rows, offsets);
   });

@@ -1,11 +1,17 @@
 #include "framework/kernels/backends.h"
 
 #include "framework/kernels/cpu/cpu_kernels.h"
+#include "framework/kernels/cuda/device_kernels.h"
 
 namespace conclave {
 
 const Kernels& cpu_kernels() {
   static const CpuKernels kernels;
+  return kernels;
+}
+
+const Kernels& emulated_kernels() {
+  static const emulated::DeviceKernels kernels;
   return kernels;
 }
 

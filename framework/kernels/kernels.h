@@ -15,9 +15,24 @@ enum class Transpose { no, yes };
 enum class Write { overwrite, accumulate };
 enum class Rotation { forward, inverse };
 
-/// How rows of experts are laid out: rows offsets[e] .. offsets[e+1]-1 belong to expert e.
+/// Rows offsets[e] .. offsets[e+1]-1 belong to expert e: int64 [experts + 1], and where the host has learnt
+/// the same numbers already, they come along, so that nobody waits for them again.
+class RowOffsets : public Tensor {
+ public:
+  RowOffsets() = default;
+  RowOffsets(const Tensor& offsets) : Tensor(offsets) {}
+  RowOffsets(const Tensor& offsets, std::vector<std::int64_t> known)
+      : Tensor(offsets), known_(std::make_shared<const std::vector<std::int64_t>>(std::move(known))) {}
+  /// Waits for the device when the host does not know them.
+  std::vector<std::int64_t> on_host() const { return known_ ? *known_ : to_host<std::int64_t>(); }
+
+ private:
+  std::shared_ptr<const std::vector<std::int64_t>> known_;
+};
+
+/// How rows of experts are laid out.
 struct RowOrder {
-  Tensor offsets;       // int64 [experts + 1]
+  RowOffsets offsets;
   Tensor row_of_slot;   // int32 [tokens, top_k]; the row of this assignment, -1 when it goes nowhere
   Tensor token_of_row;  // int32 [rows]
   Tensor slot_of_row;   // int32 [rows]; token * top_k + k
@@ -63,14 +78,14 @@ class Kernels {
   virtual void gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b,
                     const Tensor& c, Write write) const = 0;
   /// y[r] = weight[e(r)] x[r]: x [rows, in], weight [experts, out, in], y [rows, out].
-  virtual void grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets,
+  virtual void grouped_linear(const Tensor& x, const Tensor& weight, const RowOffsets& offsets,
                               const Tensor& y) const = 0;
   /// dx[r] = weight[e(r)]^T dy[r]
-  virtual void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& offsets,
+  virtual void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets,
                                  const Tensor& dx, Write write) const = 0;
   /// dweight[e] = sum over rows of e of dy[r] x[r]^T; zero for an expert without rows. dweight has the type
   /// of dy and x, or their sum_type.
-  virtual void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const Tensor& offsets,
+  virtual void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets,
                                       const Tensor& dweight, Write write) const = 0;
 
   // --- elementwise and reductions

@@ -1,5 +1,4 @@
 #include "launch/commands/train.h"
-#include "launch/step_profile.h"
 
 #include <algorithm>
 #include <chrono>
@@ -24,6 +23,7 @@
 #include "launch/loss_spikes.h"
 #include "launch/run_directory.h"
 #include "launch/run_guard.h"
+#include "launch/step_profile.h"
 #include "launch/stop_signals.h"
 #include "optim/schedule.h"
 #include "parallel/agreement.h"
@@ -157,8 +157,8 @@ class TrainingRun {
     }
     if (recipe_.logging.profile)
       profile_ = std::make_unique<StepProfile>(
-          world_, MachineRates{quick_matrix_rate(dtype_of_precision(recipe_.training.precision)),
-                               quick_memory_rate()});
+          world_, MachineRates{quick_matrix_rate(device_, dtype_of_precision(recipe_.training.precision)),
+                               quick_memory_rate(device_)});
   }
 
   /// Of a run directory without a checkpoint: what the recipe takes from another run's. Collective.

@@ -23,7 +23,7 @@ Variable linear(Tape& tape, const Variable& x, const Variable& weight) {
   return y;
 }
 
-Variable grouped_linear(Tape& tape, const Variable& x, const Variable& weight, const Tensor& offsets) {
+Variable grouped_linear(Tape& tape, const Variable& x, const Variable& weight, const RowOffsets& offsets) {
   const std::int64_t rows = x.value.dim(0), experts = weight.value.dim(0), out = weight.value.dim(1);
   check_tensor(x.value, "grouped_linear", "x", {rows, weight.value.dim(2)}, weight.value.dtype());
   check_tensor(offsets, "grouped_linear", "offsets", {experts + 1}, DType::int64);

@@ -12,6 +12,6 @@ Variable linear(Tape& tape, const Variable& x,  // [rows, in]
 /// y[r] = x[r] W[e]^T for the rows r of expert e; experts without rows are normal.
 Variable grouped_linear(Tape& tape, const Variable& x,  // [rows, in], sorted by expert
                         const Variable& weight,         // [experts, out, in]
-                        const Tensor& offsets);         // int64 [experts + 1]  ->  [rows, out]
+                        const RowOffsets& offsets);     // int64 [experts + 1]  ->  [rows, out]
 
 }  // namespace conclave

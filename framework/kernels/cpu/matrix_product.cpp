@@ -126,7 +126,7 @@ void CpuKernels::gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, T
   });
 }
 
-void CpuKernels::grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets,
+void CpuKernels::grouped_linear(const Tensor& x, const Tensor& weight, const RowOffsets& offsets,
                                 const Tensor& y) const {
   const std::int64_t experts = weight.dim(0), out = weight.dim(1), in = weight.dim(2);
   const std::int64_t* offset = offsets.data<std::int64_t>();
@@ -142,7 +142,7 @@ void CpuKernels::grouped_linear(const Tensor& x, const Tensor& weight, const Ten
   });
 }
 
-void CpuKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& offsets,
+void CpuKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets,
                                    const Tensor& dx, Write write) const {
   const std::int64_t experts = weight.dim(0), out = weight.dim(1), in = weight.dim(2);
   const std::int64_t* offset = offsets.data<std::int64_t>();
@@ -157,7 +157,7 @@ void CpuKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const
   });
 }
 
-void CpuKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const Tensor& offsets,
+void CpuKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets,
                                         const Tensor& dweight, Write write) const {
   const std::int64_t experts = dweight.dim(0), out = dweight.dim(1), in = dweight.dim(2);
   const std::int64_t* offset = offsets.data<std::int64_t>();

@@ -1,6 +1,7 @@
 #include "framework/kernels/cuda/attention.cuh"
 
 #include "framework/kernels/cuda/attention_backward.cuh"
+#include "framework/kernels/cuda/attention_tiles.h"
 #include "framework/kernels/cuda/device_kernels.h"
 
 namespace conclave::DIALECT {
@@ -45,14 +46,18 @@ void DeviceKernels::attention(const Tensor& query, const Tensor& key, const Tens
                               const Tensor& out, const Tensor& log_sum_exp) const {
   const AttentionSizes z = sizes_of(query, key, document_start, head_width, scale);
   check_tensor(out, "attention", "out", query.shape(), query.dtype());
-  check_tensor(log_sum_exp, "attention", "log_sum_exp", {z.sequences, z.heads, z.length}, query.dtype());
+  check_tensor(log_sum_exp, "attention", "log_sum_exp", {z.sequences, z.heads, z.length},
+               sum_type(query.dtype()));
+  // The one place where the path is chosen: another library's attention would come in here.
+  const AttentionTensors tensors{query, key, value, document_start, out, log_sum_exp};
+  if (attention_fits_tiles(z, tensors)) return attention_on_tiles(z, tensors);
   with_storage_type(query.dtype(), [&](auto zero) {
     using T = decltype(zero);
     with_columns_per_thread(head_width, [&](auto columns) {
       launch(shape_of(z, z.sequences * z.heads * z.tiles(), own_rows + 2 * walk_rows, own_rows,
                       query.device().stream()),
              attention_kernel<columns(), T>, z, query.data<T>(), key.data<T>(), value.data<T>(),
-             document_start.data<std::int32_t>(), z.tiles(), out.data<T>(), log_sum_exp.data<T>());
+             document_start.data<std::int32_t>(), z.tiles(), out.data<T>(), log_sum_exp.data<float>());
     });
   });
 }
@@ -65,13 +70,17 @@ void DeviceKernels::attention_backward(const Tensor& query, const Tensor& key, c
   check_tensor(dout, "attention_backward", "dout", query.shape(), query.dtype());
   void* stream = query.device().stream();
   const Tensor delta = Tensor::empty({z.sequences, z.heads, z.length}, DType::float32, query.device());
+  const AttentionTensors tensors{query,       key,  value,  document_start, out,
+                                 log_sum_exp, dout, dquery, dkey,           dvalue};
+  const bool on_tiles = attention_fits_tiles(z, tensors);
   with_storage_type(query.dtype(), [&](auto zero) {
     using T = decltype(zero);
     launch(warp_for_each(delta.elements(), stream), attention_delta_kernel<T>, z, out.data<T>(),
            dout.data<T>(), delta.data<float>());
+    if (on_tiles) return attention_backward_on_tiles(z, tensors, delta);
     const AttentionInput<T> input{
-        query.data<T>(),       key.data<T>(),  value.data<T>(),    document_start.data<std::int32_t>(),
-        log_sum_exp.data<T>(), dout.data<T>(), delta.data<float>()};
+        query.data<T>(),           key.data<T>(),  value.data<T>(),    document_start.data<std::int32_t>(),
+        log_sum_exp.data<float>(), dout.data<T>(), delta.data<float>()};
     const int rows = 2 * own_rows + 2 * walk_rows;
     with_columns_per_thread(head_width, [&](auto columns) {
       launch(shape_of(z, z.sequences * z.heads * z.tiles(), rows, own_rows, stream),

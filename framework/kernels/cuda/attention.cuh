@@ -83,7 +83,7 @@ DEVICE std::int64_t lowest_start(const std::int32_t* start, std::int64_t first, 
 /// log_sum_exp [sequences, heads, length]
 template <int per_thread, class T>
 KERNEL attention_kernel(AttentionSizes z, const T* query, const T* key, const T* value,
-                        const std::int32_t* document_start, std::int64_t tiles, T* out, T* log_sum_exp) {
+                        const std::int32_t* document_start, std::int64_t tiles, T* out, float* log_sum_exp) {
   SHARED_DYNAMIC(float, memory);
   const int width = static_cast<int>(z.width), stride = z.stride();
   float *q = memory, *k = q + own_rows * stride, *v = k + walk_rows * stride,
@@ -143,7 +143,7 @@ KERNEL attention_kernel(AttentionSizes z, const T* query, const T* key, const T*
     if (t >= z.length) continue;
     store_row(out + q_at + t * z.query_stride(), sums[round], 1 / total[round], width);
     if (thread_index() % row_threads == 0)
-      store(log_sum_exp + (s * z.heads + h) * z.length + t, largest[round] + std::log(total[round]));
+      log_sum_exp[(s * z.heads + h) * z.length + t] = largest[round] + std::log(total[round]);
   }
 }
 

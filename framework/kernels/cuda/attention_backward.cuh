@@ -11,7 +11,8 @@ template <class T>
 struct AttentionInput {
   const T *query, *key, *value;
   const std::int32_t* document_start;
-  const T *log_sum_exp, *dout;
+  const float* log_sum_exp;
+  const T* dout;
   const float* delta;
 };
 
@@ -53,8 +54,7 @@ KERNEL attention_dquery_kernel(AttentionSizes z, AttentionInput<T> in, std::int6
       const std::int64_t t = begin + row;
       const bool real = t < z.length;
       const std::int64_t from = real ? start[t] : z.length;
-      const float shift = real ? load(in.log_sum_exp + row_at + t) : 0,
-                  delta = real ? in.delta[row_at + t] : 0;
+      const float shift = real ? in.log_sum_exp[row_at + t] : 0, delta = real ? in.delta[row_at + t] : 0;
       UNROLL for (int n = 0; n < walks_per_thread; ++n) {
         const int j = thread_index() % row_threads + n * row_threads;
         float dscore = 0;
@@ -110,7 +110,7 @@ KERNEL attention_dkey_dvalue_kernel(AttentionSizes z, AttentionInput<T> in, std:
           float p = 0, dscore = 0;
           if (t < z.length && own <= t && own >= start[t]) {
             p = exponential(z.scale * dot_of_rows(q + j * stride, k + row * stride, width) -
-                            load(in.log_sum_exp + row_at + t));
+                            in.log_sum_exp[row_at + t]);
             dscore = p * (dot_of_rows(d + j * stride, v + row * stride, width) - in.delta[row_at + t]);
           }
           scores[row * score_stride + j] = p;

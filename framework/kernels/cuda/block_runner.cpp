@@ -46,6 +46,8 @@ void BlockRunner::be_a_thread() {
     Thread& self = current();
     sanitizer::acquires(&begin_token_);
     self.block_phase = self.warp_phase = self.exchange_phase = 0;
+    self.copies.clear();
+    self.batches.clear();
     try {
       (*body_.load(relaxed))();
     } catch (...) {
@@ -88,6 +90,31 @@ std::uint64_t BlockRunner::exchange(std::uint64_t bits, int lane) {
   wait_at(self, State::at_exchange);
   return threads_[static_cast<std::size_t>(self.index / warp_size * warp_size + lane)]->offered[turn].load(
       relaxed);
+}
+
+void BlockRunner::begin_copy(void* to, const void* from) {
+  const auto aligned = [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % copy_bytes == 0; };
+  check(aligned(to) && aligned(from), "emulated: copy_async takes addresses that are multiples of 16");
+  std::memset(to, no_number, copy_bytes);
+  current().copies.emplace_back(to, from);
+}
+
+void BlockRunner::commit_copies() {
+  Thread& self = current();
+  std::size_t in_batches = 0;
+  for (const std::size_t count : self.batches) in_batches += count;
+  self.batches.push_back(self.copies.size() - in_batches);
+}
+
+void BlockRunner::wait_for_copies(std::size_t pending) {
+  Thread& self = current();
+  while (self.batches.size() > pending) {
+    const auto done = self.copies.begin() + static_cast<std::ptrdiff_t>(self.batches.front());
+    for (auto copy = self.copies.begin(); copy != done; ++copy)
+      std::memcpy(copy->first, copy->second, copy_bytes);
+    self.copies.erase(self.copies.begin(), done);
+    self.batches.erase(self.batches.begin());
+  }
 }
 
 void* BlockRunner::shared_array(const void* tag, std::size_t bytes) {

@@ -10,6 +10,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "framework/kernels/cuda/dialect_emulated.h"
@@ -33,6 +34,9 @@ class BlockRunner {
   void sync_block();
   void sync_warp();
   std::uint64_t exchange(std::uint64_t bits, int lane);
+  void begin_copy(void* to, const void* from);
+  void commit_copies();
+  void wait_for_copies(std::size_t pending);
   void* shared_array(const void* tag, std::size_t bytes);
   void* dynamic_array() const { return dynamic_; }
 
@@ -46,6 +50,9 @@ class BlockRunner {
     // Only the fiber itself looks at these: how many barriers it has passed.
     unsigned block_phase = 0, warp_phase = 0, exchange_phase = 0;
     std::array<std::atomic<std::uint64_t>, 2> offered{};
+    // Copies that have begun, also the fiber's own, and how many of them each batch has.
+    std::vector<std::pair<void*, const void*>> copies;
+    std::vector<std::size_t> batches;
     Fiber fiber;
   };
   struct SharedArray {
@@ -66,6 +73,7 @@ class BlockRunner {
   void forget_shared();
 
   static constexpr int most_arrays = 256;
+  static constexpr std::size_t copy_bytes = 16;
   static constexpr std::size_t most_static = 48 * 1024, most_dynamic = 227 * 1024;  // bytes; sm_90
 
   std::vector<std::unique_ptr<Thread>> threads_;

@@ -10,15 +10,16 @@ namespace conclave::DIALECT {
 
 class DeviceKernels final : public Kernels {
  public:
-  // matrix_product_cuda.cu, matrix_product_emulated.cpp
+  // matrix_product.cu
   void gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b, const Tensor& c,
             Write write) const override;
-  void grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets,
+  // grouped_product.cu
+  void grouped_linear(const Tensor& x, const Tensor& weight, const RowOffsets& offsets,
                       const Tensor& y) const override;
-  void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& offsets, const Tensor& dx,
+  void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets, const Tensor& dx,
                          Write write) const override;
-  void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const Tensor& offsets, const Tensor& dweight,
-                              Write write) const override;
+  void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets,
+                              const Tensor& dweight, Write write) const override;
 
   // elementwise.cu
   void convert(const Tensor& x, const Tensor& y) const override;

@@ -8,8 +8,14 @@
 //   thread_index() block_index() block_size() block_count() lane_index() warp_index()
 //   sync_block(), sync_warp()    wait for all threads of the block, of the warp of 32
 //   shuffle(value, lane), shuffle_xor(value, mask)    another lane's value; all 32 lanes take part
-//   atomic_add(pointer, value)   integers alone: sums of floating-point numbers would depend on the order
-//   launch(shape, kernel, arguments...)
+//   copy_async(to, from)         16 bytes, both aligned to them, into shared memory; begun, not done
+//   commit_copies()              what this thread began since the last call becomes a batch
+//   wait_copies<n>()             this thread's batches but the last n are done; other threads' after a
+//   barrier atomic_add(pointer, value)   integers alone: sums of floating-point numbers would depend on the
+//   order launch(shape, kernel, arguments...) most_shared_bytes(), has_matrix_units()    what a block may
+//   have; for the host
+//
+// matrix_tile.h has the words for tensor cores.
 //
 // Blocks and grids have one dimension. Blocks have block_threads threads unless a launch says otherwise.
 #pragma once

@@ -5,20 +5,23 @@
 #include <cstdint>
 #include <type_traits>
 
+#include <cuda_pipeline_primitives.h>
+
 #include "framework/device/runtime.h"
 
 #define KERNEL static __global__ __launch_bounds__(block_threads, 1) void
 #define DEVICE __device__ inline
 #define UNROLL _Pragma("unroll")
 #define SHARED(type, name, count) __shared__ type name[count]
-#define SHARED_DYNAMIC(type, name)                                        \
-  extern __shared__ __align__(16) unsigned char shared_bytes_of_launch[]; \
+#define SHARED_DYNAMIC(type, name)                                         \
+  extern __shared__ __align__(128) unsigned char shared_bytes_of_launch[]; \
   type* const name = reinterpret_cast<type*>(shared_bytes_of_launch)
 
 namespace conclave::cuda {
 
 constexpr int warp_size = 32;
 constexpr int block_threads = 256;
+constexpr std::size_t library_workspace = std::size_t{32} << 20;  // bytes; what NVIDIA advises for sm_90
 
 using Stream = cudaStream_t;
 
@@ -61,6 +64,22 @@ template <class T>
 DEVICE T shuffle_xor(T value, int mask) {
   return __shfl_xor_sync(0xFFFFFFFFu, value, mask);
 }
+/// GPUs before sm_80 copy at once.
+template <class T>
+DEVICE void copy_async(T* to, const T* from) {
+  __pipeline_memcpy_async(to, from, 16);
+}
+DEVICE void commit_copies() {
+  __pipeline_commit();
+}
+template <int pending>
+DEVICE void wait_copies() {
+  __pipeline_wait_prior(pending);
+}
+/// A word of the whole warp; the emulated device checks it.
+DEVICE void all_lanes_call(const void*) {
+  sync_warp();
+}
 DEVICE void atomic_add(std::int32_t* sum, std::int32_t value) {
   atomicAdd(sum, value);
 }
@@ -71,6 +90,23 @@ DEVICE void atomic_add(std::int64_t* sum, std::int64_t value) {
 /// Cosine and sine of turns * 2 pi.
 DEVICE void cosine_sine_of_turns(float turns, float& cosine, float& sine) {
   sincospif(2 * turns, &sine, &cosine);
+}
+
+inline int attribute_of_gpu(cudaDeviceAttr attribute) {
+  int gpu = 0, value = 0;
+  check_cuda(cudaGetDevice(&gpu), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&value, attribute, gpu), "cudaDeviceGetAttribute");
+  return value;
+}
+/// Dynamic shared memory that a block of this process' GPU can be given.
+inline std::size_t most_shared_bytes() {
+  static const int bytes = attribute_of_gpu(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  return static_cast<std::size_t>(bytes);
+}
+/// Whether it multiplies bfloat16 on tensor cores: from sm_80 on.
+inline bool has_matrix_units() {
+  static const int major = attribute_of_gpu(cudaDevAttrComputeCapabilityMajor);
+  return major >= 8;
 }
 
 /// Queues the kernel on the stream; nothing for no blocks. Errors of the kernel itself come with a later

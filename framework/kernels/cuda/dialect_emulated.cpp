@@ -99,6 +99,19 @@ void sync_warp() {
 std::uint64_t exchange(std::uint64_t bits, int lane) {
   return BlockRunner::of_this_thread().exchange(bits, lane);
 }
+void begin_copy(void* to, const void* from) {
+  BlockRunner::of_this_thread().begin_copy(to, from);
+}
+void commit_copies() {
+  BlockRunner::of_this_thread().commit_copies();
+}
+void wait_for_copies(std::size_t pending) {
+  BlockRunner::of_this_thread().wait_for_copies(pending);
+}
+void all_lanes_call(const void* argument) {
+  const auto own = reinterpret_cast<std::uintptr_t>(argument), first = shuffle(own, 0);
+  check(own == first, "emulated: the lanes of a warp came to a matrix tile with different arguments");
+}
 void* shared_array(const void* tag, std::size_t bytes) {
   return BlockRunner::of_this_thread().shared_array(tag, bytes);
 }

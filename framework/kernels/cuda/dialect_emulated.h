@@ -29,7 +29,10 @@
 namespace conclave::emulated {
 
 constexpr int warp_size = 32;
-constexpr int block_threads = 64;  // two warps, so that a block has more than one
+constexpr int block_threads = 64;                // two warps, so that a block has more than one
+constexpr std::size_t library_workspace = 4096;  // bytes; opening device memory takes time by its size
+
+using Stream = cudaStream_t;
 
 struct LaunchShape {
   std::int64_t blocks;
@@ -67,6 +70,21 @@ T shuffle_xor(T value, int mask) {
   return shuffle(value, lane_index() ^ mask);
 }
 
+/// The target holds no numbers from now on and gets its values at the wait, when the source is read, too.
+void begin_copy(void* to, const void* from);
+template <class T>
+void copy_async(T* to, const T* from) {
+  begin_copy(to, from);
+}
+void commit_copies();
+void wait_for_copies(std::size_t pending);
+template <int pending>
+void wait_copies() {
+  wait_for_copies(pending);
+}
+/// A word of the whole warp: an error when lanes come with different arguments, or not at all.
+void all_lanes_call(const void* argument);
+
 template <class T>
 void atomic_add(T* sum, T value) {
   static_assert(std::is_integral_v<T>);
@@ -83,6 +101,13 @@ inline void cosine_sine_of_turns(float turns, float& cosine, float& sine) {
 /// The block's array of this tag, the same for all of its threads. It starts as NaN in every block.
 void* shared_array(const void* tag, std::size_t bytes);
 void* shared_array_of_launch();
+
+constexpr std::size_t most_shared_bytes() {
+  return std::size_t{227} * 1024;  // sm_90
+}
+constexpr bool has_matrix_units() {
+  return true;
+}
 
 /// Queues on the stream that body runs as every thread of every block, with device memory open.
 void run_blocks(const LaunchShape& shape, std::function<void()> body);

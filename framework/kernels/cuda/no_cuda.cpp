@@ -1,4 +1,4 @@
-// A build without CUDA: the twin of matrix_product_cuda.cu.
+// A build without CUDA: the twin of cuda_kernels.cu.
 #include "framework/kernels/backends.h"
 
 namespace conclave {

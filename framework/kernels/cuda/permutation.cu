@@ -11,20 +11,24 @@ RowOrder DeviceKernels::sort_by_expert(const Tensor& experts, std::int64_t exper
   void* stream = device.stream();
   const std::int32_t* expert = experts.data<std::int32_t>();
   const Tensor counts = Tensor::zeros({chunks, expert_count}, DType::int32, device);
-  const Tensor rows_and_strangers = Tensor::zeros({2}, DType::int64, device);
-  RowOrder order;
-  order.offsets = Tensor::empty({expert_count + 1}, DType::int64, device);
+  // The offsets, the last of which is the number of rows, and behind them how many experts are unknown.
+  const Tensor for_host = Tensor::zeros({expert_count + 2}, DType::int64, device);
+  std::int64_t* offsets = for_host.data<std::int64_t>();
   launch({.blocks = chunks, .stream = stream}, count_experts_kernel, expert, slots, expert_count,
-         counts.data<std::int32_t>(), rows_and_strangers.data<std::int64_t>());
+         counts.data<std::int32_t>(), offsets + expert_count);
   launch({.blocks = 1, .stream = stream}, place_experts_kernel, counts.data<std::int32_t>(), chunks,
-         expert_count, order.offsets.data<std::int64_t>(), rows_and_strangers.data<std::int64_t>());
-  // The one thing that the host must wait for: how many rows there are.
-  const std::vector<std::int64_t> found = rows_and_strangers.to_host<std::int64_t>();
-  check(found[1] == 0, "sort_by_expert: ", found[1], " of ", slots, " chosen experts are not among the ",
-        expert_count);
+         expert_count, offsets, offsets + expert_count);
+  // The one thing that the host must wait for: how many rows each expert has.
+  std::vector<std::int64_t> found = for_host.to_host<std::int64_t>();
+  check(found.back() == 0, "sort_by_expert: ", found.back(), " of ", slots,
+        " chosen experts are not among the ", expert_count);
+  found.pop_back();
+  const std::int64_t rows = found.back();
+  RowOrder order;
+  order.offsets = RowOffsets(for_host.part(0, {expert_count + 1}), std::move(found));
   order.row_of_slot = Tensor::empty(experts.shape(), DType::int32, device);
-  order.token_of_row = Tensor::empty({found[0]}, DType::int32, device);
-  order.slot_of_row = Tensor::empty({found[0]}, DType::int32, device);
+  order.token_of_row = Tensor::empty({rows}, DType::int32, device);
+  order.slot_of_row = Tensor::empty({rows}, DType::int32, device);
   launch({.blocks = chunks, .stream = stream}, place_slots_kernel, expert, slots, top_k, expert_count,
          counts.data<std::int32_t>(), order.row_of_slot.data<std::int32_t>(),
          order.token_of_row.data<std::int32_t>(), order.slot_of_row.data<std::int32_t>());

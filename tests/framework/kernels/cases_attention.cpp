@@ -125,7 +125,6 @@ void add_attention(std::vector<OpCase>& cases, const Attention& z, Documents doc
   op.input("q", queries, q).input("k", keys, k).input("v", keys, v).input("dout", queries, dout);
   op.input("starts", {queries[0], queries[1]}, starts, Type::int32);
   op.output("out", queries, out).output("lse", rows, lse, Type::sums);
-  op.bfloat16_runs = OpCase::BFloat16Runs::on_cpu;
   op.output("dv", keys, dv).output("dq", queries, dq).output("dk", keys, dk);
   for (Slot& slot : op.slots)
     if (slot.name == "dq" || slot.name == "dk") slot.roundings = 2;  // of out: dscore has out . dout in it
@@ -151,6 +150,14 @@ std::vector<OpCase> attention_cases() {
   for (const Size length : {31, 32, 33, 49}) add_attention(cases, {1, length, 2, 1, 9}, Documents::several);
   for (const Size width : {64, 65, 128, 129, 256}) add_attention(cases, {1, 5, 1, 1, width}, Documents::one);
   add_attention(cases, {2, 70, 4, 2, 128}, Documents::several);
+  // In bfloat16 on tensor cores: a warp has 16 rows and walks by 32, a block has 32 (emulated), 64 or 128.
+  for (const Size length : {1, 15, 17, 33, 64, 129})
+    for (const Documents documents : {Documents::one, Documents::several, Documents::padded})
+      add_attention(cases, {1, length, 2, 1, 64}, documents);
+  add_attention(cases, {1, 70, 1, 1, 64}, Documents::one);
+  add_attention(cases, {2, 65, 4, 2, 64}, Documents::several);
+  add_attention(cases, {1, 127, 2, 2, 128}, Documents::padded);
+  add_attention(cases, {0, 5, 2, 1, 64}, Documents::one);
   return cases;
 }
 

@@ -87,6 +87,8 @@ std::vector<OpCase> product_cases() {
     add_grouped(cases, "all_empty", {0, 0, 0}, 4, 5, write);
     add_grouped(cases, "all_on_one", {0, 0, 40, 0}, 8, 8, write);
     add_grouped(cases, "one_expert", {37}, 6, 5, write);
+    // Rows of whole 16 bytes go to cuBLAS in one call, others expert by expert.
+    add_grouped(cases, "whole_16_bytes", {3, 0, 5, 17, 0}, 16, 24, write);
     add_grouped(cases, "around_the_piece", {513, 0, 511, 1, 512}, 7, 5, write);
     add_grouped(cases, "wide_weight", {3, 0, 5}, 513, 3, write);
     add_grouped(cases, "width_one", {2, 1}, 1, 1, write);

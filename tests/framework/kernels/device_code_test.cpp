@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "framework/device/sanitizer.h"
+#include "framework/kernels/cuda/matrix_tile.h"
 #include "framework/kernels/cuda/storage.cuh"
 #include "tests/framework/kernels/op_table.h"
 
@@ -18,13 +19,16 @@ namespace {
 
 /// Small, and no matrix product: those are a library's.
 std::vector<OpCase> small_cases() {
-  constexpr std::int64_t most_elements = 12000;
+  constexpr std::int64_t most_elements = 20000, most_on_tiles = 40000;
   std::vector<OpCase> cases;
   for (auto* family : {elementwise_cases, attention_cases, vocabulary_cases, routing_cases})
     for (OpCase& op : family()) {
       std::int64_t elements = 0;
       for (const Slot& slot : op.slots) elements += slot.shape.elements();
-      if (elements <= most_elements && op.name.rfind("linear_", 0) != 0) cases.push_back(std::move(op));
+      // A walk on tiles uses its shared memory again from the third step on.
+      const bool on_tiles = op.name.find("_of_1_width_64_") != std::string::npos;
+      if (elements <= (on_tiles ? most_on_tiles : most_elements) && op.name.rfind("linear_", 0) != 0)
+        cases.push_back(std::move(op));
     }
   return cases;
 }
@@ -75,6 +79,35 @@ KERNEL write_dynamic_one_too_far(float* y) {
   values[thread_index() + 1] = y[thread_index()];
 }
 
+/// A tile goes from each warp to shared memory and comes back as the factor of another's product.
+KERNEL multiply_tiles(const BFloat16* x, float* y, bool with_barrier) {
+  SHARED(float, sums, tile_side* tile_side);
+  SHARED(BFloat16, factor, tile_side * tile_side);
+  if (warp_index() > 0) return;
+  LeftTile left;
+  RightTile<TileOrder::rows> right;
+  SumTile sum;
+  load_tile(left, x, tile_side);
+  load_tile(right, x, tile_side);
+  clear_tile(sum);
+  multiply_add(sum, left, right);
+  store_tile(sums, sum, tile_side);
+  sync_warp();
+  for (int i = lane_index(); i < tile_side * tile_side; i += warp_size) factor[i] = to_bfloat16(sums[i]);
+  if (with_barrier) sync_warp();
+  load_tile(left, factor, tile_side);
+  multiply_add(sum, left, right);
+  store_tile(y, sum, tile_side);
+}
+KERNEL read_copy_of_another(const float* from, float* y, bool with_barrier) {
+  SHARED(float, values, 4 * block_threads);
+  copy_async(values + 4 * thread_index(), from + 4 * thread_index());
+  commit_copies();
+  wait_copies<0>();
+  if (with_barrier) sync_block();
+  y[thread_index()] = values[4 * (block_size() - 1 - thread_index())];
+}
+
 /// With a barrier and an atomic, over and over: nothing to be seen.
 KERNEL correct(float* y, std::int32_t* blocks) {
   SHARED(float, values, block_threads);
@@ -102,6 +135,23 @@ TEST_F(Planted, NothingIsSeenInACorrectKernel) {
   for (int round = 0; round < 3; ++round)
     launch({.blocks = 5}, correct, zeros(5 * block_threads).data<float>(), blocks.data<std::int32_t>());
   EXPECT_EQ(blocks.item(), 15);
+  const Tensor x = zeros(tile_side * tile_side, DType::bfloat16), from = zeros(4 * block_threads);
+  launch({.blocks = 1}, multiply_tiles, x.data<BFloat16>(), zeros(tile_side * tile_side).data<float>(), true);
+  launch({.blocks = 1}, read_copy_of_another, from.data<float>(), zeros(block_threads).data<float>(), true);
+}
+
+TEST_F(Planted, AMissingBarrierBeforeATileIsLoaded) {
+  if (!under("thread")) GTEST_SKIP() << "ThreadSanitizer sees it: the preset `thread`";
+  const Tensor x = zeros(tile_side * tile_side, DType::bfloat16), y = zeros(tile_side * tile_side);
+  EXPECT_EXIT(launch({.blocks = 1}, multiply_tiles, x.data<BFloat16>(), y.data<float>(), false),
+              testing::ExitedWithCode(66), "data race(.|\n)*multiply_tiles");
+}
+
+TEST_F(Planted, AMissingBarrierBehindAsynchronousCopies) {
+  if (!under("thread")) GTEST_SKIP() << "ThreadSanitizer sees it: the preset `thread`";
+  const Tensor from = zeros(4 * block_threads), y = zeros(block_threads);
+  EXPECT_EXIT(launch({.blocks = 1}, read_copy_of_another, from.data<float>(), y.data<float>(), false),
+              testing::ExitedWithCode(66), "data race(.|\n)*read_copy_of_another");
 }
 
 TEST_F(Planted, AMissingBlockBarrier) {

@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <string>
 
 #include "framework/base/random.h"
+#include "framework/kernels/cpu/matrix_product.h"
 #include "tests/framework/kernels/op_table.h"
 
 namespace conclave::test {
@@ -78,6 +80,12 @@ TEST(OpTableOnCuda, RunsWithTheOthersWhereThereIsAGpu) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, OpTable, testing::Range(std::size_t{0}, cases().size()),
                          [](const auto& place) { return cases()[place.param].name; });
+
+/// For the run of this program that kernels_test_without_bfloat16 is.
+TEST(Products, OfBFloat16AreConvertedWhereTheRunIsAboutThat) {
+  if (std::getenv("CONCLAVE_EXPECT_CONVERTED_PRODUCTS") == nullptr) GTEST_SKIP() << "this run is not";
+  EXPECT_FALSE(cpu::multiplies_bfloat16());
+}
 
 /// The bfloat16 nearest to a float32, of two equally near the even one, by comparing distances in float64.
 float nearest_bfloat16(float value) {

@@ -1,0 +1,12 @@
+// The kernels of a GPU, by name. A build without CUDA has no_cuda.cpp instead.
+#include "framework/kernels/backends.h"
+#include "framework/kernels/cuda/device_kernels.h"
+
+namespace conclave {
+
+const Kernels& cuda_kernels() {
+  static const cuda::DeviceKernels kernels;
+  return kernels;
+}
+
+}  // namespace conclave
