@@ -41,6 +41,7 @@ class CudaDevice final : public Device {
   void copy_to_host(void* host, const void* from, std::size_t bytes) override {
     check_cuda(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_),
                "cudaMemcpyAsync to the host");
+    count_host_wait();
     check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
   }
   void fill_zero(void* data, std::size_t bytes) override {

@@ -2,6 +2,7 @@
 // Buffers come from a caching allocator: a training step asks for the same sizes again and again.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -52,6 +53,9 @@ class Device {
   virtual void fill_zero(void* data, std::size_t bytes) = 0;
   virtual MemoryUse memory_use() const = 0;
   virtual void reset_peak() = 0;
+  /// How often the host has waited so far for what is queued here, to read a result; 0 on the CPU, where
+  /// nothing is queued.
+  std::int64_t host_waits() const { return host_waits_; }
   /// The CUDA stream that kernels and copies of this device are ordered by; elsewhere everything is done at
   /// return.
   virtual void* stream() const { return nullptr; }
@@ -59,6 +63,10 @@ class Device {
  protected:
   friend class Buffer;
   virtual void release(void* data, std::size_t bytes) = 0;
+  void count_host_wait() { ++host_waits_; }
+
+ private:
+  std::atomic<std::int64_t> host_waits_ = 0;
 };
 
 /// The host's memory and cores; one for the whole process.

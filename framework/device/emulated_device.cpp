@@ -40,6 +40,7 @@ class EmulatedDevice final : public Device {
   void copy_to_host(void* host, const void* from, std::size_t bytes) override {
     check_place("copy_to_host", "target", host, bytes, Place::host);
     check_place("copy_to_host", "source", from, bytes, Place::device);
+    if (bytes > 0) count_host_wait();
     move(host, from, bytes);
   }
   void fill_zero(void* data, std::size_t bytes) override {
