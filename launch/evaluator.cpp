@@ -45,7 +45,7 @@ std::vector<DomainResult> evaluate(const Transformer& transformer, const Validat
       const ModelInput input = to_device(batch, transformer.device());
       Tape tape(Tape::Mode::forward_only);
       const Transformer::Result result = transformer.forward(tape, input);
-      const double token_losses = transformer.loss(tape, result.hidden, input, {}).loss_sum;
+      const double token_losses = transformer.loss(tape, result.hidden, input, {}).loss_sum();
       if (first_tensor_rank) {
         loss += token_losses;
         targets += batch.target_tokens();

@@ -7,6 +7,7 @@
 #include "framework/autograd/ops/elementwise.h"
 #include "framework/device/named_range.h"
 #include "framework/recipe/write.h"
+#include "framework/tensor/host_copies.h"
 #include "launch/stop_signals.h"
 #include "layers/selection_bias.h"
 #include "optim/schedule.h"
@@ -66,7 +67,9 @@ void Trainer::count_experts(const std::vector<ModelInput>& inputs) {
 namespace {
 
 bool is_finite(const Tensor& tensor) {
-  return tensor.elements() == 0 || std::isfinite(kernels_of(tensor).sum_of_squares(tensor));
+  const Tensor squares = Tensor::zeros({1}, DType::float64, tensor.device());
+  kernels_of(tensor).sum_of_squares(tensor, squares, Write::overwrite);
+  return std::isfinite(squares.item());
 }
 
 /// The smallest number of all ranks, where each names something or nothing (`none`).
@@ -125,7 +128,11 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
   const double per_target = 1.0 / static_cast<double>(totals.targets);
   const CrossEntropyOptions scales{.loss_scale = per_target,
                                    .z_scale = recipe_.training.lm_z_loss_coefficient * per_target};
-  LossSums sums;
+  Device& device = model_.parameters.values().device();
+  const Tensor sums = Tensor::zeros({3}, DType::float64, device);
+  const auto add_to_sum = [&](std::int64_t index, const Tensor& loss) {
+    kernels_of(sums).add_scaled(loss, 1.0, sums.slice(index, index + 1));
+  };
   for (std::size_t m = 0; m < inputs.size(); ++m) {
     if (m + 1 == inputs.size()) reducer_.begin_last_micro_batch();
     clock_.begin(Activity::forward, steps_done_ + 1);
@@ -135,21 +142,23 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
     balance_.begin_micro_step(result.statistics);  // the counts travel beside the LM head
     const CrossEntropy cross_entropy = model_.transformer.loss(tape, result.hidden, inputs[m], scales);
     result.hidden = {};  // backward has no use for its value
-    const Variable auxiliary = balance_.objective(tape);
+    const Variable auxiliary = balance_.objective(tape, device);
     const Variable objective = add_losses(tape, {cross_entropy.objective, auxiliary});
     // Of the tensor ranks, whose token losses are the same, one speaks; the auxiliary objective is each
     // rank's own.
     if (mesh_.axis(Axis::tensor).rank() == 0) {
-      sums.tokens += cross_entropy.loss_sum;
-      sums.cross_entropy += cross_entropy.objective.value.item();
+      add_to_sum(0, cross_entropy.sums.slice(0, 1));
+      add_to_sum(1, cross_entropy.objective.value);
     }
-    sums.auxiliary += auxiliary.value.item();
+    add_to_sum(2, auxiliary.value);
     clock_.begin(Activity::backward, steps_done_ + 1);
     phase.emplace(Profile::Phase::backward);
     tape.backward(objective);
   }
   reducer_.finish();
-  return sums;
+  const HostCopies read({sums, reducer_.squares()});
+  const std::vector<double> losses = read.of<double>(0);
+  return {losses[0], losses[1], losses[2], read.of<double>(1)[0]};
 }
 
 void Trainer::update(const StepResult& result) {
@@ -199,7 +208,7 @@ StepResult Trainer::step(const std::vector<double>& votes) {
   result.stop = sums[3] > 0;
   result.votes.assign(sums.begin() + 4, sums.end());
   result.balance = balance_.end_step();
-  result.gradient_norm = reducer_.gradient_norm();
+  result.gradient_norm = reducer_.norm_of(own.gradient_squares);
   result.learning_rate = recipe_.optimizer.lr * learning_rate_factor(recipe_.optimizer.schedule, steps_done_,
                                                                      recipe_.training.steps);
   // Both numbers are equal on all ranks, and so is what follows.

@@ -91,8 +91,10 @@ class Trainer {
   struct LossSums {
     double tokens = 0;  // over target tokens, undivided
     double cross_entropy = 0, auxiliary = 0;
+    double gradient_squares = 0;  // GradientReducer::squares
   };
-  /// Forward and backward of all micro-batches, and the gradients' reduction.
+  /// Forward and backward of all micro-batches, and the gradients' reduction. The sums stay on the device
+  /// until the end, where the host waits once for all of them.
   LossSums run_micro_batches(const std::vector<ModelInput>& inputs, const Totals& totals);
   /// Optimizer, everybody's new values, and the routers' selection bias.
   void update(const StepResult& result);

@@ -111,7 +111,8 @@ void BalanceLoss::begin_step(std::int64_t step, std::int64_t step_tokens, const 
 }
 
 void BalanceLoss::begin_micro_step(const std::vector<RouterStatistics>& layers) {
-  counts_.begin_micro_step(layers);
+  readings_ = read_routers(layers, counts_.reads_chosen());
+  counts_.begin_micro_step(readings_);
   statistics_ = layers;
 }
 
@@ -191,50 +192,56 @@ std::vector<double> BalanceLoss::fractions_of(std::size_t term,
   return fractions;
 }
 
-Variable BalanceLoss::objective(Tape& tape) {
+Variable BalanceLoss::objective(Tape& tape, Device& device) {
   const ExpertCounts::MicroStep& counted = counts_.micro_step();
   const std::vector<RouterStatistics> layers = std::move(statistics_);
+  const std::vector<RouterReading> readings = std::move(readings_);
   if (bias_is_narrow()) add_signs_of(counted);
 
   const double layer_factor = moe_.layer_reduction == "mean" ? 1.0 / static_cast<double>(layers_) : 1.0;
   const double scale = static_cast<double>(experts_) / static_cast<double>(step_tokens_);
   const double z_scale = layer_factor * moe_.router.z_loss_coefficient / static_cast<double>(step_tokens_);
-  std::vector<Variable> losses;
   bool first_global = true, first_term = true;
-  std::vector<std::vector<double>> factors(layers.size());
   const auto of_layer = static_cast<std::size_t>(counted.sequences * experts_);
+  std::vector<double> factors(layers.size() * of_layer);
   for (std::size_t index = 0; index < moe_.balance.size(); ++index) {
     const BalanceRecipe& term = moe_.balance[index];
     if (!active(term)) continue;
     if (is_global(term) && first_global) used_.push_back(estimate(term));
     first_global = first_global && !is_global(term);
     const std::vector<double> fractions = fractions_of(index, counted);
-    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-      factors[layer].resize(of_layer);
-      const std::vector<double> sums = layers[layer].probability_sums.value.to_host<double>();
+    for (std::size_t layer = 0; layer < layers.size(); ++layer)
       for (std::size_t i = 0; i < of_layer; ++i) {
         const double fraction = fractions[layer * of_layer + i];
-        factors[layer][i] += layer_factor * term.coefficient * scale * fraction;
-        if (first_term) sums_.term_loss[layer] += scale * fraction * sums[i];
+        factors[layer * of_layer + i] += layer_factor * term.coefficient * scale * fraction;
+        if (first_term) sums_.term_loss[layer] += scale * fraction * readings[layer].probability_sums[i];
       }
-    }
     first_term = false;
   }
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-    const RouterStatistics& statistics = layers[layer];
-    const Variable& sums = statistics.probability_sums;
-    const std::vector<double> values = sums.value.to_host<double>();
-    for (std::size_t i = 0; i < values.size(); ++i)
-      sums_.probabilities[layer * static_cast<std::size_t>(experts_) +
-                          i % static_cast<std::size_t>(experts_)] += values[i];
-    sums_.z[layer] += statistics.z_sum.value.item();
-    if (statistics.dropped.defined())
-      sums_.dropped[layer] += static_cast<double>(statistics.dropped.to_host<std::int64_t>()[0]);
-    if (!factors[layer].empty())
-      losses.push_back(weighted_sum(tape, sums, Tensor::from(factors[layer], sums.value.shape())));
-    losses.push_back(weighted_sum(tape, statistics.z_sum, Tensor::from(std::vector<double>{z_scale}, {1})));
+    const RouterReading& reading = readings[layer];
+    const auto experts = static_cast<std::size_t>(experts_);
+    for (std::size_t i = 0; i < of_layer; ++i)
+      sums_.probabilities[layer * experts + i % experts] += reading.probability_sums[i];
+    sums_.z[layer] += reading.z_sum;
+    if (!sums_.dropped.empty()) sums_.dropped[layer] += static_cast<double>(reading.dropped);
   }
   ++micro_steps_done_;
+  if (layers.empty()) return add_losses(tape, {}, device);
+
+  // One copy takes all factors to the device, the z loss's behind the others.
+  factors.push_back(z_scale);
+  const Tensor all =
+      Tensor::from(factors, {static_cast<std::int64_t>(factors.size())}, layers[0].z_sum.value.device());
+  std::vector<Variable> losses;
+  for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    const Variable& sums = layers[layer].probability_sums;
+    if (!first_term)  // some term was active
+      losses.push_back(weighted_sum(
+          tape, sums, all.part(static_cast<std::int64_t>(layer * of_layer), sums.value.shape())));
+    losses.push_back(weighted_sum(tape, layers[layer].z_sum,
+                                  all.part(static_cast<std::int64_t>(layers.size() * of_layer), {1})));
+  }
   return add_losses(tape, losses);
 }
 

@@ -36,14 +36,18 @@ class BalanceLoss {
   /// micro-step want a forward-only pass over all micro-batches first: count() each in order, then
   /// finish_counting(), which is collective.
   bool needs_counting_pass() const { return counts_.needs_counting_pass(); }
-  void count(const std::vector<RouterStatistics>& layers) { counts_.count_ahead(layers); }
+  void count(const std::vector<RouterStatistics>& layers) {
+    counts_.count_ahead(read_routers(layers, counts_.reads_chosen()));
+  }
   void finish_counting() { counts_.finish_counting_ahead(); }
 
-  /// Once per micro-batch, in order: what its routers left behind. Collective when a term counts what other
-  /// ranks hold, and returns at once: computing may go on while the counts travel.
+  /// Once per micro-batch, in order: what its routers left behind; waits for their device. Collective when a
+  /// term counts what other ranks hold, and then does not wait for them: computing may go on while the counts
+  /// travel.
   void begin_micro_step(const std::vector<RouterStatistics>& layers);
-  /// The weighted auxiliary objective of this micro-batch, float64 [1].
-  Variable objective(Tape& tape);
+  /// The weighted auxiliary objective of this micro-batch, float64 [1] on the device of the statistics; where
+  /// no layer has experts, 0 on `device`.
+  Variable objective(Tape& tape, Device& device = cpu_device());
 
   /// Collective: sums of the step over all ranks. Also moves this step's fractions to previous_fractions().
   BalanceReport end_step();
@@ -81,6 +85,7 @@ class BalanceLoss {
   BatchPlace place_;
   std::vector<std::int64_t> sets_of_term_;    // [terms]; where in ExpertCounts::Needs::sets, or -1
   std::vector<RouterStatistics> statistics_;  // [layers]; of the micro-batch under way
+  std::vector<RouterReading> readings_;       // [layers]; of the same
   StepSums sums_;                             // this rank's
   std::vector<std::vector<double>> used_;     // f of the first global term at each micro-step
 };

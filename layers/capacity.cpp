@@ -100,7 +100,8 @@ Routing limit_to_capacity(const Routing& routing, const ModelInput& input, doubl
 
   Routing limited = routing;
   limited.experts = Tensor::from(kept, routing.experts.shape(), routing.experts.device());
-  limited.statistics.dropped = Tensor::from(std::vector<std::int64_t>{dropped}, {1});
+  limited.statistics.dropped =
+      Tensor::from(std::vector<std::int64_t>{dropped}, {1}, routing.experts.device());
   return limited;
 }
 

@@ -12,12 +12,9 @@ void add(Counts& sums, const Counts& counts) {
 }
 
 /// [layers, sequences, experts]
-Counts counts_by_sequence(const std::vector<RouterStatistics>& layers) {
+Counts counts_by_sequence(const std::vector<RouterReading>& layers) {
   Counts all;
-  for (const RouterStatistics& statistics : layers) {
-    const Counts counts = statistics.counts.to_host<std::int64_t>();
-    all.insert(all.end(), counts.begin(), counts.end());
-  }
+  for (const RouterReading& layer : layers) all.insert(all.end(), layer.counts.begin(), layer.counts.end());
   return all;
 }
 
@@ -78,13 +75,19 @@ void ExpertCounts::begin_step(const BatchPlace& place, Needs needs) {
       sets_ahead_[i].assign(size * static_cast<std::size_t>(needs_.sets[i]->sets()), 0);
 }
 
+ReadChosen ExpertCounts::reads_chosen() const {
+  const bool any = std::any_of(needs_.sets.begin(), needs_.sets.end(),
+                               [](const auto& sets) { return sets->reads_chosen() == ReadChosen::yes; });
+  return any ? ReadChosen::yes : ReadChosen::no;
+}
+
 bool ExpertCounts::needs_counting_pass() const {
   return (needs_.whole_step && place_.micro_steps != 1) ||
          std::any_of(needs_.sets.begin(), needs_.sets.end(),
                      [](const auto& sets) { return !sets->within_micro_step(); });
 }
 
-void ExpertCounts::count_ahead(const std::vector<RouterStatistics>& layers) {
+void ExpertCounts::count_ahead(const std::vector<RouterReading>& layers) {
   add(ahead_, sum_over_sets(counts_by_sequence(layers), layers_, experts_));
   for (std::size_t i = 0; i < sets_ahead_.size(); ++i)
     if (!sets_ahead_[i].empty()) needs_.sets[i]->count(micro_steps_ahead_, layers, sets_ahead_[i]);
@@ -102,12 +105,12 @@ void ExpertCounts::finish_counting_ahead() {
   for (Counts& counts : sets_ahead_) parts.take(counts);
 }
 
-void ExpertCounts::begin_micro_step(const std::vector<RouterStatistics>& layers) {
+void ExpertCounts::begin_micro_step(const std::vector<RouterReading>& layers) {
   check(static_cast<std::int64_t>(layers.size()) == layers_, "ExpertCounts: statistics of ", layers.size(),
         " layers came, expected ", layers_);
   const std::int64_t m = micro_steps_++;
   MicroStep& now = micro_step_;
-  now.sequences = layers.empty() ? 0 : layers[0].counts.dim(0);
+  now.sequences = layers.empty() ? 0 : layers[0].sequences;
   check(place_.micro_batch_size == 0 || layers.empty() ||
             (now.sequences == place_.micro_batch_size && m < place_.micro_steps),
         "ExpertCounts: micro-step ", m, " with ", now.sequences, " sequences came, expected ",

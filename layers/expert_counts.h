@@ -42,15 +42,17 @@ class ExpertCounts {
 
   void begin_step(const BatchPlace& place, Needs needs);
   const Needs& needs() const { return needs_; }
+  /// What the readings that are counted must hold.
+  ReadChosen reads_chosen() const;
 
   /// Whether something is asked for that only a forward pass over all micro-batches ahead of the step can
   /// tell: then count_ahead() each in order, and finish_counting_ahead(), which is collective.
   bool needs_counting_pass() const;
-  void count_ahead(const std::vector<RouterStatistics>& layers);
+  void count_ahead(const std::vector<RouterReading>& layers);
   void finish_counting_ahead();
 
   /// Collective where other ranks are asked about; returns with the counts still under way.
-  void begin_micro_step(const std::vector<RouterStatistics>& layers);
+  void begin_micro_step(const std::vector<RouterReading>& layers);
   /// Waits for them. Valid until the next begin_micro_step().
   const MicroStep& micro_step();
 

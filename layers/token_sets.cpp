@@ -29,15 +29,15 @@ std::int64_t SequenceGroups::set_of(std::int64_t m, std::int64_t b) const {
   return ((before + place_.replica) * place_.micro_batch_size + b) / group_size_;
 }
 
-void SequenceGroups::count(std::int64_t m, const std::vector<RouterStatistics>& layers,
+void SequenceGroups::count(std::int64_t m, const std::vector<RouterReading>& layers,
                            std::vector<std::int64_t>& counts) const {
   auto of_layer = counts.begin();
-  for (const RouterStatistics& statistics : layers) {
-    const std::vector<std::int64_t> own = statistics.counts.to_host<std::int64_t>();
-    const std::int64_t experts = statistics.counts.dim(1);
-    for (std::int64_t b = 0; b < statistics.counts.dim(0); ++b)
+  for (const RouterReading& layer : layers) {
+    const std::int64_t experts = layer.experts;
+    for (std::int64_t b = 0; b < layer.sequences; ++b)
       for (std::int64_t expert = 0; expert < experts; ++expert)
-        of_layer[set_of(m, b) * experts + expert] += own[static_cast<std::size_t>(b * experts + expert)];
+        of_layer[set_of(m, b) * experts + expert] +=
+            layer.counts[static_cast<std::size_t>(b * experts + expert)];
     of_layer += sets() * experts;
   }
 }
@@ -63,17 +63,16 @@ std::int64_t TokenSamples::set_of(std::int64_t m, std::int64_t) const {
   return m * place_.replicas + place_.replica;
 }
 
-void TokenSamples::count(std::int64_t m, const std::vector<RouterStatistics>& layers,
+void TokenSamples::count(std::int64_t m, const std::vector<RouterReading>& layers,
                          std::vector<std::int64_t>& counts) const {
   auto of_layer = counts.begin();
-  for (const RouterStatistics& statistics : layers) {
-    const std::vector<std::int32_t> chosen = statistics.chosen.to_host<std::int32_t>();
-    const std::int64_t experts = statistics.counts.dim(1), top_k = statistics.chosen.dim(1);
-    const std::int64_t first = statistics.first_token, end = first + statistics.chosen.dim(0);
+  for (const RouterReading& layer : layers) {
+    const std::int64_t experts = layer.experts, top_k = layer.top_k;
+    const std::int64_t first = layer.first_token, end = first + layer.tokens;
     for (const Drawn& drawn : drawn_[static_cast<std::size_t>(m)]) {
       if (drawn.token < first || drawn.token >= end) continue;
       for (std::int64_t k = 0; k < top_k; ++k) {
-        const std::int32_t expert = chosen[static_cast<std::size_t>((drawn.token - first) * top_k + k)];
+        const std::int32_t expert = layer.chosen[static_cast<std::size_t>((drawn.token - first) * top_k + k)];
         if (expert >= 0) ++of_layer[drawn.sample * experts + expert];
       }
     }

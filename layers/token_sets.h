@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "framework/autograd/ops/routing.h"
 #include "framework/base/random.h"
+#include "layers/router_readings.h"
 
 namespace conclave {
 
@@ -29,11 +29,13 @@ class TokenSets {
   /// replica. The sets of each micro-step are then numbered from 0; otherwise those of the step are.
   bool within_micro_step() const { return within_micro_step_; }
   std::int64_t sets() const { return sets_; }
+  /// Whether count() looks at RouterReading::chosen.
+  virtual ReadChosen reads_chosen() const { return ReadChosen::no; }
 
   /// The set that row b of this rank's micro-step m is balanced with.
   virtual std::int64_t set_of(std::int64_t m, std::int64_t b) const = 0;
   /// Adds the choices of this rank's micro-step m to counts [layers, sets, experts].
-  virtual void count(std::int64_t m, const std::vector<RouterStatistics>& layers,
+  virtual void count(std::int64_t m, const std::vector<RouterReading>& layers,
                      std::vector<std::int64_t>& counts) const = 0;
 
  protected:
@@ -49,7 +51,7 @@ class SequenceGroups final : public TokenSets {
  public:
   SequenceGroups(const BatchPlace& place, std::int64_t group_size);
   std::int64_t set_of(std::int64_t m, std::int64_t b) const override;
-  void count(std::int64_t m, const std::vector<RouterStatistics>& layers,
+  void count(std::int64_t m, const std::vector<RouterReading>& layers,
              std::vector<std::int64_t>& counts) const override;
 
  private:
@@ -64,8 +66,9 @@ class TokenSamples final : public TokenSets {
  public:
   /// key: of the run and the step.
   TokenSamples(const BatchPlace& place, const RandomKey& key);
+  ReadChosen reads_chosen() const override { return ReadChosen::yes; }
   std::int64_t set_of(std::int64_t m, std::int64_t b) const override;
-  void count(std::int64_t m, const std::vector<RouterStatistics>& layers,
+  void count(std::int64_t m, const std::vector<RouterReading>& layers,
              std::vector<std::int64_t>& counts) const override;
 
  private:

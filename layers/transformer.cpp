@@ -105,26 +105,11 @@ Tensor own_tokens(const Tensor& tokens, std::int64_t first, std::int64_t vocabul
   return Tensor::from(ids, tokens.shape(), tokens.device());
 }
 
-/// Kernels::cross_entropy_statistics of all tensor ranks, joined in place: [rows, 3].
-void join_statistics(const Tensor& own, Communicator& tensor) {
-  const std::int64_t rows = own.dim(0), ranks = tensor.size();
-  const Tensor all = Tensor::empty({ranks * rows, 3}, DType::float64, own.device());
+/// Kernels::cross_entropy_statistics of all tensor ranks: [ranks * rows, 3].
+Tensor gather_statistics(const Tensor& own, Communicator& tensor) {
+  const Tensor all = Tensor::empty({tensor.size() * own.dim(0), 3}, DType::float64, own.device());
   tensor.all_gather_rows(own, all, Purpose::activations);
-  const std::vector<double> values = all.to_host<double>();
-  const auto at = [&](std::int64_t rank, std::int64_t row) {
-    return values.data() + (rank * rows + row) * 3;
-  };
-  std::vector<double> joined(static_cast<std::size_t>(rows * 3));
-  for (std::int64_t row = 0; row < rows; ++row) {
-    double* result = joined.data() + row * 3;
-    result[0] = at(0, row)[0];
-    for (std::int64_t rank = 1; rank < ranks; ++rank) result[0] = std::max(result[0], at(rank, row)[0]);
-    for (std::int64_t rank = 0; rank < ranks; ++rank) {
-      result[1] += at(rank, row)[1] * std::exp(at(rank, row)[0] - result[0]);
-      result[2] += at(rank, row)[2];
-    }
-  }
-  own.copy_from(Tensor::from(joined, own.shape(), own.device()));
+  return all;
 }
 
 }  // namespace
@@ -161,8 +146,9 @@ CrossEntropy Transformer::loss(Tape& tape, const Variable& hidden, const ModelIn
   CrossEntropyOptions sharded = options;
   Communicator& tensor = parallelism_.tensor();
   sharded.first_id = head_->origin[0];
+  sharded.parts = tensor.size();
   if (tensor.size() > 1)
-    sharded.join = [&tensor](const Tensor& statistics) { join_statistics(statistics, tensor); };
+    sharded.gather = [&tensor](const Tensor& statistics) { return gather_statistics(statistics, tensor); };
   return linear_cross_entropy(tape, parallelism_.enter_tensor(tape, hidden), head_->use(tape), input.targets,
                               sharded);
 }

@@ -135,10 +135,11 @@ void GradientReducer::finish() {
   armed_ = false;
 }
 
-double GradientReducer::gradient_norm() const {
+Tensor GradientReducer::squares() const {
   const MeshLayout& layout = mesh_.layout();
   const std::int64_t rank = mesh_.world().rank();
-  double squares = 0;
+  const Tensor& gradients = parameters_.gradients();
+  const Tensor sum = Tensor::zeros({1}, DType::float64, gradients.device());
   for (const OwnedSpan& span : owned_) {
     const Placement& placement = span.parameter->placement;
     // Of replicas that own the same elements the first counts. Those are the replicas of the placement unless
@@ -150,9 +151,13 @@ double GradientReducer::gradient_norm() const {
                                              [](const Cut& cut) { return cut.axis == Axis::tensor; });
     if (placement.replicas == Axis::data && !cut_over_tensor && layout.coordinate(rank, Axis::tensor) != 0)
       continue;
-    const Tensor gradient = parameters_.gradients().part(span.offset, {span.elements});
-    squares += kernels_of(gradient).sum_of_squares(gradient);
+    kernels_of(gradients).sum_of_squares(gradients.part(span.offset, {span.elements}), sum,
+                                         Write::accumulate);
   }
+  return sum;
+}
+
+double GradientReducer::norm_of(double squares) const {
   const Tensor sum = Tensor::from(std::vector<double>{squares}, {1});
   mesh_.world().all_reduce(sum, ReduceOp::sum, Purpose::statistics);
   return std::sqrt(sum.item());

@@ -52,9 +52,11 @@ class GradientReducer {
   std::int64_t owned_elements() const { return owned_elements_; }
   /// Whether replicas own different elements; otherwise each owns all of its part.
   bool shards_states() const { return options_.sharding == OptimizerSharding::zero1; }
-  /// The Euclidean norm of all trainable gradients of the model, each element once however it is cut or
-  /// replicated; after finish(). Collective over all ranks.
-  double gradient_norm() const;
+  /// This rank's part of the sum of squares of all trainable gradients of the model, in which each element
+  /// counts once however it is cut or replicated: float64 [1] on the gradients' device; after finish().
+  Tensor squares() const;
+  /// The Euclidean norm of these gradients from every rank's part. Collective over all ranks.
+  double norm_of(double squares) const;
   /// After the owned values have changed: brings everybody's. Collective.
   void gather_values() const {
     gather(parameters_.values());

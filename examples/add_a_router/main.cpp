@@ -85,7 +85,7 @@ int main() {
     reducer.finish();
     optimizer.step(/*learning_rate=*/3e-3, /*gradient_scale=*/1.0);
     const BalanceReport report = balance.end_step();
-    (step == 0 ? before : now) = loss.loss_sum / static_cast<double>(tokens);
+    (step == 0 ? before : now) = loss.loss_sum() / static_cast<double>(tokens);
     if (step % 10 != 9) continue;
     std::printf("step %ld  loss %.3f  load of the first block's experts:", step + 1, now);
     for (std::size_t e = 0; e < 16; ++e) std::printf(" %ld", report.counts[e]);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -84,6 +85,9 @@ class Device {
   virtual void fill_zero(void* data, std::size_t bytes) = 0;
   virtual MemoryUse memory_use() const = 0;
   virtual void reset_peak() = 0;
+  /// How often the host has waited so far for what is queued here, to read a result; 0 on the CPU, where
+  /// nothing is queued.
+  std::int64_t host_waits() const { return host_waits_; }
 
   /// Streams: queues of work, each in its own order, beside each other. Kernels and copies are ordered by
   /// stream(); collectives run on communication_stream(). Null on the CPU, where all is done at return.
@@ -97,6 +101,10 @@ class Device {
  protected:
   friend class Buffer;
   virtual void release(const Buffer& buffer) = 0;
+  void count_host_wait() { ++host_waits_; }
+
+ private:
+  std::atomic<std::int64_t> host_waits_ = 0;
 };
 
 /// The host's memory and cores; one for the whole process.

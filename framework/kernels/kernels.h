@@ -93,13 +93,18 @@ class Kernels {
 
   /// y = x, rounded to the type of y; both of any floating-point type.
   virtual void convert(const Tensor& x, const Tensor& y) const = 0;
-  /// y += factor * x; y has the type of x, or its sum_type.
+  /// y += factor * x; y has the type of x, or its sum_type. Every device takes float64 here: losses.
   virtual void add_scaled(const Tensor& x, double factor, const Tensor& y) const = 0;
   /// sum = a + b
   virtual void add(const Tensor& a, const Tensor& b, const Tensor& sum) const = 0;
   virtual void scale(const Tensor& x, double factor) const = 0;
-  /// Sum of squares in float64, in a fixed order.
-  virtual double sum_of_squares(const Tensor& x) const = 0;
+  /// The sum of squares of x in a fixed order; sum float64 [1].
+  virtual void sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const = 0;
+  /// The sum of factors * x in a fixed order: x and factors float64 of one shape, sum float64 [1].
+  virtual void weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const = 0;
+  /// y = factor * x with a factor that only the device knows: x and y float64 of one shape, factor float64
+  /// [1].
+  virtual void multiply(const Tensor& x, const Tensor& factor, const Tensor& y) const = 0;
   /// y = silu(gate) * up, all [rows, width]
   virtual void swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const = 0;
   virtual void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate,
@@ -142,6 +147,12 @@ class Kernels {
   /// the target where it lies among the columns, else 0. targets int32 [rows]; -1: not counted.
   virtual void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
                                         const Tensor& statistics) const = 0;
+  /// Joins the statistics of all parts that the vocabulary is cut into, [parts, rows, 3], into log_sum_exp
+  /// float64 [rows], 0 where there is no target, and adds to sums float64 [2] what the rows with a target
+  /// have lost, log_sum_exp - logit[target], and their log_sum_exp^2. A target that is not among the ids of
+  /// `vocabulary` gives NaN.
+  virtual void cross_entropy_losses(const Tensor& statistics, const Tensor& targets, std::int64_t vocabulary,
+                                    const Tensor& log_sum_exp, const Tensor& sums) const = 0;
   /// Replaces logits by the gradient of loss_scale * sum(log_sum_exp - logit[target]) + z_scale *
   /// sum(log_sum_exp^2); zero rows where there is no target. log_sum_exp float64 [rows], over the whole
   /// vocabulary.
@@ -156,9 +167,10 @@ class Kernels {
   /// Statistics are kept by sequence: result.first_token and length say which token belongs to which.
   virtual void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule,
                      const RouteResult& result) const = 0;
-  /// dlogits from the gradients of weights, probability_sums and z_sum. A softmax needs no logits.
+  /// dlogits from the gradients of weights, probability_sums and z_sum (float64 [1]). A softmax needs no
+  /// logits.
   virtual void route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
-                              const Tensor& dweights, const Tensor& dprobability_sums, double dz_sum,
+                              const Tensor& dweights, const Tensor& dprobability_sums, const Tensor& dz_sum,
                               const Tensor& dlogits) const = 0;
   /// Sorts the assignments by expert, stable in the token order (counting sort). experts int32 [tokens,
   /// top_k].

@@ -56,20 +56,20 @@ void ProfiledKernels::gemm(const Tensor& a, Transpose transpose_a, const Tensor&
                   [&] { return kernels_.gemm(a, transpose_a, b, transpose_b, c, write); });
 }
 
-void ProfiledKernels::grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets,
+void ProfiledKernels::grouped_linear(const Tensor& x, const Tensor& weight, const RowOffsets& offsets,
                                      const Tensor& y) const {
   return measured("grouped_linear", {bytes_of({x, weight, y}), 2 * count(x) * count(weight.dim(1))},
                   [&] { return kernels_.grouped_linear(x, weight, offsets, y); });
 }
 
-void ProfiledKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& offsets,
+void ProfiledKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets,
                                         const Tensor& dx, Write write) const {
   return measured("grouped_linear_dx",
                   {bytes_of({dy, weight, dx}) + again(dx, write), 2 * count(dy) * count(weight.dim(2))},
                   [&] { return kernels_.grouped_linear_dx(dy, weight, offsets, dx, write); });
 }
 
-void ProfiledKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const Tensor& offsets,
+void ProfiledKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets,
                                              const Tensor& dweight, Write write) const {
   return measured("grouped_linear_dweight",
                   {bytes_of({dy, x, dweight}) + again(dweight, write), 2 * count(dy) * count(x.dim(1))},

@@ -11,14 +11,15 @@ namespace conclave {
 class ProfiledKernels final : public Kernels {
  public:
   explicit ProfiledKernels(const Kernels& kernels) : kernels_(kernels) {}
+  bool of(const Kernels& kernels) const { return &kernels_ == &kernels; }
 
   void gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b, const Tensor& c,
             Write write) const override;
-  void grouped_linear(const Tensor& x, const Tensor& weight, const Tensor& offsets,
+  void grouped_linear(const Tensor& x, const Tensor& weight, const RowOffsets& offsets,
                       const Tensor& y) const override;
-  void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const Tensor& offsets, const Tensor& dx,
+  void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets, const Tensor& dx,
                          Write write) const override;
-  void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const Tensor& offsets, const Tensor& dweight,
+  void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets, const Tensor& dweight,
                               Write write) const override;
   void convert(const Tensor& x, const Tensor& y) const override;
   void add_scaled(const Tensor& x, double factor, const Tensor& y) const override;

@@ -64,9 +64,11 @@ std::vector<std::int64_t> count_all(
     counts.resize(static_cast<std::size_t>(layers * sets->sets() * experts));
     for (std::int64_t m = 0; m < cut.micro_steps(); ++m)
       for (std::int64_t t = 0; t < cut.tensor; ++t)
-        sets->count(
-            m, statistics_of((m * cut.replicas + r) * cut.micro * length, cut.micro * length, t, cut.tensor),
-            counts);
+        sets->count(m,
+                    read_routers(statistics_of((m * cut.replicas + r) * cut.micro * length,
+                                               cut.micro * length, t, cut.tensor),
+                                 sets->reads_chosen()),
+                    counts);
   }
   return counts;
 }

@@ -102,7 +102,8 @@ TEST_F(AdamWTest, NormCountsEachTrainableElementOnce) {
   double squares = 0;
   for (const int size : {6, 3})
     for (int i = 0; i < size; ++i) squares += (i - 1.5) * (i - 1.5);
-  EXPECT_NEAR(GradientReducer(parameters_, Mesh::alone()).gradient_norm(), std::sqrt(squares), 1e-12);
+  const GradientReducer reducer(parameters_, Mesh::alone());
+  EXPECT_NEAR(reducer.norm_of(reducer.squares().item()), std::sqrt(squares), 1e-12);
 }
 
 TEST_F(AdamWTest, APatternWithoutAParameterIsAnError) {

@@ -69,10 +69,10 @@ Variable rms_norm(Tape& tape, const Variable& x, const Variable& weight, double 
   return y;
 }
 
-Variable add_losses(Tape& tape, const std::vector<Variable>& losses) {
-  double total = 0;
-  for (const Variable& loss : losses) total += loss.value.item();
-  Variable sum = tape.output(Tensor::from(std::vector<double>{total}, {1}));
+Variable add_losses(Tape& tape, const std::vector<Variable>& losses, Device& device) {
+  Device& place = losses.empty() ? device : losses[0].value.device();
+  Variable sum = tape.output(Tensor::zeros({1}, DType::float64, place));
+  for (const Variable& loss : losses) kernels_of(sum.value).add_scaled(loss.value, 1.0, sum.value);
   tape.record("add_losses", [losses, out_gradient = sum.gradient] {
     const Tensor dsum = out_gradient.take();
     for (const Variable& loss : losses) loss.gradient.add(dsum.clone());

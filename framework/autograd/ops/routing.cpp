@@ -38,7 +38,7 @@ Routing route(Tape& tape, const Variable& scores, const Tensor& tokens, const Ro
                z = routing.statistics.z_sum.gradient, shape = logits.value.shape()] {
                 const Tensor dweights = weights.take(), dsums = sums.take(), dz = z.take();
                 const Tensor dlogits = Tensor::empty(shape, dweights.dtype(), dweights.device());
-                kernels.route_backward(result, rule, kept, dweights, dsums, dz.item(), dlogits);
+                kernels.route_backward(result, rule, kept, dweights, dsums, dz, dlogits);
                 logits_gradient.add(dlogits);
               });
   return routing;
@@ -105,16 +105,15 @@ Variable repeat_columns(Tape& tape, const Variable& x, std::int64_t times) {
 Variable weighted_sum(Tape& tape, const Variable& x, const Tensor& factors) {
   check_tensor(factors, "weighted_sum", "factors", x.value.shape(), DType::float64);
   check_tensor(x.value, "weighted_sum", "x", x.value.shape(), DType::float64);
-  const std::vector<double> values = x.value.to_host<double>(), by = factors.to_host<double>();
-  double total = 0;
-  for (std::size_t i = 0; i < values.size(); ++i) total += values[i] * by[i];
-  Variable sum = tape.output(Tensor::from(std::vector<double>{total}, {1}, x.value.device()));
-  // dx = dsum * factors; on the host, where few numbers in float64 are at home
-  tape.record("weighted_sum", [x, by, out_gradient = sum.gradient] {
-    const double dsum = out_gradient.take().item();
-    std::vector<double> dx = by;
-    for (double& value : dx) value *= dsum;
-    x.gradient.add(Tensor::from(dx, x.value.shape(), x.value.device()));
+  const Kernels& kernels = kernels_of(x.value);
+  Variable sum = tape.output(Tensor::empty({1}, DType::float64, x.value.device()));
+  kernels.weighted_sum(x.value, factors, sum.value);
+  // dx = dsum * factors
+  tape.record("weighted_sum", [&kernels, factors, x_gradient = x.gradient, out_gradient = sum.gradient] {
+    const Tensor dsum = out_gradient.take();
+    const Tensor dx = Tensor::empty(factors.shape(), DType::float64, factors.device());
+    kernels.multiply(factors, dsum, dx);
+    x_gradient.add(dx);
   });
   return sum;
 }

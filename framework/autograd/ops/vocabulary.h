@@ -10,10 +10,9 @@ namespace conclave {
 Variable embedding(Tape& tape, const Tensor& tokens,  // int32 [tokens]; -1 (padding) gives a zero row
                    const Variable& weight);           // [vocabulary, hidden]  ->  [tokens, hidden]
 
-/// Joins the statistics [rows, 3] of Kernels::cross_entropy_statistics over the ranks that share a vocabulary
-/// out, in place: the largest logit of all, the sum relative to it, the target's logit. Empty where this rank
-/// has all of it.
-using JoinStatistics = std::function<void(const Tensor& statistics)>;
+/// Brings the statistics [rows, 3] of Kernels::cross_entropy_statistics together from the ranks that share a
+/// vocabulary out, in their order: [parts * rows, 3].
+using GatherStatistics = std::function<Tensor(const Tensor& statistics)>;
 
 /// The objective holds loss_scale * (sum of token losses) + z_scale * (sum of squared log-sum-exp), so the
 /// scales are 1 and a coefficient, over the target tokens of the step.
@@ -21,19 +20,22 @@ struct CrossEntropyOptions {
   double loss_scale = 1;
   double z_scale = 0;
   std::int64_t first_id = 0;  // the token id of the weight's first row
-  JoinStatistics join{};
+  std::int64_t parts = 1;     // of equal size, that the vocabulary is cut into
+  GatherStatistics gather{};  // empty where this rank has all of it
 };
 
 struct CrossEntropy {
   Variable objective;  // float64 [1]: loss_scale * loss_sum + z_scale * z_sum
-  double loss_sum;     // sum over targets of -log p(target), nats
-  double z_sum;        // sum over targets of log_sum_exp^2
+  Tensor sums;         // float64 [2], on the device of x: over targets of -log p(target), in nats, and of
+                       // log_sum_exp^2
+  /// The first of the sums; waits for the device.
+  double loss_sum() const { return sums.slice(0, 1).item(); }
 };
 
 /// LM head and cross-entropy in one op that holds the logits of a few hundred rows at a time. When the tape
 /// records, each chunk's gradient products are done at once, while its logits are in cache: nothing is
 /// computed twice. So the gradient of the weight receives its part already here; backward only passes on the
-/// stored dx, and the objective must enter the loss with factor 1.
+/// stored dx, and the objective must enter the loss with factor 1. The host waits for nothing.
 CrossEntropy linear_cross_entropy(Tape& tape, const Variable& x,  // [tokens, hidden]
                                   const Variable& weight,         // [vocabulary of this rank, hidden]
                                   const Tensor& targets,          // int32 [tokens]; -1: not counted

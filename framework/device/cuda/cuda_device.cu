@@ -99,7 +99,8 @@ class GpuDevice final : public Device {
                "cudaMemcpyAsync on the device");
   }
   void copy_from_host(void* to, const void* host, std::size_t bytes) override {
-    if (bytes > 0 && bytes <= PinnedSlots::slot_bytes) {
+    if (bytes == 0) return;
+    if (bytes <= PinnedSlots::slot_bytes) {
       const std::lock_guard lock(mutex_);
       PinnedSlots::Slot& slot = slots_.next();
       std::memcpy(slot.data, host, bytes);
@@ -112,7 +113,8 @@ class GpuDevice final : public Device {
     synchronize();
   }
   void copy_to_host(void* host, const void* from, std::size_t bytes) override {
-    const bool small = bytes > 0 && bytes <= PinnedSlots::slot_bytes;
+    if (bytes == 0) return;
+    const bool small = bytes <= PinnedSlots::slot_bytes;
     std::unique_lock lock(mutex_, std::defer_lock);
     void* to = host;
     if (small) {
@@ -142,7 +144,10 @@ class GpuDevice final : public Device {
     check_cuda(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream_),
                "cudaMemcpyAsync to the device");
   }
-  void synchronize() { check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+  void synchronize() {
+    count_host_wait();
+    check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+  }
 
   static void* obtain(std::size_t bytes) {
     void* block = nullptr;

@@ -3,6 +3,7 @@
 // = p_j - [j = target], d(log_sum_exp^2) / d logit_j = 2 log_sum_exp p_j.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/scalar_math.h"
@@ -35,6 +36,33 @@ void CpuKernels::cross_entropy_statistics(const Tensor& logits, const Tensor& ta
       result[row * 3 + 2] = target[row] >= 0 && own >= 0 && own < columns ? static_cast<double>(p[own]) : 0.0;
     }
   });
+}
+
+void CpuKernels::cross_entropy_losses(const Tensor& statistics, const Tensor& targets,
+                                      std::int64_t vocabulary, const Tensor& log_sum_exp,
+                                      const Tensor& sums) const {
+  const std::int64_t parts = statistics.dim(0), rows = statistics.dim(1);
+  check_tensor(statistics, "cross_entropy_losses", "statistics", {parts, rows, 3}, DType::float64);
+  check_tensor(log_sum_exp, "cross_entropy_losses", "log_sum_exp", {rows}, DType::float64);
+  check_tensor(sums, "cross_entropy_losses", "sums", {2}, DType::float64);
+  const std::int32_t* target = targets.data<std::int32_t>();
+  const double* all = statistics.data<double>();
+  double *result = log_sum_exp.data<double>(), *total = sums.data<double>();
+  // In the order of the rows: few numbers, beside the logits that they come from.
+  for (std::int64_t row = 0; row < rows; ++row) {
+    result[row] = 0;
+    if (target[row] < 0) continue;
+    const auto of_part = [&](std::int64_t part) { return all + (part * rows + row) * 3; };
+    double largest = of_part(0)[0], sum = 0, logit = 0;
+    for (std::int64_t part = 1; part < parts; ++part) largest = std::max(largest, of_part(part)[0]);
+    for (std::int64_t part = 0; part < parts; ++part) {
+      sum += of_part(part)[1] * std::exp(of_part(part)[0] - largest);
+      logit += of_part(part)[2];
+    }
+    result[row] = largest + std::log(sum);
+    total[0] += target[row] < vocabulary ? result[row] - logit : std::numeric_limits<double>::quiet_NaN();
+    total[1] += result[row] * result[row];
+  }
 }
 
 void CpuKernels::cross_entropy_gradient(const Tensor& logits, const Tensor& targets, std::int64_t first_id,

@@ -77,7 +77,8 @@ void CpuKernels::scale(const Tensor& x, double factor) const {
   });
 }
 
-double CpuKernels::sum_of_squares(const Tensor& x) const {
+void CpuKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const {
+  check_tensor(sum, "sum_of_squares", "sum", {1}, DType::float64);
   // Blocks of fixed size, added in order: the sum is the same for every number of threads.
   constexpr std::int64_t block = 4096;
   const std::int64_t count = x.elements(), blocks = (count + block - 1) / block;
@@ -87,19 +88,38 @@ double CpuKernels::sum_of_squares(const Tensor& x) const {
     const T* px = x.data<T>();
 #pragma omp parallel for if (count > small)
     for (std::int64_t b = 0; b < blocks; ++b) {
-      double sum = 0;
+      double squares = 0;
       const std::int64_t end = std::min(count, (b + 1) * block);
-#pragma omp simd reduction(+ : sum)
+#pragma omp simd reduction(+ : squares)
       for (std::int64_t i = b * block; i < end; ++i) {
         const auto value = static_cast<double>(cpu::load(px + i));
-        sum += value * value;
+        squares += value * value;
       }
-      partial[static_cast<std::size_t>(b)] = sum;
+      partial[static_cast<std::size_t>(b)] = squares;
     }
   });
-  double sum = 0;
-  for (const double value : partial) sum += value;
-  return sum;
+  double total = 0;
+  for (const double value : partial) total += value;
+  double& result = *sum.data<double>();
+  result = write == Write::accumulate ? result + total : total;
+}
+
+void CpuKernels::weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const {
+  check_tensor(factors, "weighted_sum", "factors", x.shape(), DType::float64);
+  check_tensor(sum, "weighted_sum", "sum", {1}, DType::float64);
+  const double *px = x.data<double>(), *by = factors.data<double>();
+  double total = 0;
+  for (std::int64_t i = 0; i < x.elements(); ++i) total += px[i] * by[i];
+  *sum.data<double>() = total;
+}
+
+void CpuKernels::multiply(const Tensor& x, const Tensor& factor, const Tensor& y) const {
+  check_tensor(factor, "multiply", "factor", {1}, DType::float64);
+  check_tensor(y, "multiply", "y", x.shape(), DType::float64);
+  const double by = *factor.data<double>();
+  const double* px = x.data<double>();
+  double* py = y.data<double>();
+  for (std::int64_t i = 0; i < x.elements(); ++i) py[i] = px[i] * by;
 }
 
 void CpuKernels::swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const {

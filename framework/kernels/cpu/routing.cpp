@@ -180,8 +180,10 @@ void CpuKernels::route(const Tensor& logits, const Tensor& tokens, const RouteRu
 }
 
 void CpuKernels::route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
-                                const Tensor& dweights, const Tensor& dprobability_sums, double dz_sum,
+                                const Tensor& dweights, const Tensor& dprobability_sums, const Tensor& dz_sum,
                                 const Tensor& dlogits) const {
+  check_tensor(dz_sum, "route_backward", "dz_sum", {1}, DType::float64);
+  const double dz = *dz_sum.data<double>();
   const std::int64_t count = dlogits.dim(0), experts = dlogits.dim(1), top_k = result.experts.dim(1);
   const bool sigmoid = rule.score == RouteRule::Score::sigmoid;
   with_float_type(dlogits.dtype(), [&](auto zero) {
@@ -217,7 +219,7 @@ void CpuKernels::route_backward(const RouteResult& result, const RouteRule& rule
         }
         T dot = 0;
         for (std::int64_t i = 0; i < experts; ++i) dot += dp[i] * p[i];
-        const T log_sum_exp = result.log_sum_exp.data<T>()[t], z = static_cast<T>(2 * dz_sum) * log_sum_exp;
+        const T log_sum_exp = result.log_sum_exp.data<T>()[t], z = static_cast<T>(2 * dz) * log_sum_exp;
         if (!sigmoid) {
           for (std::int64_t i = 0; i < experts; ++i) ds[i] = p[i] * (dp[i] - dot + z);
           continue;

@@ -14,6 +14,18 @@ void DeviceKernels::cross_entropy_statistics(const Tensor& logits, const Tensor&
          statistics.data<double>());
 }
 
+void DeviceKernels::cross_entropy_losses(const Tensor& statistics, const Tensor& targets,
+                                         std::int64_t vocabulary, const Tensor& log_sum_exp,
+                                         const Tensor& sums) const {
+  const std::int64_t parts = statistics.dim(0), rows = statistics.dim(1);
+  check_tensor(statistics, "cross_entropy_losses", "statistics", {parts, rows, 3}, DType::float64);
+  check_tensor(log_sum_exp, "cross_entropy_losses", "log_sum_exp", {rows}, DType::float64);
+  check_tensor(sums, "cross_entropy_losses", "sums", {2}, DType::float64);
+  launch({.blocks = 1, .stream = statistics.device().stream()}, cross_entropy_losses_kernel,
+         statistics.data<double>(), targets.data<std::int32_t>(), parts, rows, vocabulary,
+         log_sum_exp.data<double>(), sums.data<double>());
+}
+
 void DeviceKernels::cross_entropy_gradient(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
                                            const Tensor& log_sum_exp, double loss_scale,
                                            double z_scale) const {

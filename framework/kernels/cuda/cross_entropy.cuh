@@ -1,6 +1,8 @@
 // Softmax cross-entropy, formulas in kernels/cpu/cross_entropy.cpp. A block takes a row of logits.
 #pragma once
 
+#include <limits>
+
 #include "framework/kernels/cuda/reduction.cuh"
 #include "framework/kernels/cuda/storage.cuh"
 #include "framework/kernels/scalar_math.h"
@@ -32,6 +34,38 @@ KERNEL cross_entropy_statistics_kernel(const float* logits, const std::int32_t* 
     statistics[row * 3] = of_all;
     statistics[row * 3 + 1] = total;
     statistics[row * 3 + 2] = own >= 0 && own < columns ? p[own] : 0.0;
+  }
+}
+
+/// One block: a chunk has a few hundred rows. statistics [parts, rows, 3].
+KERNEL cross_entropy_losses_kernel(const double* statistics, const std::int32_t* targets, std::int64_t parts,
+                                   std::int64_t rows, std::int64_t vocabulary, double* log_sum_exp,
+                                   double* sums) {
+  double loss = 0, square = 0;
+  for (std::int64_t row = thread_index(); row < rows; row += block_size()) {
+    double result = 0;
+    if (targets[row] >= 0) {
+      double largest = statistics[row * 3], sum = 0, logit = 0;
+      for (std::int64_t part = 1; part < parts; ++part) {
+        const double other = statistics[(part * rows + row) * 3];
+        largest = largest < other ? other : largest;
+      }
+      for (std::int64_t part = 0; part < parts; ++part) {
+        const double* own = statistics + (part * rows + row) * 3;
+        sum += own[1] * std::exp(own[0] - largest);
+        logit += own[2];
+      }
+      result = largest + std::log(sum);
+      loss += targets[row] < vocabulary ? result - logit : std::numeric_limits<double>::quiet_NaN();
+      square += result * result;
+    }
+    log_sum_exp[row] = result;
+  }
+  loss = block_reduce(loss, Sum{});
+  square = block_reduce(square, Sum{});
+  if (thread_index() == 0) {
+    sums[0] += loss;
+    sums[1] += square;
   }
 }
 

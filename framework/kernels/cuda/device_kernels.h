@@ -1,6 +1,6 @@
 // The backend of a GPU, and of the emulated one: checks and launches in .cu files, device code in .cuh files,
 // one family each. A build that has both compiles them twice, into namespaces cuda and emulated. Tensors are
-// float32; sums in float64 where the interface says so.
+// float32 or bfloat16; sums are float32, or float64 where the interface says so.
 #pragma once
 
 #include "framework/kernels/cuda/dialect.h"
@@ -26,7 +26,9 @@ class DeviceKernels final : public Kernels {
   void add_scaled(const Tensor& x, double factor, const Tensor& y) const override;
   void add(const Tensor& a, const Tensor& b, const Tensor& sum) const override;
   void scale(const Tensor& x, double factor) const override;
-  double sum_of_squares(const Tensor& x) const override;
+  void sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const override;
+  void weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const override;
+  void multiply(const Tensor& x, const Tensor& factor, const Tensor& y) const override;
   void swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const override;
   void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate,
                        const Tensor& dup) const override;
@@ -59,6 +61,8 @@ class DeviceKernels final : public Kernels {
   // cross_entropy.cu
   void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
                                 const Tensor& statistics) const override;
+  void cross_entropy_losses(const Tensor& statistics, const Tensor& targets, std::int64_t vocabulary,
+                            const Tensor& log_sum_exp, const Tensor& sums) const override;
   void cross_entropy_gradient(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
                               const Tensor& log_sum_exp, double loss_scale, double z_scale) const override;
 
@@ -66,7 +70,7 @@ class DeviceKernels final : public Kernels {
   void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule,
              const RouteResult& result) const override;
   void route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
-                      const Tensor& dweights, const Tensor& dprobability_sums, double dz_sum,
+                      const Tensor& dweights, const Tensor& dprobability_sums, const Tensor& dz_sum,
                       const Tensor& dlogits) const override;
 
   // permutation.cu

@@ -30,6 +30,9 @@ void DeviceKernels::convert(const Tensor& x, const Tensor& y) const {
 
 void DeviceKernels::add_scaled(const Tensor& x, double factor, const Tensor& y) const {
   check(x.elements() == y.elements(), "add_scaled: ", x.shape(), " came for ", y.shape());
+  if (x.dtype() == DType::float64)
+    return launch(walk(x), add_scaled_losses_kernel, x.data<double>(), factor, y.data<double>(),
+                  x.elements());
   with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     with_result_type<T>("add_scaled", y.dtype(), [&](auto result) {
@@ -56,10 +59,10 @@ void DeviceKernels::scale(const Tensor& x, double factor) const {
   });
 }
 
-double DeviceKernels::sum_of_squares(const Tensor& x) const {
+void DeviceKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const {
+  check_tensor(sum, "sum_of_squares", "sum", {1}, DType::float64);
   const std::int64_t pieces = blocks_for(x.elements(), squares_piece);
-  const Tensor of_piece = Tensor::empty({pieces + 1}, DType::float64, x.device());
-  const Tensor sum = of_piece.part(pieces, {1});
+  const Tensor of_piece = Tensor::empty({pieces}, DType::float64, x.device());
   void* stream = x.device().stream();
   with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
@@ -67,8 +70,20 @@ double DeviceKernels::sum_of_squares(const Tensor& x) const {
            of_piece.data<double>());
   });
   launch({.blocks = 1, .stream = stream}, sum_kernel, of_piece.data<double>(), pieces, std::int64_t{1},
-         sum.data<double>());
-  return sum.item();
+         write == Write::accumulate, sum.data<double>());
+}
+
+void DeviceKernels::weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const {
+  check_tensor(factors, "weighted_sum", "factors", x.shape(), DType::float64);
+  check_tensor(sum, "weighted_sum", "sum", {1}, DType::float64);
+  launch({.blocks = 1, .stream = x.device().stream()}, weighted_sum_kernel, x.data<double>(),
+         factors.data<double>(), x.elements(), sum.data<double>());
+}
+
+void DeviceKernels::multiply(const Tensor& x, const Tensor& factor, const Tensor& y) const {
+  check_tensor(factor, "multiply", "factor", {1}, DType::float64);
+  check_tensor(y, "multiply", "y", x.shape(), DType::float64);
+  launch(walk(x), multiply_kernel, x.data<double>(), factor.data<double>(), y.data<double>(), x.elements());
 }
 
 void DeviceKernels::swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const {

@@ -61,12 +61,28 @@ KERNEL sum_of_squares_kernel(const T* x, std::int64_t count, double* of_piece) {
   if (thread_index() == 0) of_piece[block_index()] = sum;
 }
 
-/// One block: the sum of values[0], values[stride] and so on.
-KERNEL sum_kernel(const double* values, std::int64_t count, std::int64_t stride, double* sum) {
+/// One block: the sum of values[0], values[stride] and so on, or += with add.
+KERNEL sum_kernel(const double* values, std::int64_t count, std::int64_t stride, bool add, double* sum) {
   double own = 0;
   for (std::int64_t i = thread_index(); i < count; i += block_size()) own += values[i * stride];
   own = block_reduce(own, Sum{});
+  if (thread_index() == 0) *sum = add ? *sum + own : own;
+}
+
+/// One block; few numbers, losses and statistics.
+KERNEL weighted_sum_kernel(const double* x, const double* factors, std::int64_t count, double* sum) {
+  double own = 0;
+  for (std::int64_t i = thread_index(); i < count; i += block_size()) own += x[i] * factors[i];
+  own = block_reduce(own, Sum{});
   if (thread_index() == 0) *sum = own;
+}
+
+KERNEL multiply_kernel(const double* x, const double* factor, double* y, std::int64_t count) {
+  for (std::int64_t i = first_item(); i < count; i += item_stride()) y[i] = *factor * x[i];
+}
+
+KERNEL add_scaled_losses_kernel(const double* x, double factor, double* y, std::int64_t count) {
+  for (std::int64_t i = first_item(); i < count; i += item_stride()) y[i] += factor * x[i];
 }
 
 struct AdamWNumbers {

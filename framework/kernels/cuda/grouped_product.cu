@@ -45,7 +45,7 @@ std::int64_t bytes_of(const Tensor& tensor, std::int64_t elements) {
 }
 
 /// Row-major c = op(a) op(b) is c^T = op(b)^T op(a)^T to cuBLAS: its first matrix is b.
-void multiply(const GroupedProduct& p) {
+void multiply_groups(const GroupedProduct& p) {
   const std::vector<std::int64_t> offsets = p.offsets.on_host();
   std::vector<std::int64_t> expert, m, n, k, a_stride, b_stride;
   for (std::size_t e = 0; e + 1 < offsets.size(); ++e) {
@@ -99,7 +99,7 @@ void multiply(const GroupedProduct& p) {
 void DeviceKernels::grouped_linear(const Tensor& x, const Tensor& weight, const RowOffsets& offsets,
                                    const Tensor& y) const {
   const std::int64_t out = weight.dim(1), in = weight.dim(2);
-  multiply({offsets,
+  multiply_groups({offsets,
             x,
             weight,
             y,
@@ -117,7 +117,7 @@ void DeviceKernels::grouped_linear(const Tensor& x, const Tensor& weight, const 
 void DeviceKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets,
                                       const Tensor& dx, Write write) const {
   const std::int64_t out = weight.dim(1), in = weight.dim(2);
-  multiply({offsets,
+  multiply_groups({offsets,
             dy,
             weight,
             dx,
@@ -141,7 +141,7 @@ void DeviceKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, co
     if (offset[e + 1] == offset[e] && write == Write::overwrite)
       dweight.slice(expert, expert + 1).fill_zero();
   }
-  multiply({offsets,
+  multiply_groups({offsets,
             dy,
             x,
             dweight,

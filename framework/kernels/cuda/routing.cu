@@ -51,12 +51,12 @@ void DeviceKernels::route(const Tensor& logits, const Tensor& tokens, const Rout
   launch({.blocks = blocks_for(sequences * experts, block_threads), .stream = stream}, route_sums_kernel,
          of_chunk.data<double>(), sequences, sizes.chunks, experts, result.probability_sums.data<double>());
   launch({.blocks = 1, .stream = stream}, sum_kernel, of_chunk.data<double>() + experts, blocks, experts + 1,
-         result.z_sum.data<double>());
+         false, result.z_sum.data<double>());
 }
 
 void DeviceKernels::route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
-                                   const Tensor& dweights, const Tensor& dprobability_sums, double dz_sum,
-                                   const Tensor& dlogits) const {
+                                   const Tensor& dweights, const Tensor& dprobability_sums,
+                                   const Tensor& dz_sum, const Tensor& dlogits) const {
   const std::int64_t count = dlogits.dim(0), experts = dlogits.dim(1), top_k = result.experts.dim(1);
   const RouteSizes sizes{count, experts, top_k, result.length, result.first_token, 0};
   check_float32("route_backward", dlogits);
@@ -67,7 +67,7 @@ void DeviceKernels::route_backward(const RouteResult& result, const RouteRule& r
                                  .logits = logits.defined() ? logits.data<float>() : nullptr,
                                  .dweights = dweights.data<float>(),
                                  .dprobability_sums = dprobability_sums.data<double>(),
-                                 .dz_sum = static_cast<float>(dz_sum),
+                                 .dz_sum = dz_sum.data<double>(),
                                  .dlogits = dlogits.data<float>()};
   with_experts_per_lane(experts, top_k, [&](auto per_lane) {
     launch(warp_for_each(count, dlogits.device().stream()), route_backward_kernel<per_lane()>, sizes,

@@ -216,8 +216,7 @@ KERNEL route_sums_kernel(const double* of_chunk, std::int64_t sequences, std::in
 struct RouteGradients {
   const std::int32_t* experts;
   const float *weights, *probabilities, *log_sum_exp, *logits, *dweights;  // logits: of a sigmoid alone
-  const double* dprobability_sums;
-  float dz_sum;
+  const double *dprobability_sums, *dz_sum;
   float* dlogits;
 };
 
@@ -258,7 +257,7 @@ KERNEL route_backward_kernel(RouteSizes z, RouteChoice choice, RouteGradients g)
     dot += dp[j] * p[expert];
   }
   dot = warp_reduce(dot, Sum{});
-  const float log_sum_exp = g.log_sum_exp[t], by_z = 2 * g.dz_sum * log_sum_exp;
+  const float log_sum_exp = g.log_sum_exp[t], by_z = 2 * static_cast<float>(*g.dz_sum) * log_sum_exp;
   UNROLL for (int j = 0; j < per_lane; ++j) {
     const std::int64_t expert = lane_index() + j * warp_size;
     if (expert >= z.experts) continue;

@@ -21,8 +21,8 @@ void add_sums(std::vector<OpCase>& cases, std::int64_t count) {
               kernels.scale(x["scaled"], -1.75);
               kernels.add_scaled(x["a"], 0.3, x["added"]);
               kernels.add_scaled(x["a"], 0.3, x["added_to_sums"]);
-              x["squares"].copy_from(
-                  Tensor::from(std::vector<double>{kernels.sum_of_squares(x["a"])}, {1}, x["a"].device()));
+              kernels.sum_of_squares(x["a"], x["squares"], Write::overwrite);
+              kernels.sum_of_squares(x["a"], x["more_squares"], Write::accumulate);
             }};
   op.input("a", {count}, a)
       .input("b", {count}, b)
@@ -30,7 +30,31 @@ void add_sums(std::vector<OpCase>& cases, std::int64_t count) {
       .update("scaled", {count}, a, scaled);
   cases.push_back(op.update("added", {count}, b, added)
                       .update("added_to_sums", {count}, b, added, Type::sums)
-                      .output("squares", {1}, {static_cast<double>(squares)}, Type::float64));
+                      .output("squares", {1}, {static_cast<double>(squares)}, Type::float64)
+                      .update("more_squares", {1}, {5}, {5 + static_cast<double>(squares)}, Type::float64));
+}
+
+/// What losses are made of: float64 on every device.
+void add_losses_case(std::vector<OpCase>& cases, std::int64_t count) {
+  const Values a = draw("a", count), b = draw("b", count);
+  Values multiplied(a.size()), added(a.size());
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    sum += a[i] * b[i];
+    multiplied[i] = -0.7 * a[i];
+    added[i] = b[i] + 0.3 * a[i];
+  }
+  OpCase op{join_text("losses_", count), static_cast<double>(count),
+            [](const Kernels& kernels, const Arguments& x) {
+              kernels.weighted_sum(x["a"], x["b"], x["sum"]);
+              kernels.multiply(x["a"], x["factor"], x["multiplied"]);
+              kernels.add_scaled(x["a"], 0.3, x["added"]);
+            }};
+  op.bfloat16_runs = OpCase::BFloat16Runs::nowhere;
+  op.input("a", {count}, a, Type::float64).input("b", {count}, b, Type::float64);
+  op.input("factor", {1}, {-0.7}, Type::float64).output("sum", {1}, {sum}, Type::float64);
+  op.output("multiplied", {count}, multiplied, Type::float64);
+  cases.push_back(op.update("added", {count}, b, added, Type::float64));
 }
 
 /// Between a type and its sums, both ways; what bfloat16 rounds to is told to the bit in op_table_test.
@@ -147,6 +171,7 @@ std::vector<OpCase> elementwise_cases() {
   // 16384: beyond it several threads share the work; 4096: the block of the sum of squares.
   for (const std::int64_t count : {0, 1, 31, 4095, 4096, 4097, 16385, 40001}) add_sums(cases, count);
   for (const std::int64_t count : {0, 1, 31, 16385}) add_convert(cases, count);
+  for (const std::int64_t count : {0, 1, 65, 1000}) add_losses_case(cases, count);
   add_swiglu(cases, 0, 5, 1);
   add_swiglu(cases, 1, 1, 1);
   add_swiglu(cases, 13, 17, 1);

@@ -125,12 +125,13 @@ void add_route(std::vector<OpCase>& cases, const Route& z) {
                                    .selection_bias = z.biased ? a["bias"] : Tensor()};
               kernels.route(a["logits"], a["tokens"], rule, result);
               kernels.route_backward(result, rule, z.sigmoid ? a["logits"] : Tensor(), a["dweights"],
-                                     a["dsums"], dz, a["dlogits"]);
+                                     a["dsums"], a["dz"], a["dlogits"]);
             }};
   op.bfloat16_runs = OpCase::BFloat16Runs::nowhere;
   op.input("logits", by_expert, logits).input("tokens", {length_of(count)}, tokens, Type::int32);
   if (z.biased) op.input("bias", {length_of(n)}, bias, Type::float64);
   op.input("dweights", by_slot, dweights).input("dsums", statistics, dsums, Type::float64);
+  op.input("dz", {1}, {dz}, Type::float64);
   op.output("experts", by_slot, chosen, Type::int32).output("weights", by_slot, weights);
   op.output("probabilities", by_expert, p).output("log_sum_exp", {length_of(count)}, lse);
   op.output("counts", statistics, counts, Type::int64)

@@ -100,6 +100,39 @@ void add_cross_entropy(std::vector<OpCase>& cases, std::int64_t rows, std::int64
   cases.push_back(op.output("statistics", {rows, 3}, statistics, Type::float64));
 }
 
+/// Statistics of a vocabulary in parts, as ranks that share it hold them.
+void add_cross_entropy_parts(std::vector<OpCase>& cases, std::int64_t parts, std::int64_t rows,
+                             std::int64_t columns) {
+  const std::int64_t vocabulary = parts * columns;
+  const Values logits = draw("logits", rows * vocabulary, 5), targets = make_targets(rows, vocabulary);
+  const Losses want = naive_losses(logits, targets, vocabulary, 1, 0);
+  Values statistics(static_cast<std::size_t>(parts * rows * 3)), log_sum_exp(static_cast<std::size_t>(rows));
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const auto row = logits.begin() + r * vocabulary;
+    const auto target = static_cast<std::int64_t>(targets[static_cast<std::size_t>(r)]);
+    double whole = 0;
+    for (std::int64_t j = 0; j < vocabulary; ++j) whole += std::exp(row[j]);
+    log_sum_exp[static_cast<std::size_t>(r)] = target >= 0 ? std::log(whole) : 0;
+    for (std::int64_t part = 0; part < parts; ++part) {
+      const auto begin = row + part * columns;
+      double* own = statistics.data() + (part * rows + r) * 3;
+      own[0] = *std::max_element(begin, begin + columns);
+      for (std::int64_t j = 0; j < columns; ++j) own[1] += std::exp(begin[j] - own[0]);
+      own[2] = target / columns == part && target >= 0 ? row[target] : 0;
+    }
+  }
+  OpCase op{join_text("cross_entropy_losses_", rows, "_in_", parts, "_parts"), static_cast<double>(rows),
+            [=](const Kernels& kernels, const Arguments& a) {
+              kernels.cross_entropy_losses(a["statistics"], a["targets"], vocabulary, a["log_sum_exp"],
+                                           a["sums"]);
+            }};
+  op.bfloat16_runs = OpCase::BFloat16Runs::nowhere;
+  op.input("statistics", {parts, rows, 3}, statistics, Type::float64);
+  op.input("targets", {rows}, targets, Type::int32);
+  op.output("log_sum_exp", {rows}, log_sum_exp, Type::float64);
+  cases.push_back(op.update("sums", {2}, {3, 4}, {3 + want.loss, 4 + want.z}, Type::float64));
+}
+
 /// The whole op, whose chunks hold 512 rows of logits.
 void add_linear_cross_entropy(std::vector<OpCase>& cases, std::int64_t tokens, std::int64_t vocabulary,
                               std::int64_t hidden, double loss_scale, double z_scale) {
@@ -131,15 +164,14 @@ void add_linear_cross_entropy(std::vector<OpCase>& cases, std::int64_t tokens, s
         tape.backward(result.objective);
         head.gradient.finished();
         a["dx"].copy_from(rows.gradient.take());
-        a["sums"].copy_from(
-            Tensor::from(std::vector<double>{result.loss_sum, result.z_sum, result.objective.value.item()},
-                         {3}, a["x"].device()));
+        a["sums"].slice(0, 2).copy_from(result.sums);
+        a["sums"].slice(2, 3).copy_from(result.objective.value);
       },
       false};
-  op.bfloat16_runs = OpCase::BFloat16Runs::nowhere;
   op.input("x", {tokens, hidden}, x).input("weight", {vocabulary, hidden}, weight);
   op.input("targets", {tokens}, targets, Type::int32).output("dx", {tokens, hidden}, dx);
-  op.output("dweight", {vocabulary, hidden}, dweight);
+  op.slots.back().roundings = 1;  // of the gradient of the logits, before the products
+  op.output("dweight", {vocabulary, hidden}, dweight, Type::sums).slots.back().roundings = 1;
   cases.push_back(
       op.output("sums", {3}, {want.loss, want.z, loss_scale * want.loss + z_scale * want.z}, Type::float64));
 }
@@ -159,6 +191,9 @@ std::vector<OpCase> vocabulary_cases() {
   add_cross_entropy(cases, 13, 257, 1.0 / 11, 0, 2);
   add_cross_entropy(cases, 29, 31, 0.25, 0.01, 2);
   add_cross_entropy(cases, 17, 101, 1, 1e-3, 40);
+  add_cross_entropy_parts(cases, 1, 0, 5);
+  add_cross_entropy_parts(cases, 1, 65, 7);
+  add_cross_entropy_parts(cases, 3, 129, 11);
   add_linear_cross_entropy(cases, 0, 5, 3, 1, 0);
   add_linear_cross_entropy(cases, 1, 7, 3, 1, 0);
   add_linear_cross_entropy(cases, 23, 101, 16, 1.0 / 20, 1e-3);
