@@ -68,6 +68,19 @@ if [ $# -eq 0 ]; then
   races=$(run_labelled thread race_tests races) || code=1
 fi
 
+# The tests that take any device, on a GPU where there is one and nvcc to compile for it.
+device_tests=$(ctest --preset release -N -L devices 2>/dev/null | sed -n 's/^Total Tests: //p' || true)
+if ! nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
+  cuda="$device_tests tests skipped, this machine has no GPU"
+elif ! command -v nvcc >/dev/null && [ ! -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ]; then
+  cuda="$device_tests tests skipped, this machine has no nvcc"
+elif [ $# -gt 0 ]; then
+  cuda="not run: arguments were given"
+else
+  echo "tests/run.sh: building the tests that also run on a GPU with the cuda preset"
+  cuda=$(run_labelled cuda device_tests devices) || code=1
+fi
+
 # Likewise every loader of foreign bytes with inputs of libFuzzer, for a short time.
 fuzzing="not run: arguments were given"
 if [ $# -eq 0 ]; then
@@ -84,6 +97,7 @@ fi
 echo
 echo "under sanitizers: $sanitizers"
 echo "device code under ThreadSanitizer: $races"
+echo "on a GPU: $cuda"
 echo "fuzzing: $fuzzing"
 if [ -n "$skipped" ]; then echo "skipped on this machine: $(tr '\n' ' ' <<<"$skipped")"; fi
 if [ -n "$cases" ]; then printf 'cases skipped inside tests:\n%s\n' "$cases"; fi
