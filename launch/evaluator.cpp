@@ -42,7 +42,7 @@ std::vector<DomainResult> evaluate(const Transformer& transformer, const Validat
       if (count > 0) batch = validation.batch(dataset, first, count);
       if (count == 0) batch.length = validation.length();
       pad(batch, micro);
-      const ModelInput input = to_device(batch);
+      const ModelInput input = to_device(batch, transformer.device());
       Tape tape(Tape::Mode::forward_only);
       const Transformer::Result result = transformer.forward(tape, input);
       const double token_losses = transformer.loss(tape, result.hidden, input, {}).loss_sum;

@@ -69,13 +69,29 @@ int choose_threads(Communicator& world, std::int64_t asked) {
   return threads;
 }
 
-double quick_matrix_rate() {
+Device& choose_device(Communicator& world, const std::string& name) {
+  const NodePlace place = world.node_place();
+  Device* device = &cpu_device();
+  agree(world, [&] {
+    if (name == "cuda")
+      device = &cuda_device(place.rank);
+    else if (name == "emulated")
+      device = &emulated_device();
+    else
+      check(name == "cpu", Fault::request, "training.device: \"", name,
+            "\" came, expected cpu, emulated or cuda");
+  });
+  return *device;
+}
+
+double quick_matrix_rate(Device& device) {
   constexpr std::int64_t size = 512;
-  const Tensor a = Tensor::zeros({size, size}, DType::float32), b = a.clone(), c = a.clone();
+  const Tensor a = Tensor::zeros({size, size}, DType::float32, device), b = a.clone(), c = a.clone();
   double best = 0;
   for (int attempt = 0; attempt < 6; ++attempt) {
     const auto begin = std::chrono::steady_clock::now();
     kernels_of(a).gemm(a, Transpose::no, b, Transpose::yes, c, Write::overwrite);
+    c.part(0, {1}).item();  // on a device: wait for it
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     best = std::max(best, 2.0 * size * size * size / seconds);
   }

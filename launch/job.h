@@ -19,8 +19,12 @@ int run_job(const std::function<int(const std::shared_ptr<Communicator>& world)>
 /// cores. Returns their number. Collective.
 int choose_threads(Communicator& world, std::int64_t asked);
 
-/// The best float32 matrix-product rate of this rank over a few tries, in floating-point operations per
-/// second.
-double quick_matrix_rate();
+/// Where the recipe's training.device lets this rank compute: of several GPUs on a node the one of its number
+/// among the node's ranks. Fault::request, on all ranks alike, where there is none for it. Collective.
+Device& choose_device(Communicator& world, const std::string& name);
+
+/// The best float32 matrix-product rate of this rank's device over a few tries, in floating-point operations
+/// per second.
+double quick_matrix_rate(Device& device);
 
 }  // namespace conclave

@@ -19,12 +19,12 @@ Parallelism parallelism_of(const Recipe& recipe, const Mesh& mesh) {
           .dispatch_rows = recipe.parallel.dispatch_rows};
 }
 
-Model::Model(const Recipe& recipe, const Mesh& mesh)
+Model::Model(const Recipe& recipe, const Mesh& mesh, Device& device)
     : parameters(mesh.layout(), mesh.world().rank()),
       transformer(parameters, recipe.model,
                   recipe.training.recompute == "block" ? Recompute::block : Recompute::none,
-                  parallelism_of(recipe, mesh)) {
-  parameters.materialize(dtype_of_precision(recipe.training.precision), recipe.training.seed);
+                  parallelism_of(recipe, mesh), device) {
+  parameters.materialize(dtype_of_precision(recipe.training.precision), recipe.training.seed, device);
   freeze(parameters, recipe.optimizer);
 }
 
@@ -76,8 +76,10 @@ void read_selection_bias(const CheckpointReader& checkpoint, const Transformer& 
         "model.moe.router.bias.rate: 0 came, but the routers of ", checkpoint.path().string(),
         " choose with a selection bias, which would be lost. Leave the rate as it was; "
         "model.moe.router.bias.last_step: 0 keeps the bias where it is.");
-  if (bias.defined() && checkpoint.contains(selection_bias_name))
-    checkpoint.read(selection_bias_name, ElementType::float64, dims_of(bias.shape()), bias.raw());
+  if (!bias.defined() || !checkpoint.contains(selection_bias_name)) return;
+  const Tensor values = Tensor::empty(bias.shape(), DType::float64);
+  checkpoint.read(selection_bias_name, ElementType::float64, dims_of(bias.shape()), values.raw());
+  bias.copy_from(values);
 }
 
 Recipe recipe_of(const CheckpointReader& checkpoint) {

@@ -10,6 +10,7 @@
 #include "framework/telemetry/terminal.h"
 #include "launch/stop_signals.h"
 #include "parallel/communicator.h"
+#include "parallel/device_collectives.h"
 
 namespace conclave {
 namespace {
@@ -32,7 +33,11 @@ RunGuard::RunGuard(Communicator& world, const Recipe& recipe)
         *journal_, WatchdogOptions{.seconds = recipe.training.watchdog_seconds,
                                    .report = output_ / "watchdog.txt",
                                    .say = [this](const std::string& sentence) { say(sentence); },
-                                   .end = [] { ::_exit(machine_failed); }});
+                                   .end =
+                                       [] {
+                                         abort_device_collectives();
+                                         ::_exit(machine_failed);
+                                       }});
   set_signal_actions(
       {.terminated = [this] { look_for_dead_ranks(); }, .leaving = [this] { journal_->mark_leaving(); }});
 }

@@ -41,7 +41,7 @@ std::vector<double> next_token_logits(const Transformer& transformer,
   batch.targets.assign(length, -1);
   batch.document_start.assign(length, 0);
   Tape tape(Tape::Mode::forward_only);
-  const Tensor hidden = transformer.forward(tape, to_device(batch)).hidden.value;
+  const Tensor hidden = transformer.forward(tape, to_device(batch, transformer.device())).hidden.value;
   const Tensor logits = transformer.logits(hidden.slice(batch.length - 1, batch.length));
   std::vector<double> values;
   with_float_type(logits.dtype(), [&](auto zero) {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "framework/autograd/ops/elementwise.h"
+#include "framework/device/named_range.h"
 #include "framework/recipe/write.h"
 #include "launch/stop_signals.h"
 #include "layers/selection_bias.h"
@@ -12,11 +13,12 @@
 
 namespace conclave {
 
-Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches)
+Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches, Device& device)
     : recipe_(recipe),
       mesh_(mesh),
       batches_(std::move(batches)),
-      model_(recipe, mesh),
+      device_(device),
+      model_(recipe, mesh, device),
       balance_(recipe.model.moe, model_.transformer.moe_layers(), mesh.axis(Axis::data_tensor),
                &mesh.axis(Axis::tensor), recipe.training.seed),
       reducer_(model_.parameters, mesh,
@@ -127,6 +129,7 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
   for (std::size_t m = 0; m < inputs.size(); ++m) {
     if (m + 1 == inputs.size()) reducer_.begin_last_micro_batch();
     clock_.begin(Activity::forward, steps_done_ + 1);
+    std::optional<NamedRange> range(std::in_place, "forward");
     Tape tape;
     Transformer::Result result = model_.transformer.forward(tape, inputs[m]);
     balance_.begin_micro_step(result.statistics);  // the counts travel beside the LM head
@@ -142,6 +145,7 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
     }
     sums.auxiliary += auxiliary.value.item();
     clock_.begin(Activity::backward, steps_done_ + 1);
+    range.emplace("backward");
     tape.backward(objective);
   }
   reducer_.finish();
@@ -149,6 +153,7 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
 }
 
 void Trainer::update(const StepResult& result) {
+  const NamedRange range("optimizer");
   const double clip = recipe_.optimizer.grad_clip;
   optimizer_.step(result.learning_rate,
                   clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
@@ -163,7 +168,7 @@ StepResult Trainer::step(const std::vector<double>& votes) {
   const std::vector<Batch> batches = take_batches();
   const Totals totals = agree_on_totals(batches);
   std::vector<ModelInput> inputs;
-  for (const Batch& batch : batches) inputs.push_back(to_device(batch));
+  for (const Batch& batch : batches) inputs.push_back(to_device(batch, device_));
   model_.parameters.clear_gradients();
   const Communicator& data = mesh_.axis(Axis::data);
   const std::vector<double> previous_fractions = balance_.previous_fractions();

@@ -105,7 +105,8 @@ FinishDispatch AllToAllDispatcher::begin_round(Tape& tape, const Variable& x, co
                          static_cast<std::int32_t>(static_cast<std::int64_t>(i) % experts_here_));
   }
   const RowOrder here = kernels.sort_by_expert(
-      Tensor::from(expert_of_row, {static_cast<std::int64_t>(expert_of_row.size()), 1}), experts_here_);
+      Tensor::from(expert_of_row, {static_cast<std::int64_t>(expert_of_row.size()), 1}, x.value.device()),
+      experts_here_);
 
   const PendingRows travelling = start_exchange_rows(tape, permute_rows(tape, x, outgoing), send_rows,
                                                      receive_rows, group_, Purpose::dispatch);
@@ -123,7 +124,8 @@ FinishDispatch AllToAllDispatcher::begin(Tape& tape, const Variable& x, const Ro
   const Plan made = plan(routing.experts);
   const Shape slots{x.value.dim(0), routing.experts.dim(1) * options_.expert_tensor};
   const Variable weights = repeat_columns(tape, routing.weights, options_.expert_tensor);
-  if (made.round_count == 1) return begin_round(tape, x, weights, Tensor::from(made.destinations, slots));
+  if (made.round_count == 1)
+    return begin_round(tape, x, weights, Tensor::from(made.destinations, slots, x.value.device()));
 
   return [this, &tape, made, slots, x, weights](const ExpertFunction& experts) {
     Variable sum;
@@ -131,7 +133,7 @@ FinishDispatch AllToAllDispatcher::begin(Tape& tape, const Variable& x, const Ro
       std::vector<std::int32_t> destinations = made.destinations;
       for (std::size_t slot = 0; slot < destinations.size(); ++slot)
         if (made.rounds[slot] != r) destinations[slot] = -1;
-      const Tensor of_round = Tensor::from(destinations, slots);
+      const Tensor of_round = Tensor::from(destinations, slots, x.value.device());
       // Kept for backward is x alone; what a round received lives only while it is computed.
       const Variable part =
           recompute(tape, {x, weights},
@@ -161,7 +163,7 @@ FinishDispatch AllGatherDispatcher::begin(Tape& tape, const Variable& x, const R
     expert = expert >= 0 && own >= 0 && own < experts_here_ ? static_cast<std::int32_t>(own) : -1;
   }
   const RowOrder order =
-      kernels_of(x.value).sort_by_expert(Tensor::from(here, chosen.shape()), experts_here_);
+      kernels_of(x.value).sort_by_expert(Tensor::from(here, chosen.shape(), x.value.device()), experts_here_);
   return [&tape, order, rows = permute_rows(tape, all_x, order), all_weights,
           &group = group_](const ExpertFunction& experts) {
     const Variable outputs = experts(tape, rows, order.offsets);

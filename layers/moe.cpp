@@ -1,5 +1,6 @@
 #include "layers/moe.h"
 
+#include "framework/device/named_range.h"
 #include "layers/capacity.h"
 
 namespace conclave {
@@ -63,8 +64,12 @@ Moe::Result Moe::forward(Tape& tape, const Variable& residual, const ModelInput&
 
   const FinishDispatch finish = dispatcher_->begin(tape, x, routing);
   std::optional<Variable> shared;  // computed while the tokens travel
-  if (shared_experts_) shared = shared_experts_->forward(tape, x);
+  if (shared_experts_) {
+    const NamedRange range("shared_experts");
+    shared = shared_experts_->forward(tape, x);
+  }
   Variable y = finish([this](Tape& inner, const Variable& rows, const RowOffsets& offsets) {
+    const NamedRange range("experts");
     return experts_.forward(inner, rows, offsets);
   });
   if (shared) y = add(tape, y, *shared);

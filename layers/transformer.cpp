@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "framework/device/named_range.h"
+
 namespace conclave {
 
 TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& name,
@@ -34,7 +36,7 @@ Moe::Result TransformerBlock::forward(Tape& tape, const Variable& x, const Model
 }
 
 Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Recompute recompute,
-                         const Parallelism& parallelism)
+                         const Parallelism& parallelism, Device& device)
     : recompute_(recompute),
       parallelism_(parallelism),
       moe_layers_(model.num_hidden_layers - model.moe.first_k_dense_replace),
@@ -46,7 +48,7 @@ Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Rec
   if (model.scale_residual_init)
     range.residual /= std::sqrt(2.0 * static_cast<double>(model.num_hidden_layers));
   if (moe_layers_ > 0 && model.moe.router.bias.rate > 0)
-    selection_bias_ = Tensor::zeros({moe_layers_, model.moe.num_experts}, DType::float64);
+    selection_bias_ = Tensor::zeros({moe_layers_, model.moe.num_experts}, DType::float64, device);
   const std::int64_t dense_layers = model.moe.first_k_dense_replace;
   for (std::int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
     const bool dense = layer < dense_layers;
@@ -134,9 +136,11 @@ Transformer::Result Transformer::forward(Tape& tape, const ModelInput& input,
   }
   if (observe) observe("model.embed_tokens", result.hidden.value);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const std::string name = join_text("model.layers.", layer);
+    const NamedRange range(name.c_str());
     const Moe::Result output = forward_block(tape, *blocks_[layer], result.hidden, input);
     result.hidden = output.y;
-    if (observe) observe(join_text("model.layers.", layer), result.hidden.value);
+    if (observe) observe(name, result.hidden.value);
     if (output.statistics.counts.defined()) result.statistics.push_back(output.statistics);
   }
   result.hidden = final_norm_->forward(tape, result.hidden);

@@ -40,9 +40,9 @@ class TransformerBlock {
 
 class Transformer {
  public:
-  /// The parameters must be a set for this mesh's layout and rank.
+  /// The parameters must be a set for this mesh's layout and rank, and get their memory on this device.
   Transformer(ParameterSet& parameters, const ModelRecipe& model, Recompute recompute,
-              const Parallelism& parallelism = {});
+              const Parallelism& parallelism = {}, Device& device = cpu_device());
 
   struct Result {
     Variable hidden;  // [rows of the residual stream, hidden], after the final norm
@@ -59,6 +59,8 @@ class Transformer {
   /// Logits of some rows, for sampling on one tensor rank: hidden [rows, hidden] -> [rows, vocabulary]
   Tensor logits(const Tensor& hidden) const;
 
+  /// Where the parameters are, and inputs must be.
+  Device& device() const { return embedding_.value.device(); }
   std::int64_t moe_layers() const { return moe_layers_; }
   /// float64 [mixture-of-experts layers, experts], zero at first, what the routers add to their scores when
   /// they choose; undefined where the recipe wants none. Not a parameter: no gradient reaches it.

@@ -56,9 +56,9 @@ AdamW::AdamW(const ParameterSet& parameters, const GradientReducer& reducer, con
       recipe_(recipe),
       owned_(reducer.owned()),
       moment1_(Tensor::zeros({reducer.owned_elements()}, parameters.values().dtype(),
-                             parameters.values().device())),
+                             parameters.values().device(), MemoryPurpose::optimizer)),
       moment2_(Tensor::zeros({reducer.owned_elements()}, parameters.values().dtype(),
-                             parameters.values().device())) {
+                             parameters.values().device(), MemoryPurpose::optimizer)) {
   check_groups(parameters, recipe_);
   for (const OwnedSpan& span : owned_) {
     const ParameterGroupRecipe* group = group_of(recipe_, span.parameter->name);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "framework/base/random.h"
+#include "framework/device/named_range.h"
 
 namespace conclave {
 
@@ -140,6 +141,7 @@ std::int64_t Communicator::enter(const char* operation, Purpose purpose, std::si
 template <class Action>
 void Communicator::timed(Purpose purpose, std::int64_t entry, Action&& action) {
   const auto begin = Clock::now();
+  const NamedRange range(conclave::name_of(purpose));
   if (entry >= 0) traffic_->journal->wait(entry);
   action();
   if (entry >= 0) traffic_->journal->leave(entry);
@@ -177,6 +179,7 @@ Request Communicator::start_all_reduce(const Tensor& tensor, ReduceOp op, Purpos
   check_defined("start_all_reduce", tensor);
   check_summable("start_all_reduce", tensor);
   const std::int64_t entry = enter("all_reduce", purpose, tensor.bytes());
+  const NamedRange range(conclave::name_of(purpose));
   return Request(begin_all_reduce(tensor, op), traffic_, purpose, entry);
 }
 
@@ -203,6 +206,7 @@ Request Communicator::start_reduce_scatter_rows(const Tensor& in, const Tensor& 
   check(!overlap(in, out), "start_reduce_scatter_rows: in overlaps out on communicator ", name_, ", rank ",
         rank_);
   const std::int64_t entry = enter("reduce_scatter_rows", purpose, in.bytes() - out.bytes());
+  const NamedRange range(conclave::name_of(purpose));
   return Request(begin_reduce_scatter_rows(in, out), traffic_, purpose, entry);
 }
 
@@ -240,6 +244,7 @@ Request Communicator::start_all_to_all_rows(const Tensor& in, const RowCounts& s
   const std::int64_t entry =
       enter("all_to_all_rows", purpose,
             static_cast<std::size_t>(leaving * in.shape().row_elements()) * element_bytes(in.dtype()));
+  const NamedRange range(conclave::name_of(purpose));
   return Request(begin_all_to_all_rows(in, send_rows, out, receive_rows), traffic_, purpose, entry);
 }
 

@@ -2,7 +2,8 @@
 // every run of the same layout. Tensors are contiguous, of any type where they are moved, of all but bfloat16
 // where they are added up, and never resized: the caller owns all memory. Every collective says what it is
 // for, so that calls, bytes and waiting are counted by purpose. Implementations: self (one rank, self.cpp)
-// and MPI (mpi.h); both have the same meaning.
+// and MPI (mpi.h), where tensors on a device travel by NCCL (device_collectives.h); all have the same
+// meaning. On a device "returns" and "complete" are those of its stream: the host does not wait.
 #pragma once
 
 #include <array>

@@ -57,7 +57,8 @@ void GradientReducer::plan_ownership() {
     if (shards(bucket)) {
       begin += bucket.ranks->rank() * bucket.share();
       end = begin + bucket.share();
-      bucket.part = Tensor::empty({bucket.share()}, parameters_.gradients().dtype());
+      bucket.part = Tensor::empty({bucket.share()}, parameters_.gradients().dtype(),
+                                  parameters_.gradients().device(), MemoryPurpose::gradients);
     }
     for (const Parameter* parameter : bucket.parameters) {
       const std::int64_t first = std::max(begin, parameter->offset);

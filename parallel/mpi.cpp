@@ -2,8 +2,11 @@
 #include "parallel/mpi.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <numeric>
+
+#include "parallel/device_collectives.h"
 
 namespace conclave {
 namespace {
@@ -104,6 +107,7 @@ class MpiCommunicator final : public Communicator {
     set_members(ranks_in_job());
   }
   ~MpiCommunicator() override {
+    on_device_ = {};
     int ended = 0;
     MPI_Finalized(&ended);
     if (!ended) MPI_Comm_free(&ranks_);
@@ -136,6 +140,7 @@ class MpiCommunicator final : public Communicator {
 
  protected:
   void run_all_reduce(const Tensor& tensor, ReduceOp op) override {
+    if (!in_host_memory(tensor)) return on_device_of(tensor).all_reduce(tensor, op)->wait();
     in_chunks(tensor, [&](void* data, int count) {
       check_mpi(MPI_Allreduce(MPI_IN_PLACE, data, count, mpi_type(tensor.dtype()), mpi_op(op), ranks_),
                 "MPI_Allreduce", where_);
@@ -143,6 +148,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   std::unique_ptr<Request::Pending> begin_all_reduce(const Tensor& tensor, ReduceOp op) override {
+    if (!in_host_memory(tensor)) return on_device_of(tensor).all_reduce(tensor, op);
     auto pending = std::make_unique<MpiPending>(where_);
     pending->out = tensor;
     in_chunks(tensor, [&](void* data, int count) {
@@ -155,6 +161,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   void run_all_gather_rows(const Tensor& in, const Tensor& out) override {
+    if (!in_host_memory(in, out)) return on_device_of(in).all_gather_rows(in, out)->wait();
     if (out.elements() == 0) return;
     const auto* own = static_cast<std::byte*>(out.raw()) + static_cast<std::size_t>(rank()) * in.bytes();
     const void* from = in.raw() == own ? MPI_IN_PLACE : in.raw();
@@ -162,17 +169,18 @@ class MpiCommunicator final : public Communicator {
     if (out.elements() <= options_.largest_count) {
       const int count = static_cast<int>(in.elements());
       const MPI_Datatype type = mpi_type(in.dtype());
-      check_mpi(MPI_Allgather(from, count, type, on_host(out), count, type, ranks_), "MPI_Allgather", where_);
+      check_mpi(MPI_Allgather(from, count, type, out.raw(), count, type, ranks_), "MPI_Allgather", where_);
     } else {
       const BlockType block(in.elements(), in.dtype(), options_.largest_count, where_);
-      check_mpi(MPI_Allgather(from, 1, block.get(), on_host(out), 1, block.get(), ranks_), "MPI_Allgather",
+      check_mpi(MPI_Allgather(from, 1, block.get(), out.raw(), 1, block.get(), ranks_), "MPI_Allgather",
                 where_);
     }
   }
 
   void run_reduce_scatter_rows(const Tensor& in, const Tensor& out) override {
+    if (!in_host_memory(in, out)) return on_device_of(in).reduce_scatter_rows(in, out)->wait();
     if (in.elements() <= options_.largest_count) {
-      check_mpi(MPI_Reduce_scatter_block(on_host(in), on_host(out), static_cast<int>(out.elements()),
+      check_mpi(MPI_Reduce_scatter_block(in.raw(), out.raw(), static_cast<int>(out.elements()),
                                          mpi_type(in.dtype()), MPI_SUM, ranks_),
                 "MPI_Reduce_scatter_block", where_);
       return;
@@ -189,6 +197,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   std::unique_ptr<Request::Pending> begin_reduce_scatter_rows(const Tensor& in, const Tensor& out) override {
+    if (!in_host_memory(in, out)) return on_device_of(in).reduce_scatter_rows(in, out);
     if (in.elements() > options_.largest_count) {
       run_reduce_scatter_rows(in, out);
       return nullptr;
@@ -197,7 +206,7 @@ class MpiCommunicator final : public Communicator {
     pending->in = in;
     pending->out = out;
     pending->requests.push_back(MPI_REQUEST_NULL);
-    check_mpi(MPI_Ireduce_scatter_block(on_host(in), on_host(out), static_cast<int>(out.elements()),
+    check_mpi(MPI_Ireduce_scatter_block(in.raw(), out.raw(), static_cast<int>(out.elements()),
                                         mpi_type(in.dtype()), MPI_SUM, ranks_, &pending->requests.back()),
               "MPI_Ireduce_scatter_block", where_);
     return pending;
@@ -206,6 +215,7 @@ class MpiCommunicator final : public Communicator {
   std::unique_ptr<Request::Pending> begin_all_to_all_rows(const Tensor& in, const RowCounts& send_rows,
                                                           const Tensor& out,
                                                           const RowCounts& receive_rows) override {
+    if (!in_host_memory(in, out)) return on_device_of(in).all_to_all_rows(in, send_rows, out, receive_rows);
     auto pending = std::make_unique<MpiPending>(where_);
     pending->in = in;
     pending->out = out;
@@ -215,14 +225,15 @@ class MpiCommunicator final : public Communicator {
         std::make_unique<BlockType>(in.shape().row_elements(), in.dtype(), options_.largest_count, where_);
     pending->requests.push_back(MPI_REQUEST_NULL);
     const MPI_Datatype row = pending->row->get();
-    check_mpi(MPI_Ialltoallv(on_host(in), pending->send_counts.data(), pending->send_begins.data(), row,
-                             on_host(out), pending->receive_counts.data(), pending->receive_begins.data(),
-                             row, ranks_, &pending->requests.back()),
+    check_mpi(MPI_Ialltoallv(in.raw(), pending->send_counts.data(), pending->send_begins.data(), row,
+                             out.raw(), pending->receive_counts.data(), pending->receive_begins.data(), row,
+                             ranks_, &pending->requests.back()),
               "MPI_Ialltoallv", where_);
     return pending;
   }
 
   void run_broadcast(const Tensor& tensor, int root) override {
+    if (!in_host_memory(tensor)) return on_device_of(tensor).broadcast(tensor, root)->wait();
     in_chunks(tensor, [&](void* data, int count) {
       check_mpi(MPI_Bcast(data, count, mpi_type(tensor.dtype()), root, ranks_), "MPI_Bcast", where_);
     });
@@ -245,16 +256,30 @@ class MpiCommunicator final : public Communicator {
     return {translated.begin(), translated.end()};
   }
 
-  void* on_host(const Tensor& tensor) const {
-    check(tensor.device().kind() == DeviceKind::cpu, "MPI reads host memory, a tensor on ",
-          tensor.device().name(), " came to ", where_);
-    return tensor.raw();
+  bool in_host_memory(const Tensor& tensor) const { return tensor.device().kind() == DeviceKind::cpu; }
+  bool in_host_memory(const Tensor& in, const Tensor& out) const {
+    check(&in.device() == &out.device(), "tensors on ", in.device().name(), " and ", out.device().name(),
+          " came together to ", where_);
+    return in_host_memory(in);
+  }
+
+  /// Made when the first tensor of a device comes, which all ranks bring at once.
+  DeviceCollectives& on_device_of(const Tensor& tensor) {
+    std::unique_ptr<DeviceCollectives>& collectives =
+        on_device_.at(static_cast<std::size_t>(tensor.device().kind()));
+    if (!collectives)
+      collectives = device_collectives(
+          tensor.device(), {rank(), size(), where_, [this](void* data, std::size_t bytes) {
+                              check_mpi(MPI_Bcast(data, static_cast<int>(bytes), MPI_BYTE, 0, ranks_),
+                                        "MPI_Bcast", where_);
+                            }});
+    return *collectives;
   }
 
   /// Calls action(data, count) for consecutive pieces of at most largest_count elements.
   template <class Action>
   void in_chunks(const Tensor& tensor, Action&& action) const {
-    auto* data = static_cast<std::byte*>(on_host(tensor));
+    auto* data = static_cast<std::byte*>(tensor.raw());
     for (std::int64_t left = tensor.elements(); left > 0;) {
       const std::int64_t count = std::min(left, options_.largest_count);
       action(static_cast<void*>(data), static_cast<int>(count));
@@ -277,6 +302,8 @@ class MpiCommunicator final : public Communicator {
   MPI_Comm ranks_;
   MpiOptions options_;
   std::string where_;
+  std::array<std::unique_ptr<DeviceCollectives>, 3>
+      on_device_;  // [DeviceKind]; what has not been used is null
 };
 
 }  // namespace

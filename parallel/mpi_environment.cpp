@@ -5,6 +5,8 @@
 #include <array>
 #include <cstdlib>
 
+#include "parallel/device_collectives.h"
+
 namespace conclave {
 
 bool launched_under_mpi() {
@@ -45,6 +47,7 @@ MpiEnvironment::~MpiEnvironment() {
 }
 
 void abort_job(int exit_code) {
+  abort_device_collectives();
   MPI_Abort(MPI_COMM_WORLD, exit_code);
   std::_Exit(exit_code);
 }

@@ -89,8 +89,8 @@ void ParameterSet::materialize(DType dtype, std::uint64_t seed, Device& device) 
       parameter.offset = elements;
       elements += room_of(parameter);
     }
-  values_ = Tensor::zeros({elements}, dtype, device);
-  gradients_ = Tensor::zeros({elements}, dtype, device);
+  values_ = Tensor::zeros({elements}, dtype, device, MemoryPurpose::parameters);
+  gradients_ = Tensor::zeros({elements}, dtype, device, MemoryPurpose::gradients);
   for (Parameter& parameter : parameters_) {
     parameter.value = values_.part(parameter.offset, parameter.shape);
     parameter.gradient = Gradient::stored_in(gradients_.part(parameter.offset, parameter.shape));

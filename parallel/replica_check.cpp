@@ -24,7 +24,7 @@ std::int64_t checksum(const Parameter& parameter) {
   if (parameter.value.device().kind() == DeviceKind::cpu)
     return checksum(parameter.value.raw(), parameter.value.bytes());
   std::vector<std::byte> host(parameter.value.bytes());
-  parameter.value.device().copy(host.data(), parameter.value.raw(), host.size());
+  parameter.value.device().copy_to_host(host.data(), parameter.value.raw(), host.size());
   return checksum(host.data(), host.size());
 }
 

@@ -13,6 +13,7 @@
 #include <string>
 #include <thread>
 
+#include "parallel/agreement.h"
 #include "parallel/mpi.h"
 #include "tests/mpi_world.h"
 
@@ -161,6 +162,25 @@ int run_all_tests(int argc, char** argv) {
 
 std::shared_ptr<Communicator> mpi_world() {
   return world;
+}
+
+std::string why_no_cuda_for_all() {
+  static const std::string reason = [] {
+    const int local_rank = world->node_place().rank;
+    try {
+      agree(*world, [&] { cuda_device(local_rank); });
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  }();
+  return reason;
+}
+
+std::vector<Device*> mpi_devices() {
+  std::vector<Device*> devices{&cpu_device(), &emulated_device()};
+  if (why_no_cuda_for_all().empty()) devices.push_back(&cuda_device());
+  return devices;
 }
 
 }  // namespace conclave::test

@@ -69,24 +69,26 @@ if [ $# -eq 0 ]; then
 fi
 
 # Likewise, where there is nvcc, the device cuda for every GPU of its preset, warnings being errors. Its kernels are
-# compiled once, and the table of registers and spills comes from that. Tests on a GPU run where one is found.
+# compiled once, and the table of registers and spills comes from that. The tests that take any device run on a GPU
+# where there is one.
+device_tests=$(ctest --preset release -N -L devices 2>/dev/null | sed -n 's/^Total Tests: //p' || true)
+nvcc=$(PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin:/usr/local/cuda/bin" command -v nvcc || true)
 cuda="not run: arguments were given"
 on_gpu=$cuda
-nvcc=$(PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin:/usr/local/cuda/bin" command -v nvcc || true)
 if [ $# -eq 0 ] && [ -z "$nvcc" ]; then
   cuda="skipped, there is no nvcc in PATH, CUDA_HOME or /usr/local/cuda"
-  on_gpu="skipped, nothing is built for one"
+  on_gpu="$device_tests tests skipped, nothing is built for one"
 elif [ $# -eq 0 ]; then
-  cuda_begin=$SECONDS cuda_log=build/cuda/Testing/Temporary/LastTest.log
   echo "tests/run.sh: building the device cuda with $nvcc"
-  cuda=$(run_labelled cuda gpu_tests gpu) || code=1
+  cuda_begin=$SECONDS
+  cuda=$(run_labelled cuda device_tests resources) || code=1
   column -t -s "$(printf '\t')" build/cuda/device_resources.txt 2>/dev/null || true
-  kernels=$(grep -h '^device_resources: [0-9]* kernels' "$cuda_log" 2>/dev/null | sed 's/^device_resources: //; s/ in .*//' || true)
-  cuda="$cuda, ${kernels:-no kernels}, in $((SECONDS - cuda_begin)) s"
-  # Of each test that would have used a GPU: how many of its cases did not.
-  on_gpu=$(grep -h -o 'none of the [0-9]* cases ran on a GPU.*' "$cuda_log" 2>/dev/null | sort -u || true)
-  on_gpu=${on_gpu:+skipped, $on_gpu}
-  on_gpu=${on_gpu:-ran}
+  cuda="$cuda, $(awk 'END { print NR > 0 ? NR - 1 : 0 }' build/cuda/device_resources.txt 2>/dev/null || echo 0) kernels, $((SECONDS - cuda_begin)) s"
+  if nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
+    on_gpu=$(run_labelled cuda device_tests devices) || code=1
+  else
+    on_gpu="$device_tests tests skipped, this machine has no GPU"
+  fi
 fi
 
 # Likewise every loader of foreign bytes with inputs of libFuzzer, for a short time.
@@ -106,7 +108,7 @@ echo
 echo "under sanitizers: $sanitizers"
 echo "device code under ThreadSanitizer: $races"
 echo "device cuda: $cuda"
-echo "tests on a GPU: $on_gpu"
+echo "on a GPU: $on_gpu"
 echo "fuzzing: $fuzzing"
 if [ -n "$skipped" ]; then echo "skipped on this machine: $(tr '\n' ' ' <<<"$skipped")"; fi
 if [ -n "$cases" ]; then printf 'cases skipped inside tests:\n%s\n' "$cases"; fi

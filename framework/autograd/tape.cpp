@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "framework/device/named_range.h"
+
 namespace conclave {
 
 Gradient Gradient::of(const Tensor& value) {
@@ -105,6 +107,7 @@ void Tape::backward() {
   while (!entries_.empty()) {
     const Entry entry = std::move(entries_.back());
     entries_.pop_back();
+    const NamedRange range(entry.op);
     entry.backward();
   }
   watched_.clear();

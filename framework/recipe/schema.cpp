@@ -199,7 +199,10 @@ void describe(Visitor& v, TrainingRecipe& t) {
   v.key({"micro_batch_size", &t.micro_batch_size, "sequences that a rank computes at once", size()});
   v.key({"steps", &t.steps, "optimizer steps", count()});
   v.key({"seed", &t.seed, "seed of everything random", {}});
-  v.key({"device", &t.device, "where it runs", one_of({"cpu"}, {"cuda"})});
+  v.key({"device", &t.device,
+         "where it runs: cpu or cuda (one GPU per rank); emulated, a GPU's code on the host's cores, is for "
+         "tests",
+         one_of({"cpu", "emulated", "cuda"})});
   v.key({"precision", &t.precision, "number format: fp32 or fp64", one_of({"fp32", "fp64"}, {"bf16"})});
   v.key({"threads", &t.threads, "threads per rank; 0: the node's cores shared evenly", between(0, 65536)});
   v.key({"recompute", &t.recompute, "what backward computes again to save memory: none or block",

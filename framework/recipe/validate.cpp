@@ -232,6 +232,9 @@ void validate_recipe(const Recipe& recipe, int ranks) {
   validate_layout(requirements, recipe, ranks);
   validate_batches(requirements, recipe, ranks);
   validate_optimizer(requirements, recipe.optimizer, recipe.training.steps);
+  requirements.require(recipe.training.device == "cpu" || recipe.training.precision != "fp64",
+                       "training.precision", "fp64 came with training.device: ", recipe.training.device,
+                       ", whose kernels compute in fp32; expected fp32, or training.device: cpu");
   requirements.require(seconds_of_duration(recipe.training.time_limit).has_value(), "training.time_limit",
                        "'", recipe.training.time_limit, "' came, expected seconds, HH:MM:SS or D-HH:MM:SS");
 }

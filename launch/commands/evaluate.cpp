@@ -53,10 +53,11 @@ int run_evaluate(const std::vector<std::string>& arguments) {
             "the run's recipe names no validation text; give some with data.validation=[{path: ..., domain: "
             "...}]");
     });
+    Device& device = choose_device(*world, recipe.training.device);
     choose_threads(*world, recipe.training.threads);
     agree(*world, [&] {
       validation = std::make_unique<ValidationData>(recipe.data, recipe.model.vocab_size);
-      model = std::make_unique<Model>(recipe);
+      model = std::make_unique<Model>(recipe, Mesh::alone(), device);
       load_model(CheckpointReader(source, Verify::nothing), *model);
     });
     const auto results = evaluate(model->transformer, *validation,

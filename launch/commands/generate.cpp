@@ -21,7 +21,8 @@ int run_generate(const std::vector<std::string>& arguments) {
                    {"tokens", "N", "tokens to sample (default 200); an end of document ends sooner"},
                    {"temperature", "X", "0 takes the most likely token; default 0.8"},
                    {"top-k", "K", "draw among the K most likely tokens only; 0, the default: all"},
-                   {"seed", "N", "the same seed gives the same text (default 1234)"}},
+                   {"seed", "N", "the same seed gives the same text (default 1234)"},
+                   {"device", "NAME", "cpu or cuda; without it, what the model was trained on"}},
        .more = "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory (its newest "
                "good one).\n"
                "The model sees at most the sequence length it was trained with.\n\n"
@@ -48,7 +49,8 @@ int run_generate(const std::vector<std::string>& arguments) {
   // Places are shared out in whole sequences; text that is still growing drops nothing.
   recipe.model.moe.capacity_factor = 0;
   const auto tokenizer = load_tokenizer(recipe.data.tokenizer);
-  Model model(recipe);
+  Model model(recipe, Mesh::alone(),
+              choose_device(*self_communicator(), options.text("device", recipe.training.device)));
   load_model(checkpoint, model);
 
   const std::string prompt = options.text("prompt", "");

@@ -52,6 +52,7 @@ class TrainingRun {
       : recipe_(recipe),
         world_(*world),
         logger_({.rank = world->rank()}),
+        device_(choose_device(*world, recipe.training.device)),
         threads_(choose_threads(*world, recipe.training.threads)),
         mesh_(world, {.tensor = recipe.parallel.tensor,
                       .expert = recipe.parallel.expert,
@@ -103,11 +104,13 @@ class TrainingRun {
       if (!recipe_.data.validation.empty())
         validation_ = std::make_unique<ValidationData>(recipe_.data, recipe_.model.vocab_size);
       trainer_ = std::make_unique<Trainer>(
-          recipe_, mesh_, [this](std::int64_t step, std::int64_t first, std::int64_t count) {
+          recipe_, mesh_,
+          [this](std::int64_t step, std::int64_t first, std::int64_t count) {
             Batch batch = training_->batch(step + skipped_data_steps(), first, count);
             note_samples(batch, first);
             return batch;
-          });
+          },
+          device_);
     });
     agree(world_, [&] {
       if (world_.rank() != 0) return;
@@ -147,7 +150,7 @@ class TrainingRun {
     if (other.path)
       logger_.info("Starting with the ", join_words(recipe_.checkpoint.take), " of ", other.path->string());
     if (recipe_.training.precision == "fp32") {
-      const Tensor rate = Tensor::from(std::vector<double>{quick_matrix_rate()}, {1});
+      const Tensor rate = Tensor::from(std::vector<double>{quick_matrix_rate(device_)}, {1});
       world_.all_reduce(rate, ReduceOp::sum, Purpose::statistics);
       matrix_rate_ = rate.item();
     }
@@ -181,9 +184,11 @@ class TrainingRun {
                  recipe_.model.moe.num_experts, " experts, ", recipe_.model.moe.num_experts_per_tok,
                  " per token");
     logger_.info(world_.size(), world_.size() == 1 ? " rank" : " ranks", " with ", threads_,
-                 threads_ == 1 ? " thread" : " threads", " each; global batch of ",
-                 recipe_.training.global_batch_size, " sequences of ", recipe_.data.sequence_length,
-                 " tokens, micro-batches of ", recipe_.training.micro_batch_size);
+                 threads_ == 1 ? " thread" : " threads", " each",
+                 device_.kind() == DeviceKind::cpu ? "" : join_text(" on ", device_.name()),
+                 "; global batch of ", recipe_.training.global_batch_size, " sequences of ",
+                 recipe_.data.sequence_length, " tokens, micro-batches of ",
+                 recipe_.training.micro_batch_size);
     const auto degree = [&](Axis axis) { return mesh_.layout().degree(axis); };
     if (degree(Axis::tensor) * degree(Axis::expert_group) > 1)
       logger_.info("Attention on ", degree(Axis::tensor), " tensor x ", degree(Axis::data),
@@ -395,6 +400,7 @@ class TrainingRun {
   Recipe recipe_;
   Communicator& world_;
   Logger logger_;
+  Device& device_;
   int threads_;
   Mesh mesh_;
   std::unique_ptr<TrainingData> training_;

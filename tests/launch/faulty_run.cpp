@@ -3,6 +3,7 @@
 // the command.
 //   skip      rank 1 leaves out a barrier that the others enter
 //   other     rank 1 enters a broadcast where the others enter a barrier
+//   device    rank 1 leaves out a sum on the device that the others enter
 //   endless   rank 1 computes for ever
 //   slow      rank 1 takes 0.6 of the watchdog's time, twice: no fault
 //   none
@@ -36,6 +37,10 @@ void fault(const std::string& kind, double watchdog_seconds, Communicator& world
       world.broadcast(Tensor::zeros({1}, DType::int64), 0, Purpose::parameters);
     else
       world.barrier();
+  } else if (kind == "device") {
+    if (!faulty)
+      world.all_reduce(Tensor::zeros({1}, DType::float32, emulated_device()), ReduceOp::sum,
+                       Purpose::gradients);
   } else if (kind == "endless") {
     volatile std::int64_t turns = 0;
     while (faulty) turns = turns + 1;

@@ -105,6 +105,15 @@ TEST_F(Reliability, ACollectiveThatIsSkippedOrAnotherOneIsNamed) {
   expect_one_alarm(other.get(), "number [0-9]+ of communicator [a-z]+, for [a-z]+, is not complete");
 }
 
+TEST_F(Reliability, ACollectiveBetweenDevicesThatIsSkippedIsNamed) {
+  expect_one_alarm(
+      faulty("device", "1", "device"),
+      "(all_reduce number [0-9]+ of communicator world, for gradients, is not complete: rank 0 is in it, "
+      "rank 1 is not; rank 1 waits in all_reduce [0-9]+ of data)|"
+      "(all_reduce number [0-9]+ of communicator data, for statistics, is not complete: rank 1 is in it, "
+      "rank 0 is not; rank 0 waits in all_reduce [0-9]+ of world)");
+}
+
 TEST_F(Reliability, ARankInAnEndlessLoopIsNamed) {
   const auto begin = Clock::now();
   expect_one_alarm(

@@ -22,10 +22,10 @@ std::int64_t value(std::int64_t rank, std::int64_t i) {
 }
 
 template <class T>
-Tensor values_of(std::int64_t rank, Shape shape) {
+Tensor values_of(std::int64_t rank, Shape shape, Device& device) {
   std::vector<T> values;
   for (std::int64_t i = 0; i < shape.elements(); ++i) values.push_back(static_cast<T>(value(rank, i)));
-  return Tensor::from(values, shape);
+  return Tensor::from(values, shape, device);
 }
 
 template <class T>
@@ -41,7 +41,7 @@ std::int64_t sent_rows(int from, int to) {
 }
 
 template <class T>
-void test_collectives(Communicator& ranks) {
+void test_collectives(Communicator& ranks, Device& device) {
   const int rank = ranks.rank(), size = ranks.size();
   const auto over_ranks = [&](auto&& combine) {
     return [&, combine](std::int64_t i) {
@@ -53,40 +53,40 @@ void test_collectives(Communicator& ranks) {
   const auto sum = over_ranks([](std::int64_t a, std::int64_t b) { return a + b; });
 
   for (const Shape& shape : {Shape{}, Shape{0, 3}, Shape{17}, Shape{5, 7}}) {
-    Tensor tensor = values_of<T>(rank, shape);
+    Tensor tensor = values_of<T>(rank, shape, device);
     ranks.all_reduce(tensor, ReduceOp::sum, Purpose::gradients);
     expect_values<T>(tensor, sum);
-    tensor = values_of<T>(rank, shape);
+    tensor = values_of<T>(rank, shape, device);
     ranks.all_reduce(tensor, ReduceOp::maximum, Purpose::statistics);
     expect_values<T>(tensor, over_ranks([](auto a, auto b) { return std::max(a, b); }));
-    tensor = values_of<T>(rank, shape);
+    tensor = values_of<T>(rank, shape, device);
     ranks.all_reduce(tensor, ReduceOp::minimum, Purpose::statistics);
     expect_values<T>(tensor, over_ranks([](auto a, auto b) { return std::min(a, b); }));
-    tensor = values_of<T>(rank, shape);
+    tensor = values_of<T>(rank, shape, device);
     Request request = ranks.start_all_reduce(tensor, ReduceOp::sum, Purpose::gradients);
     request.wait();
     EXPECT_TRUE(request.test());
     expect_values<T>(tensor, sum);
 
-    tensor = values_of<T>(rank, shape);
+    tensor = values_of<T>(rank, shape, device);
     ranks.broadcast(tensor, size - 1, Purpose::parameters);
     expect_values<T>(tensor, [&](std::int64_t i) { return value(size - 1, i); });
   }
 
   for (const std::int64_t rows : {0, 1, 3}) {
     const std::int64_t width = 5, part = rows * width;
-    Tensor all = Tensor::empty({size * rows, width}, dtype_of<T>());
+    Tensor all = Tensor::empty({size * rows, width}, dtype_of<T>(), device);
     const auto in_turn = [&](std::int64_t i) { return value(i / part, i % part); };
-    ranks.all_gather_rows(values_of<T>(rank, {rows, width}), all, Purpose::parameters);
+    ranks.all_gather_rows(values_of<T>(rank, {rows, width}, device), all, Purpose::parameters);
     expect_values<T>(all, in_turn);
     // In place: a rank's rows already stand where they belong.
     all.fill_zero();
-    all.slice(rank * rows, (rank + 1) * rows).copy_from(values_of<T>(rank, {rows, width}));
+    all.slice(rank * rows, (rank + 1) * rows).copy_from(values_of<T>(rank, {rows, width}, device));
     ranks.all_gather_rows(all.slice(rank * rows, (rank + 1) * rows), all, Purpose::parameters);
     expect_values<T>(all, in_turn);
 
-    const Tensor own = Tensor::empty({rows, width}, dtype_of<T>());
-    ranks.reduce_scatter_rows(values_of<T>(rank, {size * rows, width}), own, Purpose::gradients);
+    const Tensor own = Tensor::empty({rows, width}, dtype_of<T>(), device);
+    ranks.reduce_scatter_rows(values_of<T>(rank, {size * rows, width}, device), own, Purpose::gradients);
     expect_values<T>(own, [&](std::int64_t i) { return sum(rank * part + i); });
   }
 
@@ -98,8 +98,8 @@ void test_collectives(Communicator& ranks) {
   }
   EXPECT_EQ(exchange_counts(ranks, send, Purpose::dispatch), receive);
   const std::int64_t width = 3;
-  const Tensor out = Tensor::empty({receiving, width}, dtype_of<T>());
-  ranks.all_to_all_rows(values_of<T>(rank, {sending, width}), send, out, receive, Purpose::dispatch);
+  const Tensor out = Tensor::empty({receiving, width}, dtype_of<T>(), device);
+  ranks.all_to_all_rows(values_of<T>(rank, {sending, width}, device), send, out, receive, Purpose::dispatch);
   std::vector<std::int64_t> expected;
   for (int from = 0; from < size; ++from) {
     std::int64_t begin = 0;
@@ -111,23 +111,62 @@ void test_collectives(Communicator& ranks) {
   ranks.barrier();
 }
 
-void test_all_types(Communicator& ranks) {
-  test_collectives<float>(ranks);
-  test_collectives<double>(ranks);
-  test_collectives<std::int32_t>(ranks);
-  test_collectives<std::int64_t>(ranks);
+void test_all_types(Communicator& ranks, Device& device) {
+  SCOPED_TRACE(device.name());
+  test_collectives<float>(ranks, device);
+  test_collectives<double>(ranks, device);
+  test_collectives<std::int32_t>(ranks, device);
+  test_collectives<std::int64_t>(ranks, device);
 }
 
 TEST(Communicator, computes_what_it_says) {
-  test_all_types(*test::mpi_world());
+  for (Device* device : test::mpi_devices()) test_all_types(*test::mpi_world(), *device);
+}
+
+TEST(CommunicatorOnCuda, runs_with_the_others_where_each_rank_has_a_gpu) {
+  if (!test::why_no_cuda_for_all().empty())
+    GTEST_SKIP() << "no collective ran between GPUs: " << test::why_no_cuda_for_all();
+  EXPECT_EQ(test::mpi_devices().back()->kind(), DeviceKind::cuda);
+}
+
+// Parts of the ranks meet by themselves, and several communicators are at work in turn.
+TEST(Communicator, on_a_device_splits_like_any_other) {
+  Communicator& world = *test::mpi_world();
+  for (Device* device : test::mpi_devices()) {
+    const auto half = world.split(world.rank() % 2, -world.rank(), "half");
+    test_all_types(*half, *device);
+    test_all_types(world, *device);
+    test_all_types(*half, *device);
+  }
+}
+
+TEST(Communicator, refuses_to_mix_devices) {
+  Communicator& world = *test::mpi_world();
+  const Tensor here = Tensor::zeros({2}, DType::float32),
+               there = Tensor::zeros({2 * world.size()}, DType::float32, emulated_device());
+  EXPECT_THROW(world.all_gather_rows(here, there, Purpose::parameters), Error);
+}
+
+TEST(Communicator, moves_bfloat16_and_does_not_add_it_up) {
+  Communicator& world = *test::mpi_world();
+  for (Device* device : test::mpi_devices()) {
+    const std::vector<BFloat16> own(3, to_bfloat16(static_cast<float>(world.rank() + 1)));
+    const Tensor in = Tensor::from(own, {3}, *device),
+                 out = Tensor::empty({3 * world.size()}, DType::bfloat16, *device);
+    world.all_gather_rows(in, out, Purpose::parameters);
+    const auto values = out.to_host<BFloat16>();
+    for (int rank = 0; rank < world.size(); ++rank)
+      EXPECT_EQ(to_float(values[static_cast<std::size_t>(3 * rank)]), static_cast<float>(rank + 1));
+    EXPECT_THROW(world.all_reduce(in, ReduceOp::sum, Purpose::gradients), Error);
+  }
 }
 
 TEST(Communicator, of_one_rank_is_a_special_case) {
-  test_all_types(*self_communicator());
+  for (Device* device : test::mpi_devices()) test_all_types(*self_communicator(), *device);
 }
 
 TEST(Communicator, cuts_long_tensors_into_calls) {
-  test_all_types(*world_communicator({.largest_count = 4}));
+  test_all_types(*world_communicator({.largest_count = 4}), cpu_device());
 }
 
 TEST(Communicator, sums_of_large_integers_are_exact) {

@@ -4,9 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
+#include "framework/device/stand_in/cuda_runtime.h"
 #include "tests/mpi_world.h"
 
 namespace conclave {
@@ -17,10 +19,10 @@ constexpr std::int64_t width = 20;  // not a multiple of the alignment: buckets 
 
 struct Model {
   ParameterSet set{MeshLayout(test::mpi_world()->size(), {}), test::mpi_world()->rank()};
-  Model(DType dtype = DType::float64, int frozen = -1) {
+  Model(DType dtype = DType::float64, int frozen = -1, Device& device = cpu_device()) {
     for (int p = 0; p < parameter_count; ++p)
       set.create(join_text("p", p), {width}, {}, Decay::yes).frozen = p == frozen;
-    set.materialize(dtype, 1);
+    set.materialize(dtype, 1, device);
   }
 };
 
@@ -36,10 +38,11 @@ void run_micro_batch(Model& model, int rank, int micro_batch, const std::functio
     if (!used(p)) continue;
     const Variable x = parameter.use(tape);
     tape.record("test", [gradient = x.gradient, value = contribution(rank, p, micro_batch),
-                         dtype = x.value.dtype()] {
-      const Tensor part = dtype == DType::float64
-                              ? Tensor::from(std::vector<double>(width, value), {width})
-                              : Tensor::from(std::vector<float>(width, static_cast<float>(value)), {width});
+                         dtype = x.value.dtype(), &device = x.value.device()] {
+      const Tensor part =
+          dtype == DType::float64
+              ? Tensor::from(std::vector<double>(width, value), {width})
+              : Tensor::from(std::vector<float>(width, static_cast<float>(value)), {width}, device);
       gradient.add(part);
     });
   }
@@ -66,24 +69,54 @@ constexpr GradientReducerOptions one_each{.bucket_bytes = 1};
 
 TEST(GradientReducer, sums_over_ranks_and_micro_batches) {
   Communicator& world = *test::mpi_world();
-  for (const DType dtype : {DType::float32, DType::float64})
-    for (const std::int64_t bucket_bytes : {1, 300, 1 << 22}) {
-      Model model(dtype);
-      const Mesh mesh(test::mpi_world(), {});
-      GradientReducer reducer(model.set, mesh, {.bucket_bytes = bucket_bytes});
-      for (int step = 0; step < 3; ++step) {
-        model.set.clear_gradients();
-        const int micro_batches = 1 + step;
-        for (int m = 0; m < micro_batches; ++m) {
-          if (m == micro_batches - 1) reducer.begin_last_micro_batch();
-          run_micro_batch(model, world.rank(), m, all_used);
+  for (Device* device : test::mpi_devices())
+    for (const DType dtype : {DType::float32, DType::float64})
+      for (const std::int64_t bucket_bytes : {1, 300, 1 << 22}) {
+        if (dtype == DType::float64 && device->kind() != DeviceKind::cpu)
+          continue;  // kernels there know none
+        Model model(dtype, -1, *device);
+        const Mesh mesh(test::mpi_world(), {});
+        GradientReducer reducer(model.set, mesh, {.bucket_bytes = bucket_bytes});
+        for (int step = 0; step < 3; ++step) {
+          model.set.clear_gradients();
+          const int micro_batches = 1 + step;
+          for (int m = 0; m < micro_batches; ++m) {
+            if (m == micro_batches - 1) reducer.begin_last_micro_batch();
+            run_micro_batch(model, world.rank(), m, all_used);
+          }
+          reducer.finish();
+          for (int p = 0; p < parameter_count; ++p)
+            EXPECT_EQ(gradient_of(model, p),
+                      std::vector<double>(width, expected_sum(world.size(), p, micro_batches)))
+                << "parameter " << p << ", step " << step << ", bucket_bytes " << bucket_bytes;
         }
-        reducer.finish();
-        for (int p = 0; p < parameter_count; ++p)
-          EXPECT_EQ(gradient_of(model, p),
-                    std::vector<double>(width, expected_sum(world.size(), p, micro_batches)))
-              << "parameter " << p << ", step " << step << ", bucket_bytes " << bucket_bytes;
       }
+}
+
+// The device does the last of backward before the first sum where everything is as late as can be, and the
+// first sum before the last of backward where collectives are as early as can be: neither waits for the
+// other.
+TEST(GradientReducer, on_a_device_neither_sums_nor_backward_wait_for_the_other) {
+  if (test::mpi_world()->size() == 1) GTEST_SKIP() << "one rank sums nothing";
+  for (const auto sharding : {OptimizerSharding::none, OptimizerSharding::zero1})
+    for (const auto mode : {emulated::StreamMode::deferred, emulated::StreamMode::racing}) {
+      Model model(DType::float32, -1, emulated_device());
+      const Mesh mesh(test::mpi_world(), {});
+      GradientReducer reducer(model.set, mesh, {.bucket_bytes = 1, .sharding = sharding});
+      emulated::set_stream_mode(mode);
+      emulated::take_history();
+      reducer.begin_last_micro_batch();
+      run_micro_batch(model, test::mpi_world()->rank(), 0, all_used);
+      reducer.finish();
+      emulated::set_stream_mode(emulated::StreamMode::eager);
+      const std::vector<std::string> history = emulated::take_history();
+      const auto is_sum = [](const std::string& what) { return what.starts_with("gradients: nccl"); };
+      const auto is_backward = [](const std::string& what) { return what.starts_with("test: "); };
+      const auto first_sum = std::find_if(history.begin(), history.end(), is_sum);
+      const auto last_of_backward = std::find_if(history.rbegin(), history.rend(), is_backward).base();
+      ASSERT_EQ(std::count_if(history.begin(), history.end(), is_sum), parameter_count);
+      ASSERT_GE(std::count_if(history.begin(), history.end(), is_backward), parameter_count);
+      EXPECT_EQ(first_sum < last_of_backward, mode == emulated::StreamMode::racing);
     }
 }
 

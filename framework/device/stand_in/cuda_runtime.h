@@ -66,8 +66,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
-/// Where streams are deferred, each question runs one more piece of work: whoever asks often enough hears
-/// yes.
+/// Where streams are deferred, many questions hear no before one makes it true.
 cudaError_t cudaEventQuery(cudaEvent_t event);
 
 // --- for the other stand-ins
@@ -83,11 +82,16 @@ void end_buffer(void* block, std::size_t bytes, cudaStream_t stream);
 
 // --- for tests
 
-/// eager: work is done at return. deferred: when somebody waits for it, and no sooner: the host for a stream
-/// or event or a value, another stream's own work for an event. Deferred work of several ranks is safe as
-/// long as all of them wait at the same places of the program: otherwise one could wait inside a collective
-/// for another that waits for it in a call of MPI's, where a GPU would have gone on by itself.
-enum class StreamMode { eager, deferred };
+/// eager: work is done at return.
+/// deferred: when somebody waits for it, and no sooner: the host for a stream, an event or a value, another
+/// stream's own work for an event. Who should have waited for work and did not comes too early.
+/// racing: the same, but every second stream (the one of communication) runs at once what it may: its work
+/// that should have waited for another stream comes too early.
+/// Deferred work of several ranks is safe as long as all of them wait at the same places of the program:
+/// otherwise one could wait inside a collective for another that waits for it in a call of MPI's, where a GPU
+/// would have gone on by itself. Eager and racing collectives begin where they are issued, and so always
+/// meet.
+enum class StreamMode { eager, deferred, racing };
 /// Runs what is queued first.
 void set_stream_mode(StreamMode mode);
 

@@ -72,7 +72,7 @@ TEST(BadRecipes, SayWhatWhereAndWhatIsValid) {
        {"model.moe.balance.0.estimator", "one of running, warm, lagged, exact"}},
       {"model: {moe: {capacity_factor: -1}}", {"model.moe.capacity_factor", "-1 came", "at least 0"}},
       {"model: {moe: {capacity_factor: .nan}}", {"model.moe.capacity_factor", "'.nan'"}},
-      {"training: {device: cuda}", {"training.device", "'cuda' is not available", "cpu"}},
+      {"training: {device: gpu}", {"training.device", "'gpu'", "one of cpu, emulated, cuda"}},
       {"data: {train: [{path: \"\", domain: a}]}", {"data.train.0.path", "empty"}},
       {"parallel: {zero: 4}", {"at most 1"}},
       // YAML itself.

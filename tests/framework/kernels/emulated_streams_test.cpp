@@ -1,0 +1,159 @@
+// What streams, events, pinned memory and the cache of blocks promise, on the emulated device with its
+// streams as late as can be: each promise beside the mistake of not keeping it, which gives a wrong result
+// every time.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "framework/device/named_range.h"
+#include "framework/device/stand_in/cuda_runtime.h"
+#include "framework/kernels/backends.h"
+
+namespace conclave::emulated {
+namespace {
+
+class Streams : public testing::Test {
+ protected:
+  Streams() { set_stream_mode(StreamMode::deferred); }
+  ~Streams() override { set_stream_mode(StreamMode::eager); }
+
+  static Tensor new_tensor(std::int64_t elements) {
+    return Tensor::empty({elements}, DType::float32, device());
+  }
+  static Device& device() { return emulated_device(); }
+  static cudaStream_t communication() { return static_cast<cudaStream_t>(device().communication_stream()); }
+  /// On the communication stream, as a collective would.
+  static void copy_there(const Tensor& from, const Tensor& to) {
+    ASSERT_EQ(cudaMemcpyAsync(to.raw(), from.raw(), from.bytes(), cudaMemcpyDeviceToDevice, communication()),
+              cudaSuccess);
+  }
+};
+
+enum class Waits { yes, no };
+
+float value_after_crossing_streams(Device& device, Waits before, Waits after) {
+  const Tensor from = Tensor::from(std::vector<float>{7}, {1}, device),
+               to = Tensor::zeros({1}, DType::float32, device);
+  void* stream = device.communication_stream();
+  if (before == Waits::yes) device.wait_on(stream, device.record(device.stream()));
+  cudaMemcpyAsync(to.raw(), from.raw(), 4, cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(stream));
+  if (after == Waits::yes) device.wait_on(device.stream(), device.record(stream));
+  return to.to_host<float>()[0];
+}
+
+TEST_F(Streams, MeetAtEvents) {
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_EQ(value_after_crossing_streams(device(), Waits::yes, Waits::yes), 7);
+    EXPECT_EQ(value_after_crossing_streams(device(), Waits::yes, Waits::no), 0)
+        << "the wait after it was left out";
+    cudaDeviceSynchronize();
+  }
+  set_stream_mode(StreamMode::racing);
+  EXPECT_EQ(value_after_crossing_streams(device(), Waits::yes, Waits::yes), 7);
+  EXPECT_NE(value_after_crossing_streams(device(), Waits::no, Waits::yes), 7)
+      << "the wait before it was left out";
+  set_stream_mode(StreamMode::eager);
+  EXPECT_EQ(value_after_crossing_streams(device(), Waits::no, Waits::no), 7) << "eager streams hide it";
+}
+
+TEST_F(Streams, RunNothingBeforeSomebodyWaits) {
+  const Tensor x = Tensor::from(std::vector<float>(8, 1), {8}, device());
+  cudaDeviceSynchronize();
+  take_history();
+  {
+    const NamedRange range("first");
+    kernels_of(x).scale(x, 2);
+  }
+  const std::shared_ptr<Event> middle = device().record(device().stream());
+  {
+    const NamedRange range("second");
+    kernels_of(x).scale(x, 2);
+  }
+  EXPECT_TRUE(take_history().empty());
+  EXPECT_FALSE(middle->passed());
+  middle->wait();
+  EXPECT_TRUE(middle->passed());
+  EXPECT_EQ(take_history(), std::vector<std::string>{"first: kernel"});
+  EXPECT_EQ(x.to_host<float>()[7], 4);
+  EXPECT_EQ(take_history(), (std::vector<std::string>{"second: kernel", "cudaMemcpyAsync to the host"}));
+}
+
+TEST_F(Streams, AnEventThatIsAskedForLongPasses) {
+  const Tensor x = Tensor::zeros({8}, DType::float32, device());
+  const std::shared_ptr<Event> event = device().record(device().stream());
+  for (int i = 0; i < 50; ++i) EXPECT_FALSE(event->passed());
+  while (!event->passed()) {
+  }
+}
+
+TEST_F(Streams, KeepABlockFromItsNextUserWhileTheyNeedIt) {
+  for (const bool told : {true, false}) {
+    const Tensor seen = Tensor::zeros({999}, DType::float32, device());
+    Tensor used = Tensor::from(std::vector<float>(999, 7), {999}, device());
+    const void* block = used.raw();
+    cudaDeviceSynchronize();
+    copy_there(used, seen);
+    if (told) used.use_on(communication());
+    used = {};
+    const Tensor next = Tensor::zeros({999}, DType::float32, device());
+    EXPECT_EQ(next.raw() == block, !told);
+    next.to_host<float>();  // the stream that computes is through
+    cudaStreamSynchronize(communication());
+    if (told) {
+      EXPECT_EQ(seen.to_host<float>()[998], 7);
+    } else {
+      EXPECT_EQ(seen.to_host<float>()[998], 0) << "the next user's zeros, where nobody was told";
+    }
+  }
+  // Once the other stream is through, the block is handed on.
+  Tensor used = new_tensor(12345);
+  const void* block = used.raw();
+  used.use_on(communication());
+  used = {};
+  cudaStreamSynchronize(communication());
+  EXPECT_EQ(new_tensor(12345).raw(), block);
+}
+
+TEST_F(Streams, PinnedMemoryIsReadWhenTheCopyRuns) {
+  void* pinned = nullptr;
+  ASSERT_EQ(cudaMallocHost(&pinned, 4), cudaSuccess);
+  float pageable = 1;
+  const Tensor of_pinned = new_tensor(1), of_pageable = new_tensor(1);
+  const auto stream = static_cast<cudaStream_t>(device().stream());
+  const float one = 1, two = 2;
+  std::memcpy(pinned, &one, 4);
+  cudaMemcpyAsync(of_pinned.raw(), pinned, 4, cudaMemcpyHostToDevice, stream);
+  cudaMemcpyAsync(of_pageable.raw(), &pageable, 4, cudaMemcpyHostToDevice, stream);
+  std::memcpy(pinned, &two, 4);
+  pageable = 2;
+  EXPECT_EQ(of_pinned.to_host<float>()[0], 2) << "written over before the copy was waited for";
+  EXPECT_EQ(of_pageable.to_host<float>()[0], 1);
+  cudaFreeHost(pinned);
+}
+
+// More than the device has slots of pinned memory for.
+TEST_F(Streams, ManySmallCopiesKeepTheirValues) {
+  std::vector<Tensor> tensors;
+  for (int i = 0; i < 50; ++i)
+    tensors.push_back(Tensor::from(std::vector<float>{static_cast<float>(i)}, {1}, device()));
+  for (int i = 0; i < 50; ++i) EXPECT_EQ(tensors[static_cast<std::size_t>(i)].to_host<float>()[0], i);
+}
+
+TEST(MemoryUse, IsCountedByPurpose) {
+  for (Device* device : {&cpu_device(), &emulated_device()}) {
+    const MemoryUse before = device->memory_use();
+    {
+      const Tensor values = Tensor::zeros({1 << 18}, DType::float32, *device, MemoryPurpose::parameters);
+      const MemoryUse use = device->memory_use();
+      EXPECT_EQ(use[MemoryPurpose::parameters].live, before[MemoryPurpose::parameters].live + (1u << 20));
+      EXPECT_EQ(use[MemoryPurpose::activations].live, before[MemoryPurpose::activations].live);
+    }
+    const MemoryUse after = device->memory_use();
+    EXPECT_EQ(after[MemoryPurpose::parameters].live, before[MemoryPurpose::parameters].live);
+    EXPECT_GE(after[MemoryPurpose::parameters].peak, 1u << 20);
+  }
+}
+
+}  // namespace
+}  // namespace conclave::emulated
