@@ -31,8 +31,9 @@ endif()
 
 # How every .cu file is compiled. std::bit_cast in device code needs --expt-relaxed-constexpr.
 function(conclave_cuda_options target)
-  set_target_properties(${target} PROPERTIES CUDA_STANDARD 20)
+  set_target_properties(${target} PROPERTIES CUDA_STANDARD 20
+                        CUDA_COMPILER_LAUNCHER ${PROJECT_SOURCE_DIR}/cmake/keep_ptxas_log.sh)
   target_compile_options(${target} PRIVATE
-                         $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -Werror=all-warnings
+                         $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -Xptxas=-v -Werror=all-warnings
                          -Xcompiler=-Wall,-Wextra,-Werror,-Wno-missing-field-initializers>)
 endfunction()

@@ -68,6 +68,29 @@ if [ $# -eq 0 ]; then
   races=$(run_labelled thread race_tests races) || code=1
 fi
 
+# Likewise, where there is nvcc, the device cuda for every GPU of its preset, warnings being errors. Its kernels are
+# compiled once, and the table of registers and spills comes from that. The tests that take any device run on a GPU
+# where there is one.
+device_tests=$(ctest --preset release -N -L devices 2>/dev/null | sed -n 's/^Total Tests: //p' || true)
+nvcc=$(PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin:/usr/local/cuda/bin" command -v nvcc || true)
+cuda="not run: arguments were given"
+on_gpu=$cuda
+if [ $# -eq 0 ] && [ -z "$nvcc" ]; then
+  cuda="skipped, there is no nvcc in PATH, CUDA_HOME or /usr/local/cuda"
+  on_gpu="$device_tests tests skipped, nothing is built for one"
+elif [ $# -eq 0 ]; then
+  echo "tests/run.sh: building the device cuda with $nvcc"
+  cuda_begin=$SECONDS
+  cuda=$(run_labelled cuda device_tests resources) || code=1
+  column -t -s "$(printf '\t')" build/cuda/device_resources.txt 2>/dev/null || true
+  cuda="$cuda, $(awk 'END { print NR > 0 ? NR - 1 : 0 }' build/cuda/device_resources.txt 2>/dev/null || echo 0) kernels, $((SECONDS - cuda_begin)) s"
+  if nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
+    on_gpu=$(run_labelled cuda device_tests devices) || code=1
+  else
+    on_gpu="$device_tests tests skipped, this machine has no GPU"
+  fi
+fi
+
 # Likewise every loader of foreign bytes with inputs of libFuzzer, for a short time.
 fuzzing="not run: arguments were given"
 if [ $# -eq 0 ]; then
@@ -84,6 +107,8 @@ fi
 echo
 echo "under sanitizers: $sanitizers"
 echo "device code under ThreadSanitizer: $races"
+echo "device cuda: $cuda"
+echo "on a GPU: $on_gpu"
 echo "fuzzing: $fuzzing"
 if [ -n "$skipped" ]; then echo "skipped on this machine: $(tr '\n' ' ' <<<"$skipped")"; fi
 if [ -n "$cases" ]; then printf 'cases skipped inside tests:\n%s\n' "$cases"; fi

@@ -60,6 +60,18 @@ TEST_F(DeviceCommand, TrainsWithExpertsOnTwoRanksAsTheCpuDoes) {
   EXPECT_EQ(text("emulated").output, text("cpu").output);
 }
 
+TEST_F(DeviceCommand, TrainsOnGpusAsTheCpuDoes) {
+  // As many ranks as have a GPU each.
+  int ranks = 2;
+  Outcome cuda = train("cuda", experts_apart + " training.device=cuda", ranks);
+  if (cuda.exit_code == 2)
+    cuda = train("cuda", experts_apart + " parallel.expert=1 training.device=cuda", ranks = 1);
+  if (cuda.exit_code == 2) GTEST_SKIP() << "no run trained on a GPU: " << cuda.output;
+  ASSERT_EQ(cuda.exit_code, 0) << cuda.output;
+  ASSERT_EQ(train("beside-cuda", experts_apart, 2).exit_code, 0);
+  expect_close(losses("cuda"), losses("beside-cuda"), 20);
+}
+
 TEST_F(DeviceCommand, CudaWhereThereIsNoneIsTheRequestsFault) {
   for (const int ranks : {1, 2}) {
     const Outcome outcome = train("nowhere", " training.device=cuda", ranks);

@@ -1,5 +1,5 @@
-// A whole model on the emulated device against the same model on the CPU, both in float32: losses and
-// gradients of the first step, and losses while AdamW trains both.
+// A whole model on the emulated device, and on a GPU where there is one, against the same model on the CPU,
+// all in float32: losses and gradients of the first step, and losses while AdamW trains them.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include "framework/autograd/ops/elementwise.h"
 #include "layers/balance_loss.h"
 #include "layers/transformer.h"
+#include "tests/devices.h"
 #include "tests/launch/synthetic.h"
 
 namespace conclave {
@@ -79,33 +80,41 @@ Recipe recipe_of(bool sigmoid) {
 }
 
 TEST(EmulatedModel, HasTheGradientsOfTheCpu) {
-  for (const bool sigmoid : {false, true}) {
-    ModelOn cpu(recipe_of(sigmoid), cpu_device()), emulated(recipe_of(sigmoid), emulated_device());
-    const double loss = cpu.differentiate(0);
-    EXPECT_NEAR(emulated.differentiate(0), loss, 1e-5 * loss);
-    const std::vector<float> expected = cpu.gradients(), got = emulated.gradients();
-    ASSERT_EQ(expected.size(), got.size());
-    float largest = 0, error = 0;
-    for (std::size_t i = 0; i < got.size(); ++i) {
-      largest = std::max(largest, std::abs(expected[i]));
-      error = std::max(error, std::abs(got[i] - expected[i]));
+  for (Device* device : test::gpu_devices())
+    for (const bool sigmoid : {false, true}) {
+      ModelOn cpu(recipe_of(sigmoid), cpu_device()), other(recipe_of(sigmoid), *device);
+      const double loss = cpu.differentiate(0);
+      EXPECT_NEAR(other.differentiate(0), loss, 1e-5 * loss) << device->name();
+      const std::vector<float> expected = cpu.gradients(), got = other.gradients();
+      ASSERT_EQ(expected.size(), got.size());
+      float largest = 0, error = 0;
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        largest = std::max(largest, std::abs(expected[i]));
+        error = std::max(error, std::abs(got[i] - expected[i]));
+      }
+      EXPECT_GT(largest, 1e-3f);
+      EXPECT_LE(error, 1e-5f * largest) << "sigmoid " << sigmoid;
     }
-    EXPECT_GT(largest, 1e-3f);
-    EXPECT_LE(error, 1e-5f * largest) << "sigmoid " << sigmoid;
-  }
 }
 
 TEST(EmulatedModel, TrainsAsTheCpuDoes) {
-  ModelOn cpu(recipe_of(false), cpu_device()), emulated(recipe_of(false), emulated_device());
-  double first = 0, last = 0;
-  for (std::int64_t step = 0; step < 20; ++step) {
-    last = cpu.differentiate(step);
-    if (step == 0) first = last;
-    ASSERT_NEAR(emulated.differentiate(step), last, 1e-4 * last) << "step " << step;
-    cpu.update(step);
-    emulated.update(step);
+  for (Device* device : test::gpu_devices()) {
+    ModelOn cpu(recipe_of(false), cpu_device()), other(recipe_of(false), *device);
+    double first = 0, last = 0;
+    for (std::int64_t step = 0; step < 20; ++step) {
+      last = cpu.differentiate(step);
+      if (step == 0) first = last;
+      ASSERT_NEAR(other.differentiate(step), last, 1e-4 * last) << device->name() << ", step " << step;
+      cpu.update(step);
+      other.update(step);
+    }
+    EXPECT_LT(last, 0.8 * first) << "it learns the one batch";
   }
-  EXPECT_LT(last, 0.8 * first) << "it learns the one batch";
+}
+
+TEST(EmulatedModel, RunsOnCudaToo) {
+  if (!test::why_no_cuda().empty()) GTEST_SKIP() << "no model ran on a GPU: " << test::why_no_cuda();
+  EXPECT_EQ(test::gpu_devices().back()->kind(), DeviceKind::cuda);
 }
 
 }  // namespace

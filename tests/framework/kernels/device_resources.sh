@@ -1,27 +1,25 @@
 #!/usr/bin/env bash
-# Compiles the device code for every GPU of the build and tabulates registers, shared memory and spills per kernel.
-# Fails on a spill that device_spills.txt does not list with a reason.
-# Usage: device_resources.sh NVCC SOURCE_DIRECTORY TABLE ARCHITECTURE...
+# Tabulates registers, shared memory and spills per kernel and GPU from what ptxas said while the build directory was
+# built (cmake/keep_ptxas_log.sh). Fails on a spill that device_spills.txt does not list with a reason.
+# Usage: device_resources.sh SOURCE_DIRECTORY BUILD_DIRECTORY ARCHITECTURE...
 set -euo pipefail
 
-nvcc=$1 source=$2 table=$3
-shift 3
+source=$1 build=$2
+shift 2
 allowed=$source/tests/framework/kernels/device_spills.txt
+table=$build/device_resources.txt
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-targets=()
-for architecture in "$@"; do targets+=(-gencode "arch=compute_$architecture,code=sm_$architecture"); done
 
-for file in "$source"/framework/kernels/cuda/*.cu; do
-  nice "$nvcc" -std=c++20 -O3 --expt-relaxed-constexpr -Werror=all-warnings "${targets[@]}" -Xptxas -v -I "$source" \
-    -c "$file" -o "$scratch/object" 2>>"$scratch/log" || { cat "$scratch/log" >&2; exit 1; }
-done
+find "$build" -name '*.ptxas' -print0 | while IFS= read -r -d '' log; do
+  if [ -e "${log%.ptxas}" ]; then cat "$log"; fi  # of a source that was taken out nothing is left but its log
+done >"$scratch/log"
 
 # ptxas says three lines for each kernel: its mangled name and GPU, stack and spills, registers and shared memory.
 c++filt <"$scratch/log" | awk '
   /Compiling entry function/ {
     name = $0; sub(/.*entry function .(static )?/, "", name); sub(/. for .sm_.*/, "", name)
-    sub(/^void /, "", name); gsub(/conclave::cuda::/, "", name)
+    sub(/^void /, "", name); gsub(/conclave::cuda::/, "", name); gsub(/conclave::/, "", name)
     gpu = $0; sub(/.* for ./, "", gpu); sub(/[^a-z0-9_].*/, "", gpu)
     depth = 0; short = ""
     for (i = 1; i <= length(name); ++i) {  # up to the parameters
@@ -39,11 +37,27 @@ c++filt <"$scratch/log" | awk '
     printf "%s\t%s\t%d\t%d\t%d\t%d\n", short, gpu, registers, shared, stack, spills
   }' | sort -u >"$scratch/rows"
 
-mkdir -p "$(dirname "$table")"
-{ printf 'kernel\tGPU\tregisters\tstatic shared bytes\tstack bytes\tspilled bytes\n'; cat "$scratch/rows"; } >"$table"
+# One line per kernel: registers by GPU, and the most of everything else.
+awk -F'\t' -v OFS='\t' -v gpus="$*" '
+  BEGIN { count = split(gpus, order, " "); line = "kernel"
+          for (i = 1; i <= count; ++i) line = line OFS "registers sm_" order[i]
+          print line, "static shared", "stack", "spilled bytes" }
+  function most(table, name, value) { if (value > table[name]) table[name] = value }
+  { names[$1]; registers[$1, $2] = $3; most(shared, $1, $4); most(stack, $1, $5); most(spilled, $1, $6) }
+  END { for (name in names) {
+          line = name
+          for (i = 1; i <= count; ++i) line = line OFS registers[name, "sm_" order[i]]
+          print line, shared[name] + 0, stack[name] + 0, spilled[name] + 0 | "sort" } }' "$scratch/rows" >"$table"
 kernels=$(cut -f1 "$scratch/rows" | sort -u | wc -l)
 echo "device_resources: $kernels kernels for $# GPUs in $table"
-if [ "$kernels" -lt 30 ]; then echo "device_resources: expected 30 kernels or more" >&2; exit 1; fi
+if [ "$kernels" -lt 40 ]; then echo "device_resources: expected 40 kernels or more" >&2; exit 1; fi
+for architecture in "$@"; do
+  found=$(cut -f2 "$scratch/rows" | grep -cx "sm_$architecture" || true)
+  if [ "$found" -ne "$kernels" ]; then
+    echo "device_resources: $found of $kernels kernels were compiled for sm_$architecture" >&2
+    exit 1
+  fi
+done
 
 # A line of device_spills.txt: kernel, a colon, the reason.
 bad=0
