@@ -127,6 +127,7 @@ class GpuDevice final : public Device {
   void fill_zero(void* data, std::size_t bytes) override {
     check_cuda(cudaMemsetAsync(data, 0, bytes, stream_), "cudaMemsetAsync");
   }
+  void watch_waiting(std::function<void()> watch) override { watch_ = std::move(watch); }
   MemoryUse memory_use() const override { return cache_.use(); }
   void reset_peak() override { cache_.reset_peak(); }
 
@@ -142,7 +143,13 @@ class GpuDevice final : public Device {
     check_cuda(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream_),
                "cudaMemcpyAsync to the device");
   }
-  void synchronize() { check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+  void synchronize() {
+    if (!watch_) return check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    GpuEvent end;
+    end.record(stream_);
+    while (!end.passed()) watch_();
+    watch_();
+  }
 
   static void* obtain(std::size_t bytes) {
     void* block = nullptr;
@@ -156,6 +163,7 @@ class GpuDevice final : public Device {
   }
 
   cudaStream_t stream_ = nullptr, communication_stream_ = nullptr;
+  std::function<void()> watch_;
   std::mutex mutex_;  // of the slots
   PinnedSlots slots_;
   // cudaFree waits for all work on the device, so that nothing still reads what is discarded.
