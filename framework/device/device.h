@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -97,6 +98,9 @@ class Device {
   virtual std::shared_ptr<Event> record(void* /*stream*/) { return nullptr; }
   /// What is queued on the stream from now on runs after the event. The host does not wait.
   virtual void wait_on(void* /*stream*/, const std::shared_ptr<Event>& /*event*/) {}
+  /// Called again and again while the host waits for stream(), and once after: where what it waits for may
+  /// never come, this is who throws. Null: nobody.
+  virtual void watch_waiting(std::function<void()> /*watch*/) {}
 
  protected:
   friend class Buffer;

@@ -2,8 +2,9 @@
 // that computes. All communicators of a process share that one stream, so that every rank runs its
 // collectives in the order in which it issued them, and no two wait for each other crosswise.
 #include <exception>
+#include <map>
 #include <mutex>
-#include <set>
+#include <string>
 
 #include "parallel/nccl/nccl_collectives.h"
 #include "parallel/nccl/nccl_runtime.h"
@@ -46,14 +47,26 @@ ncclRedOp_t nccl_op(ReduceOp op) {
   fail(Fault::internal, "nccl: an unknown reduction came");
 }
 
-/// Every communicator of the process that may have to be aborted.
+/// Every communicator of the process that may have to be aborted, and where it is.
 struct LiveCommunicators {
   std::mutex mutex;
-  std::set<ncclComm_t> communicators;
+  std::map<ncclComm_t, std::string> places;
 };
 LiveCommunicators& live() {
   static auto* live = new LiveCommunicators;
   return *live;
+}
+
+/// What went wrong on the device or the network since, in a collective that had been started well.
+void check_asynchronous(ncclComm_t communicator, const std::string& where) {
+  ncclResult_t result = ncclSuccess;
+  check_nccl(ncclCommGetAsyncError(communicator, &result), "ncclCommGetAsyncError", where, communicator);
+  if (result != ncclInProgress) check_nccl(result, "a collective under way", where, communicator);
+}
+
+void check_all_asynchronous() {
+  const std::lock_guard lock(live().mutex);
+  for (const auto& [communicator, where] : live().places) check_asynchronous(communicator, where);
 }
 
 class NcclCollectives final : public DeviceCollectives {
@@ -64,12 +77,13 @@ class NcclCollectives final : public DeviceCollectives {
     place.share(&id, sizeof id);
     check_nccl(ncclCommInitRank(&ranks_, place.size, id, place.rank), "ncclCommInitRank", where_);
     const std::lock_guard lock(live().mutex);
-    live().communicators.insert(ranks_);
+    live().places[ranks_] = where_;
+    device_.watch_waiting(check_all_asynchronous);
   }
 
   ~NcclCollectives() override {
     const std::lock_guard lock(live().mutex);
-    if (live().communicators.erase(ranks_) == 0) return;  // aborted
+    if (live().places.erase(ranks_) == 0) return;  // aborted
     // While an error unwinds, the partners may never come to what is queued.
     if (std::uncaught_exceptions() > 0)
       ncclCommAbort(ranks_);
@@ -163,12 +177,7 @@ class NcclCollectives final : public DeviceCollectives {
            static_cast<std::size_t>(element) * element_bytes(tensor.dtype());
   }
   void check(const char* call, ncclResult_t result) { check_nccl(result, call, where_, ranks_); }
-  /// What went wrong on the device or the network since, in a collective that had been started well.
-  void check_asynchronous() {
-    ncclResult_t result = ncclSuccess;
-    check("ncclCommGetAsyncError", ncclCommGetAsyncError(ranks_, &result));
-    if (result != ncclInProgress) check("a collective under way", result);
-  }
+  void check_asynchronous() { DIALECT::check_asynchronous(ranks_, where_); }
 
   Device& device_;
   std::string where_;
@@ -183,8 +192,8 @@ std::unique_ptr<DeviceCollectives> nccl_collectives(Device& device, const Meetin
 
 void abort_nccl() {
   const std::lock_guard lock(live().mutex);
-  for (const ncclComm_t communicator : live().communicators) ncclCommAbort(communicator);
-  live().communicators.clear();
+  for (const auto& [communicator, where] : live().places) ncclCommAbort(communicator);
+  live().places.clear();
 }
 
 }  // namespace conclave::DIALECT

@@ -46,6 +46,21 @@ TEST(DeviceFailure, UnderWayIsASentenceAtTheNextCall) {
   ranks->all_reduce(Tensor::zeros({1}, DType::float32), ReduceOp::sum, Purpose::gradients);
 }
 
+// The collective fails after everybody has asked about it: then the host is told when it takes the values.
+TEST(DeviceFailure, OfWhatRunsLaterIsASentenceWhereTheHostTakesTheValues) {
+  Communicator& world = *test::mpi_world();
+  const auto ranks = world.split(0, world.rank(), "late");
+  const Tensor tensor = three_numbers();
+  ranks->all_reduce(tensor, ReduceOp::sum, Purpose::gradients);
+  emulated::set_stream_mode(emulated::StreamMode::deferred);
+  emulated::plant_nccl_failure(emulated::ncclSystemError);
+  ranks->all_reduce(tensor, ReduceOp::sum, Purpose::gradients);
+  EXPECT_EQ(sentence_of([&] { tensor.to_host<float>(); }),
+            join_text("nccl: a collective under way failed on communicator late, rank ", world.rank(), " of ",
+                      world.size(), ": unhandled system error"));
+  emulated::set_stream_mode(emulated::StreamMode::eager);
+}
+
 TEST(DeviceFailure, AnAbortEndsWhatWouldWaitForEver) {
   Communicator& world = *test::mpi_world();
   const auto ranks = world.split(0, world.rank(), "left alone");

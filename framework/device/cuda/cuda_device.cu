@@ -129,6 +129,7 @@ class GpuDevice final : public Device {
   void fill_zero(void* data, std::size_t bytes) override {
     check_cuda(cudaMemsetAsync(data, 0, bytes, stream_), "cudaMemsetAsync");
   }
+  void watch_waiting(std::function<void()> watch) override { watch_ = std::move(watch); }
   MemoryUse memory_use() const override { return cache_.use(); }
   void reset_peak() override { cache_.reset_peak(); }
 
@@ -146,7 +147,11 @@ class GpuDevice final : public Device {
   }
   void synchronize() {
     count_host_wait();
-    check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    if (!watch_) return check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    GpuEvent end;
+    end.record(stream_);
+    while (!end.passed()) watch_();
+    watch_();
   }
 
   static void* obtain(std::size_t bytes) {
@@ -161,6 +166,7 @@ class GpuDevice final : public Device {
   }
 
   cudaStream_t stream_ = nullptr, communication_stream_ = nullptr;
+  std::function<void()> watch_;
   std::mutex mutex_;  // of the slots
   PinnedSlots slots_;
   // cudaFree waits for all work on the device, so that nothing still reads what is discarded.
