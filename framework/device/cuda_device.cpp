@@ -35,6 +35,7 @@ class CudaDevice final : public Device {
   void copy_from_host(void* to, const void* host, std::size_t bytes) override {
     check_cuda(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream_),
                "cudaMemcpyAsync to the device");
+    count_host_wait();
     // Of pageable memory CUDA has taken its own copy by now; pinned memory would still be read.
     check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
   }

@@ -80,6 +80,12 @@ TEST(HostWaits, OfRowCountsComeAgainWhereBackwardRecomputes) {
   EXPECT_EQ(waits_of_step(recipe_of(2), Recompute::block, 2), 2 * (2 * 2 + 1) + 1);
 }
 
+TEST(HostWaits, AreOneMorePerLayerUnderACapacity) {
+  Recipe recipe = recipe_of(2);
+  recipe.model.moe.capacity_factor = 1;
+  EXPECT_EQ(waits_of_step(recipe, Recompute::none, 2), 2 * (2 * 2 + 1) + 1);
+}
+
 TEST(HostWaits, AreNoMoreForAnyScopeOfBalancing) {
   for (const char* scope : {"sequence", "group", "data_parallel", "shuffle", "global_batch"}) {
     Recipe recipe = recipe_of(2);
