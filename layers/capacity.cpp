@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "framework/recipe/model_size.h"
+#include "framework/tensor/host_copies.h"
 
 namespace conclave {
 namespace {
@@ -22,15 +23,15 @@ double rounded(double p, int digits) {
   return std::ldexp(std::nearbyint(std::ldexp(mantissa, digits)), exponent - digits);
 }
 
-/// p of each assignment, rounded to half of its type's digits, float64 [tokens, top_k]; 0 where there is
-/// none.
-Tensor chosen_probabilities(const Routing& routing) {
-  const std::vector<std::int32_t> experts = routing.experts.to_host<std::int32_t>();
+/// p of each assignment, rounded to half of its type's digits, [tokens, top_k]; 0 where there is none.
+/// `read`: the routing's probabilities, after one other.
+std::vector<double> chosen_probabilities(const Routing& routing, const std::vector<std::int32_t>& experts,
+                                         const HostCopies& read) {
   const std::size_t top_k = static_cast<std::size_t>(routing.experts.dim(1)),
                     columns = static_cast<std::size_t>(routing.probabilities.dim(1));
   std::vector<double> chosen(experts.size());
   with_float_type(routing.probabilities.dtype(), [&](auto zero) {
-    const auto probabilities = routing.probabilities.to_host<decltype(zero)>();
+    const auto probabilities = read.of<decltype(zero)>(1);
     for (std::size_t slot = 0; slot < experts.size(); ++slot)
       if (experts[slot] >= 0)
         chosen[slot] =
@@ -38,14 +39,15 @@ Tensor chosen_probabilities(const Routing& routing) {
                         probabilities[slot / top_k * columns + static_cast<std::size_t>(experts[slot])]),
                     std::numeric_limits<decltype(zero)>::digits / 2);
   });
-  return Tensor::from(chosen, routing.experts.shape(), routing.experts.device());
+  return chosen;
 }
 
-/// Of all ranks, in their order.
-Tensor gather(const Tensor& own, Communicator& ranks) {
-  const Tensor all = Tensor::empty(own.shape().with(0, own.dim(0) * ranks.size()), own.dtype(), own.device());
-  ranks.all_gather_rows(own, all, Purpose::statistics);
-  return all;
+/// Rows of all ranks, in their order, over host memory.
+template <class T>
+std::vector<T> gather(const std::vector<T>& own, const Shape& shape, Communicator& ranks) {
+  const Tensor all = Tensor::empty(shape.with(0, shape[0] * ranks.size()), dtype_of<T>());
+  ranks.all_gather_rows(Tensor::from(own, shape), all, Purpose::statistics);
+  return all.to_host<T>();
 }
 
 }  // namespace
@@ -61,9 +63,11 @@ Routing limit_to_capacity(const Routing& routing, const ModelInput& input, doubl
 
   // A sequence may lie across ranks, so each of them sees all assignments of the micro-batch and decides the
   // same.
-  const std::vector<std::int32_t> experts = gather(routing.experts, micro_batch).to_host<std::int32_t>();
+  const HostCopies read({routing.experts, routing.probabilities});  // the host waits for the device once
+  const auto own_experts = read.of<std::int32_t>(0);
+  const std::vector<std::int32_t> experts = gather(own_experts, routing.experts.shape(), micro_batch);
   const std::vector<double> probabilities =
-      gather(chosen_probabilities(routing), micro_batch).to_host<double>();
+      gather(chosen_probabilities(routing, own_experts, read), routing.experts.shape(), micro_batch);
   const auto own_begin = static_cast<std::size_t>(micro_batch.rank() * tokens * top_k);
   const std::size_t own_end = own_begin + static_cast<std::size_t>(tokens * top_k);
   const std::int64_t first_token = input.first_token - micro_batch.rank() * tokens;  // of all of them

@@ -24,16 +24,16 @@ std::int64_t add_load_signs(const ExpertCounts::Counts& counts, std::int64_t lay
 
 void move_selection_bias(const Tensor& bias, const std::vector<double>& load_signs,
                          const SelectionBiasRecipe& recipe) {
+  check(bias.elements() == static_cast<std::int64_t>(load_signs.size()),
+        "move_selection_bias: ", load_signs.size(), " signs came for ", bias.elements(), " biases");
+  kernels_of(bias).add_scaled(Tensor::from(load_signs, bias.shape(), bias.device()), recipe.rate, bias);
+  if (!recipe.recentre) return;
   std::vector<double> values = bias.to_host<double>();
-  check(values.size() == load_signs.size(), "move_selection_bias: ", load_signs.size(), " signs came for ",
-        values.size(), " biases");
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] += recipe.rate * load_signs[i];
   const auto experts = static_cast<std::ptrdiff_t>(bias.dim(1));
-  if (recipe.recentre)
-    for (auto layer = values.begin(); layer != values.end(); layer += experts) {
-      const double mean = std::accumulate(layer, layer + experts, 0.0) / static_cast<double>(experts);
-      for (auto value = layer; value != layer + experts; ++value) *value -= mean;
-    }
+  for (auto layer = values.begin(); layer != values.end(); layer += experts) {
+    const double mean = std::accumulate(layer, layer + experts, 0.0) / static_cast<double>(experts);
+    for (auto value = layer; value != layer + experts; ++value) *value -= mean;
+  }
   bias.copy_from(Tensor::from(values, bias.shape()));
 }
 

@@ -1,6 +1,7 @@
 // Tensor: shared memory of slices, errors that name what came and what was expected, and the caching
 // allocator.
 #include "framework/tensor/tensor.h"
+#include "framework/tensor/host_copies.h"
 
 #include <gtest/gtest.h>
 
@@ -114,6 +115,30 @@ TEST(Allocator, SaysWhenThereIsNoMemory) {
   } catch (const Error& error) {
     EXPECT_EQ(error.fault(), Fault::machine);
   }
+}
+
+TEST(HostCopies, BringWhatLiesOnOneDeviceWithOneWait) {
+  for (Device* device : {&cpu_device(), &emulated_device()}) {
+    const std::vector<float> odd{1, 2, 3};  // 12 bytes, so that what follows must be aligned
+    const std::vector<double> numbers{0.5, -7};
+    const std::vector<std::int64_t> counts{1, 2, 3, 4};
+    const Tensor whole = Tensor::from(counts, {4}, *device);
+    const std::vector<Tensor> tensors{Tensor::from(odd, {3}, *device), Tensor(),
+                                      Tensor::from(numbers, {2, 1}, *device), whole.slice(1, 3),
+                                      Tensor::empty({0}, DType::int32, *device)};
+    const std::int64_t before = device->host_waits();
+    const HostCopies copies(tensors);
+    EXPECT_EQ(device->host_waits() - before, device->kind() == DeviceKind::cpu ? 0 : 1);
+    EXPECT_EQ(copies.of<float>(0), odd);
+    EXPECT_EQ(copies.of<float>(1), std::vector<float>());
+    EXPECT_EQ(copies.of<double>(2), numbers);
+    EXPECT_EQ(copies.of<std::int64_t>(3), (std::vector<std::int64_t>{2, 3}));
+    EXPECT_EQ(copies.of<std::int32_t>(4), std::vector<std::int32_t>());
+    EXPECT_THROW(copies.of<float>(2), Error);
+  }
+  EXPECT_THROW(
+      HostCopies({Tensor::zeros({1}, DType::float32), Tensor::zeros({1}, DType::float32, emulated_device())}),
+      Error);
 }
 
 }  // namespace
