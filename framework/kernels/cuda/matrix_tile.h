@@ -20,5 +20,5 @@ enum class TileOrder { rows, columns };
 #ifdef __CUDACC__
 #include "framework/kernels/cuda/matrix_tile_cuda.cuh"
 #else
-#include "framework/kernels/cuda/matrix_tile_plain.h"
+#include "framework/kernels/cuda/matrix_tile_plain.cuh"
 #endif

@@ -62,5 +62,5 @@ DEVICE void scale_rows(SumTile& sum, const TileRows& rows, const float* factors)
 }  // namespace conclave::cuda
 
 #else
-#include "framework/kernels/cuda/matrix_tile_plain.h"
+#include "framework/kernels/cuda/matrix_tile_plain.cuh"
 #endif
