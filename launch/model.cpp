@@ -21,11 +21,11 @@ Parallelism parallelism_of(const Recipe& recipe, const Mesh& mesh) {
           .dispatch_rows = recipe.parallel.dispatch_rows};
 }
 
-Model::Model(const Recipe& recipe, const Mesh& mesh)
+Model::Model(const Recipe& recipe, const Mesh& mesh, const RouterMaker& router)
     : parameters(mesh.layout(), mesh.world().rank()),
       transformer(parameters, recipe.model,
                   recipe.training.recompute == "block" ? Recompute::block : Recompute::none,
-                  parallelism_of(recipe, mesh)) {
+                  parallelism_of(recipe, mesh), router) {
   parameters.materialize(dtype_of_precision(recipe.training.precision), recipe.training.seed);
   freeze(parameters, recipe.optimizer);
 }

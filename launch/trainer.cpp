@@ -12,11 +12,11 @@
 
 namespace conclave {
 
-Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches)
+Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches, const RouterMaker& router)
     : recipe_(recipe),
       mesh_(mesh),
       batches_(std::move(batches)),
-      model_(recipe, mesh),
+      model_(recipe, mesh, router),
       balance_(recipe.model.moe, model_.transformer.moe_layers(), mesh.axis(Axis::data_tensor),
                &mesh.axis(Axis::tensor), recipe.training.seed),
       reducer_(model_.parameters, mesh,
