@@ -86,16 +86,16 @@ TEST(Figures, RatiosAreTakenRepeatByRepeat) {
                       .unit = "s",
                       .values = {1, 40, 6},
                       .limit = "l",
-                      .limits = {2, 10, 3},
+                      .limits = {2, 10, 1},
                       .better = Better::lower};
   const Json json = to_json(figure);
   EXPECT_EQ(json["value"], 6.0);
   EXPECT_EQ(json["spread"], 39.0 / 6);
-  EXPECT_EQ(json["limit"]["value"], 3.0);
-  EXPECT_EQ(json["ratio"], 2.0);  // of 0.5, 4 and 2
-  EXPECT_EQ(json["ratio_max"], 4.0);
+  EXPECT_EQ(json["limit"]["value"], 2.0);
+  EXPECT_EQ(json["ratio"], 4.0);  // of 0.5, 4 and 6; that of the medians would be 3
+  EXPECT_EQ(json["ratio_max"], 6.0);
   EXPECT_EQ(median({4, 1, 3, 2}), 2.5);
-  EXPECT_NE(to_line(figure).find("2.000 (0.500 to 4.000) of l"), std::string::npos) << to_line(figure);
+  EXPECT_NE(to_line(figure).find("4.000 (0.500 to 6.000) of l"), std::string::npos) << to_line(figure);
   const Figure one_limit{
       .subject = "s", .name = "n", .unit = "B", .values = {1, 2}, .limit = "l", .limits = {4}};
   EXPECT_EQ(ratios(one_limit), (std::vector<double>{0.25, 0.5}));
