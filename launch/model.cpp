@@ -21,11 +21,11 @@ Parallelism parallelism_of(const Recipe& recipe, const Mesh& mesh) {
           .dispatch_rows = recipe.parallel.dispatch_rows};
 }
 
-Model::Model(const Recipe& recipe, const Mesh& mesh, Device& device)
+Model::Model(const Recipe& recipe, const Mesh& mesh, Device& device, const RouterMaker& router)
     : parameters(mesh.layout(), mesh.world().rank()),
       transformer(parameters, recipe.model,
                   recipe.training.recompute == "block" ? Recompute::block : Recompute::none,
-                  parallelism_of(recipe, mesh), device) {
+                  parallelism_of(recipe, mesh), device, router) {
   parameters.materialize(dtype_of_precision(recipe.training.precision), recipe.training.seed, device);
   freeze(parameters, recipe.optimizer);
 }

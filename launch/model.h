@@ -18,7 +18,8 @@ Parallelism parallelism_of(const Recipe& recipe, const Mesh& mesh);
 struct Model {
   /// This rank's part. Initial weights are drawn from the recipe's seed; what its parameter groups freeze is
   /// marked.
-  explicit Model(const Recipe& recipe, const Mesh& mesh = Mesh::alone(), Device& device = cpu_device());
+  explicit Model(const Recipe& recipe, const Mesh& mesh = Mesh::alone(), Device& device = cpu_device(),
+                 const RouterMaker& router = make_router);
   Model(const Model&) = delete;
 
   ParameterSet parameters;

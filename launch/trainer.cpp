@@ -14,12 +14,13 @@
 
 namespace conclave {
 
-Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches, Device& device)
+Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches, Device& device,
+                 const RouterMaker& router)
     : recipe_(recipe),
       mesh_(mesh),
       batches_(std::move(batches)),
       device_(device),
-      model_(recipe, mesh, device),
+      model_(recipe, mesh, device, router),
       balance_(recipe.model.moe, model_.transformer.moe_layers(), mesh.axis(Axis::data_tensor),
                &mesh.axis(Axis::tensor), recipe.training.seed),
       reducer_(model_.parameters, mesh,

@@ -39,7 +39,8 @@ class Trainer {
   /// Sequences first .. first + count - 1 of the global batch of a 0-based step.
   using BatchSource = std::function<Batch(std::int64_t step, std::int64_t first, std::int64_t count)>;
 
-  Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches, Device& device = cpu_device());
+  Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches, Device& device = cpu_device(),
+          const RouterMaker& router = make_router);
 
   /// Collective. Where the loss or a gradient is not finite, all ranks alike leave out the update; the step
   /// counts as done, so that its data are never met again. `votes`: numbers of this rank, as many on each,

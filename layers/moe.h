@@ -3,6 +3,7 @@
 // Parameters under NAME: gate (router), experts, shared_experts.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -17,6 +18,10 @@ namespace conclave {
 /// The router that the recipe names. selection_bias: float64 [experts], of this layer; undefined: none.
 std::unique_ptr<Router> make_router(ParameterSet& parameters, const std::string& name,
                                     const ModelRecipe& model, const Tensor& selection_bias = {});
+/// What makes the routers of a model; make_router, or something of one's own with the same arguments.
+using RouterMaker =
+    std::function<std::unique_ptr<Router>(ParameterSet& parameters, const std::string& name,
+                                          const ModelRecipe& model, const Tensor& selection_bias)>;
 
 class Moe {
  public:

@@ -9,7 +9,8 @@ namespace conclave {
 
 TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& name,
                                    const ModelRecipe& model, const InitialRange& range,
-                                   const Parallelism& parallelism, bool dense, const Tensor& selection_bias)
+                                   const Parallelism& parallelism, bool dense, const Tensor& selection_bias,
+                                   const RouterMaker& router)
     : parallelism_(parallelism),
       attention_norm_(parameters, name + ".input_layernorm", model.hidden_size, model.rms_norm_eps,
                       parallelism.residual()),
@@ -21,7 +22,7 @@ TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& 
                    Mlp::over_tensor_ranks());
   else
     moe_.emplace(parameters, name + ".mlp", model, range, parallelism,
-                 make_router(parameters, name + ".mlp.gate", model, selection_bias));
+                 router(parameters, name + ".mlp.gate", model, selection_bias));
 }
 
 Moe::Result TransformerBlock::forward(Tape& tape, const Variable& x, const ModelInput& input) const {
@@ -40,7 +41,7 @@ Moe::Result TransformerBlock::forward(Tape& tape, const Variable& x, const Model
 }
 
 Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Recompute recompute,
-                         const Parallelism& parallelism, Device& device)
+                         const Parallelism& parallelism, Device& device, const RouterMaker& router)
     : recompute_(recompute),
       parallelism_(parallelism),
       moe_layers_(model.num_hidden_layers - model.moe.first_k_dense_replace),
@@ -61,7 +62,7 @@ Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Rec
             ? Tensor()
             : selection_bias_.part((layer - dense_layers) * model.moe.num_experts, {model.moe.num_experts});
     blocks_.push_back(std::make_unique<TransformerBlock>(parameters, join_text("model.layers.", layer), model,
-                                                         range, parallelism, dense, bias));
+                                                         range, parallelism, dense, bias, router));
   }
   final_norm_ = std::make_unique<RmsNorm>(parameters, "model.norm", model.hidden_size, model.rms_norm_eps,
                                           parallelism.residual());

@@ -24,7 +24,7 @@ class TransformerBlock {
   /// selection_bias: of this block's router (layers/selection_bias.h); undefined: none, or a dense block.
   TransformerBlock(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
                    const InitialRange& range, const Parallelism& parallelism, bool dense,
-                   const Tensor& selection_bias);
+                   const Tensor& selection_bias, const RouterMaker& router);
 
   /// x [rows of the residual stream, hidden]. Statistics are filled by a mixture-of-experts block only.
   Moe::Result forward(Tape& tape, const Variable& x, const ModelInput& input) const;
@@ -42,7 +42,8 @@ class Transformer {
  public:
   /// The parameters must be a set for this mesh's layout and rank, and get their memory on this device.
   Transformer(ParameterSet& parameters, const ModelRecipe& model, Recompute recompute,
-              const Parallelism& parallelism = {}, Device& device = cpu_device());
+              const Parallelism& parallelism = {}, Device& device = cpu_device(),
+              const RouterMaker& router = make_router);
 
   struct Result {
     Variable hidden;  // [rows of the residual stream, hidden], after the final norm

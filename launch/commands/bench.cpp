@@ -1,18 +1,16 @@
 #include "launch/commands/bench.h"
 
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <iostream>
-#include <nlohmann/json.hpp>
+#include <sstream>
 
-#include "framework/base/random.h"
 #include "framework/recipe/model_size.h"
+#include "framework/recipe/nearest.h"
 #include "framework/recipe/parse.h"
 #include "framework/recipe/validate.h"
+#include "launch/bench/bench.h"
 #include "launch/command_line.h"
 #include "launch/job.h"
-#include "launch/trainer.h"
 #include "parallel/agreement.h"
 
 namespace conclave {
@@ -20,60 +18,37 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-double seconds_of(const std::function<void()>& work) {
-  const auto begin = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : 0.5 * (values[half - 1] + values[half]);
-}
-
-struct ProductShape {
-  const char* use;
-  std::int64_t m, n, k;
+struct Subject {
+  const char* name;
+  void (*run)(Bench&);
+  const char* heading;
 };
 
-/// What a transformer of the benchmark's size multiplies, and one large square for the machine's own sake.
-constexpr ProductShape product_shapes[] = {{"square", 1536, 1536, 1536},
-                                           {"attention projection", 2048, 512, 512},
-                                           {"LM head chunk", 512, 8192, 512},
-                                           {"expert", 256, 512, 512}};
-
-class ProductBench {
- public:
-  explicit ProductBench(const ProductShape& shape)
-      : shape_(shape),
-        x_(filled({shape.m, shape.k})),
-        weight_(filled({shape.n, shape.k})),
-        y_(Tensor::empty({shape.m, shape.n}, DType::float32)) {}
-
-  /// The best rate of a few calls, in floating-point operations per second.
-  double measure(double seconds) const {
-    const double operations = 2.0 * static_cast<double>(shape_.m * shape_.n * shape_.k);
-    double best = 0;
-    const auto begin = std::chrono::steady_clock::now();
-    do {
-      const double once = seconds_of(
-          [&] { kernels_of(x_).gemm(x_, Transpose::no, weight_, Transpose::yes, y_, Write::overwrite); });
-      best = std::max(best, operations / once);
-    } while (std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() < seconds);
-    return best;
-  }
-
- private:
-  static Tensor filled(Shape shape) {
-    std::vector<float> values(static_cast<std::size_t>(shape.elements()));
-    const RandomKey key(1);
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(key.uniform(i) - 0.5);
-    return Tensor::from(values, shape);
-  }
-  ProductShape shape_;
-  Tensor x_, weight_, y_;
+/// In the order in which they run: training first, whose memory is measured before others have taken any.
+constexpr Subject subjects[] = {
+    {"train", bench_training, "Training, with matrix products between its steps"},
+    {"layers", bench_layers, "One layer on one micro-batch"},
+    {"products", bench_products, "Matrix products, of one rank"},
+    {"memory", bench_memory, "Memory bandwidth, of one rank"},
+    {"collectives", bench_collectives, "Collectives, of two ranks and more"},
+    {"checkpoint", bench_checkpoint, "Checkpoints"},
 };
+
+std::vector<Subject> chosen_subjects(const std::string& only) {
+  std::vector<Subject> chosen;
+  std::vector<std::string> words;
+  std::istringstream text(only);
+  for (std::string word; std::getline(text, word, ',');) words.push_back(word);
+  for (const Subject& subject : subjects)
+    if (words.empty() || std::find(words.begin(), words.end(), subject.name) != words.end())
+      chosen.push_back(subject);
+  std::vector<std::string> known;
+  for (const Subject& subject : subjects) known.emplace_back(subject.name);
+  for (const std::string& word : words)
+    check(std::find(known.begin(), known.end(), word) != known.end(), Fault::request, "bench --only: \"",
+          word, "\" came, expected some of ", join_words(known), ", with commas between them");
+  return chosen;
+}
 
 /// What `conclave bench` trains when no recipe is given: the model of examples/benchmark.yaml.
 Recipe benchmark_recipe() {
@@ -93,88 +68,71 @@ Recipe benchmark_recipe() {
   return recipe;
 }
 
-/// Uniformly random tokens, one document per sequence: the cost of a step does not depend on the text.
-Batch random_batch(const Recipe& recipe, std::int64_t step, std::int64_t first, std::int64_t count) {
-  const std::int64_t length = recipe.data.sequence_length;
-  Batch batch{.sequences = count,
-              .length = length,
-              .tokens = {},
-              .targets = {},
-              .document_start = {},
-              .domain = {},
-              .drawn = {}};
-  const RandomKey key = RandomKey(recipe.training.seed).with("bench").with(static_cast<std::uint64_t>(step));
-  for (std::int64_t s = first; s < first + count; ++s) {
-    for (std::int64_t i = 0; i < length; ++i) {
-      const auto draw = [&](std::int64_t column) {
-        return static_cast<std::int32_t>(key.below(static_cast<std::uint64_t>(s * (length + 1) + column),
-                                                   static_cast<std::uint64_t>(recipe.model.vocab_size)));
-      };
-      batch.tokens.push_back(draw(i));
-      batch.targets.push_back(draw(i + 1));
-      batch.document_start.push_back(0);
-    }
-    batch.domain.push_back(0);
+Json matrix_products(const BestProducts& best) {
+  Json rows = Json::array();
+  for (std::size_t i = 0; i < best.shapes.size(); ++i) {
+    const ProductShape& shape = best.shapes[i];
+    rows.push_back({{"use", shape.use},
+                    {"m", shape.m},
+                    {"n", shape.n},
+                    {"k", shape.k},
+                    {"flops_per_second", best.rates[i]}});
   }
-  return batch;
+  return rows;
 }
 
-/// Steps and matrix products in turn, so that both see the same moods of a shared machine.
-Json bench_training(const Recipe& recipe, const std::shared_ptr<Communicator>& world, std::int64_t steps,
-                    std::vector<ProductBench>& products, std::vector<double>& best) {
-  Mesh mesh(world, {});
-  Trainer trainer(recipe, mesh, [&](std::int64_t step, std::int64_t first, std::int64_t count) {
-    return random_batch(recipe, step, first, count);
-  });
-  trainer.step();  // memory is taken and caches are warm after the first
-  std::vector<double> rates, fractions;
-  const double flops = training_flops_per_token(recipe.model, recipe.data.sequence_length);
-  for (std::int64_t i = 0; i < steps; ++i) {
-    double peak = 0;
-    for (std::size_t p = 0; p < products.size(); ++p) {
-      const double rate = products[p].measure(0.1);
-      best[p] = std::max(best[p], rate);
-      peak = std::max(peak, rate);
-    }
-    StepResult result;
-    const double seconds = seconds_of([&] { result = trainer.step(); });
-    rates.push_back(static_cast<double>(result.tokens) / seconds);
-    fractions.push_back(rates.back() * flops / (peak * world->size()));
-  }
-  const MemoryUse memory = cpu_device().memory_use();
-  return {{"recipe", recipe.name},
-          {"ranks", world->size()},
-          {"steps", steps},
-          {"tokens_per_second", median(rates)},
-          {"tokens_per_second_min", *std::min_element(rates.begin(), rates.end())},
-          {"tokens_per_second_max", *std::max_element(rates.begin(), rates.end())},
-          {"model_flops_per_token", flops},
-          {"model_flops_per_second", median(rates) * flops},
-          {"fraction_of_matmul_rate", median(fractions)},
-          {"fraction_min", *std::min_element(fractions.begin(), fractions.end())},
-          {"fraction_max", *std::max_element(fractions.begin(), fractions.end())},
-          {"peak_memory_bytes", memory.peak}};
+const Figure* find(const std::vector<Figure>& figures, const std::string& name) {
+  for (const Figure& figure : figures)
+    if (figure.subject == "train" && figure.name == name) return &figure;
+  return nullptr;
 }
 
-void print(const Json& report) {
-  std::printf("Matrix products in fp32 (oneDNN), %d threads\n", report["threads"].get<int>());
-  for (const auto& row : report["matmul"])
-    std::printf("  %-22s %5lld x %5lld x %5lld  %8.1f GF/s\n", row["use"].get<std::string>().c_str(),
-                row["m"].get<long long>(), row["n"].get<long long>(), row["k"].get<long long>(),
-                row["flops_per_second"].get<double>() / 1e9);
-  std::printf("  best %46s %8.1f GF/s\n", "", report["matmul_fp32_flops_per_second"].get<double>() / 1e9);
-  if (!report.contains("training")) return;
-  const Json& training = report["training"];
+/// The figures of training once more, under names that scripts have relied on.
+Json training_summary(const Bench& bench) {
+  const Json rate = to_json(*find(bench.figures, "tokens")),
+             flops = to_json(*find(bench.figures, "model flops"));
+  return {{"recipe", bench.recipe.name},
+          {"ranks", bench.mesh.world().size()},
+          {"steps", bench.steps},
+          {"tokens_per_second", rate["value"]},
+          {"tokens_per_second_min", rate["min"]},
+          {"tokens_per_second_max", rate["max"]},
+          {"model_flops_per_token",
+           training_flops_per_token(bench.recipe.model, bench.recipe.data.sequence_length)},
+          {"model_flops_per_second", flops["value"]},
+          {"fraction_of_matmul_rate", flops["ratio"]},
+          {"fraction_min", flops["ratio_min"]},
+          {"fraction_max", flops["ratio_max"]},
+          {"peak_memory_bytes", to_json(*find(bench.figures, "peak memory of tensors"))["value"]}};
+}
+
+Json report_of(const Bench& bench, int threads) {
+  Json report{{"recipe", bench.recipe.name}, {"ranks", bench.mesh.world().size()}, {"threads", threads}};
+  if (bench.best.best() > 0) {
+    report["matmul"] = matrix_products(bench.best);
+    report["matmul_fp32_flops_per_second"] = bench.best.best();
+  }
+  if (find(bench.figures, "tokens") != nullptr) report["training"] = training_summary(bench);
+  report["figures"] = Json::array();
+  for (const Figure& figure : bench.figures) report["figures"].push_back(to_json(figure));
+  return report;
+}
+
+void print(const Bench& bench, int threads, const std::vector<Subject>& chosen) {
   std::printf(
-      "Training of %s on %d rank(s), %lld steps between matrix products\n"
-      "  %.0f tokens/s (%.0f to %.0f), %.1f GF/s of the model, peak memory %.2f GB\n"
-      "  %.3f of the matrix-product rate measured in the same moments (%.3f to %.3f)\n",
-      training["recipe"].get<std::string>().c_str(), training["ranks"].get<int>(),
-      training["steps"].get<long long>(), training["tokens_per_second"].get<double>(),
-      training["tokens_per_second_min"].get<double>(), training["tokens_per_second_max"].get<double>(),
-      training["model_flops_per_second"].get<double>() / 1e9,
-      training["peak_memory_bytes"].get<double>() / 1e9, training["fraction_of_matmul_rate"].get<double>(),
-      training["fraction_min"].get<double>(), training["fraction_max"].get<double>());
+      "%s on %d rank(s) of %d thread(s). Each line: the median, half the range, and the median of the "
+      "ratios\n"
+      "to a limit measured at the same time (smallest to largest).\n",
+      bench.recipe.name.c_str(), bench.mesh.world().size(), threads);
+  for (const Subject& subject : chosen) {
+    bool headed = false;
+    for (const Figure& figure : bench.figures) {
+      if (figure.subject != subject.name) continue;
+      if (!headed) std::printf("\n%s\n", subject.heading);
+      headed = true;
+      std::printf("%s\n", to_line(figure).c_str());
+    }
+  }
 }
 
 }  // namespace
@@ -183,29 +141,38 @@ int run_bench(const std::vector<std::string>& arguments) {
   const Options options(
       {.name = "bench",
        .positionals = "[RECIPE.yaml] [key.path=value ...]",
-       .summary = "Measures this machine's matrix-product rate, and the share of it that training reaches.",
-       .options = {{"steps", "N", "training steps to time (default 10); 0 measures the machine alone"},
+       .summary = "Measures what this machine can do and what Conclave makes of it, side by side.",
+       .options = {{"only", "SUBJECTS", "some of train, layers, products, memory, collectives, checkpoint"},
+                   {"repeat", "N", "how often everything but training is measured (default 5)"},
+                   {"steps", "N", "training steps to time (default 10); 0 measures the machine alone"},
+                   {"directory", "DIR", "where checkpoints are written for a while (default: here)"},
                    {"json", "", "print one JSON object instead of tables"}},
-       .more = "Training steps on random tokens alternate with matrix products; medians and the range are "
-               "printed.\n"
-               "Without a recipe the model of examples/benchmark.yaml is trained. No data and no output "
-               "directory "
-               "are\nneeded.\n\n"
-               "Examples:\n"
-               "  conclave bench\n"
-               "  conclave bench examples/benchmark.yaml\n"
-               "  conclave bench examples/benchmark.yaml --json model.hidden_size=256\n"},
+       .more =
+           "Every figure is taken several times, in turn with its limit, so that both see the same moods "
+           "of the\nmachine. Training is on random tokens: no data are needed. Without a recipe the model "
+           "of\nexamples/benchmark.yaml is trained. docs/benchmarks.md says what each figure means.\n\n"
+           "Examples:\n"
+           "  conclave bench\n"
+           "  conclave bench --only products,memory --repeat 20\n"
+           "  conclave bench examples/benchmark.yaml --only train --json model.hidden_size=256\n"
+           "  mpirun -n 2 conclave bench parallel.expert=2\n"},
       arguments);
   if (options.wants_help()) {
     std::fputs(options.help().c_str(), stdout);
     return 0;
   }
   const std::int64_t steps = options.whole_number("steps", 10, 0);
+  const std::int64_t repeats = options.whole_number("repeat", 5, 1);
+  std::vector<Subject> chosen = chosen_subjects(options.text("only", ""));
+  if (steps == 0)
+    std::erase_if(chosen, [](const Subject& subject) {
+      return std::string_view(subject.name) != "products" && std::string_view(subject.name) != "memory" &&
+             std::string_view(subject.name) != "collectives";
+    });
   check(options.positionals().size() <= 1, Fault::request, "bench: ", options.positionals().size(),
         " recipes came, expected one or none");
   return run_job([&](const std::shared_ptr<Communicator>& world) {
     Recipe recipe = benchmark_recipe();
-    const bool train = steps > 0;
     agree(*world, [&] {
       if (options.positionals().empty()) {
         recipe.training.global_batch_size *= world->size();  // as much work for each rank
@@ -215,28 +182,21 @@ int run_bench(const std::vector<std::string>& arguments) {
       }
       validate_recipe(recipe, world->size());
     });
-    Json report;
-    report["threads"] = choose_threads(*world, recipe.training.threads);
-    std::vector<ProductBench> products(std::begin(product_shapes), std::end(product_shapes));
-    std::vector<double> best(products.size());
-    for (std::size_t p = 0; p < products.size(); ++p) best[p] = products[p].measure(0.3);
-    Json training;
-    if (train) training = bench_training(recipe, world, steps, products, best);
-    for (std::size_t p = 0; p < products.size(); ++p) {
-      const ProductShape& shape = product_shapes[p];
-      report["matmul"].push_back({{"use", shape.use},
-                                  {"m", shape.m},
-                                  {"n", shape.n},
-                                  {"k", shape.k},
-                                  {"flops_per_second", best[p]}});
-    }
-    report["matmul_fp32_flops_per_second"] = *std::max_element(best.begin(), best.end());
-    if (train) report["training"] = training;
+    const int threads = choose_threads(*world, recipe.training.threads);
+    Mesh mesh(world, {.tensor = recipe.parallel.tensor,
+                      .expert = recipe.parallel.expert,
+                      .expert_tensor = recipe.parallel.expert_tensor});
+    Bench bench{.recipe = recipe,
+                .mesh = mesh,
+                .repeats = repeats,
+                .steps = steps,
+                .directory = options.text("directory", ".")};
+    for (const Subject& subject : chosen) subject.run(bench);
     if (world->rank() != 0) return 0;
     if (options.has("json"))
-      std::cout << report.dump(2) << "\n";
+      std::cout << report_of(bench, threads).dump(2) << "\n";
     else
-      print(report);
+      print(bench, threads, chosen);
     return 0;
   });
 }

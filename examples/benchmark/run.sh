@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Compares Conclave with PyTorch, and two ranks with two threads, on examples/benchmark.yaml.
+#
+#     bash examples/benchmark/run.sh [--rounds N] [--steps N] [--threads N] [twin] [ranks] [start]
+#
+#   twin    the same model in PyTorch (twin.py), eager and compiled, in turn with Conclave: losses, then the ratios
+#   ranks   2 ranks of 1 thread, experts shared out, in turn with 1 rank of 2 threads
+#   start   from the command line to the end of the first step of examples/quickstart.yaml
+# Without names: all three. The virtual environment with PyTorch is made in .cache/benchmark, or TWIN_PYTHON names a
+# Python that has torch, h5py, numpy and PyYAML. Not part of the tests: it takes long, and gigabytes.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+rounds=3 steps=8 threads=2 parts=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --rounds) rounds=$2; shift 2 ;;
+    --steps) steps=$2; shift 2 ;;
+    --threads) threads=$2; shift 2 ;;
+    twin | ranks | start) parts+=("$1"); shift ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  esac
+done
+[ ${#parts[@]} -gt 0 ] || parts=(twin ranks start)
+
+conclave=build/release/conclave
+[ -x $conclave ] || { echo "run.sh: $conclave is missing; build it first: cmake --preset release && cmake --build --preset release" >&2; exit 2; }
+results=runs/benchmark
+export OMP_NUM_THREADS=$threads
+mpirun=(mpirun -n 2 --oversubscribe --bind-to none)
+[ "$(id -u)" -ne 0 ] || mpirun+=(--allow-run-as-root)
+
+prepare_python() {
+  python=${TWIN_PYTHON:-.cache/benchmark/bin/python}
+  [ -n "${TWIN_PYTHON:-}" ] || [ -x $python ] || python3 -m venv .cache/benchmark
+  "$python" -c 'import torch, h5py, numpy, yaml' 2>/dev/null ||
+    "$python" -m pip install torch h5py numpy pyyaml
+}
+
+prepare_data() {
+  [ -f data/benchmark/text.bin ] && return
+  mkdir -p data/benchmark
+  # One document of any text; the repository's own will do.
+  find docs framework parallel layers launch -name '*.md' -o -name '*.cpp' -o -name '*.h' | sort | xargs cat \
+    > data/benchmark/text.txt
+  $conclave tokenize --output data/benchmark/text --domain text data/benchmark/text.txt
+}
+
+train() { # DIRECTORY key=value ...
+  local directory=$1
+  shift
+  rm -rf "$directory"
+  $conclave train examples/benchmark.yaml data.document_mask=false logging.samples=true output="$directory" "$@" \
+    > "$directory.log" || { tail "$directory.log" >&2; exit 1; }
+}
+
+twin() {
+  prepare_python
+  prepare_data
+  mkdir -p $results
+  # A step so small that it changes no weight: its checkpoint is what every run begins with.
+  train $results/weights training.steps=1 optimizer.lr=1e-30
+  local weights=$results/weights/checkpoints/step-00000001 round
+  for round in $(seq "$rounds"); do
+    train $results/conclave-$round training.steps="$steps"
+    rm -rf $results/conclave-$round/checkpoints
+    "$python" examples/benchmark/twin.py $results/conclave-$round --weights $weights --threads "$threads" \
+      --output $results/eager-$round.jsonl
+    "$python" examples/benchmark/twin.py $results/conclave-$round --weights $weights --threads "$threads" --compile \
+      --output $results/compiled-$round.jsonl
+  done
+  "$python" examples/benchmark/compare.py $results --rounds "$rounds"
+  rm -rf $results/weights
+}
+
+ranks() {
+  mkdir -p $results
+  for round in $(seq "$rounds"); do
+    OMP_NUM_THREADS=2 $conclave bench examples/benchmark.yaml --only train --steps "$steps" --json \
+      > $results/threads-$round.json
+    OMP_NUM_THREADS=1 "${mpirun[@]}" $conclave bench examples/benchmark.yaml --only train --steps "$steps" --json \
+      parallel.expert=2 training.micro_batch_size=2 > $results/ranks-$round.json
+  done
+  python3 - "$rounds" <<'PYTHON'
+import json, statistics, sys
+rates = {kind: [json.load(open(f'runs/benchmark/{kind}-{round + 1}.json'))['training']['tokens_per_second']
+                for round in range(int(sys.argv[1]))] for kind in ('ranks', 'threads')}
+ratios = [a / b for a, b in zip(rates['ranks'], rates['threads'])]
+print(f"2 ranks x 1 thread, expert 2: {statistics.median(rates['ranks']):.0f} tokens/s; 1 rank x 2 threads: "
+      f"{statistics.median(rates['threads']):.0f}; ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+PYTHON
+}
+
+start() {
+  [ -f data/quickstart/complete ] || bash launch/prepare_quickstart_data.sh
+  for round in $(seq "$rounds"); do
+    rm -rf $results/start
+    # The first step's line in the log carries the seconds since the command began.
+    $conclave train examples/quickstart.yaml training.steps=1 parallel.expert=1 'data.validation=[]' \
+      output=$results/start > /dev/null
+    grep -m1 'step 1/' $results/start/log.txt
+  done
+  rm -rf $results/start
+}
+
+for part in "${parts[@]}"; do $part; done
+echo "run.sh: done; raw figures are in $results."

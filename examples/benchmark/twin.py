@@ -1,0 +1,198 @@
+"""The peer of a Conclave run: the same model, data and optimizer in PyTorch, as a user of PyTorch would write it.
+
+    twin.py RUN --weights CHECKPOINT [--compile] [--threads N] [--output FILE]
+
+RUN is the directory of a finished Conclave run with logging.samples=true: its recipe says what to build, its
+samples.jsonl and token file hold the data of every step. CHECKPOINT holds the weights that it began with. One JSON
+object a step goes to FILE, under the names of metrics.jsonl: step, lm_loss, load_balance_loss, router_z_loss,
+step_seconds. Left out: everything that examples/benchmark.yaml does not use (documents, shared experts, dense blocks,
+schedules, several micro-batches or ranks).
+"""
+import argparse, json, pathlib, struct, time
+
+import h5py, numpy, torch, yaml
+import torch.nn.functional as F
+from torch import nn
+
+
+def with_numbers(value):
+    """YAML 1.1, which PyYAML reads, takes 3e-04 for text."""
+    if isinstance(value, dict):
+        return {key: with_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_numbers(item) for item in value]
+    if isinstance(value, str) and value[:1].isdigit():
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    return value
+
+
+def tokens_of(prefix):
+    """A token file in Megatron's indexed format."""
+    index = pathlib.Path(f'{prefix}.idx').read_bytes()
+    assert index[:9] == b'MMIDIDX\x00\x00' and struct.unpack('<Q', index[9:17])[0] == 1, f'{prefix}.idx'
+    return numpy.memmap(f'{prefix}.bin', mode='r', dtype={8: numpy.uint16, 4: numpy.int32}[index[17]])
+
+
+class Attention(nn.Module):
+    def __init__(self, m):
+        super().__init__()
+        self.width = m['head_dim']
+        inner, kv_inner = m['num_attention_heads'] * self.width, m['num_key_value_heads'] * self.width
+        self.q_proj = nn.Linear(m['hidden_size'], inner, bias=False)
+        self.k_proj = nn.Linear(m['hidden_size'], kv_inner, bias=False)
+        self.v_proj = nn.Linear(m['hidden_size'], kv_inner, bias=False)
+        self.o_proj = nn.Linear(inner, m['hidden_size'], bias=False)
+        self.q_norm = nn.RMSNorm(self.width, eps=m['rms_norm_eps'])
+        self.k_norm = nn.RMSNorm(self.width, eps=m['rms_norm_eps'])
+
+    def forward(self, x, cos, sin):
+        batch, length, _ = x.shape
+        heads = lambda y: y.view(batch, length, -1, self.width).transpose(1, 2)
+        query = rotate(self.q_norm(heads(self.q_proj(x))), cos, sin)
+        key = rotate(self.k_norm(heads(self.k_proj(x))), cos, sin)
+        value = heads(self.v_proj(x))
+        y = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=query.shape[1] != key.shape[1])
+        return self.o_proj(y.transpose(1, 2).reshape(batch, length, -1))
+
+
+def rotate(x, cos, sin):
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat((-second, first), -1) * sin
+
+
+class Experts(nn.Module):
+    """Weights of all experts stacked, rows sorted by expert."""
+
+    def __init__(self, experts, hidden, inner):
+        super().__init__()
+        for name, shape in (('gate_proj', (inner, hidden)), ('up_proj', (inner, hidden)), ('down_proj', (hidden, inner))):
+            holder = nn.Module()
+            holder.weight = nn.Parameter(torch.empty(experts, *shape))
+            self.add_module(name, holder)
+
+    def forward(self, rows, ends):
+        product = lambda x, holder: F.grouped_mm(x, holder.weight.transpose(1, 2), offs=ends)
+        return product(F.silu(product(rows, self.gate_proj)) * product(rows, self.up_proj), self.down_proj)
+
+
+class Moe(nn.Module):
+    def __init__(self, m):
+        super().__init__()
+        moe = m['moe']
+        self.count, self.top_k = moe['num_experts'], moe['num_experts_per_tok']
+        self.renormalise = moe['router']['norm_topk_prob']
+        self.gate = nn.Linear(m['hidden_size'], self.count, bias=False)
+        self.experts = Experts(self.count, m['hidden_size'], moe['moe_intermediate_size'])
+
+    def forward(self, x):
+        shape, x = x.shape, x.reshape(-1, x.shape[-1])
+        logits = self.gate(x)
+        probabilities = logits.softmax(-1)
+        weights, chosen = probabilities.topk(self.top_k, -1)
+        if self.renormalise:
+            weights = weights / weights.sum(-1, keepdim=True)
+        # Dispatch: assignments sorted by expert, and back.
+        order = chosen.flatten().argsort(stable=True)
+        counts = torch.zeros(self.count, dtype=torch.int64).scatter_add(0, chosen.flatten(), torch.ones_like(order))
+        rows = self.experts(x[order // self.top_k], counts.cumsum(0).to(torch.int32))
+        rows = rows * weights.flatten()[order].unsqueeze(-1)
+        y = torch.zeros_like(x).index_add(0, order // self.top_k, rows)
+        fractions = counts / counts.sum()
+        balance = self.count * (fractions * probabilities.mean(0)).sum()
+        return y.view(shape), balance, logits.logsumexp(-1).square().mean()
+
+
+class Block(nn.Module):
+    def __init__(self, m):
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(m['hidden_size'], eps=m['rms_norm_eps'])
+        self.self_attn = Attention(m)
+        self.post_attention_layernorm = nn.RMSNorm(m['hidden_size'], eps=m['rms_norm_eps'])
+        self.mlp = Moe(m)
+
+    def forward(self, x, cos, sin):
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        y, balance, z = self.mlp(self.post_attention_layernorm(x))
+        return x + y, balance, z
+
+
+class Twin(nn.Module):
+    def __init__(self, m):
+        super().__init__()
+        self.model = nn.Module()
+        self.model.embed_tokens = nn.Embedding(m['vocab_size'], m['hidden_size'])
+        self.model.layers = nn.ModuleList(Block(m) for _ in range(m['num_hidden_layers']))
+        self.model.norm = nn.RMSNorm(m['hidden_size'], eps=m['rms_norm_eps'])
+        self.lm_head = nn.Linear(m['hidden_size'], m['vocab_size'], bias=False)
+        self.width, self.theta = m['head_dim'], m['rope_theta']
+
+    def forward(self, tokens, targets):
+        angles = torch.outer(torch.arange(tokens.shape[1]), self.theta ** -(torch.arange(0, self.width, 2) / self.width))
+        angles = torch.cat((angles, angles), -1)
+        cos, sin = angles.cos(), angles.sin()
+        x, balances, zs = self.model.embed_tokens(tokens), [], []
+        for layer in self.model.layers:
+            x, balance, z = layer(x, cos, sin)
+            balances.append(balance)
+            zs.append(z)
+        logits = self.lm_head(self.model.norm(x))
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return loss, torch.stack(balances), torch.stack(zs)
+
+
+def load(twin, checkpoint):
+    with h5py.File(checkpoint / 'index.h5') as file:
+        for name, parameter in twin.named_parameters():
+            values = file[f'model/{name}'][...]
+            assert values.shape == tuple(parameter.shape), name
+            parameter.data.copy_(torch.from_numpy(values))
+        stored = set()
+        file['model'].visititems(lambda name, item: stored.add(name) if isinstance(item, h5py.Dataset) else None)
+        assert stored == {name for name, _ in twin.named_parameters()}, 'the checkpoint has other parameters'
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('run', type=pathlib.Path)
+    parser.add_argument('--weights', type=pathlib.Path, required=True)
+    parser.add_argument('--compile', action='store_true')
+    parser.add_argument('--threads', type=int, default=0)
+    parser.add_argument('--output', type=argparse.FileType('w'), default='-')
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    recipe = with_numbers(yaml.safe_load((arguments.run / 'recipe.yaml').read_text()))
+    model, optimizer_recipe, length = recipe['model'], recipe['optimizer'], recipe['data']['sequence_length']
+    assert optimizer_recipe['schedule']['kind'] == 'constant' and not recipe['data']['document_mask']
+    twin = Twin(model)
+    load(twin, arguments.weights)
+    samples = [json.loads(line) for line in open(arguments.run / 'samples.jsonl')]
+    tokens = tokens_of(recipe['data']['train'][0]['path'])
+
+    decayed = [p for p in twin.parameters() if p.dim() > 1]
+    others = [p for p in twin.parameters() if p.dim() <= 1]
+    optimizer = torch.optim.AdamW([{'params': decayed, 'weight_decay': optimizer_recipe['weight_decay']},
+                                   {'params': others, 'weight_decay': 0.0}],
+                                  lr=optimizer_recipe['lr'], betas=optimizer_recipe['betas'], eps=optimizer_recipe['eps'], fused=True)
+    coefficient = sum(term['coefficient'] for term in model['moe']['balance'])
+    z_coefficient = model['moe']['router']['z_loss_coefficient']
+    network = torch.compile(twin) if arguments.compile else twin
+    for sample in samples:
+        begin = time.perf_counter()
+        rows = numpy.stack([tokens[s * length:(s + 1) * length + 1] for s in sample['sequence']]).astype(numpy.int64)
+        batch = torch.from_numpy(rows)
+        optimizer.zero_grad(set_to_none=True)
+        loss, balances, zs = network(batch[:, :-1], batch[:, 1:])
+        (loss + coefficient * balances.sum() + z_coefficient * zs.sum()).backward()
+        nn.utils.clip_grad_norm_(twin.parameters(), optimizer_recipe['grad_clip'])
+        optimizer.step()
+        seconds = time.perf_counter() - begin
+        print(json.dumps({'step': sample['step'], 'lm_loss': loss.item(), 'load_balance_loss': balances.mean().item(),
+                          'router_z_loss': zs.mean().item(), 'step_seconds': seconds}), file=arguments.output, flush=True)
+
+
+if __name__ == '__main__':
+    main()

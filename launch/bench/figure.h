@@ -1,0 +1,41 @@
+// Figure: one thing that was measured, several times, each time beside what limits it. A ratio is taken
+// within each repeat, so that both sides saw the same moods of a shared machine; medians come last. What a
+// ratio ought to be is not known here.
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace conclave {
+
+enum class Better { higher, lower };
+
+struct Figure {
+  std::string subject;           // products, memory, collectives, checkpoint, layers, train
+  std::string name;              // what was measured
+  std::string unit;              // flop/s, B/s, s, B, tokens/s, calls
+  std::vector<double> values;    // one per repeat
+  std::string limit{};           // what it is held against; empty: nothing
+  std::vector<double> limits{};  // in the same unit, one per repeat or one for all
+  Better better = Better::higher;
+};
+
+/// Of at least one number.
+double median(std::vector<double> values);
+/// (largest - smallest) / median; 0 where there is no median to divide by.
+double relative_spread(const std::vector<double>& values);
+/// value / limit of each repeat; empty without a limit.
+std::vector<double> ratios(const Figure& figure);
+
+/// subject, name, unit, better, value (median), min, max, spread, repeats; with a limit: limit {name, value},
+/// ratio (median), ratio_min, ratio_max.
+nlohmann::ordered_json to_json(const Figure& figure);
+/// A line of text with the same numbers, in units that a reader can take in.
+std::string to_line(const Figure& figure);
+
+/// Wall-clock seconds of some work.
+double seconds_of(const std::function<void()>& work);
+
+}  // namespace conclave

@@ -1,0 +1,205 @@
+// What `conclave bench` measures, at small size: every subject gives figures that make sense, as JSON that
+// can be read back; ratios, model flops and forced balance are what they are said to be. No speed is tested.
+#include "launch/bench/bench.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+#include "framework/recipe/model_size.h"
+#include "launch/bench/round_robin_router.h"
+#include "parallel/agreement.h"
+#include "tests/launch/synthetic.h"
+#include "tests/mpi_world.h"
+
+namespace conclave {
+namespace {
+
+using Json = nlohmann::json;
+
+Recipe small_recipe() {
+  Recipe recipe = test::tiny_recipe();
+  recipe.training.precision = "fp32";
+  recipe.model.moe.balance = {{.scope = "global_batch", .estimator = "warm", .coefficient = 0.01}};
+  recipe.parallel.expert = test::mpi_world()->size();
+  return recipe;
+}
+
+/// A directory of its own, by a name that all ranks share.
+std::filesystem::path scratch() {
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() /
+      broadcast_text(*test::mpi_world(), join_text("conclave-bench-test-", ::getpid()), 0);
+  agree(*test::mpi_world(), [&] { std::filesystem::create_directories(path); });
+  return path;
+}
+
+class Benches : public testing::Test {
+ protected:
+  Benches() : recipe_(small_recipe()), mesh_(test::mpi_world(), {.expert = recipe_.parallel.expert}) {}
+  ~Benches() override {
+    test::mpi_world()->barrier();
+    std::error_code ignored;
+    if (test::mpi_world()->rank() == 0) std::filesystem::remove_all(bench_.directory, ignored);
+  }
+
+  const Figure& figure(const std::string& name) const {
+    for (const Figure& one : bench_.figures)
+      if (one.name == name) return one;
+    fail(Fault::internal, "no figure is called ", name);
+  }
+
+  /// All figures are numbers above zero, with as many repeats, and come back from JSON.
+  void expect_sane(const std::string& subject) const {
+    std::set<std::string> names;
+    for (const Figure& one : bench_.figures) {
+      SCOPED_TRACE(one.name);
+      EXPECT_EQ(one.subject, subject);
+      EXPECT_TRUE(names.insert(one.name).second) << "two figures of one name";
+      const Json json = Json::parse(to_json(one).dump());
+      EXPECT_EQ(json["repeats"], one.values.size());
+      for (const char* key : {"value", "min", "max"}) {
+        EXPECT_GT(json[key].get<double>(), 0) << key;
+        EXPECT_TRUE(std::isfinite(json[key].get<double>())) << key;
+      }
+      EXPECT_EQ(json.contains("ratio"), !one.limits.empty());
+      EXPECT_EQ(one.limit.empty(), one.limits.empty());
+      if (one.limits.empty()) continue;
+      for (const char* key : {"ratio", "ratio_min", "ratio_max"}) {
+        EXPECT_GT(json[key].get<double>(), 0) << key;
+        EXPECT_TRUE(std::isfinite(json[key].get<double>())) << key;
+      }
+      EXPECT_LE(json["ratio_min"].get<double>(), json["ratio"].get<double>());
+      EXPECT_LE(json["ratio"].get<double>(), json["ratio_max"].get<double>());
+    }
+  }
+
+  Recipe recipe_;
+  Mesh mesh_;
+  Bench bench_{.recipe = recipe_, .mesh = mesh_, .repeats = 2, .steps = 2, .directory = scratch()};
+};
+
+TEST(Figures, RatiosAreTakenRepeatByRepeat) {
+  const Figure figure{.subject = "s",
+                      .name = "n",
+                      .unit = "s",
+                      .values = {1, 40, 6},
+                      .limit = "l",
+                      .limits = {2, 10, 1},
+                      .better = Better::lower};
+  const Json json = to_json(figure);
+  EXPECT_EQ(json["value"], 6.0);
+  EXPECT_EQ(json["spread"], 39.0 / 6);
+  EXPECT_EQ(json["limit"]["value"], 2.0);
+  EXPECT_EQ(json["ratio"], 4.0);  // of 0.5, 4 and 6; that of the medians would be 3
+  EXPECT_EQ(json["ratio_max"], 6.0);
+  EXPECT_EQ(median({4, 1, 3, 2}), 2.5);
+  EXPECT_NE(to_line(figure).find("4.000 (0.500 to 6.000) of l"), std::string::npos) << to_line(figure);
+  const Figure one_limit{
+      .subject = "s", .name = "n", .unit = "B", .values = {1, 2}, .limit = "l", .limits = {4}};
+  EXPECT_EQ(ratios(one_limit), (std::vector<double>{0.25, 0.5}));
+  const Figure uneven{
+      .subject = "s", .name = "n", .unit = "B", .values = {1, 2, 3}, .limit = "l", .limits = {4, 4}};
+  EXPECT_THROW(ratios(uneven), Error);
+}
+
+TEST(Figures, ModelFlopsAreCountedByHand) {
+  Recipe recipe = test::tiny_recipe();
+  recipe.model.moe.first_k_dense_replace = 1;
+  // One dense and one block with experts; hidden 32, 4 heads and 2 key-value heads of 8, top 2 of 8 experts
+  // of 16 and a shared one, dense 48, vocabulary 61, sequences of 12. Multiplications and additions, forward;
+  // backward twice as many.
+  const double projections = 2 * (32 * 32 + 32 * 16 + 32 * 16 + 32 * 32);
+  const double dense = 2 * 3 * 32 * 48, experts = 2 * (2 + 1) * 3 * 32 * 16, router = 2 * 32 * 8,
+               head = 2 * 32 * 61;
+  const double attention = 2 * 2 * 6 * 32;  // scores and values over half of 12 tokens
+  EXPECT_EQ(training_flops_per_token(recipe.model, 12),
+            3 * (2 * (projections + attention) + dense + experts + router + head));
+}
+
+TEST_F(Benches, Training) {
+  bench_training(bench_);
+  expect_sane("train");
+  const Figure &flops = figure("model flops"), &tokens = figure("tokens");
+  ASSERT_EQ(flops.values.size(), 2u);
+  const double per_token = training_flops_per_token(recipe_.model, recipe_.data.sequence_length);
+  for (std::size_t i = 0; i < 2; ++i)
+    EXPECT_NEAR(flops.values[i] / tokens.values[i], per_token, 1e-6 * per_token);
+  EXPECT_GT(bench_.best.best(), 0);
+  EXPECT_NEAR(ratios(figure("peak memory of tensors"))[0], 1, 0.1);
+  if (test::mpi_world()->size() == 1) return;
+  // Never more than one call a micro-step, of a number for each layer and expert.
+  EXPECT_LE(ratios(figure("global_batch balance, more calls a micro-step"))[0], 1);
+  EXPECT_LE(ratios(figure("global_batch balance, more bytes a micro-step"))[0], 1);
+}
+
+TEST_F(Benches, Layers) {
+  bench_layers(bench_);
+  expect_sane("layers");
+  EXPECT_EQ(bench_.figures.size(), 3u);
+}
+
+TEST_F(Benches, Products) {
+  bench_products(bench_);
+  expect_sane("products");
+  double best = 0;
+  for (const Figure& one : bench_.figures)
+    if (one.name.starts_with("fp32")) {
+      for (const double ratio : ratios(one)) EXPECT_LE(ratio, 1);
+      best = std::max(best, *std::max_element(one.values.begin(), one.values.end()));
+    }
+  EXPECT_EQ(bench_.best.best(), best);
+}
+
+TEST_F(Benches, Memory) {
+  bench_memory(bench_);
+  expect_sane("memory");
+  EXPECT_EQ(bench_.figures.size(), 6u);
+}
+
+TEST_F(Benches, Collectives) {
+  bench_collectives(bench_);
+  expect_sane("collectives");
+  EXPECT_EQ(bench_.figures.size(), test::mpi_world()->size() == 1 ? 0u : 12u);
+}
+
+TEST_F(Benches, CheckpointsAreGoneAfterwards) {
+  bench_checkpoint(bench_);
+  expect_sane("checkpoint");
+  EXPECT_EQ(bench_.figures.size(), 2u);
+  test::mpi_world()->barrier();
+  EXPECT_TRUE(std::filesystem::is_empty(bench_.directory));
+}
+
+TEST_F(Benches, BatchesAreTheSameWhereverTheyAreCut) {
+  const Batch whole = bench_batch(recipe_, 3, 0, 4), half = bench_batch(recipe_, 3, 2, 2);
+  EXPECT_TRUE(std::equal(half.tokens.begin(), half.tokens.end(),
+                         whole.tokens.begin() + 2 * recipe_.data.sequence_length));
+  EXPECT_EQ(whole.tokens[1], whole.targets[0]);
+  for (const std::int32_t token : whole.tokens) EXPECT_TRUE(token >= 0 && token < recipe_.model.vocab_size);
+  EXPECT_NE(whole.tokens, bench_batch(recipe_, 4, 0, 4).tokens);
+}
+
+TEST_F(Benches, TheRoundRobinRouterOverrulesTheChoiceAlone) {
+  const ModelRecipe& model = recipe_.model;
+  ParameterSet parameters;
+  const std::unique_ptr<Router> asked = make_router(parameters, "gate", model);
+  ParameterSet again;
+  const RoundRobinRouter forced(make_router(again, "gate", model), model.moe.num_experts);
+  for (ParameterSet* set : {&parameters, &again}) set->materialize(DType::float64, 5);
+  const ModelInput input = to_device(bench_batch(recipe_, 0, 0, 4));
+  const Variable x{random_tensor({input.tokens.elements(), model.hidden_size}, DType::float64), {}};
+  Tape tape(Tape::Mode::forward_only);
+  const Routing free = asked->route(tape, x, input), even = forced.route(tape, x, input);
+  EXPECT_EQ(free.weights.value.to_host<double>(), even.weights.value.to_host<double>());
+  EXPECT_EQ(free.statistics.counts.to_host<std::int64_t>(), even.statistics.counts.to_host<std::int64_t>());
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(model.moe.num_experts));
+  for (const std::int32_t expert : even.experts.to_host<std::int32_t>())
+    ++rows[static_cast<std::size_t>(expert)];
+  EXPECT_EQ(rows, std::vector<std::int64_t>(rows.size(), 4 * 12 * 2 / 8));
+  EXPECT_NE(free.experts.to_host<std::int32_t>(), even.experts.to_host<std::int32_t>());
+}
+
+}  // namespace
+}  // namespace conclave
