@@ -29,6 +29,7 @@ void copy_plainly(const Tensor& from, const Tensor& to) {
 void bench_memory(Bench& bench) {
   const Tensor a = Tensor::zeros({elements}, DType::float32);
   const Tensor b = random_tensor({elements}, DType::float32), c = b.clone(), d = a.clone();
+  const Tensor sum = Tensor::zeros({1}, DType::float64);
   const Kernels& kernels = kernels_of(a);
   const Kernels::AdamWStep step{.learning_rate = 1e-3,
                                 .beta1 = 0.9,
@@ -44,12 +45,13 @@ void bench_memory(Bench& bench) {
     std::function<void()> run;
     std::vector<double> rates{};
   };
-  std::vector<Loop> loops{{"triad a = b + s c, plain loop", 3, [&] { triad(a, b, c); }},
-                          {"copy, memcpy on all threads", 2, [&] { copy_plainly(b, c); }},
-                          {"add, kernel", 3, [&] { kernels.add(b, c, a); }},
-                          {"add_scaled, kernel", 3, [&] { kernels.add_scaled(b, 0.5, a); }},
-                          {"sum_of_squares, kernel", 1, [&] { kernels.sum_of_squares(b); }},
-                          {"AdamW, kernel", 7, [&] { kernels.adamw(step, b, a, c, d); }}};
+  std::vector<Loop> loops{
+      {"triad a = b + s c, plain loop", 3, [&] { triad(a, b, c); }},
+      {"copy, memcpy on all threads", 2, [&] { copy_plainly(b, c); }},
+      {"add, kernel", 3, [&] { kernels.add(b, c, a); }},
+      {"add_scaled, kernel", 3, [&] { kernels.add_scaled(b, 0.5, a); }},
+      {"sum_of_squares, kernel", 1, [&] { kernels.sum_of_squares(b, sum, Write::overwrite); }},
+      {"AdamW, kernel", 7, [&] { kernels.adamw(step, b, a, c, d); }}};
   c.copy_from(b);
   for (std::int64_t repeat = 0; repeat < bench.repeats; ++repeat)
     for (Loop& loop : loops) {

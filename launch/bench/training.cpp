@@ -56,7 +56,7 @@ struct TimedTrainer {
   std::vector<double> rates{};  // tokens per second of each step
 
   explicit TimedTrainer(const Bench& bench, const RouterMaker& router = make_router)
-      : trainer(bench.recipe, bench.mesh, bench_batches(bench.recipe), router) {}
+      : trainer(bench.recipe, bench.mesh, bench_batches(bench.recipe), cpu_device(), router) {}
   void step(Communicator& world) {
     world.barrier();
     StepResult result;
