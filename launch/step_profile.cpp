@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "framework/base/error.h"
 #include "framework/store/durable_file.h"
@@ -10,6 +11,7 @@
 namespace conclave {
 namespace {
 
+using Json = nlohmann::json;
 using Phase = Profile::Phase;
 
 constexpr std::int64_t traced_steps = 3;
@@ -117,25 +119,29 @@ std::string trace_events(const Profile& profile, int rank, Profile::Clock::time_
   const auto microseconds = [](Profile::Clock::duration time) {
     return std::chrono::duration<double, std::micro>(time).count();
   };
-  std::string text =
-      line(R"({"ph":"M","name":"process_name","pid":%d,"args":{"name":"rank %d"}})", rank, rank);
-  for (const auto& [thread, name] : {std::pair{0, "kernels"}, std::pair{1, "waiting"}})
-    text += line(
-        ",\n"
-        R"({"ph":"M","name":"thread_name","pid":%d,"tid":%d,"args":{"name":"%s"}})",
-        rank, thread, name);
+  Json events = Json::array();
+  const auto name = [&](const char* what, int thread, const std::string& value) {
+    events.push_back(
+        {{"ph", "M"}, {"name", what}, {"pid", rank}, {"tid", thread}, {"args", {{"name", value}}}});
+  };
+  constexpr int of_kernels = 0, of_waits = 1;
+  name("process_name", of_kernels, join_text("rank ", rank));
+  name("thread_name", of_kernels, "kernels");
+  name("thread_name", of_waits, "waiting");
   for (const Profile::Event& event : profile.events()) {
     const Profile::Key& key = event.key;
-    text += line(
-        ",\n"
-        R"({"ph":"X","pid":%d,"tid":%d,"ts":%.3f,"dur":%.3f,"name":"%.*s","cat":"%s",)",
-        rank, key.kind == Profile::Kind::wait ? 1 : 0, microseconds(event.begin - zero),
-        microseconds(event.end - event.begin), static_cast<int>(key.what.size()), key.what.data(),
-        name_of(key.phase));
-    text += line(R"("args":{"layer":"%s","purpose":"%s"}})",
-                 profile.layers()[static_cast<std::size_t>(key.place.layer)].c_str(), key.place.purpose);
+    events.push_back({{"ph", "X"},
+                      {"pid", rank},
+                      {"tid", key.kind == Profile::Kind::wait ? of_waits : of_kernels},
+                      {"ts", microseconds(event.begin - zero)},
+                      {"dur", microseconds(event.end - event.begin)},
+                      {"name", std::string(key.what)},
+                      {"cat", name_of(key.phase)},
+                      {"args",
+                       {{"layer", profile.layers()[static_cast<std::size_t>(key.place.layer)]},
+                        {"purpose", key.place.purpose}}}});
   }
-  return text;
+  return events.dump();
 }
 
 StepProfile::StepProfile(Communicator& world, const MachineRates& rates) : world_(world), rates_(rates) {
@@ -156,14 +162,16 @@ void StepProfile::end_step(double seconds) {
 
 void StepProfile::write(const std::filesystem::path& directory) {
   if (steps_ < 2) return;
-  std::string events;
-  for (int rank = 0; rank < std::min(world_.size(), traced_ranks); ++rank)
-    events += (rank == 0 ? "" : ",\n") +
-              broadcast_text(world_, rank == world_.rank() ? trace_events(profile_, rank, zero_) : "", rank);
+  Json events = Json::array();
+  for (int rank = 0; rank < std::min(world_.size(), traced_ranks); ++rank) {
+    const Json own = Json::parse(
+        broadcast_text(world_, rank == world_.rank() ? trace_events(profile_, rank, zero_) : "", rank));
+    events.insert(events.end(), own.begin(), own.end());
+  }
   if (world_.rank() != 0) return;
   const double step_seconds = seconds_ / static_cast<double>(steps_ - 1);
   write_text_durably(directory / "profile.txt", profile_table(profile_, steps_ - 1, step_seconds, rates_));
-  write_text_durably(directory / "trace.json", "[\n" + events + "\n]\n");
+  write_text_durably(directory / "trace.json", Json{{"traceEvents", events}}.dump());
 }
 
 }  // namespace conclave

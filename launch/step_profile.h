@@ -22,7 +22,7 @@ struct MachineRates {
 std::string profile_table(const Profile& profile, std::int64_t steps, double step_seconds,
                           const MachineRates& rates);
 
-/// The events as JSON in Chrome's trace format, without the brackets around them; times from `zero` on.
+/// The events as a JSON array in Chrome's trace format; times in microseconds from `zero` on.
 std::string trace_events(const Profile& profile, int rank, Profile::Clock::time_point zero);
 
 class StepProfile {

@@ -2,6 +2,7 @@
 // behind.
 #include <cmath>
 #include <fstream>
+#include <set>
 
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/expert_history.h"
@@ -66,6 +67,19 @@ TEST_F(Command, ARunLeavesWhatTheContractPromises) {
   EXPECT_EQ(conclave_command("generate " + path("whole") + " --prompt '12 ' --tokens 20").output,
             generated.output);
   EXPECT_EQ(conclave_command("inspect " + path("whole")).exit_code, 0);
+}
+
+TEST_F(Command, AProfileOfTwoRanksIsATableAndATrace) {
+  const Outcome outcome = train("profiled", "logging.profile=true parallel.expert=2 training.steps=4", 2);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
+  std::ifstream table(folder_ / "profiled" / "profile.txt"), trace(folder_ / "profiled" / "trace.json");
+  const std::string text{std::istreambuf_iterator<char>(table), {}};
+  for (const char* part : {"mean of 3 steps", "model.layers.1  experts", "waiting for dispatch", "of limit"})
+    EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in\n" << text;
+  std::set<std::int64_t> ranks;
+  for (const Json& event : Json::parse(trace)["traceEvents"])
+    if (event["ph"] == "X") ranks.insert(event["pid"].get<std::int64_t>());
+  EXPECT_EQ(ranks, (std::set<std::int64_t>{0, 1}));
 }
 
 TEST_F(Command, ACapacitySaysWhatItDropped) {
