@@ -137,7 +137,7 @@ class GpuDevice final : public Device {
   void release(const Buffer& buffer) override {
     std::vector<std::shared_ptr<Event>> events;
     for (void* stream : buffer.streams()) events.push_back(record(stream));
-    end_buffer(buffer.data(), buffer.bytes(), stream_);
+    if (events.empty()) end_buffer(buffer.data(), buffer.bytes(), stream_);  // else somebody still reads it
     cache_.give_back(buffer.data(), buffer.bytes(), buffer.purpose(), std::move(events));
   }
 

@@ -1,12 +1,14 @@
 // What streams, events, pinned memory and the cache of blocks promise, on the emulated device with its
 // streams as late as can be: each promise beside the mistake of not keeping it, which gives a wrong result
-// every time.
+// every time. AddressSanitizer ends the program at these mistakes, so there they are left out.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
+#include <string_view>
 
 #include "framework/device/named_range.h"
+#include "framework/device/sanitizer.h"
 #include "framework/device/stand_in/cuda_runtime.h"
 #include "framework/kernels/backends.h"
 
@@ -31,6 +33,7 @@ class Streams : public testing::Test {
 };
 
 enum class Waits { yes, no };
+const bool plants_mistakes = std::string_view(sanitizer::name) == "none";
 
 float value_after_crossing_streams(Device& device, Waits before, Waits after) {
   const Tensor from = Tensor::from(std::vector<float>{7}, {1}, device),
@@ -43,16 +46,20 @@ float value_after_crossing_streams(Device& device, Waits before, Waits after) {
 }
 
 TEST_F(Streams, MeetAtEvents) {
-  for (int round = 0; round < 3; ++round) {
+  for (const StreamMode mode : {StreamMode::deferred, StreamMode::racing, StreamMode::eager}) {
+    set_stream_mode(mode);
     EXPECT_EQ(value_after_crossing_streams(device(), Waits::yes, Waits::yes), 7);
-    EXPECT_EQ(value_after_crossing_streams(device(), Waits::yes, Waits::no), 0)
-        << "the wait after it was left out";
-    cudaDeviceSynchronize();
   }
-  set_stream_mode(StreamMode::racing);
-  EXPECT_EQ(value_after_crossing_streams(device(), Waits::yes, Waits::yes), 7);
-  EXPECT_NE(value_after_crossing_streams(device(), Waits::no, Waits::yes), 7)
-      << "the wait before it was left out";
+}
+
+TEST_F(Streams, ShowAMissingWaitEveryTime) {
+  if (!plants_mistakes) GTEST_SKIP() << "the sanitizer would end the program";
+  for (int round = 0; round < 3; ++round) {
+    set_stream_mode(StreamMode::deferred);
+    EXPECT_EQ(value_after_crossing_streams(device(), Waits::yes, Waits::no), 0) << "no wait after it";
+    set_stream_mode(StreamMode::racing);
+    EXPECT_NE(value_after_crossing_streams(device(), Waits::no, Waits::yes), 7) << "no wait before it";
+  }
   set_stream_mode(StreamMode::eager);
   EXPECT_EQ(value_after_crossing_streams(device(), Waits::no, Waits::no), 7) << "eager streams hide it";
 }
@@ -89,6 +96,7 @@ TEST_F(Streams, AnEventThatIsAskedForLongPasses) {
 
 TEST_F(Streams, KeepABlockFromItsNextUserWhileTheyNeedIt) {
   for (const bool told : {true, false}) {
+    if (!told && !plants_mistakes) continue;
     const Tensor seen = Tensor::zeros({999}, DType::float32, device());
     Tensor used = Tensor::from(std::vector<float>(999, 7), {999}, device());
     const void* block = used.raw();
