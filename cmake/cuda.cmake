@@ -1,6 +1,6 @@
 # Finds what the device cuda is built with, and says in one sentence what is missing.
 set(CMAKE_CUDA_ARCHITECTURES 80 90 100 CACHE STRING "GPUs to compile for; 75 is the least")
-find_program(CONCLAVE_NVCC nvcc HINTS ENV CUDA_HOME PATHS /usr/local/cuda/bin)
+find_program(CONCLAVE_NVCC nvcc HINTS ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
 set(missing)
 if(CONCLAVE_NVCC)
   set(CMAKE_CUDA_COMPILER ${CONCLAVE_NVCC} CACHE FILEPATH "")

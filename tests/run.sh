@@ -78,6 +78,9 @@ on_gpu=$cuda
 if [ $# -eq 0 ] && [ -z "$nvcc" ]; then
   cuda="skipped, there is no nvcc in PATH, CUDA_HOME or /usr/local/cuda"
   on_gpu="$device_tests tests skipped, nothing is built for one"
+elif [ $# -eq 0 ] && ! cmake --preset cuda >build/tests_cuda.log 2>&1 && grep -q 'The device cuda needs' build/tests_cuda.log; then
+  cuda="skipped, $(tr -s ' \n' '  ' <build/tests_cuda.log | grep -o 'The device cuda needs [^.]*' | head -n 1)"
+  on_gpu="$device_tests tests skipped, nothing is built for one"
 elif [ $# -eq 0 ]; then
   echo "tests/run.sh: building the device cuda with $nvcc"
   cuda_begin=$SECONDS

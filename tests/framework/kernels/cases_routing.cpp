@@ -182,11 +182,13 @@ void add_permutation(std::vector<OpCase>& cases, const std::string& name, Size t
   OpCase sort{"sort_by_expert_" + name, 1, [=](const Kernels& kernels, const Arguments& a) {
                 const RowOrder order = kernels.sort_by_expert(a["chosen"], length_of(experts));
                 a["offsets"].copy_from(order.offsets);
+                a["on_host"].copy_from(Tensor::from(order.offsets.on_host(), offset_list));
                 a["row_of_slot"].copy_from(order.row_of_slot);
                 a["token_of_row"].copy_from(order.token_of_row);
                 a["slot_of_row"].copy_from(order.slot_of_row);
               }};
   sort.input("chosen", by_slot, chosen, Type::int32).output("offsets", offset_list, offsets, Type::int64);
+  sort.output("on_host", offset_list, offsets, Type::int64);
   sort.output("row_of_slot", by_slot, row_of_slot, Type::int32)
       .output("token_of_row", row_list, token_of_row, Type::int32);
   cases.push_back(sort.output("slot_of_row", row_list, slot_of_row, Type::int32));
