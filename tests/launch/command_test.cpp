@@ -349,11 +349,27 @@ TEST_F(Command, HelpTeaches) {
 }
 
 TEST_F(Command, BenchPrintsOneJsonObject) {
-  const Outcome outcome = conclave_command("bench " + path("recipe.yaml") + " --steps 2 --json");
+  const Outcome outcome = conclave_command("bench " + path("recipe.yaml") +
+                                           " --steps 2 --repeat 1 --json --directory " + folder_.string());
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
   const Json report = Json::parse(outcome.output);
   EXPECT_GT(report["matmul_fp32_flops_per_second"].get<double>(), 1e9);
   EXPECT_GT(report["training"]["tokens_per_second"].get<double>(), 0);
+  std::set<std::string> subjects;
+  for (const Json& figure : report["figures"]) subjects.insert(figure["subject"]);
+  EXPECT_EQ(subjects, (std::set<std::string>{"checkpoint", "layers", "memory", "products", "train"}));
+}
+
+TEST_F(Command, BenchMeasuresWhatItIsAskedFor) {
+  const Outcome alone =
+      conclave_command("bench " + path("recipe.yaml") + " --steps 0 --only products --json");
+  ASSERT_EQ(alone.exit_code, 0) << alone.output;
+  const Json report = Json::parse(alone.output);
+  EXPECT_FALSE(report.contains("training"));
+  for (const Json& figure : report["figures"]) EXPECT_EQ(figure["subject"], "products");
+  const Outcome unknown = conclave_command("bench --only product");
+  EXPECT_EQ(unknown.exit_code, 2) << unknown.output;
+  EXPECT_NE(unknown.output.find("\"product\" came, expected some of"), std::string::npos) << unknown.output;
 }
 
 }  // namespace
