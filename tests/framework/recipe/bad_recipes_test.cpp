@@ -31,7 +31,7 @@ TEST(BadRecipes, SayWhatWhereAndWhatIsValid) {
       {"trianing: {steps: 1}", {"did you mean training?"}},
       {"training: {interval: 1}", {"checkpoint.interval or evaluation.interval or logging.interval"}},
       {"logging: {zzzzzz: 1}",
-       {"there is no such key", "the keys of logging are interval, dead_expert_steps, samples, tensorboard"}},
+       {"there is no such key", "the keys of logging are interval, dead_expert_steps, samples, profile, tensorboard"}},
       {"data: {train: [{path: a, domain: b}, {path: a, domian: b}]}",
        {"data.train.1.domian", "did you mean data.train.1.domain?"}},
       // Types.
