@@ -35,7 +35,7 @@ double scores(const Tensor& query, const Tensor& document_start, std::int64_t he
 
 }  // namespace
 
-/// Calls and reports; a GPU is waited for, so that the time is the kernel's own.
+/// Calls and reports. Where kernels are queued, the time is that of queueing.
 template <class Call>
 auto ProfiledKernels::measured(const char* name, Work work, Call&& call) const {
   struct Report {

@@ -79,7 +79,7 @@ class TrainingRun {
     finish_saving();
     logger_.finish_line();
     if (stopped) {
-      logger_.info(time_is_up_ ? "Stopped before training.time_limit" : "Stopped on request", " after step ",
+      logger_.info(time_is_up_on_any_rank() ? "Stopped before training.time_limit" : "Stopped on request", " after step ",
                    trainer_->steps_done(), ", saved; run the same command again to go on.");
       return stopped_on_request;
     }
@@ -290,6 +290,13 @@ class TrainingRun {
     if (logger_.elapsed_seconds() + needed < limit) return;
     time_is_up_ = true;
     request_stop();
+  }
+
+  /// Clocks differ: another rank may have been the first to ask. Collective.
+  bool time_is_up_on_any_rank() {
+    const Tensor up = Tensor::from(std::vector<std::int64_t>{time_is_up_ ? 1 : 0}, {1});
+    world_.all_reduce(up, ReduceOp::maximum, Purpose::agreement);
+    return up.item() > 0;
   }
 
   /// Says what is wrong with a step's numbers, once, with the data that the step was made of.
