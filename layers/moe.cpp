@@ -59,13 +59,11 @@ Moe::Result Moe::forward(Tape& tape, const Variable& residual, const ModelInput&
   Communicator& tensor = parallelism_.tensor();
   const Variable x = parallelism_.enter_shard(tape, residual);
   const ModelInput shard = shard_of(input, tensor.rank(), tensor.size());
-  const Routing routing = [&] {
-    const ProfilePurpose purpose("router");
-    const Routing chosen = router_->route(tape, x, shard);
-    return capacity_factor_ > 0 ? limit_to_capacity(chosen, shard, capacity_factor_, tensor) : chosen;
-  }();
+  std::optional<ProfilePurpose> purpose(std::in_place, "router");
+  Routing routing = router_->route(tape, x, shard);
+  if (capacity_factor_ > 0) routing = limit_to_capacity(routing, shard, capacity_factor_, tensor);
 
-  const ProfilePurpose purpose("dispatch");
+  purpose.emplace("permutation");
   const FinishDispatch finish = dispatcher_->begin(tape, x, routing);
   std::optional<Variable> shared;  // computed while the tokens travel
   if (shared_experts_) {

@@ -77,7 +77,8 @@ TEST_F(Command, AProfileOfTwoRanksIsATableAndATrace) {
   for (const char* part : {"mean of 3 steps", "model.layers.1  experts", "waiting for dispatch", "of limit"})
     EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in\n" << text;
   std::set<std::int64_t> ranks;
-  for (const Json& event : Json::parse(trace)["traceEvents"])
+  const Json parsed = Json::parse(trace);
+  for (const Json& event : parsed["traceEvents"])
     if (event["ph"] == "X") ranks.insert(event["pid"].get<std::int64_t>());
   EXPECT_EQ(ranks, (std::set<std::int64_t>{0, 1}));
 }

@@ -54,14 +54,14 @@ TEST(StepProfile, KernelsFallToTheirLayerPurposeAndPhase) {
                again = calls_in(profile, Phase::recompute), other = calls_in(profile, Phase::other);
     for (const char* call :
          {"model.embed_tokens  embedding", "model.layers.0 attention attention", "model.layers.0 mlp swiglu",
-          "model.layers.1 router route", "model.layers.1 dispatch sort_by_expert",
+          "model.layers.1 router route", "model.layers.1 permutation sort_by_expert",
           "model.layers.1 experts grouped_linear", "model.layers.1 shared_experts swiglu",
           "model.norm  rms_norm", "lm_head  cross_entropy_statistics"})
       EXPECT_EQ(forward.count(call), 1u) << call;
     for (const char* call :
          {"model.embed_tokens  embedding_backward", "model.layers.0 attention attention_backward",
           "model.layers.0 mlp swiglu_backward", "model.layers.1 router route_backward",
-          "model.layers.1 dispatch combine_rows_backward", "model.layers.1 experts grouped_linear_dweight",
+          "model.layers.1 permutation combine_rows_backward", "model.layers.1 experts grouped_linear_dweight",
           "model.norm  rms_norm_backward"})
       EXPECT_EQ(backward.count(call), 1u) << call;
     EXPECT_EQ(again.count("model.layers.1 experts grouped_linear"), recompute == "block" ? 1u : 0u);
