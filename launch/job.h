@@ -27,8 +27,8 @@ Device& choose_device(Communicator& world, const std::string& name);
 /// operations per second.
 double quick_matrix_rate(Device& device, DType dtype);
 
-/// The best rate of this rank's device in reading and writing memory beyond its caches over a few tries, in
+/// The best rate of this rank in reading and writing memory beyond its caches over a few tries, in
 /// bytes per second.
-double quick_memory_rate(Device& device);
+double quick_memory_rate();
 
 }  // namespace conclave

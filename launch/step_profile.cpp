@@ -85,18 +85,28 @@ std::string by_kernel(const Profile& profile, double steps, double step_seconds,
   std::vector<std::pair<std::string_view, Profile::Sum>> sorted(kernels.begin(), kernels.end());
   std::stable_sort(sorted.begin(), sorted.end(),
                    [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
-  std::string text = line("%-28s %10s %12s %10s %10s %10s %10s\n", "kernel", "calls/step", "ms per step",
-                          "share", "GB/s", "GFLOP/s", "of limit");
+  const bool timed = rates.bytes > 0;
+  std::string text = line("%-28s %10s %12s %10s", "kernel", "calls/step", "ms per step", "share") +
+                     (timed ? line(" %10s %10s %10s\n", "GB/s", "GFLOP/s", "of limit") : "\n");
   for (const auto& [name, sum] : sorted) {
+    text += line("%-28.*s %10.1f %12.3f %8.1f %%", static_cast<int>(name.size()), name.data(),
+                 static_cast<double>(sum.calls) / steps, 1e3 * sum.seconds / steps,
+                 100 * sum.seconds / steps / step_seconds);
     // It can be no faster than its bytes through memory, nor than its operations at the products' rate.
-    const double least = std::max(rates.bytes > 0 ? sum.bytes / rates.bytes : 0,
-                                  rates.operations > 0 ? sum.operations / rates.operations : 0);
-    text += line("%-28.*s %10.1f %12.3f %8.1f %% %10.2f %10.2f %10.2f\n", static_cast<int>(name.size()),
-                 name.data(), static_cast<double>(sum.calls) / steps, 1e3 * sum.seconds / steps,
-                 100 * sum.seconds / steps / step_seconds, sum.bytes / sum.seconds / 1e9,
-                 sum.operations / sum.seconds / 1e9, least / sum.seconds);
+    if (timed)
+      text += line(" %10.2f %10.2f %10.2f", sum.bytes / sum.seconds / 1e9, sum.operations / sum.seconds / 1e9,
+                   std::max(sum.bytes / rates.bytes, sum.operations / rates.operations) / sum.seconds);
+    text += "\n";
   }
   return text;
+}
+
+std::string limits_text(const MachineRates& rates) {
+  if (rates.bytes == 0) return "\nKernels are queued on this device: times are those of queueing them.\n\n";
+  return line(
+      "\nLimits measured on this rank: %.1f GFLOP/s in matrix products, %.2f GB/s of memory.\n"
+      "Above 1 of the limit: from the caches.\n\n",
+      rates.operations / 1e9, rates.bytes / 1e9);
 }
 
 }  // namespace
@@ -106,12 +116,7 @@ std::string profile_table(const Profile& profile, std::int64_t steps, double ste
   const auto count = static_cast<double>(steps);
   return line("Rank 0, mean of %lld steps of %.3f ms.\n\n", static_cast<long long>(steps),
               1e3 * step_seconds) +
-         by_place(profile, count, step_seconds) +
-         line(
-             "\nLimits measured on this rank: %.1f GFLOP/s in matrix products, %.2f GB/s of memory. Above 1 "
-             "of the "
-             "limit: from the caches.\n\n",
-             rates.operations / 1e9, rates.bytes / 1e9) +
+         by_place(profile, count, step_seconds) + limits_text(rates) +
          by_kernel(profile, count, step_seconds, rates);
 }
 

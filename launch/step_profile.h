@@ -12,7 +12,8 @@
 
 namespace conclave {
 
-/// What a rank can do at best, measured on it; per second.
+/// What a rank can do at best, measured on it; per second. Zero where kernels are queued: their times are
+/// then not their own, and nothing is held against them.
 struct MachineRates {
   double operations = 0;  // of matrix products in the run's type
   double bytes = 0;       // read and written, beyond the caches

@@ -54,41 +54,36 @@ void freeze(ParameterSet& parameters, const OptimizerRecipe& recipe) {
 AdamW::AdamW(const ParameterSet& parameters, const GradientReducer& reducer, const OptimizerRecipe& recipe)
     : parameters_(parameters),
       recipe_(recipe),
-      owned_(reducer.owned()),
       moment1_(Tensor::zeros({reducer.owned_elements()}, parameters.values().dtype(),
                              parameters.values().device(), MemoryPurpose::optimizer)),
       moment2_(Tensor::zeros({reducer.owned_elements()}, parameters.values().dtype(),
                              parameters.values().device(), MemoryPurpose::optimizer)) {
   check_groups(parameters, recipe_);
-  for (const OwnedSpan& span : owned_) {
+  std::vector<FlatSpan> spans;
+  for (const OwnedSpan& span : reducer.owned()) {
     const ParameterGroupRecipe* group = group_of(recipe_, span.parameter->name);
     const double decay = span.parameter->decay == Decay::yes ? recipe_.weight_decay : 0.0;
-    groups_.push_back({group != nullptr ? group->lr_scale : 1.0,
-                       group != nullptr && group->weight_decay >= 0 ? group->weight_decay : decay});
+    spans.push_back(
+        {.first = span.offset,
+         .first_state = span.state_offset,
+         .elements = span.elements,
+         .learning_rate_factor = group != nullptr ? group->lr_scale : 1.0,
+         .weight_decay = group != nullptr && group->weight_decay >= 0 ? group->weight_decay : decay});
   }
+  pieces_ = Pieces::of(spans, parameters.values().device());
 }
 
 void AdamW::step(double learning_rate, double gradient_scale) {
   ++updates_;
   const double beta1 = recipe_.betas[0], beta2 = recipe_.betas[1], t = static_cast<double>(updates_);
-  Kernels::AdamWStep step{.learning_rate = 0,
-                          .beta1 = beta1,
-                          .beta2 = beta2,
-                          .epsilon = recipe_.eps,
-                          .weight_decay = 0,
-                          .correction1 = 1 - std::pow(beta1, t),
-                          .correction2 = 1 - std::pow(beta2, t),
-                          .gradient_scale = gradient_scale};
-  for (std::size_t i = 0; i < owned_.size(); ++i) {
-    const OwnedSpan& span = owned_[i];
-    step.learning_rate = learning_rate * groups_[i].learning_rate_scale;
-    step.weight_decay = groups_[i].weight_decay;
-    const Shape elements{span.elements};
-    kernels_of(moment1_).adamw(step, parameters_.gradients().part(span.offset, elements),
-                               parameters_.values().part(span.offset, elements),
-                               moment1_.part(span.state_offset, elements),
-                               moment2_.part(span.state_offset, elements));
-  }
+  kernels_of(moment1_).adamw({.learning_rate = learning_rate,
+                              .beta1 = beta1,
+                              .beta2 = beta2,
+                              .epsilon = recipe_.eps,
+                              .correction1 = 1 - std::pow(beta1, t),
+                              .correction2 = 1 - std::pow(beta2, t),
+                              .gradient_scale = gradient_scale},
+                             pieces_, parameters_.gradients(), parameters_.values(), moment1_, moment2_);
 }
 
 }  // namespace conclave

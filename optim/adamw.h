@@ -38,13 +38,9 @@ class AdamW {
   const Tensor& moment2() const { return moment2_; }
 
  private:
-  struct Group {
-    double learning_rate_scale, weight_decay;
-  };
   const ParameterSet& parameters_;
   OptimizerRecipe recipe_;
-  std::vector<OwnedSpan> owned_;
-  std::vector<Group> groups_;  // of the parameter of each owned span
+  Pieces pieces_;  // what this rank owns, each with the settings of its parameter's group
   Tensor moment1_, moment2_;
   std::int64_t updates_ = 0;
 };

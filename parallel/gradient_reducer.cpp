@@ -13,6 +13,7 @@ GradientReducer::GradientReducer(ParameterSet& parameters, const Mesh& mesh, Gra
         parameters.layout().ranks(), " ranks came with a mesh of ", mesh.layout().ranks());
   plan(options.bucket_bytes);
   plan_ownership();
+  plan_norm();
   for (std::size_t b = 0; b < buckets_.size(); ++b) {
     if (buckets_[b].ranks->size() == 1) continue;
     for (std::size_t i = 0; i < buckets_[b].parameters.size(); ++i)
@@ -135,11 +136,10 @@ void GradientReducer::finish() {
   armed_ = false;
 }
 
-Tensor GradientReducer::squares() const {
+void GradientReducer::plan_norm() {
   const MeshLayout& layout = mesh_.layout();
   const std::int64_t rank = mesh_.world().rank();
-  const Tensor& gradients = parameters_.gradients();
-  const Tensor sum = Tensor::zeros({1}, DType::float64, gradients.device());
+  std::vector<FlatSpan> counted;
   for (const OwnedSpan& span : owned_) {
     const Placement& placement = span.parameter->placement;
     // Of replicas that own the same elements the first counts. Those are the replicas of the placement unless
@@ -151,9 +151,15 @@ Tensor GradientReducer::squares() const {
                                              [](const Cut& cut) { return cut.axis == Axis::tensor; });
     if (placement.replicas == Axis::data && !cut_over_tensor && layout.coordinate(rank, Axis::tensor) != 0)
       continue;
-    kernels_of(gradients).sum_of_squares(gradients.part(span.offset, {span.elements}), sum,
-                                         Write::accumulate);
+    counted.push_back({.first = span.offset, .first_state = span.state_offset, .elements = span.elements});
   }
+  counted_ = Pieces::of(counted, parameters_.gradients().device());
+}
+
+Tensor GradientReducer::squares() const {
+  const Tensor& gradients = parameters_.gradients();
+  const Tensor sum = Tensor::empty({1}, DType::float64, gradients.device());
+  kernels_of(gradients).sum_of_squares(gradients, counted_, sum);
   return sum;
 }
 

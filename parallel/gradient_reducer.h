@@ -84,6 +84,7 @@ class GradientReducer {
 
   void plan(std::int64_t bucket_bytes);
   void plan_ownership();
+  void plan_norm();
   void on_complete(std::size_t bucket, std::size_t index);
   void start_next();
   bool shards(const Bucket& bucket) const {
@@ -96,6 +97,7 @@ class GradientReducer {
   std::vector<Bucket> buckets_;  // in the order of starting
   std::vector<OwnedSpan> owned_;
   std::int64_t owned_elements_ = 0;
+  Pieces counted_;  // of the gradients that this rank counts in the norm
   std::size_t started_ = 0;
   std::size_t waited_ = 0;  // requests before this one are known to be complete
   bool armed_ = false;

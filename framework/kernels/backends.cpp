@@ -1,5 +1,7 @@
 #include "framework/kernels/backends.h"
 
+#include <map>
+
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/cuda/device_kernels.h"
 #include "framework/kernels/profiled_kernels.h"
@@ -33,11 +35,11 @@ const Kernels& kernels_of(DeviceKind kind) {
 }  // namespace
 
 const Kernels& kernels_of(const Tensor& tensor) {
-  const Kernels& kernels = kernels_of(tensor.device().kind());
-  if (Profile::active() == nullptr) return kernels;
-  // What ops hold until backward stays good: one for the one device that a process computes on.
-  static const ProfiledKernels profiled(kernels);
-  return profiled.of(kernels) ? profiled : kernels;
+  const DeviceKind kind = tensor.device().kind();
+  if (Profile::active() == nullptr) return kernels_of(kind);
+  // They stay for what ops hold until backward.
+  static std::map<DeviceKind, ProfiledKernels> profiled;
+  return profiled.try_emplace(kind, kernels_of(kind)).first->second;
 }
 
 }  // namespace conclave

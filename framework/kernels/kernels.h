@@ -7,7 +7,7 @@
 // (tokens sorted by expert).
 #pragma once
 
-#include "framework/tensor/tensor.h"
+#include "framework/kernels/pieces.h"
 
 namespace conclave {
 
@@ -100,6 +100,8 @@ class Kernels {
   virtual void scale(const Tensor& x, double factor) const = 0;
   /// The sum of squares of x in a fixed order; sum float64 [1].
   virtual void sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const = 0;
+  /// The sum of squares of these pieces of x, float32 or float64; sum float64 [1].
+  virtual void sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const = 0;
   /// The sum of factors * x in a fixed order: x and factors float64 of one shape, sum float64 [1].
   virtual void weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const = 0;
   /// y = factor * x with a factor that only the device knows: x and y float64 of one shape, factor float64
@@ -190,13 +192,13 @@ class Kernels {
   // -----------------------------------------------------------------------------------------------
 
   struct AdamWStep {
-    double learning_rate, beta1, beta2, epsilon, weight_decay;
+    double learning_rate, beta1, beta2, epsilon;
     double correction1, correction2;  // 1 - beta^step
     double gradient_scale;            // clipping
   };
-  /// Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101); all tensors of equal size, float32 or
-  /// float64, updated in place.
-  virtual void adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value,
+  /// Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) on these pieces of flat buffers,
+  /// float32 or float64, in place: gradient and value by Pieces' first, moments by first_state.
+  virtual void adamw(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient, const Tensor& value,
                      const Tensor& moment1, const Tensor& moment2) const = 0;
 };
 

@@ -24,7 +24,9 @@ double again(const Tensor& result, Write write) {
 }
 
 /// Query columns times the keys that each of them may look at, of all heads: a score is head_width products.
+/// 0 on a device, which would have to be waited for.
 double scores(const Tensor& query, const Tensor& document_start, std::int64_t head_width) {
+  if (query.device().kind() != DeviceKind::cpu) return 0;
   const std::int64_t length = query.dim(1);
   const std::vector<std::int32_t> start = document_start.to_host<std::int32_t>();
   double pairs = 0;
@@ -94,6 +96,10 @@ void ProfiledKernels::scale(const Tensor& x, double factor) const {
 
 void ProfiledKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const {
   return measured("sum_of_squares", {bytes_of({x})}, [&] { return kernels_.sum_of_squares(x, sum, write); });
+}
+
+void ProfiledKernels::sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const {
+  return measured("sum_of_squares", {bytes_of({x})}, [&] { return kernels_.sum_of_squares(x, pieces, sum); });
 }
 
 void ProfiledKernels::weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const {
@@ -233,10 +239,10 @@ void ProfiledKernels::combine_rows_backward(const Tensor& rows, const Tensor& we
                   [&] { return kernels_.combine_rows_backward(rows, weights, order, dy, drows, dweights); });
 }
 
-void ProfiledKernels::adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value,
-                            const Tensor& moment1, const Tensor& moment2) const {
-  return measured("adamw", {bytes_of({gradient, value, value, moment1, moment1, moment2, moment2})},
-                  [&] { return kernels_.adamw(step, gradient, value, moment1, moment2); });
+void ProfiledKernels::adamw(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient,
+                            const Tensor& value, const Tensor& moment1, const Tensor& moment2) const {
+  return measured("adamw", {7 * bytes_of({moment1})},
+                  [&] { return kernels_.adamw(step, pieces, gradient, value, moment1, moment2); });
 }
 
 }  // namespace conclave

@@ -11,7 +11,6 @@ namespace conclave {
 class ProfiledKernels final : public Kernels {
  public:
   explicit ProfiledKernels(const Kernels& kernels) : kernels_(kernels) {}
-  bool of(const Kernels& kernels) const { return &kernels_ == &kernels; }
 
   void gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b, const Tensor& c,
             Write write) const override;
@@ -19,13 +18,14 @@ class ProfiledKernels final : public Kernels {
                       const Tensor& y) const override;
   void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets, const Tensor& dx,
                          Write write) const override;
-  void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets, const Tensor& dweight,
-                              Write write) const override;
+  void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets,
+                              const Tensor& dweight, Write write) const override;
   void convert(const Tensor& x, const Tensor& y) const override;
   void add_scaled(const Tensor& x, double factor, const Tensor& y) const override;
   void add(const Tensor& a, const Tensor& b, const Tensor& sum) const override;
   void scale(const Tensor& x, double factor) const override;
   void sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const override;
+  void sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const override;
   void weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const override;
   void multiply(const Tensor& x, const Tensor& factor, const Tensor& y) const override;
   void swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const override;
@@ -65,8 +65,8 @@ class ProfiledKernels final : public Kernels {
                     const Tensor& y) const override;
   void combine_rows_backward(const Tensor& rows, const Tensor& weights, const RowOrder& order,
                              const Tensor& dy, const Tensor& drows, const Tensor& dweights) const override;
-  void adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value, const Tensor& moment1,
-             const Tensor& moment2) const override;
+  void adamw(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient, const Tensor& value,
+             const Tensor& moment1, const Tensor& moment2) const override;
 
  private:
   template <class Call>

@@ -28,7 +28,8 @@ HOST_DEVICE inline float exponential(float x) {
   p = p * r * r + r + 1.0f;
   const std::int32_t exponent = std::bit_cast<std::int32_t>(shifted)
                                 << 23;  // the low bits of `shifted` hold n
-  return std::bit_cast<float>(std::bit_cast<std::int32_t>(p) + exponent);
+  const float result = std::bit_cast<float>(std::bit_cast<std::int32_t>(p) + exponent);
+  return x == x ? result : x;  // the bits of some NaN would add up to a number
 }
 HOST_DEVICE inline double exponential(double x) {
   return std::exp(x);

@@ -234,7 +234,15 @@ void validate_recipe(const Recipe& recipe, int ranks) {
   validate_optimizer(requirements, recipe.optimizer, recipe.training.steps);
   requirements.require(recipe.training.device == "cpu" || recipe.training.precision != "fp64",
                        "training.precision", "fp64 came with training.device: ", recipe.training.device,
-                       ", whose kernels compute in fp32; expected fp32, or training.device: cpu");
+                       ", whose kernels compute in fp32; expected fp32 or bf16, or training.device: cpu");
+  const bool on_gpu = recipe.training.device != "cpu";
+  const ModelRecipe& model = recipe.model;
+  requirements.require(!on_gpu || model.head_dim <= 256, "model.head_dim", model.head_dim,
+                       " came, a GPU's attention takes at most 256");
+  requirements.require(!on_gpu || model.moe.num_experts <= 512, "model.moe.num_experts",
+                       model.moe.num_experts, " came, a GPU routes to at most 512");
+  requirements.require(!on_gpu || model.moe.num_experts_per_tok <= 32, "model.moe.num_experts_per_tok",
+                       model.moe.num_experts_per_tok, " came, a GPU chooses at most 32");
   requirements.require(seconds_of_duration(recipe.training.time_limit).has_value(), "training.time_limit",
                        "'", recipe.training.time_limit, "' came, expected seconds, HH:MM:SS or D-HH:MM:SS");
 }

@@ -31,11 +31,12 @@ void bench_memory(Bench& bench) {
   const Tensor b = random_tensor({elements}, DType::float32), c = b.clone(), d = a.clone();
   const Tensor sum = Tensor::zeros({1}, DType::float64);
   const Kernels& kernels = kernels_of(a);
+  const Pieces whole =
+      Pieces::of({{.first = 0, .first_state = 0, .elements = elements, .weight_decay = 0.1}}, cpu_device());
   const Kernels::AdamWStep step{.learning_rate = 1e-3,
                                 .beta1 = 0.9,
                                 .beta2 = 0.95,
                                 .epsilon = 1e-8,
-                                .weight_decay = 0.1,
                                 .correction1 = 0.1,
                                 .correction2 = 0.05,
                                 .gradient_scale = 1};
@@ -51,7 +52,7 @@ void bench_memory(Bench& bench) {
       {"add, kernel", 3, [&] { kernels.add(b, c, a); }},
       {"add_scaled, kernel", 3, [&] { kernels.add_scaled(b, 0.5, a); }},
       {"sum_of_squares, kernel", 1, [&] { kernels.sum_of_squares(b, sum, Write::overwrite); }},
-      {"AdamW, kernel", 7, [&] { kernels.adamw(step, b, a, c, d); }}};
+      {"AdamW, kernel", 7, [&] { kernels.adamw(step, whole, b, a, c, d); }}};
   c.copy_from(b);
   for (std::int64_t repeat = 0; repeat < bench.repeats; ++repeat)
     for (Loop& loop : loops) {

@@ -181,6 +181,8 @@ int run_bench(const std::vector<std::string>& arguments) {
         recipe = load_recipe(options.positionals()[0], options.overrides());
       }
       validate_recipe(recipe, world->size());
+      check(recipe.training.device == "cpu", Fault::request, "training.device: ", recipe.training.device,
+            " came, bench measures the CPU alone; on a GPU its profilers do, see docs/cuda.md");
     });
     const int threads = choose_threads(*world, recipe.training.threads);
     Mesh mesh(world, {.tensor = recipe.parallel.tensor,

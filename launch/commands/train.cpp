@@ -79,8 +79,8 @@ class TrainingRun {
     finish_saving();
     logger_.finish_line();
     if (stopped) {
-      logger_.info(time_is_up_on_any_rank() ? "Stopped before training.time_limit" : "Stopped on request", " after step ",
-                   trainer_->steps_done(), ", saved; run the same command again to go on.");
+      logger_.info(time_is_up_on_any_rank() ? "Stopped before training.time_limit" : "Stopped on request",
+                   " after step ", trainer_->steps_done(), ", saved; run the same command again to go on.");
       return stopped_on_request;
     }
     close();
@@ -157,8 +157,11 @@ class TrainingRun {
     }
     if (recipe_.logging.profile)
       profile_ = std::make_unique<StepProfile>(
-          world_, MachineRates{quick_matrix_rate(device_, dtype_of_precision(recipe_.training.precision)),
-                               quick_memory_rate(device_)});
+          world_,
+          device_.kind() == DeviceKind::cpu
+              ? MachineRates{quick_matrix_rate(device_, dtype_of_precision(recipe_.training.precision)),
+                             quick_memory_rate()}
+              : MachineRates{});
   }
 
   /// Of a run directory without a checkpoint: what the recipe takes from another run's. Collective.

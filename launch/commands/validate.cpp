@@ -97,10 +97,12 @@ void print_layout(const Recipe& recipe, int ranks) {
 
 void print_memory(const Recipe& recipe, int ranks) {
   const MemoryPlan memory = plan_memory(recipe, ranks);
-  std::printf("\nMemory per rank\n");
+  std::printf("\nMemory per rank%s\n",
+              recipe.training.device == "cpu"
+                  ? ""
+                  : " (as the CPU needs it; libraries of a GPU take theirs besides)");
   print_row("parameters", bytes_text(memory.parameters));
-  if (memory.rounded_parameters > 0)
-    print_row("their copy in bf16", bytes_text(memory.rounded_parameters));
+  if (memory.rounded_parameters > 0) print_row("their copy in bf16", bytes_text(memory.rounded_parameters));
   print_row("gradients", bytes_text(memory.gradients));
   print_row("AdamW moments", bytes_text(memory.moments),
             recipe.parallel.zero > 0 ? "shared out over the replicas" : "");

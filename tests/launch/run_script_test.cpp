@@ -145,11 +145,15 @@ TEST_F(RunScript, WithProgressItGoesOnUpToTheLimit) {
 }
 
 TEST_F(RunScript, WhatARestartCannotMendIsNotStartedAgain) {
-  std::map<int, std::future<Outcome>> jobs;
+  // All programs are written before the first job starts: a process that is forked while one is open for
+  // writing holds it open, and nobody can execute it then.
+  std::map<int, std::string> programs;
   for (const int code : {2, 3, 4, 75})
-    jobs[code] = std::async(std::launch::async, [code] {
-      const std::string name = "ends" + std::to_string(code);
-      return script("-n 1 " + recipe(name), stand_in(name + ".sh", "exit " + std::to_string(code)));
+    programs[code] = stand_in("ends" + std::to_string(code) + ".sh", "exit " + std::to_string(code));
+  std::map<int, std::future<Outcome>> jobs;
+  for (const auto& [code, program] : programs)
+    jobs[code] = std::async(std::launch::async, [code = code, program = program] {
+      return script("-n 1 " + recipe("ends" + std::to_string(code)), program);
     });
   for (auto& [code, job] : jobs) {
     const Outcome outcome = job.get();

@@ -21,6 +21,8 @@ class ModelOn {
     parameters_.materialize(DType::float32, 3, device);
     moment1_ = Tensor::zeros({parameters_.elements()}, DType::float32, device);
     moment2_ = Tensor::zeros({parameters_.elements()}, DType::float32, device);
+    pieces_ = Pieces::of(
+        {{.first = 0, .first_state = 0, .elements = parameters_.elements(), .weight_decay = 0.1}}, device);
   }
 
   /// Forward and backward; the loss.
@@ -46,11 +48,10 @@ class ModelOn {
                                 .beta1 = 0.9,
                                 .beta2 = 0.95,
                                 .epsilon = 1e-8,
-                                .weight_decay = 0.1,
                                 .correction1 = 1 - std::pow(0.9, t),
                                 .correction2 = 1 - std::pow(0.95, t),
                                 .gradient_scale = 1},
-                               parameters_.gradients(), parameters_.values(), moment1_, moment2_);
+                               pieces_, parameters_.gradients(), parameters_.values(), moment1_, moment2_);
   }
 
   std::vector<float> gradients() {
@@ -65,6 +66,7 @@ class ModelOn {
   ParameterSet parameters_;
   Transformer transformer_;
   Tensor moment1_, moment2_;
+  Pieces pieces_;
 };
 
 Recipe recipe_of(bool sigmoid) {

@@ -24,13 +24,14 @@ class CpuKernels final : public Kernels {
   void add(const Tensor& a, const Tensor& b, const Tensor& sum) const override;
   void scale(const Tensor& x, double factor) const override;
   void sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const override;
+  void sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const override;
   void weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const override;
   void multiply(const Tensor& x, const Tensor& factor, const Tensor& y) const override;
   void swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const override;
   void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate,
                        const Tensor& dup) const override;
-  void adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value, const Tensor& moment1,
-             const Tensor& moment2) const override;
+  void adamw(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient, const Tensor& value,
+             const Tensor& moment1, const Tensor& moment2) const override;
 
   // embedding.cpp
   void embedding(const Tensor& tokens, const Tensor& weight, const Tensor& y) const override;

@@ -104,6 +104,28 @@ void CpuKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write write)
   result = write == Write::accumulate ? result + total : total;
 }
 
+void CpuKernels::sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const {
+  check_tensor(sum, "sum_of_squares", "sum", {1}, DType::float64);
+  const std::int64_t* table = pieces.table.data<std::int64_t>();
+  std::vector<double> of_piece(static_cast<std::size_t>(pieces.count()));
+  with_float_type(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* values = x.data<T>();
+#pragma omp parallel for
+    for (std::int64_t p = 0; p < pieces.count(); ++p) {
+      const T* px = values + table[p * 3];
+      double squares = 0;
+#pragma omp simd reduction(+ : squares)
+      for (std::int64_t i = 0; i < table[p * 3 + 2]; ++i)
+        squares += static_cast<double>(px[i]) * static_cast<double>(px[i]);
+      of_piece[static_cast<std::size_t>(p)] = squares;
+    }
+  });
+  double total = 0;
+  for (const double value : of_piece) total += value;
+  *sum.data<double>() = total;
+}
+
 void CpuKernels::weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const {
   check_tensor(factors, "weighted_sum", "factors", x.shape(), DType::float64);
   check_tensor(sum, "weighted_sum", "sum", {1}, DType::float64);
@@ -154,30 +176,36 @@ void CpuKernels::swiglu_backward(const Tensor& gate, const Tensor& up, const Ten
   });
 }
 
-void CpuKernels::adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value,
-                       const Tensor& moment1, const Tensor& moment2) const {
+void CpuKernels::adamw(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient,
+                       const Tensor& value, const Tensor& moment1, const Tensor& moment2) const {
   check_same("adamw", gradient, value);
-  check_same("adamw", value, moment1);
-  check_same("adamw", value, moment2);
+  check_same("adamw", moment1, moment2);
+  const std::int64_t* table = pieces.table.data<std::int64_t>();
+  const double* settings = pieces.settings.data<double>();
   with_float_type(value.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const T* pg = gradient.data<T>();
-    T *pv = value.data<T>(), *pm = moment1.data<T>(), *ps = moment2.data<T>();
+    const T* gradients = gradient.data<T>();
+    T *values = value.data<T>(), *moments1 = moment1.data<T>(), *moments2 = moment2.data<T>();
     const T beta1 = static_cast<T>(step.beta1), beta2 = static_cast<T>(step.beta2);
     const T keep1 = static_cast<T>(1 - step.beta1), keep2 = static_cast<T>(1 - step.beta2);
     const T scale_by = static_cast<T>(step.gradient_scale), epsilon = static_cast<T>(step.epsilon);
-    const T shrink = static_cast<T>(1 - step.learning_rate * step.weight_decay);
-    const T rate = static_cast<T>(step.learning_rate / step.correction1);
     const T inverse_correction2 = static_cast<T>(1 / step.correction2);
-    const std::int64_t count = value.elements();
-#pragma omp parallel for simd if (count > small)
-    for (std::int64_t i = 0; i < count; ++i) {
-      const T g = pg[i] * scale_by;
-      const T m = beta1 * pm[i] + keep1 * g;
-      const T s = beta2 * ps[i] + keep2 * g * g;
-      pm[i] = m;
-      ps[i] = s;
-      pv[i] = shrink * pv[i] - rate * m / (std::sqrt(s * inverse_correction2) + epsilon);
+#pragma omp parallel for
+    for (std::int64_t p = 0; p < pieces.count(); ++p) {
+      const T* pg = gradients + table[p * 3];
+      T *pv = values + table[p * 3], *pm = moments1 + table[p * 3 + 1], *ps = moments2 + table[p * 3 + 1];
+      const double learning_rate = step.learning_rate * settings[p * 2];
+      const T shrink = static_cast<T>(1 - learning_rate * settings[p * 2 + 1]);
+      const T rate = static_cast<T>(learning_rate / step.correction1);
+#pragma omp simd
+      for (std::int64_t i = 0; i < table[p * 3 + 2]; ++i) {
+        const T g = pg[i] * scale_by;
+        const T m = beta1 * pm[i] + keep1 * g;
+        const T s = beta2 * ps[i] + keep2 * g * g;
+        pm[i] = m;
+        ps[i] = s;
+        pv[i] = shrink * pv[i] - rate * m / (std::sqrt(s * inverse_correction2) + epsilon);
+      }
     }
   });
 }

@@ -73,6 +73,16 @@ void DeviceKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write wri
          write == Write::accumulate, sum.data<double>());
 }
 
+void DeviceKernels::sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const {
+  check_tensor(sum, "sum_of_squares", "sum", {1}, DType::float64);
+  const Tensor of_piece = Tensor::empty({pieces.count()}, DType::float64, x.device());
+  void* stream = x.device().stream();
+  launch({.blocks = pieces.count(), .stream = stream}, squares_of_pieces_kernel,
+         check_float32("sum_of_squares", x), pieces.table.data<std::int64_t>(), of_piece.data<double>());
+  launch({.blocks = 1, .stream = stream}, sum_kernel, of_piece.data<double>(), pieces.count(),
+         std::int64_t{1}, false, sum.data<double>());
+}
+
 void DeviceKernels::weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const {
   check_tensor(factors, "weighted_sum", "factors", x.shape(), DType::float64);
   check_tensor(sum, "weighted_sum", "sum", {1}, DType::float64);
@@ -105,22 +115,22 @@ void DeviceKernels::swiglu_backward(const Tensor& gate, const Tensor& up, const 
   });
 }
 
-void DeviceKernels::adamw(const AdamWStep& step, const Tensor& gradient, const Tensor& value,
-                          const Tensor& moment1, const Tensor& moment2) const {
+void DeviceKernels::adamw(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient,
+                          const Tensor& value, const Tensor& moment1, const Tensor& moment2) const {
   check_same("adamw", gradient, value);
-  check_same("adamw", value, moment1);
-  check_same("adamw", value, moment2);
-  const AdamWNumbers numbers{.beta1 = static_cast<float>(step.beta1),
+  check_same("adamw", moment1, moment2);
+  const AdamWNumbers numbers{.learning_rate = step.learning_rate,
+                             .correction1 = step.correction1,
+                             .beta1 = static_cast<float>(step.beta1),
                              .beta2 = static_cast<float>(step.beta2),
                              .keep1 = static_cast<float>(1 - step.beta1),
                              .keep2 = static_cast<float>(1 - step.beta2),
                              .gradient_scale = static_cast<float>(step.gradient_scale),
                              .epsilon = static_cast<float>(step.epsilon),
-                             .shrink = static_cast<float>(1 - step.learning_rate * step.weight_decay),
-                             .rate = static_cast<float>(step.learning_rate / step.correction1),
                              .inverse_correction2 = static_cast<float>(1 / step.correction2)};
-  launch(walk(value), adamw_kernel, numbers, check_float32("adamw", gradient), value.data<float>(),
-         moment1.data<float>(), moment2.data<float>(), value.elements());
+  launch({.blocks = pieces.count(), .stream = value.device().stream()}, adamw_kernel, numbers,
+         pieces.table.data<std::int64_t>(), pieces.settings.data<double>(), check_float32("adamw", gradient),
+         value.data<float>(), moment1.data<float>(), moment2.data<float>());
 }
 
 }  // namespace conclave::DIALECT

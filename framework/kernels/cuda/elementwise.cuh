@@ -49,15 +49,27 @@ KERNEL swiglu_backward_kernel(const T* gate, const T* up, const T* dy, T* dgate,
 constexpr std::int64_t squares_piece = 16 * 1024;
 
 template <class T>
-KERNEL sum_of_squares_kernel(const T* x, std::int64_t count, double* of_piece) {
-  const std::int64_t begin = block_index() * squares_piece;
-  const std::int64_t end = begin + squares_piece < count ? begin + squares_piece : count;
+DEVICE double squares_of_block(const T* x, std::int64_t begin, std::int64_t end) {
   double sum = 0;
   for (std::int64_t i = begin + thread_index(); i < end; i += block_size()) {
     const double value = load(x + i);
     sum += value * value;
   }
-  sum = block_reduce(sum, Sum{});
+  return block_reduce(sum, Sum{});
+}
+
+template <class T>
+KERNEL sum_of_squares_kernel(const T* x, std::int64_t count, double* of_piece) {
+  const std::int64_t begin = block_index() * squares_piece;
+  const std::int64_t end = begin + squares_piece < count ? begin + squares_piece : count;
+  const double sum = squares_of_block(x, begin, end);
+  if (thread_index() == 0) of_piece[block_index()] = sum;
+}
+
+/// A block for each of Pieces.
+KERNEL squares_of_pieces_kernel(const float* x, const std::int64_t* table, double* of_piece) {
+  const std::int64_t* piece = table + block_index() * 3;
+  const double sum = squares_of_block(x, piece[0], piece[0] + piece[2]);
   if (thread_index() == 0) of_piece[block_index()] = sum;
 }
 
@@ -86,18 +98,26 @@ KERNEL add_scaled_losses_kernel(const double* x, double factor, double* y, std::
 }
 
 struct AdamWNumbers {
-  float beta1, beta2, keep1, keep2, gradient_scale, epsilon, shrink, rate, inverse_correction2;
+  double learning_rate, correction1;
+  float beta1, beta2, keep1, keep2, gradient_scale, epsilon, inverse_correction2;
 };
 
-KERNEL adamw_kernel(AdamWNumbers n, const float* gradient, float* value, float* moment1, float* moment2,
-                    std::int64_t count) {
-  for (std::int64_t i = first_item(); i < count; i += item_stride()) {
+/// A block for each of Pieces.
+KERNEL adamw_kernel(AdamWNumbers n, const std::int64_t* table, const double* settings, const float* gradients,
+                    float* values, float* moments1, float* moments2) {
+  const std::int64_t* piece = table + block_index() * 3;
+  const float* gradient = gradients + piece[0];
+  float *value = values + piece[0], *moment1 = moments1 + piece[1], *moment2 = moments2 + piece[1];
+  const double learning_rate = n.learning_rate * settings[block_index() * 2];
+  const float shrink = static_cast<float>(1 - learning_rate * settings[block_index() * 2 + 1]);
+  const float rate = static_cast<float>(learning_rate / n.correction1);
+  for (std::int64_t i = thread_index(); i < piece[2]; i += block_size()) {
     const float g = gradient[i] * n.gradient_scale;
     const float m = n.beta1 * moment1[i] + n.keep1 * g;
     const float s = n.beta2 * moment2[i] + n.keep2 * g * g;
     moment1[i] = m;
     moment2[i] = s;
-    value[i] = n.shrink * value[i] - n.rate * m / (std::sqrt(s * n.inverse_correction2) + n.epsilon);
+    value[i] = shrink * value[i] - rate * m / (std::sqrt(s * n.inverse_correction2) + n.epsilon);
   }
 }
 

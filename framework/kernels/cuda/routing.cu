@@ -11,7 +11,7 @@ namespace {
 template <class Function>
 void with_experts_per_lane(std::int64_t experts, std::int64_t top_k, Function&& function) {
   check(experts <= 512 && top_k <= warp_size, Fault::request, "route: a GPU routes to at most ", warp_size,
-        " of at most 512 experts, model.top_k ", top_k, " of ", experts, " came");
+        " of at most 512 experts, model.moe.num_experts_per_tok ", top_k, " of ", experts, " came");
   if (experts <= 32) return function(std::integral_constant<int, 1>{});
   if (experts <= 128) return function(std::integral_constant<int, 4>{});
   function(std::integral_constant<int, 16>{});
