@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <limits>
+#include <map>
 #include <thread>
 
 #include "framework/kernels/kernels.h"
@@ -83,7 +84,23 @@ Device& choose_device(Communicator& world, const std::string& name) {
       check(name == "cpu", Fault::request, "training.device: \"", name,
             "\" came, expected cpu, emulated or cuda");
   });
+  if (const std::string shared = shared_gpu(all_gather_text(world, device->identity())); !shared.empty())
+    throw Error(Fault::request, shared, Reach::all_ranks);
   return *device;
+}
+
+std::string shared_gpu(const std::vector<std::string>& identities) {
+  std::map<std::string, std::size_t> ranks;
+  for (std::size_t rank = 0; rank < identities.size(); ++rank) {
+    if (identities[rank].empty()) continue;
+    const auto [first, is_new] = ranks.emplace(identities[rank], rank);
+    if (!is_new)
+      return join_text(
+          "training.device: cuda came, but ranks ", first->second, " and ", rank,
+          " see the same GPU; each rank needs one of its own: start as many ranks per node as it has "
+          "GPUs");
+  }
+  return {};
 }
 
 namespace {

@@ -23,6 +23,9 @@ int choose_threads(Communicator& world, std::int64_t asked);
 /// among the node's ranks. Fault::request, on all ranks alike, where there is none for it. Collective.
 Device& choose_device(Communicator& world, const std::string& name);
 
+/// A sentence when two ranks compute on one GPU, else nothing. `identities`: Device::identity() of all ranks.
+std::string shared_gpu(const std::vector<std::string>& identities);
+
 /// The best matrix-product rate of this rank's device in a type over a few tries, in floating-point
 /// operations per second.
 double quick_matrix_rate(Device& device, DType dtype);

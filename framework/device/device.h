@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace conclave {
@@ -76,6 +77,9 @@ class Device {
   virtual DeviceKind kind() const = 0;
   virtual const char* name() const = 0;
 
+  /// Of a GPU, what no other GPU has; ranks must not share one. Empty where sharing is fine.
+  virtual std::string identity() const { return {}; }
+
   /// Uninitialised memory, aligned to 64 bytes. Zero bytes are fine.
   virtual std::shared_ptr<Buffer> allocate(std::size_t bytes,
                                            MemoryPurpose purpose = MemoryPurpose::activations) = 0;
@@ -116,8 +120,9 @@ Device& cpu_device();
 /// The device code of a GPU on the host's cores, made for tests: its memory cannot be touched outside kernels
 /// and copies, new memory holds no numbers, and sanitizers see races and strides out of bounds.
 Device& emulated_device();
-/// The GPU of this process: the first call binds it to the GPU of its number among the ranks of its node.
-/// Fault::request when this build has no CUDA or this machine no GPU for it.
+/// The GPU of this process: the first call binds it to the only one that it sees, or of several to that of
+/// its number among the ranks of its node. Fault::request when this build has no CUDA or this machine no GPU
+/// for it.
 Device& cuda_device(int local_rank = 0);
 
 }  // namespace conclave

@@ -3,6 +3,7 @@
 // the request's fault, said once and before anything is written.
 #include <cmath>
 
+#include "launch/job.h"
 #include "tests/launch/command_fixture.h"
 
 namespace conclave {
@@ -25,6 +26,12 @@ class DeviceCommand : public Command {
 
 const std::string experts_apart =
     " parallel.expert=2 training.steps=20 checkpoint.interval=10 evaluation.interval=10 optimizer.lr=0.003";
+
+TEST(SharedGpu, IsNamedWithItsRanks) {
+  EXPECT_EQ(shared_gpu({"a", "b", "", ""}), "");
+  const std::string sentence = shared_gpu({"a", "b", "c", "b"});
+  EXPECT_NE(sentence.find("ranks 1 and 3 see the same GPU"), std::string::npos) << sentence;
+}
 
 TEST_F(DeviceCommand, TrainsWithExpertsOnTwoRanksAsTheCpuDoes) {
   const Outcome cpu = train("cpu", experts_apart, 2);

@@ -65,7 +65,13 @@ class PinnedSlots {
 
 class GpuDevice final : public Device {
  public:
-  explicit GpuDevice(int gpu) {
+  GpuDevice(int gpu, const cudaUUID_t& uuid) {
+    for (const char byte : uuid.bytes) {
+      constexpr char digits[] = "0123456789abcdef";
+      identity_ += digits[static_cast<unsigned char>(byte) >> 4];
+      identity_ += digits[static_cast<unsigned char>(byte) & 15];
+    }
+    if (identity_.find_first_not_of('0') == std::string::npos) identity_.clear();
     check_cuda(cudaSetDevice(gpu), "cudaSetDevice");
     check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     check_cuda(cudaStreamCreateWithFlags(&communication_stream_, cudaStreamNonBlocking),
@@ -73,6 +79,7 @@ class GpuDevice final : public Device {
   }
   DeviceKind kind() const override { return device_kind; }
   const char* name() const override { return device_name; }
+  std::string identity() const override { return identity_; }
   void* stream() const override { return stream_; }
   void* communication_stream() const override { return communication_stream_; }
 
@@ -165,6 +172,7 @@ class GpuDevice final : public Device {
     return block;
   }
 
+  std::string identity_;
   cudaStream_t stream_ = nullptr, communication_stream_ = nullptr;
   std::function<void()> watch_;
   std::mutex mutex_;  // of the slots
@@ -181,15 +189,17 @@ GpuDevice* bind(int local_rank) {
         " came, but this machine has no usable GPU (",
         status == cudaSuccess ? "none found" : cudaGetErrorString(status),
         "); use cpu, or start where there is one");
-  check(local_rank >= 0 && local_rank < gpus, Fault::request, "training.device: ", device_name,
-        " came, but this node has ", gpus, " GPUs and rank ", local_rank,
-        " of the node needs one of its own; start at most ", gpus, " ranks per node");
+  // Schedulers like to show each rank one GPU of its own.
+  const int gpu = gpus == 1 ? 0 : local_rank;
+  check(gpu >= 0 && gpu < gpus, Fault::request, "training.device: ", device_name, " came, but this node has ",
+        gpus, " GPUs and rank ", local_rank, " of the node needs one of its own; start at most ", gpus,
+        " ranks per node");
   cudaDeviceProp properties;
-  check_cuda(cudaGetDeviceProperties(&properties, local_rank), "cudaGetDeviceProperties");
+  check_cuda(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
   check(properties.major * 10 + properties.minor >= 75, Fault::request, "training.device: ", device_name,
         " came, but ", properties.name, " has compute capability ", properties.major, ".", properties.minor,
         ", 7.5 is the least");
-  return new GpuDevice(local_rank);
+  return new GpuDevice(gpu, properties.uuid);
 }
 
 }  // namespace

@@ -133,7 +133,7 @@ cudaError_t cudaSetDevice(int) {
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {.name = "emulated", .major = 8, .minor = 0};
+  *properties = {.name = "emulated", .uuid = {}, .major = 8, .minor = 0};
   return cudaSuccess;
 }
 

@@ -35,8 +35,12 @@ struct PointInStream;
 using cudaStream_t = StreamOfWork*;  // null: work that is done at return
 using cudaEvent_t = PointInStream*;
 
+struct cudaUUID_t {
+  char bytes[16];
+};
 struct cudaDeviceProp {
   char name[256];
+  cudaUUID_t uuid;  // zero: as many devices as processes
   int major, minor;
 };
 
