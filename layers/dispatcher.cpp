@@ -19,6 +19,30 @@ RowOrder inverse_of(const RowOrder& order) {
           .slot_of_row = order.row_of_slot.view({rows})};
 }
 
+/// The order by expert of rows that arrive rank after rank and, of each, expert after expert: counts [ranks,
+/// experts]. The host knows all of it, so nothing is sorted on the device and nobody waits.
+RowOrder order_of_arrivals(const RowCounts& counts, std::int64_t experts, Device& device) {
+  const auto width = static_cast<std::size_t>(experts);
+  std::vector<std::int64_t> offsets(width + 1);
+  for (std::size_t i = 0; i < counts.size(); ++i) offsets[i % width + 1] += counts[i];
+  std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
+  const std::int64_t rows = offsets.back();
+  std::vector<std::int32_t> sorted_row, arrived_row(static_cast<std::size_t>(rows));
+  std::vector<std::int64_t> next(offsets.begin(), offsets.end() - 1);
+  for (std::size_t i = 0; i < counts.size(); ++i)
+    for (std::int64_t row = 0; row < counts[i]; ++row) {
+      const std::int64_t to = next[i % width]++;
+      arrived_row[static_cast<std::size_t>(to)] = static_cast<std::int32_t>(sorted_row.size());
+      sorted_row.push_back(static_cast<std::int32_t>(to));
+    }
+  RowOrder order;
+  order.offsets = RowOffsets(Tensor::from(offsets, {experts + 1}, device), offsets);
+  order.row_of_slot = Tensor::from(sorted_row, {rows, 1}, device);
+  order.token_of_row = Tensor::from(arrived_row, {rows}, device);
+  order.slot_of_row = order.token_of_row;  // one expert each
+  return order;
+}
+
 }  // namespace
 
 FinishDispatch LocalDispatcher::begin(Tape& tape, const Variable& x, const Routing& routing) const {
@@ -81,10 +105,9 @@ AllToAllDispatcher::Plan AllToAllDispatcher::plan(const Tensor& chosen) const {
 
 FinishDispatch AllToAllDispatcher::begin_round(Tape& tape, const Variable& x, const Variable& weights,
                                                const Tensor& destinations) const {
-  const Kernels& kernels = kernels_of(x.value);
   const std::int64_t ranks = group_.size();
   // Sorted by rank and expert; the rows for one rank lie together.
-  const RowOrder outgoing = kernels.sort_by_expert(destinations, ranks * experts_here_);
+  const RowOrder outgoing = kernels_of(x.value).sort_by_expert(destinations, ranks * experts_here_);
   const std::vector<std::int64_t> offsets = outgoing.offsets.on_host();
   RowCounts sent(static_cast<std::size_t>(ranks * experts_here_)), send_rows(static_cast<std::size_t>(ranks));
   for (std::size_t i = 0; i < sent.size(); ++i) {
@@ -98,15 +121,9 @@ FinishDispatch AllToAllDispatcher::begin_round(Tape& tape, const Variable& x, co
                          Purpose::dispatch);
   const std::vector<std::int64_t> counts = arriving.to_host<std::int64_t>();
   RowCounts receive_rows(static_cast<std::size_t>(ranks));
-  std::vector<std::int32_t> expert_of_row;
-  for (std::size_t i = 0; i < counts.size(); ++i) {
+  for (std::size_t i = 0; i < counts.size(); ++i)
     receive_rows[i / static_cast<std::size_t>(experts_here_)] += counts[i];
-    expert_of_row.insert(expert_of_row.end(), static_cast<std::size_t>(counts[i]),
-                         static_cast<std::int32_t>(static_cast<std::int64_t>(i) % experts_here_));
-  }
-  const RowOrder here = kernels.sort_by_expert(
-      Tensor::from(expert_of_row, {static_cast<std::int64_t>(expert_of_row.size()), 1}, x.value.device()),
-      experts_here_);
+  const RowOrder here = order_of_arrivals(counts, experts_here_, x.value.device());
 
   const PendingRows travelling = start_exchange_rows(tape, permute_rows(tape, x, outgoing), send_rows,
                                                      receive_rows, group_, Purpose::dispatch);
@@ -121,11 +138,16 @@ FinishDispatch AllToAllDispatcher::begin_round(Tape& tape, const Variable& x, co
 }
 
 FinishDispatch AllToAllDispatcher::begin(Tape& tape, const Variable& x, const Routing& routing) const {
+  // With one copy of each expert's assignments, rank * experts there + expert there is the expert itself.
+  const bool by_expert = options_.expert_tensor == 1;
+  if (by_expert && options_.most_rows <= 0) return begin_round(tape, x, routing.weights, routing.experts);
   const Plan made = plan(routing.experts);
   const Shape slots{x.value.dim(0), routing.experts.dim(1) * options_.expert_tensor};
   const Variable weights = repeat_columns(tape, routing.weights, options_.expert_tensor);
   if (made.round_count == 1)
-    return begin_round(tape, x, weights, Tensor::from(made.destinations, slots, x.value.device()));
+    return begin_round(
+        tape, x, weights,
+        by_expert ? routing.experts : Tensor::from(made.destinations, slots, x.value.device()));
 
   return [this, &tape, made, slots, x, weights](const ExpertFunction& experts) {
     Variable sum;

@@ -19,7 +19,7 @@
 //     on this rank    output                                             [R, h]
 //     all_to_all      the answers instead of the output                  [S k expert_tensor, h]
 //     all_gather      the weights of the whole group as well             [S G, k]
-//     orders          three int32 per row; two orders with all_to_all
+//     orders          three int32 per row; with all_to_all two int32 per arriving row as well
 //
 // Beyond dispatch_rows the exchange goes in rounds that keep nothing but where rows go. With recompute=block
 // a block keeps its input, and everything above is there for one block at a time.
@@ -113,10 +113,14 @@ class MicroBatch {
       return combine_rows(tape, experts(tape, sorted), weights, order);
     };
   }
+  /// Two int32 per row: what arrives is a row of its own for each assignment.
+  static SizedOrder order_of_arrivals(SizedTape& tape, double rows) {
+    return {{tape.bytes(rows * 4), tape.bytes(rows * 4)}, rows};
+  }
   Finish exchange_round(SizedTape& tape, const SizedValue& x, const SizedValue& weights,
                         const ExchangeRows::Round& rows) const {
     const SizedOrder outgoing = sort_rows(tape, weights.elements(), rows.sent),
-                     here = sort_rows(tape, rows.computed, rows.computed);
+                     here = order_of_arrivals(tape, rows.computed);
     const SizedArrival travelling = start_moving_rows(tape, permute_rows(tape, x, outgoing), rows.computed);
     return [this, &tape, travelling, outgoing, here, weights, sent = rows.sent] {
       const SizedValue arrived = finish_moving_rows(tape, travelling);
@@ -128,8 +132,11 @@ class MicroBatch {
   Finish dispatch_all_to_all(SizedTape& tape, const SizedValue& x, const SizedValue& chosen_weights,
                              const ExchangeRows& rows) const {
     const SizedValue weights = repeat_columns(tape, chosen_weights, real(parallel_.expert_tensor));
-    const SizedBuffer destinations = tape.bytes(weights.elements() * 4);
-    if (rows.rounds.size() == 1) return exchange_round(tape, x, weights, rows.rounds[0]);
+    if (rows.rounds.size() == 1) {
+      const SizedBuffer destinations =
+          parallel_.expert_tensor == 1 ? nullptr : tape.bytes(weights.elements() * 4);
+      return exchange_round(tape, x, weights, rows.rounds[0]);
+    }
     return [this, &tape, x, weights, rounds = rows.rounds] {
       SizedValue sum;
       for (std::size_t r = 0; r < rounds.size(); ++r) {

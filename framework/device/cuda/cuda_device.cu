@@ -1,8 +1,11 @@
 // The GPU of this process, and the emulated one: a stream that kernels and copies are ordered by, one that
-// collectives are, memory from a cache over cudaMalloc. A copy to the host waits for its stream; nothing else
-// does. Small copies go through pinned memory, so that a value for the device does not make the host wait.
-#include <array>
+// collectives are, memory from a cache over cudaMalloc. A copy to the host waits for its stream. What goes to
+// the device passes through pinned memory, so that the host waits only where very much of it is under way.
+#include <algorithm>
+#include <bit>
 #include <cstring>
+#include <deque>
+#include <map>
 #include <mutex>
 
 #include "framework/base/allocation_size.h"
@@ -36,31 +39,43 @@ class GpuEvent final : public Event {
   cudaEvent_t event_ = nullptr;
 };
 
-/// Pinned memory in slots that take turns; a slot is used again when the copy that used it last is done.
-class PinnedSlots {
+/// Pinned memory in blocks of powers of two, those of a size in turn; a block is used again when the copy
+/// that used it last is done. While none is, another one is made, up to a number of each size.
+class PinnedBlocks {
  public:
-  static constexpr std::size_t slot_bytes = 16 * 1024;
+  static constexpr std::size_t least_bytes = 16 * 1024, most_bytes = 4 * 1024 * 1024;
 
-  struct Slot {
+  struct Block {
     void* data = nullptr;
-    std::unique_ptr<GpuEvent> done;
+    GpuEvent done;  // to be recorded after the copy
   };
 
-  /// The caller records `done` after its copy.
-  Slot& next() {
-    Slot& slot = slots_[turn_++ % slots_.size()];
-    if (slot.data == nullptr) {
-      check_cuda(cudaMallocHost(&slot.data, slot_bytes), "cudaMallocHost");
-      slot.done = std::make_unique<GpuEvent>();
-    } else {
-      slot.done->wait();
+  /// For at most most_bytes. `wait` is called with the event of the oldest block when all are in use.
+  template <class Wait>
+  Block& next(std::size_t bytes, Wait&& wait) {
+    const std::size_t size = std::max(std::bit_ceil(bytes), least_bytes);
+    std::deque<std::unique_ptr<Block>>& blocks = blocks_[size];
+    if (blocks.empty() || !blocks.front()->done.passed()) {
+      if (blocks.size() < most_blocks(size)) {
+        auto made = std::make_unique<Block>();
+        check_cuda(cudaMallocHost(&made->data, size), "cudaMallocHost");
+        blocks.push_front(std::move(made));
+      } else {
+        wait(blocks.front()->done);
+      }
     }
-    return slot;
+    blocks.push_back(std::move(blocks.front()));
+    blocks.pop_front();
+    return *blocks.back();
   }
 
  private:
-  std::array<Slot, 16> slots_;
-  std::size_t turn_ = 0;
+  /// 16 MiB of a size, or fewer where that would be more than 256 blocks.
+  static constexpr std::size_t most_blocks(std::size_t size) {
+    return std::min<std::size_t>(16 * 1024 * 1024 / size, 256);
+  }
+
+  std::map<std::size_t, std::deque<std::unique_ptr<Block>>> blocks_;  // the one used longest ago in front
 };
 
 class GpuDevice final : public Device {
@@ -106,32 +121,35 @@ class GpuDevice final : public Device {
                "cudaMemcpyAsync on the device");
   }
   void copy_from_host(void* to, const void* host, std::size_t bytes) override {
-    if (bytes == 0) return;
-    if (bytes <= PinnedSlots::slot_bytes) {
-      const std::lock_guard lock(mutex_);
-      PinnedSlots::Slot& slot = slots_.next();
-      std::memcpy(slot.data, host, bytes);
-      copy_to_device(to, slot.data, bytes);
-      slot.done->record(stream_);
-      return;
+    const std::lock_guard lock(mutex_);
+    for (std::size_t begin = 0; begin < bytes; begin += PinnedBlocks::most_bytes) {
+      const std::size_t piece = std::min(bytes - begin, PinnedBlocks::most_bytes);
+      PinnedBlocks::Block& block = next_block(piece);
+      std::memcpy(block.data, static_cast<const std::byte*>(host) + begin, piece);
+      check_cuda(cudaMemcpyAsync(static_cast<std::byte*>(to) + begin, block.data, piece,
+                                 cudaMemcpyHostToDevice, stream_),
+                 "cudaMemcpyAsync to the device");
+      block.done.record(stream_);
     }
-    copy_to_device(to, host, bytes);
-    // Of pageable memory CUDA has taken its own copy by now; pinned memory would still be read.
-    synchronize();
   }
   void copy_to_host(void* host, const void* from, std::size_t bytes) override {
     if (bytes == 0) return;
-    const bool small = bytes <= PinnedSlots::slot_bytes;
-    std::unique_lock lock(mutex_, std::defer_lock);
-    void* to = host;
-    if (small) {
-      lock.lock();
-      to = slots_.next().data;
+    if (bytes <= PinnedBlocks::least_bytes) {
+      const std::lock_guard lock(mutex_);
+      PinnedBlocks::Block& block = next_block(bytes);
+      copy_from_device(block.data, from, bytes);
+      block.done.record(stream_);
+      wait_for(block.done);
+      std::memcpy(host, block.data, bytes);
+      return;
     }
-    check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_),
-               "cudaMemcpyAsync to the host");
-    synchronize();
-    if (small) std::memcpy(host, to, bytes);
+    // A copy to pageable memory returns when it is done; where what comes before it never ends, nobody could
+    // be asked, so that is waited for first.
+    GpuEvent before;
+    before.record(stream_);
+    wait_for(before);
+    copy_from_device(host, from, bytes);
+    check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");  // should `host` be pinned
   }
   void fill_zero(void* data, std::size_t bytes) override {
     check_cuda(cudaMemsetAsync(data, 0, bytes, stream_), "cudaMemsetAsync");
@@ -148,16 +166,18 @@ class GpuDevice final : public Device {
     cache_.give_back(buffer.data(), buffer.bytes(), buffer.purpose(), std::move(events));
   }
 
-  void copy_to_device(void* to, const void* host, std::size_t bytes) {
-    check_cuda(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, stream_),
-               "cudaMemcpyAsync to the device");
+  void copy_from_device(void* host, const void* from, std::size_t bytes) {
+    check_cuda(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_),
+               "cudaMemcpyAsync to the host");
   }
-  void synchronize() {
+  PinnedBlocks::Block& next_block(std::size_t bytes) {
+    return pinned_.next(bytes, [this](GpuEvent& done) { wait_for(done); });
+  }
+  /// Every wait of the host for the stream that computes: counted, and watched where somebody watches.
+  void wait_for(GpuEvent& event) {
     count_host_wait();
-    if (!watch_) return check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
-    GpuEvent end;
-    end.record(stream_);
-    while (!end.passed()) watch_();
+    if (!watch_) return event.wait();
+    while (!event.passed()) watch_();
     watch_();
   }
 
@@ -175,8 +195,8 @@ class GpuDevice final : public Device {
   std::string identity_;
   cudaStream_t stream_ = nullptr, communication_stream_ = nullptr;
   std::function<void()> watch_;
-  std::mutex mutex_;  // of the slots
-  PinnedSlots slots_;
+  std::mutex mutex_;  // of the pinned blocks
+  PinnedBlocks pinned_;
   // cudaFree waits for all work on the device, so that nothing still reads what is discarded.
   BlockCache cache_{device_name, obtain,
                     [](void* block, std::size_t) { check_cuda(cudaFree(block), "cudaFree"); }};

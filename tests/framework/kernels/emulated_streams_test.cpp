@@ -140,12 +140,73 @@ TEST_F(Streams, PinnedMemoryIsReadWhenTheCopyRuns) {
   cudaFreeHost(pinned);
 }
 
-// More than the device has slots of pinned memory for.
-TEST_F(Streams, ManySmallCopiesKeepTheirValues) {
+// More than the device has blocks of pinned memory for: then the host waits, once for each that is too many
+// and only for the oldest, which is seen and counted.
+TEST_F(Streams, ManyCopiesToTheDeviceKeepTheirValuesAndWaitForABlockAlone) {
+  struct Case {
+    std::int64_t elements, copies, waits;
+  };
+  for (const Case& of : {Case{1, 50, 0}, Case{4097, 50, 0}, Case{1 << 18, 16, 0}, Case{1 << 18, 19, 3}}) {
+    cudaDeviceSynchronize();
+    std::vector<Tensor> tensors;
+    const std::int64_t before = device().host_waits();
+    for (std::int64_t i = 0; i < of.copies; ++i)
+      tensors.push_back(
+          Tensor::from(std::vector<float>(static_cast<std::size_t>(of.elements), static_cast<float>(i)),
+                       {of.elements}, device()));
+    EXPECT_EQ(device().host_waits() - before, of.waits) << of.copies << " of " << of.elements;
+    EXPECT_FALSE(device().record(device().stream())->passed()) << "the stream is not through";
+    for (std::size_t i = 0; i < tensors.size(); ++i)
+      EXPECT_EQ(tensors[i].to_host<float>().back(), static_cast<float>(i));
+  }
+}
+
+// Larger than the largest block.
+TEST_F(Streams, ALargeCopyToTheDeviceGoesInPieces) {
+  std::vector<float> values((5 << 20) + 3);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  const auto elements = static_cast<std::int64_t>(values.size());
+  cudaDeviceSynchronize();
+  const std::int64_t before = device().host_waits();
+  const Tensor large = Tensor::from(values, {elements}, device());
+  EXPECT_EQ(device().host_waits() - before, 1) << "20 MiB over four blocks of 4 MiB, and 12 bytes";
+  values.assign(values.size(), 0);
+  const std::vector<float> back = large.to_host<float>();
+  for (std::size_t i = 0; i < back.size(); i += 999) ASSERT_EQ(back[i], static_cast<float>(i));
+  EXPECT_EQ(back.back(), static_cast<float>(back.size() - 1));
+}
+
+// Where work never ends, whoever watches is the one to say so: before a copy to pageable memory as well,
+// which could not be asked while it is under way, and while pinned memory is waited for.
+TEST_F(Streams, EveryWaitOfTheHostIsWatched) {
+  const Tensor small = Tensor::zeros({8}, DType::float32, device()),
+               large = Tensor::zeros({1 << 16}, DType::float32, device());
+  cudaDeviceSynchronize();
+  bool done = false;
+  int watched = 0, watched_before_its_end = 0;
+  device().watch_waiting([&] {
+    ++watched;
+    watched_before_its_end += done ? 0 : 1;
+  });
+  const auto begin = [&] {
+    watched = watched_before_its_end = 0;
+    done = false;
+    run_on(static_cast<cudaStream_t>(device().stream()), "", [&] { done = true; });
+  };
+  for (const Tensor& tensor : {small, large}) {
+    begin();
+    tensor.to_host<float>();
+    EXPECT_GT(watched_before_its_end, 0) << tensor.elements();
+    EXPECT_GT(watched, watched_before_its_end) << "once after it, too";
+  }
+  begin();
   std::vector<Tensor> tensors;
-  for (int i = 0; i < 50; ++i)
-    tensors.push_back(Tensor::from(std::vector<float>{static_cast<float>(i)}, {1}, device()));
-  for (int i = 0; i < 50; ++i) EXPECT_EQ(tensors[static_cast<std::size_t>(i)].to_host<float>()[0], i);
+  const std::int64_t before = device().host_waits();
+  while (device().host_waits() == before && tensors.size() < 1000)
+    tensors.push_back(Tensor::from(std::vector<float>(1 << 18, 1), {1 << 18}, device()));
+  EXPECT_EQ(tensors.size(), 17u);
+  EXPECT_GT(watched_before_its_end, 0);
+  device().watch_waiting({});
 }
 
 TEST(MemoryUse, IsCountedByPurpose) {
