@@ -76,8 +76,8 @@ std::vector<ParallelRecipe> layouts() {
   }
 }
 
-/// The first step of `recipe` in bf16, in every layout and on every device, against one CPU rank in fp32.
-void expect_first_step_of_fp32(Recipe recipe) {
+/// The first step of `recipe` in bf16, in these layouts and on every device, against one CPU rank in fp32.
+void expect_first_step_of_fp32(Recipe recipe, const std::vector<ParallelRecipe>& parallels) {
   recipe.training.precision = "fp32";
   Mesh alone(self_communicator(), {});
   const auto exact = make_trainer(recipe, alone);
@@ -85,7 +85,7 @@ void expect_first_step_of_fp32(Recipe recipe) {
   const Tensors expected = gradients_of(*exact);
   recipe.training.precision = "bf16";
   for (Device* device : test::mpi_devices())
-    for (const ParallelRecipe& parallel : layouts()) {
+    for (const ParallelRecipe& parallel : parallels) {
       recipe.parallel = parallel;
       SCOPED_TRACE(join_text(device->name(), ", tensor ", parallel.tensor, ", expert ", parallel.expert));
       Mesh mesh = mesh_of(recipe);
@@ -97,17 +97,19 @@ void expect_first_step_of_fp32(Recipe recipe) {
 }
 
 TEST(MixedPrecision, LossesAndGradientsAreThoseOfFp32WithinTheRounding) {
-  expect_first_step_of_fp32(recipe_in("fp32"));
+  expect_first_step_of_fp32(recipe_in("fp32"), layouts());
 }
 
 // Heads 64 wide take the attention on tiles where a device has it.
 TEST(MixedPrecision, LossesAndGradientsAreThoseOfFp32WithWideHeads) {
   Recipe recipe = recipe_in("fp32");
   recipe.model.head_dim = 64;
+  // Over so many tokens near ties between experts would be decided otherwise: all are chosen.
+  recipe.model.moe.num_experts_per_tok = recipe.model.moe.num_experts;
   recipe.data.sequence_length = 40;  // more than the 32 rows of one step of a walk
   recipe.training.global_batch_size = 4;
   recipe.training.micro_batch_size = 1;
-  expect_first_step_of_fp32(recipe);
+  expect_first_step_of_fp32(recipe, {layouts().back()});
 }
 
 TEST(MixedPrecision, OnCudaToo) {
@@ -116,15 +118,16 @@ TEST(MixedPrecision, OnCudaToo) {
   EXPECT_EQ(test::mpi_devices().back()->kind(), DeviceKind::cuda);
 }
 
-/// Thirty steps are long on the emulated device; it takes one layout.
-bool takes_too_long(const Device& device, const ParallelRecipe& parallel) {
-  return &device == &emulated_device() && parallel != layouts()[0];
+/// Many steps are long on the emulated device.
+std::vector<Device*> fast_devices() {
+  std::vector<Device*> devices = test::mpi_devices();
+  std::erase(devices, &emulated_device());
+  return devices;
 }
 
 TEST(MixedPrecision, LearnsAsFp32Does) {
-  for (Device* device : test::mpi_devices())
+  for (Device* device : fast_devices())
     for (const ParallelRecipe& parallel : layouts()) {
-      if (takes_too_long(*device, parallel)) continue;
       SCOPED_TRACE(device->name());
       Mesh alone(self_communicator(), {});
       Recipe recipe = recipe_in("bf16");
@@ -149,7 +152,7 @@ TEST(MixedPrecision, MasterWeightsGatherStepsTooSmallForBfloat16) {
   recipe.optimizer.schedule = {.kind = "constant", .warmup_steps = 0};
   recipe.optimizer.weight_decay = 0;
   recipe.parallel = layouts()[0];
-  for (Device* device : test::mpi_devices()) {
+  for (Device* device : fast_devices()) {
     SCOPED_TRACE(device->name());
     Mesh mesh = mesh_of(recipe);
     const auto trainer = make_trainer(recipe, mesh, *device);
@@ -183,6 +186,7 @@ TEST(MixedPrecision, RoutersScoreInFullPrecision) {
 TEST(MixedPrecision, RecomputationChangesNothing) {
   for (Device* device : test::mpi_devices())
     for (const ParallelRecipe& parallel : layouts()) {
+      if (device == &emulated_device() && parallel != layouts().back()) continue;
       SCOPED_TRACE(device->name());
       Recipe kept = recipe_in("bf16"), recomputed = kept;
       kept.parallel = recomputed.parallel = parallel;
