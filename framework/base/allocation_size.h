@@ -1,4 +1,4 @@
-// How the allocator of the CPU rounds, for the allocator itself and for whoever plans what it will hand out.
+// How every device's allocator rounds, for the allocator itself and for whoever plans what it will hand out.
 #pragma once
 
 #include <algorithm>
@@ -7,7 +7,7 @@
 
 namespace conclave {
 
-/// Bytes that a buffer of so many bytes takes on the CPU, and is counted with. Sizes are rounded up to
+/// Bytes that a buffer of so many bytes takes on a device, and is counted with. Sizes are rounded up to
 /// eighths of a power of two, so that row counts which change a little from step to step (tokens per expert)
 /// find a cached block again, at most an eighth larger than asked for.
 constexpr std::size_t allocation_size(std::size_t bytes) {

@@ -18,6 +18,7 @@ namespace {
 constexpr std::size_t range_bytes = std::size_t{1} << 36;  // of addresses; memory comes with the first touch
 constexpr std::size_t page_bytes = 4096;
 constexpr std::size_t gap_bytes = 256;  // between blocks
+constexpr std::size_t alignment = 256;  // of blocks, as cudaMalloc gives it
 
 class EmulatedRange {
  public:
@@ -38,7 +39,7 @@ class EmulatedRange {
 
   void* extend(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
-    const std::size_t at = used_, end = at + (bytes + gap_bytes + 63) / 64 * 64;
+    const std::size_t at = used_, end = at + (bytes + gap_bytes + alignment - 1) / alignment * alignment;
     if (end > range_bytes) return nullptr;
     used_ = end;
     protect(open_ > 0 ? PROT_READ | PROT_WRITE : PROT_NONE);

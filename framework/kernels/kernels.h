@@ -97,7 +97,6 @@ class Kernels {
   virtual void add_scaled(const Tensor& x, double factor, const Tensor& y) const = 0;
   /// sum = a + b
   virtual void add(const Tensor& a, const Tensor& b, const Tensor& sum) const = 0;
-  virtual void scale(const Tensor& x, double factor) const = 0;
   /// The sum of squares of x in a fixed order; sum float64 [1].
   virtual void sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const = 0;
   /// The sum of squares of these pieces of x, float32 or float64; sum float64 [1].
@@ -143,10 +142,10 @@ class Kernels {
                                   const Tensor& document_start, std::int64_t head_width, double scale,
                                   const Tensor& out, const Tensor& log_sum_exp, const Tensor& dout,
                                   const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) const = 0;
-  /// The first pass over a chunk of logits, float32 or float64, of all of the vocabulary or of ids first_id
-  /// .. first_id + columns
-  /// - 1. statistics float64 [rows, 3]: the largest logit, the sum of exp(logit - largest), and the logit of
-  /// the target where it lies among the columns, else 0. targets int32 [rows]; -1: not counted.
+  /// The first pass over a chunk of logits, float32 or float64, of all of the vocabulary or of the ids from
+  /// first_id to first_id + columns - 1. statistics float64 [rows, 3]: the largest logit, the sum of
+  /// exp(logit - largest), and the logit of the target where it lies among the columns, else 0. targets int32
+  /// [rows]; -1: not counted.
   virtual void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
                                         const Tensor& statistics) const = 0;
   /// Joins the statistics of all parts that the vocabulary is cut into, [parts, rows, 3], into log_sum_exp

@@ -90,10 +90,6 @@ void ProfiledKernels::add(const Tensor& a, const Tensor& b, const Tensor& sum) c
   return measured("add", {bytes_of({a, b, sum})}, [&] { return kernels_.add(a, b, sum); });
 }
 
-void ProfiledKernels::scale(const Tensor& x, double factor) const {
-  return measured("scale", {bytes_of({x, x})}, [&] { return kernels_.scale(x, factor); });
-}
-
 void ProfiledKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const {
   return measured("sum_of_squares", {bytes_of({x})}, [&] { return kernels_.sum_of_squares(x, sum, write); });
 }

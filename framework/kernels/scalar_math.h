@@ -1,4 +1,4 @@
-// Scalar formulas that every device shares: exponential, sigmoid, SiLU and its derivative.
+// Scalar formulas that every device shares: exponential, sigmoid, SiLU.
 #pragma once
 
 #include <bit>
@@ -43,13 +43,6 @@ HOST_DEVICE inline T sigmoid(T x) {
 template <class T>
 HOST_DEVICE inline T silu(T x) {
   return x * sigmoid(x);
-}
-
-/// d silu(x) / dx = s (1 + x (1 - s)), s = sigmoid(x)
-template <class T>
-HOST_DEVICE inline T silu_derivative(T x) {
-  const T s = sigmoid(x);
-  return s * (T(1) + x * (T(1) - s));
 }
 
 }  // namespace conclave

@@ -90,7 +90,7 @@ ncclResult_t queue(const char* what, std::size_t count, ncclComm_t comm, cudaStr
 struct PointToPoint {
   bool sends;
   void* data;
-  int count;
+  std::size_t count;
   MPI_Datatype type;
   int peer;
 };
@@ -106,7 +106,8 @@ thread_local Group group;
 ncclResult_t join_group(const PointToPoint& call, ncclComm_t comm, cudaStream_t stream) {
   if (group.depth == 0) return ncclInvalidUsage;
   if (group.comm != nullptr && (group.comm != comm || group.stream != stream)) return ncclInvalidUsage;
-  if (call.peer < 0 || call.peer >= comm->size) return ncclInvalidArgument;
+  if (call.peer < 0 || call.peer >= comm->size || call.count > std::numeric_limits<int>::max())
+    return ncclInvalidArgument;
   group.comm = comm;
   group.stream = stream;
   group.calls.push_back(call);
@@ -216,10 +217,11 @@ ncclResult_t ncclGroupEnd() {
       int code = MPI_SUCCESS;
       for (const PointToPoint& call : ended.calls) {
         requests.push_back(MPI_REQUEST_NULL);
-        const int one = call.sends ? MPI_Isend(call.data, call.count, call.type, call.peer, 0,
-                                               ended.comm->ranks, &requests.back())
-                                   : MPI_Irecv(call.data, call.count, call.type, call.peer, 0,
-                                               ended.comm->ranks, &requests.back());
+        const int count = static_cast<int>(call.count);
+        const int one =
+            call.sends
+                ? MPI_Isend(call.data, count, call.type, call.peer, 0, ended.comm->ranks, &requests.back())
+                : MPI_Irecv(call.data, count, call.type, call.peer, 0, ended.comm->ranks, &requests.back());
         if (one != MPI_SUCCESS) code = one;
       }
       return code;
@@ -266,13 +268,12 @@ ncclResult_t ncclBroadcast(const void* in, void* out, std::size_t count, ncclDat
 
 ncclResult_t ncclSend(const void* data, std::size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
                       cudaStream_t stream) {
-  return join_group({true, const_cast<void*>(data), static_cast<int>(count), mpi_type(type), peer}, comm,
-                    stream);
+  return join_group({true, const_cast<void*>(data), count, mpi_type(type), peer}, comm, stream);
 }
 
 ncclResult_t ncclRecv(void* data, std::size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
                       cudaStream_t stream) {
-  return join_group({false, data, static_cast<int>(count), mpi_type(type), peer}, comm, stream);
+  return join_group({false, data, count, mpi_type(type), peer}, comm, stream);
 }
 
 void plant_nccl_failure(ncclResult_t result) {

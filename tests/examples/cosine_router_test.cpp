@@ -61,9 +61,10 @@ TEST(CosineRouter, GradientEqualsDifferences) {
 TEST(CosineRouter, LengthsDoNotMatter) {
   const std::vector<Tensor> in = inputs();
   const auto weights = [&](double scale_of_tokens, double scale_of_experts) {
-    const Tensor x = in[0].clone(), embeddings = in[2].clone();
-    kernels_of(x).scale(x, scale_of_tokens);
-    kernels_of(x).scale(embeddings, scale_of_experts);
+    const Tensor x = Tensor::zeros(in[0].shape(), in[0].dtype()),
+                 embeddings = Tensor::zeros(in[2].shape(), in[2].dtype());
+    kernels_of(x).add_scaled(in[0], scale_of_tokens, x);
+    kernels_of(x).add_scaled(in[2], scale_of_experts, embeddings);
     Tape tape(Tape::Mode::forward_only);
     return route(tape, {x, {}}, {in[1], {}}, {embeddings, {}}, {in[3], {}}).weights.value.to_host<double>();
   };

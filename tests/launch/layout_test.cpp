@@ -131,7 +131,7 @@ TEST(Layout, SeesGradientsThatWereAveraged) {
   oracle->step();
   trainer->step();
   const Tensor gradients = trainer->model().parameters.gradients();
-  kernels_of(gradients).scale(gradients, 1.0 / ranks);
+  kernels_of(gradients).add_scaled(gradients, 1.0 / ranks - 1, gradients);
   EXPECT_GT(difference(gradients, oracle->model().parameters.gradients()), 0.1);
 }
 

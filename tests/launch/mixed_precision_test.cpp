@@ -1,6 +1,6 @@
 // training.precision: bf16 against fp32, on 1 to 4 ranks: losses and gradients within what rounding to 8 bits
-// explains, whatever the layout; master weights that gather steps too small for bfloat16; recomputation and
-// checkpoints bit for bit.
+// explains, whatever the layout and the device; master weights that gather steps too small for bfloat16;
+// recomputation bit for bit.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -21,11 +21,13 @@ Recipe recipe_in(const std::string& precision) {
   return recipe;
 }
 
-std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh) {
-  return std::make_unique<Trainer>(recipe, mesh,
-                                   [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
-                                     return test::synthetic_batch(recipe, step, first, count);
-                                   });
+std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh, Device& device = cpu_device()) {
+  return std::make_unique<Trainer>(
+      recipe, mesh,
+      [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
+        return test::synthetic_batch(recipe, step, first, count);
+      },
+      device);
 }
 
 Mesh mesh_of(const Recipe& recipe) {
@@ -74,39 +76,74 @@ std::vector<ParallelRecipe> layouts() {
   }
 }
 
-TEST(MixedPrecision, LossesAndGradientsAreThoseOfFp32WithinTheRounding) {
+/// The first step of `recipe` in bf16, in these layouts and on every device, against one CPU rank in fp32.
+void expect_first_step_of_fp32(Recipe recipe, const std::vector<ParallelRecipe>& parallels) {
+  recipe.training.precision = "fp32";
   Mesh alone(self_communicator(), {});
-  const auto exact = make_trainer(recipe_in("fp32"), alone);
+  const auto exact = make_trainer(recipe, alone);
   const double loss = exact->step().lm_loss;
   const Tensors expected = gradients_of(*exact);
-  for (const ParallelRecipe& parallel : layouts()) {
-    Recipe recipe = recipe_in("bf16");
-    recipe.parallel = parallel;
-    Mesh mesh = mesh_of(recipe);
-    const auto trainer = make_trainer(recipe, mesh);
-    EXPECT_NEAR(trainer->step().lm_loss, loss, 0.005 * loss);
-    for (const auto& [name, gradient] : gradients_of(*trainer))
-      EXPECT_LT(distance(gradient, expected.at(name)), 0.05)
-          << name << ", tensor " << parallel.tensor << ", expert " << parallel.expert;
-  }
+  recipe.training.precision = "bf16";
+  for (Device* device : test::mpi_devices())
+    for (const ParallelRecipe& parallel : parallels) {
+      recipe.parallel = parallel;
+      SCOPED_TRACE(join_text(device->name(), ", tensor ", parallel.tensor, ", expert ", parallel.expert));
+      Mesh mesh = mesh_of(recipe);
+      const auto trainer = make_trainer(recipe, mesh, *device);
+      EXPECT_NEAR(trainer->step().lm_loss, loss, 0.005 * loss);
+      for (const auto& [name, gradient] : gradients_of(*trainer))
+        EXPECT_LT(distance(gradient, expected.at(name)), 0.05) << name;
+    }
+}
+
+TEST(MixedPrecision, LossesAndGradientsAreThoseOfFp32WithinTheRounding) {
+  expect_first_step_of_fp32(recipe_in("fp32"), layouts());
+}
+
+// Heads 64 wide take the attention on tiles where a device has it.
+TEST(MixedPrecision, LossesAndGradientsAreThoseOfFp32WithWideHeads) {
+  Recipe recipe = recipe_in("fp32");
+  recipe.model.head_dim = 64;
+  // Over so many tokens near ties between experts would be decided otherwise: all are chosen.
+  recipe.model.moe.num_experts_per_tok = recipe.model.moe.num_experts;
+  recipe.data.sequence_length = 40;  // more than the 32 rows of one step of a walk
+  recipe.training.global_batch_size = 4;
+  recipe.training.micro_batch_size = 1;
+  expect_first_step_of_fp32(recipe, {layouts().back()});
+}
+
+TEST(MixedPrecision, OnCudaToo) {
+  if (!test::why_no_cuda_for_all().empty())
+    GTEST_SKIP() << "no bf16 trained on GPUs: " << test::why_no_cuda_for_all();
+  EXPECT_EQ(test::mpi_devices().back()->kind(), DeviceKind::cuda);
+}
+
+/// Many steps are long on the emulated device.
+std::vector<Device*> fast_devices() {
+  std::vector<Device*> devices = test::mpi_devices();
+  std::erase(devices, &emulated_device());
+  return devices;
 }
 
 TEST(MixedPrecision, LearnsAsFp32Does) {
-  for (const ParallelRecipe& parallel : layouts()) {
-    Mesh alone(self_communicator(), {});
-    Recipe recipe = recipe_in("bf16");
-    recipe.parallel = parallel;
-    Mesh mesh = mesh_of(recipe);
-    const auto exact = make_trainer(recipe_in("fp32"), alone), rounded = make_trainer(recipe, mesh);
-    double first = 0, expected = 0, got = 0;
-    for (int step = 0; step < 30; ++step) {
-      expected = exact->step().lm_loss;
-      got = rounded->step().lm_loss;
-      if (step == 0) first = expected;
-      ASSERT_NEAR(got, expected, 0.02 * expected) << "step " << step;
+  for (Device* device : fast_devices())
+    for (const ParallelRecipe& parallel : layouts()) {
+      SCOPED_TRACE(device->name());
+      Mesh alone(self_communicator(), {});
+      Recipe recipe = recipe_in("bf16");
+      recipe.parallel = parallel;
+      Mesh mesh = mesh_of(recipe);
+      const auto exact = make_trainer(recipe_in("fp32"), alone),
+                 rounded = make_trainer(recipe, mesh, *device);
+      double first = 0, expected = 0, got = 0;
+      for (int step = 0; step < 30; ++step) {
+        expected = exact->step().lm_loss;
+        got = rounded->step().lm_loss;
+        if (step == 0) first = expected;
+        ASSERT_NEAR(got, expected, 0.02 * expected) << "step " << step;
+      }
+      EXPECT_LT(got, 0.9 * first);
     }
-    EXPECT_LT(got, 0.9 * first);
-  }
 }
 
 TEST(MixedPrecision, MasterWeightsGatherStepsTooSmallForBfloat16) {
@@ -115,18 +152,21 @@ TEST(MixedPrecision, MasterWeightsGatherStepsTooSmallForBfloat16) {
   recipe.optimizer.schedule = {.kind = "constant", .warmup_steps = 0};
   recipe.optimizer.weight_decay = 0;
   recipe.parallel = layouts()[0];
-  Mesh mesh = mesh_of(recipe);
-  const auto trainer = make_trainer(recipe, mesh);
-  const ParameterSet& parameters = trainer->model().parameters;
-  const Parameter& norm = parameters.find("model.norm.weight");
-  const auto master = [&] { return parameters.values().part(norm.offset, norm.shape).to_host<float>(); };
-  for (int step = 0; step < 10; ++step) trainer->step();
-  for (const float value : master()) {
-    EXPECT_NE(value, 1.0f);
-    EXPECT_NEAR(value, 1.0f, 2e-5f);
+  for (Device* device : fast_devices()) {
+    SCOPED_TRACE(device->name());
+    Mesh mesh = mesh_of(recipe);
+    const auto trainer = make_trainer(recipe, mesh, *device);
+    const ParameterSet& parameters = trainer->model().parameters;
+    const Parameter& norm = parameters.find("model.norm.weight");
+    const auto master = [&] { return parameters.values().part(norm.offset, norm.shape).to_host<float>(); };
+    for (int step = 0; step < 10; ++step) trainer->step();
+    for (const float value : master()) {
+      EXPECT_NE(value, 1.0f);
+      EXPECT_NEAR(value, 1.0f, 2e-5f);
+    }
+    // Next to one, bfloat16 has no number nearer than 2^-8.
+    for (const BFloat16 value : norm.value.to_host<BFloat16>()) EXPECT_EQ(to_float(value), 1.0f);
   }
-  // Next to one, bfloat16 has no number nearer than 2^-8.
-  for (const BFloat16 value : norm.value.to_host<BFloat16>()) EXPECT_EQ(to_float(value), 1.0f);
 }
 
 TEST(MixedPrecision, RoutersScoreInFullPrecision) {
@@ -144,15 +184,18 @@ TEST(MixedPrecision, RoutersScoreInFullPrecision) {
 }
 
 TEST(MixedPrecision, RecomputationChangesNothing) {
-  for (const ParallelRecipe& parallel : layouts()) {
-    Recipe kept = recipe_in("bf16"), recomputed = kept;
-    kept.parallel = recomputed.parallel = parallel;
-    recomputed.training.recompute = "block";
-    Mesh mesh = mesh_of(kept);
-    const auto a = make_trainer(kept, mesh), b = make_trainer(recomputed, mesh);
-    EXPECT_EQ(a->step().lm_loss, b->step().lm_loss);
-    EXPECT_EQ(gradients_of(*a), gradients_of(*b));
-  }
+  for (Device* device : test::mpi_devices())
+    for (const ParallelRecipe& parallel : layouts()) {
+      if (device == &emulated_device() && parallel != layouts().back()) continue;
+      SCOPED_TRACE(device->name());
+      Recipe kept = recipe_in("bf16"), recomputed = kept;
+      kept.parallel = recomputed.parallel = parallel;
+      recomputed.training.recompute = "block";
+      Mesh mesh = mesh_of(kept);
+      const auto a = make_trainer(kept, mesh, *device), b = make_trainer(recomputed, mesh, *device);
+      EXPECT_EQ(a->step().lm_loss, b->step().lm_loss);
+      EXPECT_EQ(gradients_of(*a), gradients_of(*b));
+    }
 }
 
 }  // namespace

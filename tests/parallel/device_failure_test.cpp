@@ -28,6 +28,24 @@ std::string sentence_of(Action&& action) {
   return "nothing was thrown";
 }
 
+// MPI, which the stand-in is over, counts in int.
+TEST(StandIn, RefusesCountsThatAnIntDoesNotHold) {
+  emulated::ncclUniqueId id;
+  emulated::ncclComm_t alone = nullptr;
+  ASSERT_EQ(emulated::ncclGetUniqueId(&id), emulated::ncclSuccess);
+  ASSERT_EQ(emulated::ncclCommInitRank(&alone, 1, id, 0), emulated::ncclSuccess);
+  const Tensor tensor = three_numbers();
+  const std::size_t many = (std::size_t{1} << 32) + 1;  // 1, cut to an int
+  const auto stream = static_cast<emulated::cudaStream_t>(emulated_device().stream());
+  emulated::ncclGroupStart();
+  EXPECT_EQ(emulated::ncclSend(tensor.raw(), many, emulated::ncclFloat32, 0, alone, stream),
+            emulated::ncclInvalidArgument);
+  EXPECT_EQ(emulated::ncclRecv(tensor.raw(), many, emulated::ncclFloat32, 0, alone, stream),
+            emulated::ncclInvalidArgument);
+  EXPECT_EQ(emulated::ncclGroupEnd(), emulated::ncclSuccess);
+  EXPECT_EQ(emulated::ncclCommDestroy(alone), emulated::ncclSuccess);
+}
+
 TEST(DeviceFailure, UnderWayIsASentenceAtTheNextCall) {
   Communicator& world = *test::mpi_world();
   const auto ranks = world.split(0, world.rank(), "unlucky");

@@ -141,8 +141,8 @@ cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
 }
 
 cublasStatus_t cublasSetWorkspace(cublasHandle_t, void* workspace, std::size_t bytes) {
-  return is_emulated_memory(workspace, bytes) && is_aligned(workspace, 16) ? CUBLAS_STATUS_SUCCESS
-                                                                           : CUBLAS_STATUS_INVALID_VALUE;
+  return is_emulated_memory(workspace, bytes) && is_aligned(workspace, 256) ? CUBLAS_STATUS_SUCCESS
+                                                                            : CUBLAS_STATUS_INVALID_VALUE;
 }
 
 cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t) {
@@ -281,7 +281,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
   for (int i = 0; i < 4; ++i)
     if (!is_aligned(matrices[i], algorithm->alignment[i])) return CUBLAS_STATUS_INVALID_VALUE;
   if (algorithm->product != name_of(*product, {a_layout, b_layout, c_layout, d_layout}) || c != d ||
-      workspace_bytes < 1024 || !is_emulated_memory(workspace, workspace_bytes))
+      workspace_bytes < 1024 || !is_emulated_memory(workspace, workspace_bytes) ||
+      !is_aligned(workspace, 256))
     return CUBLAS_STATUS_INVALID_VALUE;
   const bool a_turned = product->transpose_a == CUBLAS_OP_T, b_turned = product->transpose_b == CUBLAS_OP_T;
   const std::int64_t m = a_turned ? a_layout->columns : a_layout->rows,

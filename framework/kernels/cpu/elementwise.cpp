@@ -66,17 +66,6 @@ void CpuKernels::add(const Tensor& a, const Tensor& b, const Tensor& sum) const 
   });
 }
 
-void CpuKernels::scale(const Tensor& x, double factor) const {
-  cpu::with_storage_type(x.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    T* px = x.data<T>();
-    const auto by = static_cast<cpu::Sum<T>>(factor);
-    const std::int64_t count = x.elements();
-#pragma omp parallel for simd if (count > small)
-    for (std::int64_t i = 0; i < count; ++i) cpu::store(px + i, cpu::load(px + i) * by);
-  });
-}
-
 void CpuKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const {
   check_tensor(sum, "sum_of_squares", "sum", {1}, DType::float64);
   // Blocks of fixed size, added in order: the sum is the same for every number of threads.
@@ -170,7 +159,7 @@ void CpuKernels::swiglu_backward(const Tensor& gate, const Tensor& up, const Ten
       const auto g = cpu::load(pg + i), d = cpu::load(pdy + i);
       const auto s = sigmoid(g);
       cpu::store(pdu + i, d * g * s);
-      // silu_derivative(g), its sigmoid shared
+      // silu'(g) = s (1 + g (1 - s))
       cpu::store(pdg + i, d * cpu::load(pu + i) * s * (1 + g * (1 - s)));
     }
   });

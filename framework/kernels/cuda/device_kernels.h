@@ -25,7 +25,6 @@ class DeviceKernels final : public Kernels {
   void convert(const Tensor& x, const Tensor& y) const override;
   void add_scaled(const Tensor& x, double factor, const Tensor& y) const override;
   void add(const Tensor& a, const Tensor& b, const Tensor& sum) const override;
-  void scale(const Tensor& x, double factor) const override;
   void sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const override;
   void sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const override;
   void weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const override;

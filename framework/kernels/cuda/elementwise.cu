@@ -52,13 +52,6 @@ void DeviceKernels::add(const Tensor& a, const Tensor& b, const Tensor& sum) con
   });
 }
 
-void DeviceKernels::scale(const Tensor& x, double factor) const {
-  with_storage_type(x.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    launch(walk(x), scale_kernel<T>, x.data<T>(), static_cast<float>(factor), x.elements());
-  });
-}
-
 void DeviceKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const {
   check_tensor(sum, "sum_of_squares", "sum", {1}, DType::float64);
   const std::int64_t pieces = blocks_for(x.elements(), squares_piece);

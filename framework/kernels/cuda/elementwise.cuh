@@ -1,4 +1,4 @@
-// Sums, scaling, SwiGLU, AdamW: each thread walks over elements, neighbours beside each other in memory.
+// Sums, SwiGLU, AdamW: each thread walks over elements, neighbours beside each other in memory.
 #pragma once
 
 #include "framework/kernels/cuda/reduction.cuh"
@@ -25,11 +25,6 @@ KERNEL add_kernel(const T* a, const T* b, T* sum, std::int64_t count) {
 }
 
 template <class T>
-KERNEL scale_kernel(T* x, float factor, std::int64_t count) {
-  for (std::int64_t i = first_item(); i < count; i += item_stride()) store(x + i, load(x + i) * factor);
-}
-
-template <class T>
 KERNEL swiglu_kernel(const T* gate, const T* up, T* y, std::int64_t count) {
   for (std::int64_t i = first_item(); i < count; i += item_stride())
     store(y + i, silu(load(gate + i)) * load(up + i));
@@ -41,7 +36,7 @@ KERNEL swiglu_backward_kernel(const T* gate, const T* up, const T* dy, T* dgate,
     const float g = load(gate + i), u = load(up + i), d = load(dy + i);
     const float s = sigmoid(g);
     store(dup + i, d * g * s);
-    store(dgate + i, d * u * s * (1 + g * (1 - s)));  // silu_derivative(g), its sigmoid shared
+    store(dgate + i, d * u * s * (1 + g * (1 - s)));  // silu'(g) = s (1 + g (1 - s))
   }
 }
 

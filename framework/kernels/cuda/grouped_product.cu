@@ -12,24 +12,6 @@
 namespace conclave::DIALECT {
 namespace {
 
-cublasHandle_t handle_on(Device& device) {
-  static cublasHandle_t handle = [] {
-    cublasHandle_t created = nullptr;
-    check_cublas(cublasCreate(&created), "cublasCreate");
-    // Parts of a sum that was split are added in float32.
-    check_cublas(cublasSetMathMode(
-                     created, static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH |
-                                                        CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
-                 "cublasSetMathMode");
-    return created;
-  }();
-  static const auto* workspace = new std::shared_ptr<Buffer>(device.allocate(library_workspace));
-  check_cublas(cublasSetStream(handle, static_cast<Stream>(device.stream())), "cublasSetStream");
-  // Setting a stream has taken the workspace away.
-  check_cublas(cublasSetWorkspace(handle, (*workspace)->data(), library_workspace), "cublasSetWorkspace");
-  return handle;
-}
-
 /// What varies between experts is m, the rows of c, or k, the length of the sums.
 struct GroupedProduct {
   const RowOffsets& offsets;
@@ -57,7 +39,7 @@ void multiply_groups(const GroupedProduct& p) {
     b_stride.push_back(p.transpose_b == Transpose::no ? n.back() : k.back());
   }
   if (expert.empty() || p.c.elements() == 0) return;
-  const cublasHandle_t handle = handle_on(p.c.device());
+  const cublasHandle_t handle = library_on(p.c.device());
   const cudaDataType_t type = library_type(p.a.dtype()), c_type = library_type(p.c.dtype());
   const float one = 1, beta = p.write == Write::accumulate ? 1.0f : 0.0f;
 
@@ -100,36 +82,36 @@ void DeviceKernels::grouped_linear(const Tensor& x, const Tensor& weight, const 
                                    const Tensor& y) const {
   const std::int64_t out = weight.dim(1), in = weight.dim(2);
   multiply_groups({offsets,
-            x,
-            weight,
-            y,
-            {x.raw(), bytes_of(x, in), 0},
-            {weight.raw(), 0, bytes_of(weight, out * in)},
-            {y.raw(), bytes_of(y, out), 0},
-            Transpose::no,
-            Transpose::yes,
-            0,
-            out,
-            in,
-            Write::overwrite});
+                   x,
+                   weight,
+                   y,
+                   {x.raw(), bytes_of(x, in), 0},
+                   {weight.raw(), 0, bytes_of(weight, out * in)},
+                   {y.raw(), bytes_of(y, out), 0},
+                   Transpose::no,
+                   Transpose::yes,
+                   0,
+                   out,
+                   in,
+                   Write::overwrite});
 }
 
 void DeviceKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets,
                                       const Tensor& dx, Write write) const {
   const std::int64_t out = weight.dim(1), in = weight.dim(2);
   multiply_groups({offsets,
-            dy,
-            weight,
-            dx,
-            {dy.raw(), bytes_of(dy, out), 0},
-            {weight.raw(), 0, bytes_of(weight, out * in)},
-            {dx.raw(), bytes_of(dx, in), 0},
-            Transpose::no,
-            Transpose::no,
-            0,
-            in,
-            out,
-            write});
+                   dy,
+                   weight,
+                   dx,
+                   {dy.raw(), bytes_of(dy, out), 0},
+                   {weight.raw(), 0, bytes_of(weight, out * in)},
+                   {dx.raw(), bytes_of(dx, in), 0},
+                   Transpose::no,
+                   Transpose::no,
+                   0,
+                   in,
+                   out,
+                   write});
 }
 
 void DeviceKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets,
@@ -142,18 +124,18 @@ void DeviceKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, co
       dweight.slice(expert, expert + 1).fill_zero();
   }
   multiply_groups({offsets,
-            dy,
-            x,
-            dweight,
-            {dy.raw(), bytes_of(dy, out), 0},
-            {x.raw(), bytes_of(x, in), 0},
-            {dweight.raw(), 0, bytes_of(dweight, out * in)},
-            Transpose::yes,
-            Transpose::no,
-            out,
-            in,
-            0,
-            write});
+                   dy,
+                   x,
+                   dweight,
+                   {dy.raw(), bytes_of(dy, out), 0},
+                   {x.raw(), bytes_of(x, in), 0},
+                   {dweight.raw(), 0, bytes_of(dweight, out * in)},
+                   Transpose::yes,
+                   Transpose::no,
+                   out,
+                   in,
+                   0,
+                   write});
 }
 
 }  // namespace conclave::DIALECT

@@ -44,15 +44,6 @@ Layout layout_of(DType dtype, std::int64_t rows, std::int64_t columns) {
   return Layout(made);
 }
 
-cublasLtHandle_t handle() {
-  static cublasLtHandle_t handle = [] {
-    cublasLtHandle_t created = nullptr;
-    check_cublas(cublasLtCreate(&created), "cublasLtCreate");
-    return created;
-  }();
-  return handle;
-}
-
 /// c^T = op(b)^T op(a)^T, described to cuBLASLt: its first matrix is b.
 class Plan {
  public:
@@ -78,8 +69,8 @@ class Plan {
     prefer(made, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, p.alignments[2]);
     prefer(made, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, p.alignments[2]);
     int found = 0;
-    check_cublas(cublasLtMatmulAlgoGetHeuristic(handle(), product, b_.get(), a_.get(), c_.get(), c_.get(),
-                                                made, 1, &choice_, &found),
+    check_cublas(cublasLtMatmulAlgoGetHeuristic(light_library(), product, b_.get(), a_.get(), c_.get(),
+                                                c_.get(), made, 1, &choice_, &found),
                  "cublasLtMatmulAlgoGetHeuristic");
     check(found == 1, Fault::machine, "cublas: no algorithm for a product of ", p.m, " x ", p.n, " x ", p.k,
           " in ", name_of(p.inputs));
@@ -88,9 +79,9 @@ class Plan {
   void run(Device& device, const void* a, const void* b, void* c, Write write) const {
     const float one = 1, beta = write == Write::accumulate ? 1.0f : 0.0f;
     const auto workspace = device.allocate(choice_.workspaceSize);
-    check_cublas(cublasLtMatmul(handle(), product_.get(), &one, b, b_.get(), a, a_.get(), &beta, c, c_.get(),
-                                c, c_.get(), &choice_.algo, workspace->data(), choice_.workspaceSize,
-                                static_cast<Stream>(device.stream())),
+    check_cublas(cublasLtMatmul(light_library(), product_.get(), &one, b, b_.get(), a, a_.get(), &beta, c,
+                                c_.get(), c, c_.get(), &choice_.algo, workspace->data(),
+                                choice_.workspaceSize, static_cast<Stream>(device.stream())),
                  "cublasLtMatmul");
   }
 

@@ -155,6 +155,7 @@ std::vector<OpCase> attention_cases() {
     for (const Documents documents : {Documents::one, Documents::several, Documents::padded})
       add_attention(cases, {1, length, 2, 1, 64}, documents);
   add_attention(cases, {1, 70, 1, 1, 64}, Documents::one);
+  add_attention(cases, {1, 97, 1, 1, 128}, Documents::one);  // four steps: each of the two stages twice
   add_attention(cases, {2, 65, 4, 2, 64}, Documents::several);
   add_attention(cases, {1, 127, 2, 2, 128}, Documents::padded);
   add_attention(cases, {0, 5, 2, 1, 64}, Documents::one);

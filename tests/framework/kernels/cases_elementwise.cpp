@@ -8,26 +8,21 @@ namespace {
 
 void add_sums(std::vector<OpCase>& cases, std::int64_t count) {
   const Values a = draw("a", count), b = draw("b", count);
-  Values sum(a.size()), scaled(a.size()), added(a.size());
+  Values sum(a.size()), added(a.size());
   long double squares = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
     sum[i] = a[i] + b[i];
-    scaled[i] = -1.75 * a[i];
     added[i] = b[i] + 0.3 * a[i];
     squares += a[i] * a[i];
   }
   OpCase op{join_text("sums_", count), 1, [](const Kernels& kernels, const Arguments& x) {
               kernels.add(x["a"], x["b"], x["sum"]);
-              kernels.scale(x["scaled"], -1.75);
               kernels.add_scaled(x["a"], 0.3, x["added"]);
               kernels.add_scaled(x["a"], 0.3, x["added_to_sums"]);
               kernels.sum_of_squares(x["a"], x["squares"], Write::overwrite);
               kernels.sum_of_squares(x["a"], x["more_squares"], Write::accumulate);
             }};
-  op.input("a", {count}, a)
-      .input("b", {count}, b)
-      .output("sum", {count}, sum)
-      .update("scaled", {count}, a, scaled);
+  op.input("a", {count}, a).input("b", {count}, b).output("sum", {count}, sum);
   cases.push_back(op.update("added", {count}, b, added)
                       .update("added_to_sums", {count}, b, added, Type::sums)
                       .output("squares", {1}, {static_cast<double>(squares)}, Type::float64)

@@ -3,7 +3,10 @@
 // its name.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "framework/device/sanitizer.h"
+#include "framework/kernels/cuda/grouped_product.cuh"
 #include "framework/kernels/cuda/matrix_tile.h"
 #include "framework/kernels/cuda/storage.cuh"
 #include "tests/framework/kernels/op_table.h"
@@ -19,18 +22,26 @@ namespace {
 
 /// Small, and no matrix product: those are a library's.
 std::vector<OpCase> small_cases() {
-  constexpr std::int64_t most_elements = 20000, most_on_tiles = 40000;
+  constexpr std::int64_t most_elements = 20000;
   std::vector<OpCase> cases;
   for (auto* family : {elementwise_cases, attention_cases, vocabulary_cases, routing_cases})
     for (OpCase& op : family()) {
       std::int64_t elements = 0;
       for (const Slot& slot : op.slots) elements += slot.shape.elements();
-      // A walk on tiles uses its shared memory again from the third step on.
-      const bool on_tiles = op.name.find("_of_1_width_64_") != std::string::npos;
-      if (elements <= (on_tiles ? most_on_tiles : most_elements) && op.name.rfind("linear_", 0) != 0)
-        cases.push_back(std::move(op));
+      // A walk on tiles uses its shared memory again from the third step on, all of it at the fourth.
+      std::int64_t most = most_elements;
+      if (op.name.find("_of_1_width_64_") != std::string::npos) most = 40000;
+      if (op.name.find("_of_1_width_128_") != std::string::npos) most = 100000;
+      if (elements <= most && op.name.rfind("linear_", 0) != 0) cases.push_back(std::move(op));
     }
   return cases;
+}
+
+TEST(DeviceCode, WalksOverBothStagesOfTheWidestTilesTwice) {
+  const std::vector<OpCase> cases = small_cases();
+  EXPECT_TRUE(std::any_of(cases.begin(), cases.end(), [](const OpCase& op) {
+    return op.name == "attention_1x97_heads_1_of_1_width_128_one";
+  }));
 }
 
 TEST(DeviceCode, MeetsThePlainLoopsUnderASanitizer) {
@@ -122,6 +133,30 @@ KERNEL correct(float* y, std::int32_t* blocks) {
 
 Tensor zeros(std::int64_t elements, DType dtype = DType::float32) {
   return Tensor::zeros({elements}, dtype, emulated_device());
+}
+
+/// Of products this kernel alone is device code: more experts than threads, some of them without rows.
+TEST(ExpertPointers, AreThoseOfTheExpertsThatHaveRows) {
+  constexpr std::int64_t experts = block_threads + 7;
+  std::vector<std::int64_t> offsets{0}, expected, live;
+  for (std::int64_t e = 0; e < experts; ++e) {
+    if (e % 3 != 1) live.push_back(e);
+    offsets.push_back(offsets.back() + (e % 3 == 1 ? 0 : e % 5 + 1));
+  }
+  const Tensor matrices = zeros(1);
+  const auto matrix = [&](std::int64_t row, std::int64_t expert) {
+    return ExpertMatrix{matrices.raw(), row, expert};
+  };
+  const ExpertMatrix a = matrix(48, 0), b = matrix(0, 4096), c = matrix(80, 16);
+  for (const ExpertMatrix& one : {a, b, c})
+    for (const std::int64_t e : live)
+      expected.push_back(reinterpret_cast<std::intptr_t>(one.of(e, offsets[static_cast<std::size_t>(e)])));
+  const auto count = static_cast<std::int64_t>(live.size());
+  const Tensor pointers = zeros(3 * count, DType::int64),
+               on_device = Tensor::from(offsets, {experts + 1}, emulated_device());
+  launch({.blocks = 1}, expert_pointers_kernel, on_device.data<std::int64_t>(), experts, a, b, c, count,
+         static_cast<const void**>(pointers.raw()));
+  EXPECT_EQ(pointers.to_host<std::int64_t>(), expected);
 }
 
 class Planted : public testing::Test {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tabulates registers, shared memory and spills per kernel and GPU from what ptxas said while the build directory was
-# built (cmake/keep_ptxas_log.sh). Fails on a spill that device_spills.txt does not list with a reason.
+# built (cmake/keep_ptxas_log.sh). Fails on a spill that device_spills.txt does not list with
+# its bytes and a reason, and on a line there that no kernel needs.
 # Usage: device_resources.sh SOURCE_DIRECTORY BUILD_DIRECTORY ARCHITECTURE...
 set -euo pipefail
 
@@ -59,12 +60,26 @@ for architecture in "$@"; do
   fi
 done
 
-# A line of device_spills.txt: kernel, a colon, the reason.
-bad=0
-while IFS=$'\t' read -r kernel gpu registers shared stack spilled; do
-  if [ "$spilled" -gt 0 ] && ! grep -qF "$kernel:" "$allowed"; then
-    echo "device_resources: $kernel spills $spilled bytes on $gpu ($registers registers, $stack bytes of stack)" >&2
-    bad=1
-  fi
-done <"$scratch/rows"
-exit $bad
+# What the table says was spilled, against device_spills.txt: kernel, most bytes, reason.
+awk -F'\t' -v allowed="$allowed" '
+  function fail(what) { print "device_resources: " what > "/dev/stderr"; bad = 1 }
+  BEGIN {
+    while ((read = (getline line < allowed)) > 0) {
+      if (line ~ /^#/ || line == "") continue
+      count = split(line, field, "\t")
+      if (count != 3 || field[2] !~ /^[1-9][0-9]*$/ || field[3] == "" || field[1] in most)
+        fail("in " allowed ", expected a kernel of its own, bytes and a reason, separated by tabs: " line)
+      most[field[1]] = field[2] + 0
+    }
+    if (read < 0) fail("cannot read " allowed)
+  }
+  FNR > 1 && $NF > 0 {
+    spills[$1]
+    if (!($1 in most)) fail($1 " spills " $NF " bytes, and " allowed " does not list it")
+    else if ($NF > most[$1]) fail($1 " spills " $NF " bytes, and " allowed " allows " most[$1])
+  }
+  END {
+    for (kernel in most)
+      if (!(kernel in spills)) fail("no kernel needs the line of " kernel " in " allowed "; take it out")
+    exit bad
+  }' "$table"

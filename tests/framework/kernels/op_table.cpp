@@ -8,6 +8,7 @@
 
 #include "framework/base/random.h"
 #include "framework/device/sanitizer.h"
+#include "tests/devices.h"
 
 namespace conclave::test {
 namespace {
@@ -177,21 +178,9 @@ Values as_values(const std::vector<int>& numbers) {
 std::vector<Device*> devices() {
   // Under a sanitizer the emulated device has a test of its own, device_code_test.
   if (std::string_view(sanitizer::name) != "none") return {&cpu_device()};
-  std::vector<Device*> found{&cpu_device(), &emulated_device()};
-  if (why_no_cuda().empty()) found.push_back(&cuda_device());
+  std::vector<Device*> found = gpu_devices();
+  found.insert(found.begin(), &cpu_device());
   return found;
-}
-
-std::string why_no_cuda() {
-  static const std::string reason = [] {
-    try {
-      cuda_device();
-    } catch (const Error& error) {
-      return std::string(error.what());
-    }
-    return std::string();
-  }();
-  return reason;
 }
 
 std::vector<DType> float_types_of(const Device& device) {

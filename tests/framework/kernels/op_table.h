@@ -63,8 +63,6 @@ Values as_values(const std::vector<int>& numbers);
 
 /// All that can compute here.
 std::vector<Device*> devices();
-/// Why the device cuda is not among them; empty when it is.
-std::string why_no_cuda();
 /// The floating-point types that a device computes in.
 std::vector<DType> float_types_of(const Device& device);
 /// Those that a case runs in there.

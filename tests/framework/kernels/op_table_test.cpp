@@ -11,6 +11,7 @@
 
 #include "framework/base/random.h"
 #include "framework/kernels/cpu/matrix_product.h"
+#include "tests/devices.h"
 #include "tests/framework/kernels/op_table.h"
 
 namespace conclave::test {
