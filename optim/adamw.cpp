@@ -67,7 +67,7 @@ AdamW::AdamW(const ParameterSet& parameters, const GradientReducer& reducer, con
         {.first = span.offset,
          .first_state = span.state_offset,
          .elements = span.elements,
-         .learning_rate_factor = group != nullptr ? group->lr_scale : 1.0,
+         .factor = group != nullptr ? group->lr_scale : 1.0,
          .weight_decay = group != nullptr && group->weight_decay >= 0 ? group->weight_decay : decay});
   }
   pieces_ = Pieces::of(spans, parameters.values().device());

@@ -139,21 +139,24 @@ void GradientReducer::finish() {
 void GradientReducer::plan_norm() {
   const MeshLayout& layout = mesh_.layout();
   const std::int64_t rank = mesh_.world().rank();
-  std::vector<FlatSpan> counted;
+  std::vector<FlatSpan> spans;
   for (const OwnedSpan& span : owned_) {
     const Placement& placement = span.parameter->placement;
     // Of replicas that own the same elements the first counts. Those are the replicas of the placement unless
     // the optimizer is sharded over them, and the tensor ranks for what attention ranks hold whole and sum
     // over data only.
-    if (options_.sharding == OptimizerSharding::none && layout.coordinate(rank, placement.replicas) != 0)
-      continue;
+    const bool of_another_replica =
+        options_.sharding == OptimizerSharding::none && layout.coordinate(rank, placement.replicas) != 0;
     const bool cut_over_tensor = std::any_of(placement.cuts.begin(), placement.cuts.end(),
                                              [](const Cut& cut) { return cut.axis == Axis::tensor; });
-    if (placement.replicas == Axis::data && !cut_over_tensor && layout.coordinate(rank, Axis::tensor) != 0)
-      continue;
-    counted.push_back({.first = span.offset, .first_state = span.state_offset, .elements = span.elements});
+    const bool of_another_tensor_rank =
+        placement.replicas == Axis::data && !cut_over_tensor && layout.coordinate(rank, Axis::tensor) != 0;
+    spans.push_back({.first = span.offset,
+                     .first_state = span.state_offset,
+                     .elements = span.elements,
+                     .factor = of_another_replica || of_another_tensor_rank ? 0.0 : 1.0});
   }
-  counted_ = Pieces::of(counted, parameters_.gradients().device());
+  counted_ = Pieces::of(spans, parameters_.gradients().device());
 }
 
 Tensor GradientReducer::squares() const {

@@ -97,7 +97,7 @@ class GradientReducer {
   std::vector<Bucket> buckets_;  // in the order of starting
   std::vector<OwnedSpan> owned_;
   std::int64_t owned_elements_ = 0;
-  Pieces counted_;  // of the gradients that this rank counts in the norm
+  Pieces counted_;  // what this rank owns, with factor 0 where the norm counts it on another
   std::size_t started_ = 0;
   std::size_t waited_ = 0;  // requests before this one are known to be complete
   bool armed_ = false;

@@ -99,7 +99,8 @@ class Kernels {
   virtual void add(const Tensor& a, const Tensor& b, const Tensor& sum) const = 0;
   /// The sum of squares of x in a fixed order; sum float64 [1].
   virtual void sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const = 0;
-  /// The sum of squares of these pieces of x, float32 or float64; sum float64 [1].
+  /// The sum of squares of these pieces of x, each times its factor; those of factor 0 are not read. x
+  /// float32 or float64, sum float64 [1].
   virtual void sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const = 0;
   /// The sum of factors * x in a fixed order: x and factors float64 of one shape, sum float64 [1].
   virtual void weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const = 0;

@@ -11,7 +11,7 @@ Pieces Pieces::of(const std::vector<FlatSpan>& spans, Device& device) {
     for (std::int64_t begin = 0; begin < span.elements; begin += most_elements) {
       table.insert(table.end(), {span.first + begin, span.first_state + begin,
                                  std::min(most_elements, span.elements - begin)});
-      settings.insert(settings.end(), {span.learning_rate_factor, span.weight_decay});
+      settings.insert(settings.end(), {span.factor, span.weight_decay});
     }
   const auto pieces = static_cast<std::int64_t>(table.size()) / 3;
   return {Tensor::from(table, {pieces, 3}, device), Tensor::from(settings, {pieces, 2}, device)};

@@ -13,7 +13,7 @@ struct FlatSpan {
   std::int64_t first;        // of values and gradients
   std::int64_t first_state;  // of the optimizer's moments
   std::int64_t elements;
-  double learning_rate_factor = 1;
+  double factor = 1;  // of the learning rate, of the squares in a norm
   double weight_decay = 0;
 };
 
@@ -22,7 +22,7 @@ struct Pieces {
   static Pieces of(const std::vector<FlatSpan>& spans, Device& device);
 
   Tensor table;     // int64 [pieces, 3]: first, first_state, elements
-  Tensor settings;  // float64 [pieces, 2]: learning_rate_factor, weight_decay
+  Tensor settings;  // float64 [pieces, 2]: factor, weight_decay
   std::int64_t count() const { return table.defined() ? table.dim(0) : 0; }
 };
 

@@ -60,6 +60,7 @@ struct MemoryPlan {
   double rounded_parameters = 0;  // bf16: the copy that ops read
   double gradients = 0;
   double moments = 0;            // AdamW keeps two numbers per parameter
+  double pieces = 0;             // tables of where the optimizer's elements and the norm's lie
   double reduced_gradients = 0;  // zero 1: what the reduce-scatters bring
   double selection_bias = 0;     // of the routers
   double rounding = 0;           // of the buffers above to the allocator's sizes
@@ -70,7 +71,8 @@ struct MemoryPlan {
   std::vector<NamedBytes> largest_buffers;  // largest first; parts of the expected sums above
 
   double states() const {
-    return parameters + rounded_parameters + gradients + moments + reduced_gradients + selection_bias + rounding;
+    return parameters + rounded_parameters + gradients + moments + pieces + reduced_gradients +
+           selection_bias + rounding;
   }
   /// Of the device while it trains; on a CPU the snapshot comes on top.
   double total() const { return states() + activations; }

@@ -24,6 +24,7 @@
 // Beyond dispatch_rows the exchange goes in rounds that keep nothing but where rows go. With recompute=block
 // a block keeps its input, and everything above is there for one block at a time.
 #include <algorithm>
+#include <cmath>
 
 #include "framework/recipe/memory_walk.h"
 #include "framework/recipe/model_size.h"
@@ -271,6 +272,7 @@ double plan_activations(const Recipe& recipe, int ranks, const std::vector<Excha
 MemoryPlan plan_memory(const Recipe& recipe, int ranks) {
   const double bytes = sum_bytes(recipe), rounded_bytes = element_bytes(recipe);
   MemoryPlan plan;
+  double pieces = 0;  // kernels/pieces.h
   for (const ParameterPlan& parameter : plan_parameters(recipe, ranks)) {
     const double room = room_of(parameter) * bytes;
     plan.parameters += room;
@@ -281,11 +283,15 @@ MemoryPlan plan_memory(const Recipe& recipe, int ranks) {
     // gap at the end of a parameter takes no moments; here the rank without gaps counts.
     if (recipe.parallel.zero > 0 && parameter.replicas > 1) {
       plan.moments += 2 * room / real(parameter.replicas);
+      pieces +=
+          real(parameter.count) * std::ceil(real(parameter.elements) / 16384 / real(parameter.replicas));
       plan.reduced_gradients += room / real(parameter.replicas);
     } else {
       plan.moments += 2 * real(parameter.count) * real(parameter.elements) * bytes;
+      pieces += real(parameter.count) * std::ceil(real(parameter.elements) / 16384);
     }
   }
+  plan.pieces = 2 * (allocated_bytes(pieces * 3 * 8) + allocated_bytes(pieces * 2 * 8));
   const MoeRecipe& moe = recipe.model.moe;
   if (moe.router.bias.rate > 0)
     plan.selection_bias =

@@ -106,6 +106,7 @@ void print_memory(const Recipe& recipe, int ranks) {
   print_row("gradients", bytes_text(memory.gradients));
   print_row("AdamW moments", bytes_text(memory.moments),
             recipe.parallel.zero > 0 ? "shared out over the replicas" : "");
+  print_row("tables of where their elements lie", bytes_text(memory.pieces));
   if (memory.reduced_gradients > 0)
     print_row("reduce-scattered gradients", bytes_text(memory.reduced_gradients));
   if (memory.rounding > 0) print_row("rounding to the allocator's sizes", bytes_text(memory.rounding));

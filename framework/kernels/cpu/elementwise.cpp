@@ -96,18 +96,20 @@ void CpuKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write write)
 void CpuKernels::sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const {
   check_tensor(sum, "sum_of_squares", "sum", {1}, DType::float64);
   const std::int64_t* table = pieces.table.data<std::int64_t>();
+  const double* settings = pieces.settings.data<double>();
   std::vector<double> of_piece(static_cast<std::size_t>(pieces.count()));
   with_float_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* values = x.data<T>();
 #pragma omp parallel for
     for (std::int64_t p = 0; p < pieces.count(); ++p) {
+      if (settings[p * 2] == 0) continue;
       const T* px = values + table[p * 3];
       double squares = 0;
 #pragma omp simd reduction(+ : squares)
       for (std::int64_t i = 0; i < table[p * 3 + 2]; ++i)
         squares += static_cast<double>(px[i]) * static_cast<double>(px[i]);
-      of_piece[static_cast<std::size_t>(p)] = squares;
+      of_piece[static_cast<std::size_t>(p)] = settings[p * 2] * squares;
     }
   });
   double total = 0;

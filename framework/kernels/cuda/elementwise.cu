@@ -71,7 +71,8 @@ void DeviceKernels::sum_of_squares(const Tensor& x, const Pieces& pieces, const 
   const Tensor of_piece = Tensor::empty({pieces.count()}, DType::float64, x.device());
   void* stream = x.device().stream();
   launch({.blocks = pieces.count(), .stream = stream}, squares_of_pieces_kernel,
-         check_float32("sum_of_squares", x), pieces.table.data<std::int64_t>(), of_piece.data<double>());
+         check_float32("sum_of_squares", x), pieces.table.data<std::int64_t>(),
+         pieces.settings.data<double>(), of_piece.data<double>());
   launch({.blocks = 1, .stream = stream}, sum_kernel, of_piece.data<double>(), pieces.count(),
          std::int64_t{1}, false, sum.data<double>());
 }

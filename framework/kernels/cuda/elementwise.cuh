@@ -62,9 +62,11 @@ KERNEL sum_of_squares_kernel(const T* x, std::int64_t count, double* of_piece) {
 }
 
 /// A block for each of Pieces.
-KERNEL squares_of_pieces_kernel(const float* x, const std::int64_t* table, double* of_piece) {
+KERNEL squares_of_pieces_kernel(const float* x, const std::int64_t* table, const double* settings,
+                                double* of_piece) {
   const std::int64_t* piece = table + block_index() * 3;
-  const double sum = squares_of_block(x, piece[0], piece[0] + piece[2]);
+  const double factor = settings[block_index() * 2];
+  const double sum = factor == 0 ? 0 : factor * squares_of_block(x, piece[0], piece[0] + piece[2]);
   if (thread_index() == 0) of_piece[block_index()] = sum;
 }
 

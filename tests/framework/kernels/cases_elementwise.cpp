@@ -134,7 +134,7 @@ void add_adamw(std::vector<OpCase>& cases, std::int64_t count, int steps_taken, 
       {.first = first + gap,
        .first_state = first,
        .elements = count - first,
-       .learning_rate_factor = 0.5,
+       .factor = 0.5,
        .weight_decay = 2 * weight_decay}};
   const Values gradient = draw("gradient", flat), value = draw("value", flat);
   const Values moment1 = steps_taken == 0 ? Values(static_cast<std::size_t>(count)) : draw("moment1", count);
@@ -152,8 +152,8 @@ void add_adamw(std::vector<OpCase>& cases, std::int64_t count, int steps_taken, 
       m[s] = beta1 * moment1[s] + (1 - beta1) * g;
       v[s] = beta2 * moment2[s] + (1 - beta2) * g * g;
       const double step = (m[s] / correction1) / (std::sqrt(v[s] / correction2) + epsilon);
-      new_value[i] = value[i] - rate * span.learning_rate_factor * (step + span.weight_decay * value[i]);
-      squares += gradient[i] * gradient[i];
+      new_value[i] = value[i] - rate * span.factor * (step + span.weight_decay * value[i]);
+      squares += span.factor * gradient[i] * gradient[i];
     }
   OpCase op{join_text("adamw_", count, "_step_", steps_taken, weight_decay > 0 ? "_decay" : ""), 1,
             [=](const Kernels& kernels, const Arguments& a) {

@@ -201,7 +201,7 @@ TEST(Plan, RoundsAsTheAllocatorDoes) {
   };
   EXPECT_EQ(allocation_size(0), 64u);
   EXPECT_EQ(allocation_size(1025), 1152u);
-  EXPECT_DOUBLE_EQ(plan.states(), 2 * rounded(plan.parameters) + 2 * rounded(plan.moments / 2));
+  EXPECT_DOUBLE_EQ(plan.states(), 2 * rounded(plan.parameters) + 2 * rounded(plan.moments / 2) + plan.pieces);
 }
 
 }  // namespace
