@@ -20,7 +20,7 @@
 #include "launch/checkpoint_choice.h"
 #include "parallel/agreement.h"
 #include "tests/framework/store/system_calls.h"
-#include "tests/launch/synthetic.h"
+#include "tests/launch/synthetic_trainer.h"
 #include "tests/mpi_world.h"
 
 namespace conclave {
@@ -57,17 +57,6 @@ Recipe recipe_of_layout(const ParallelRecipe& parallel, const std::string& preci
   recipe.optimizer.groups = {{.pattern = "model.norm.*", .frozen = true}};
   recipe.parallel = parallel;
   return recipe;
-}
-
-std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh) {
-  return std::make_unique<Trainer>(recipe, mesh,
-                                   [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
-                                     return test::synthetic_batch(recipe, step, first, count);
-                                   });
-}
-
-MeshDegrees degrees_of(const ParallelRecipe& parallel) {
-  return {.tensor = parallel.tensor, .expert = parallel.expert, .expert_tensor = parallel.expert_tensor};
 }
 
 /// A directory that all ranks share, removed by the first.
@@ -143,8 +132,8 @@ void save_on_one_load_on(const Layout& from, const std::vector<Layout>& others, 
   std::vector<double> expected(5);
   const fs::path saved = directory.path() / "a" / "step-00000003";
   if (member[from.ranks]) {
-    Mesh mesh(first_ranks[from.ranks], degrees_of(from.parallel));
-    const auto trainer = make_trainer(recipe_of_layout(from.parallel, precision), mesh);
+    Mesh mesh(first_ranks[from.ranks], test::degrees_of(from.parallel));
+    const auto trainer = test::make_trainer(recipe_of_layout(from.parallel, precision), mesh);
     next_losses(*trainer, 3);
     EXPECT_EQ(save_at_once(*trainer, directory.path() / "a", *first_ranks[from.ranks]), saved);
     trainer->gather_values([&](const std::string& name, const Tensor& whole) {
@@ -172,8 +161,8 @@ void save_on_one_load_on(const Layout& from, const std::vector<Layout>& others, 
                            to.parallel.zero));
     if (member[to.ranks]) {
       Communicator& ranks = *first_ranks[to.ranks];
-      Mesh mesh(first_ranks[to.ranks], degrees_of(to.parallel));
-      const auto trainer = make_trainer(recipe_of_layout(to.parallel, precision), mesh);
+      Mesh mesh(first_ranks[to.ranks], test::degrees_of(to.parallel));
+      const auto trainer = test::make_trainer(recipe_of_layout(to.parallel, precision), mesh);
       const FoundCheckpoint found = newest_checkpoint(ranks, directory.path() / "a");
       EXPECT_EQ(found.path, saved);
       trainer->load(CheckpointReader(saved, Verify::nothing));
@@ -229,7 +218,7 @@ TEST(Checkpointing, AsynchronousEqualsSynchronousAndDoesNotDisturbTraining) {
   std::map<bool, double> last_loss;
   for (const bool asynchronous : {false, true}) {
     Mesh mesh(world, {});
-    const auto trainer = make_trainer(recipe, mesh);
+    const auto trainer = test::make_trainer(recipe, mesh);
     Checkpointing checkpointing(directory.path() / (asynchronous ? "asynchronous" : "synchronous"),
                                 {.asynchronous = asynchronous, .least_share_bytes = 256}, *world,
                                 silent_logger());
@@ -262,7 +251,7 @@ TEST(Checkpointing, NothingIsThereBeforeEveryRankHasWritten) {
       return Verdict{};
     });
   Mesh mesh(world, {});
-  const auto trainer = make_trainer(recipe_of_layout(sharded(), "fp32"), mesh);
+  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), "fp32"), mesh);
   Checkpointing checkpointing(directory.path(), {}, *world, silent_logger());
   trainer->step();
   checkpointing.save(*trainer);
@@ -283,7 +272,7 @@ TEST(Checkpointing, ARankThatCannotWriteFailsTheSaveAndNotTheRun) {
   const auto world = test::mpi_world();
   const int bad = world->size() - 1;
   Mesh mesh(world, {});
-  const auto trainer = make_trainer(recipe_of_layout(sharded(), "fp32"), mesh);
+  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), "fp32"), mesh);
   Checkpointing checkpointing(directory.path(), {.keep = 1}, *world, silent_logger());
   trainer->step();
   checkpointing.save(*trainer);
@@ -329,7 +318,7 @@ TEST(Checkpointing, TheRanksAgreeOnWhatIsDamaged) {
   const SharedDirectory directory;
   const auto world = test::mpi_world();
   Mesh mesh(world, {});
-  const auto trainer = make_trainer(recipe_of_layout(sharded(), "fp32"), mesh);
+  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), "fp32"), mesh);
   for (int step = 0; step < 3; ++step) {
     trainer->step();
     save_at_once(*trainer, directory.path(), *world);

@@ -11,8 +11,7 @@
 
 #include "framework/device/stand_in/cuda_runtime.h"
 #include "launch/checkpointing.h"
-#include "launch/trainer.h"
-#include "tests/launch/synthetic.h"
+#include "tests/launch/synthetic_trainer.h"
 #include "tests/mpi_world.h"
 
 namespace conclave {
@@ -69,19 +68,8 @@ std::vector<Recipe> layouts(std::int64_t ranks) {
   return recipes;
 }
 
-std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh, Device& device) {
-  return std::make_unique<Trainer>(
-      recipe, mesh,
-      [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
-        return test::synthetic_batch(recipe, step, first, count);
-      },
-      device);
-}
-
 Mesh mesh_of(const Recipe& recipe) {
-  return Mesh(test::mpi_world(), {.tensor = recipe.parallel.tensor,
-                                  .expert = recipe.parallel.expert,
-                                  .expert_tensor = recipe.parallel.expert_tensor});
+  return Mesh(test::mpi_world(), test::degrees_of(recipe.parallel));
 }
 
 std::vector<Device*> other_devices() {
@@ -118,7 +106,7 @@ const Oracle& oracle() {
     Recipe recipe = base_recipe();
     recipe.training.micro_batch_size = recipe.training.global_batch_size;
     Mesh alone(self_communicator(), {});
-    const auto trainer = make_trainer(recipe, alone, cpu_device());
+    const auto trainer = test::make_trainer(recipe, alone, cpu_device());
     Oracle result;
     for (int step = 0; step < steps; ++step) {
       result.results.push_back(trainer->step());
@@ -132,7 +120,7 @@ const Oracle& oracle() {
 void expect_equal(const Recipe& recipe, Device& device) {
   SCOPED_TRACE(join_text(name_of(recipe), " on ", device.name()));
   Mesh mesh = mesh_of(recipe);
-  const auto trainer = make_trainer(recipe, mesh, device);
+  const auto trainer = test::make_trainer(recipe, mesh, device);
   for (std::size_t step = 0; step < oracle().results.size(); ++step) {
     const StepResult result = trainer->step();
     const StepResult& expected = oracle().results[step];
@@ -143,12 +131,7 @@ void expect_equal(const Recipe& recipe, Device& device) {
     for (const auto& [name, gradient] : gradients_of(*trainer)) {
       const std::vector<float>& want = oracle().gradients[step].at(name);
       ASSERT_EQ(gradient.size(), want.size()) << name;
-      float worst = 0, largest = 1e-30f;
-      for (std::size_t i = 0; i < want.size(); ++i) {
-        worst = std::max(worst, std::abs(gradient[i] - want[i]));
-        largest = std::max(largest, std::abs(want[i]));
-      }
-      ASSERT_LT(worst / largest, 1e-3f) << name << " in step " << step;
+      ASSERT_LT(test::worst_difference(gradient, want), 1e-3f) << name << " in step " << step;
     }
   }
 }
@@ -191,7 +174,7 @@ TEST(DeviceLayout, CheckpointsLoadOnAnotherDevice) {
       SCOPED_TRACE(join_text(first->name(), " -> ", second->name()));
       const SharedFolder folder;
       Mesh mesh = mesh_of(recipe), second_mesh = mesh_of(recipe);
-      const auto trainer = make_trainer(recipe, mesh, *first);
+      const auto trainer = test::make_trainer(recipe, mesh, *first);
       for (int step = 0; step < 2; ++step) trainer->step();
       Logger logger({.rank = 1});  // speaks only of failures
       Checkpointing checkpointing(folder.path(), {.least_share_bytes = 1024}, *world, logger);
@@ -199,7 +182,7 @@ TEST(DeviceLayout, CheckpointsLoadOnAnotherDevice) {
       checkpointing.finish();
       ASSERT_FALSE(checkpointing.last_failure());
 
-      const auto loaded = make_trainer(recipe, second_mesh, *second);
+      const auto loaded = test::make_trainer(recipe, second_mesh, *second);
       loaded->load(CheckpointReader(folder.path() + "/step-00000002"));
       EXPECT_EQ(values_of(*loaded), values_of(*trainer));
       EXPECT_EQ(loaded->model().transformer.selection_bias().to_host<double>(),
@@ -237,7 +220,7 @@ TEST(DeviceLayout, SharedExpertsComputeWhileTokensTravel) {
   recipe.training.micro_batch_size = 2;
   for (const auto mode : {emulated::StreamMode::deferred, emulated::StreamMode::racing}) {
     Mesh mesh = mesh_of(recipe);
-    const auto trainer = make_trainer(recipe, mesh, emulated_device());
+    const auto trainer = test::make_trainer(recipe, mesh, emulated_device());
     emulated::set_stream_mode(mode);
     emulated::take_history();
     trainer->step();

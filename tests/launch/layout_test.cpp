@@ -4,22 +4,15 @@
 
 #include <cmath>
 
-#include "launch/trainer.h"
-#include "tests/launch/synthetic.h"
+#include "tests/launch/synthetic_trainer.h"
 #include "tests/mpi_world.h"
 
 namespace conclave {
 namespace {
 
+using test::make_trainer;
 using test::synthetic_batch;
 using test::tiny_recipe;
-
-std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh) {
-  return std::make_unique<Trainer>(recipe, mesh,
-                                   [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
-                                     return synthetic_batch(recipe, step, first, count);
-                                   });
-}
 
 double difference(double a, double b) {
   return std::abs(a - b) / std::max({std::abs(a), std::abs(b), 1e-30});

@@ -6,8 +6,7 @@
 #include <cmath>
 #include <map>
 
-#include "launch/trainer.h"
-#include "tests/launch/synthetic.h"
+#include "tests/launch/synthetic_trainer.h"
 #include "tests/mpi_world.h"
 
 namespace conclave {
@@ -21,19 +20,8 @@ Recipe recipe_in(const std::string& precision) {
   return recipe;
 }
 
-std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh, Device& device = cpu_device()) {
-  return std::make_unique<Trainer>(
-      recipe, mesh,
-      [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
-        return test::synthetic_batch(recipe, step, first, count);
-      },
-      device);
-}
-
 Mesh mesh_of(const Recipe& recipe) {
-  return Mesh(test::mpi_world(), {.tensor = recipe.parallel.tensor,
-                                  .expert = recipe.parallel.expert,
-                                  .expert_tensor = recipe.parallel.expert_tensor});
+  return Mesh(test::mpi_world(), test::degrees_of(recipe.parallel));
 }
 
 using Tensors = std::map<std::string, std::vector<float>>;
@@ -80,7 +68,7 @@ std::vector<ParallelRecipe> layouts() {
 void expect_first_step_of_fp32(Recipe recipe, const std::vector<ParallelRecipe>& parallels) {
   recipe.training.precision = "fp32";
   Mesh alone(self_communicator(), {});
-  const auto exact = make_trainer(recipe, alone);
+  const auto exact = test::make_trainer(recipe, alone);
   const double loss = exact->step().lm_loss;
   const Tensors expected = gradients_of(*exact);
   recipe.training.precision = "bf16";
@@ -89,7 +77,7 @@ void expect_first_step_of_fp32(Recipe recipe, const std::vector<ParallelRecipe>&
       recipe.parallel = parallel;
       SCOPED_TRACE(join_text(device->name(), ", tensor ", parallel.tensor, ", expert ", parallel.expert));
       Mesh mesh = mesh_of(recipe);
-      const auto trainer = make_trainer(recipe, mesh, *device);
+      const auto trainer = test::make_trainer(recipe, mesh, *device);
       EXPECT_NEAR(trainer->step().lm_loss, loss, 0.005 * loss);
       for (const auto& [name, gradient] : gradients_of(*trainer))
         EXPECT_LT(distance(gradient, expected.at(name)), 0.05) << name;
@@ -133,8 +121,8 @@ TEST(MixedPrecision, LearnsAsFp32Does) {
       Recipe recipe = recipe_in("bf16");
       recipe.parallel = parallel;
       Mesh mesh = mesh_of(recipe);
-      const auto exact = make_trainer(recipe_in("fp32"), alone),
-                 rounded = make_trainer(recipe, mesh, *device);
+      const auto exact = test::make_trainer(recipe_in("fp32"), alone),
+                 rounded = test::make_trainer(recipe, mesh, *device);
       double first = 0, expected = 0, got = 0;
       for (int step = 0; step < 30; ++step) {
         expected = exact->step().lm_loss;
@@ -155,7 +143,7 @@ TEST(MixedPrecision, MasterWeightsGatherStepsTooSmallForBfloat16) {
   for (Device* device : fast_devices()) {
     SCOPED_TRACE(device->name());
     Mesh mesh = mesh_of(recipe);
-    const auto trainer = make_trainer(recipe, mesh, *device);
+    const auto trainer = test::make_trainer(recipe, mesh, *device);
     const ParameterSet& parameters = trainer->model().parameters;
     const Parameter& norm = parameters.find("model.norm.weight");
     const auto master = [&] { return parameters.values().part(norm.offset, norm.shape).to_host<float>(); };
@@ -173,7 +161,7 @@ TEST(MixedPrecision, RoutersScoreInFullPrecision) {
   Recipe recipe = recipe_in("bf16");
   recipe.parallel = layouts()[0];
   Mesh mesh = mesh_of(recipe);
-  const auto trainer = make_trainer(recipe, mesh);
+  const auto trainer = test::make_trainer(recipe, mesh);
   int routers = 0;
   for (const Parameter& parameter : trainer->model().parameters.all()) {
     const bool router = parameter.name.find("mlp.gate.weight") != std::string::npos;
@@ -192,7 +180,8 @@ TEST(MixedPrecision, RecomputationChangesNothing) {
       kept.parallel = recomputed.parallel = parallel;
       recomputed.training.recompute = "block";
       Mesh mesh = mesh_of(kept);
-      const auto a = make_trainer(kept, mesh, *device), b = make_trainer(recomputed, mesh, *device);
+      const auto a = test::make_trainer(kept, mesh, *device),
+                 b = test::make_trainer(recomputed, mesh, *device);
       EXPECT_EQ(a->step().lm_loss, b->step().lm_loss);
       EXPECT_EQ(gradients_of(*a), gradients_of(*b));
     }

@@ -13,17 +13,17 @@
 #include "launch/checkpointing.h"
 #include "launch/loss_spikes.h"
 #include "launch/step_clock.h"
-#include "launch/trainer.h"
 #include "parallel/agreement.h"
 #include "parallel/replica_check.h"
 #include "tests/framework/store/scratch_directory.h"
-#include "tests/launch/synthetic.h"
+#include "tests/launch/synthetic_trainer.h"
 #include "tests/mpi_world.h"
 
 namespace conclave {
 namespace {
 
 using test::mpi_world;
+using test::make_trainer;
 using test::synthetic_batch;
 using test::tiny_recipe;
 
@@ -35,13 +35,6 @@ Recipe warm_recipe() {
   // An estimator with state from step to step: skipping must leave that alone too.
   recipe.model.moe.balance = {{.scope = "global_batch", .estimator = "warm", .coefficient = 0.1}};
   return recipe;
-}
-
-std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh) {
-  return std::make_unique<Trainer>(recipe, mesh,
-                                   [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
-                                     return synthetic_batch(recipe, step, first, count);
-                                   });
 }
 
 const Parameter& parameter(const Trainer& trainer, const std::string& name) {

@@ -11,8 +11,7 @@
 
 #include "framework/recipe/plan.h"
 #include "launch/checkpointing.h"
-#include "launch/trainer.h"
-#include "tests/launch/synthetic.h"
+#include "tests/launch/synthetic_trainer.h"
 #include "tests/mpi_world.h"
 
 namespace conclave {
@@ -84,18 +83,12 @@ std::vector<Recipe> layouts(std::int64_t ranks, const Recipe& base = base_recipe
 
 /// batches: none for synthetic_batch().
 std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh,
-                                      const Trainer::BatchSource& batches = Trainer::BatchSource()) {
-  if (batches) return std::make_unique<Trainer>(recipe, mesh, batches);
-  return std::make_unique<Trainer>(recipe, mesh,
-                                   [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
-                                     return synthetic_batch(recipe, step, first, count);
-                                   });
+                                      const Trainer::BatchSource& batches = {}) {
+  return std::make_unique<Trainer>(recipe, mesh, batches ? batches : test::synthetic_batches(recipe));
 }
 
 Mesh mesh_of(const Recipe& recipe) {
-  return Mesh(test::mpi_world(), {.tensor = recipe.parallel.tensor,
-                                  .expert = recipe.parallel.expert,
-                                  .expert_tensor = recipe.parallel.expert_tensor});
+  return Mesh(test::mpi_world(), test::degrees_of(recipe.parallel));
 }
 
 using Tensors = std::map<std::string, std::vector<double>>;
@@ -160,12 +153,7 @@ void expect_equal(const Recipe& recipe, const Oracle& oracle,
     for (const auto& [name, gradient] : gradients_of(*trainer)) {
       const std::vector<double>& want = oracle.gradients[step].at(name);
       ASSERT_EQ(gradient.size(), want.size()) << name;
-      double worst = 0, largest = 1e-30;
-      for (std::size_t i = 0; i < want.size(); ++i) {
-        worst = std::max(worst, std::abs(gradient[i] - want[i]));
-        largest = std::max(largest, std::abs(want[i]));
-      }
-      ASSERT_LT(worst / largest, 1e-10) << name << " in step " << step;
+      ASSERT_LT(test::worst_difference(gradient, want), 1e-10) << name << " in step " << step;
     }
   }
 }

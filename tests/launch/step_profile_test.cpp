@@ -8,19 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "launch/trainer.h"
-#include "tests/launch/synthetic.h"
+#include "tests/launch/synthetic_trainer.h"
 
 namespace conclave {
 namespace {
 
 using Phase = Profile::Phase;
-
-Trainer::BatchSource batches_of(const Recipe& recipe) {
-  return [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
-    return test::synthetic_batch(recipe, step, first, count);
-  };
-}
 
 Recipe recipe_with(const std::string& recompute) {
   Recipe recipe = test::tiny_recipe();
@@ -43,7 +36,8 @@ TEST(StepProfile, KernelsFallToTheirLayerPurposeAndPhase) {
   for (const std::string recompute : {"none", "block"}) {
     const Recipe recipe = recipe_with(recompute);
     Mesh plain_mesh(self_communicator(), {}), mesh(self_communicator(), {});
-    Trainer plain(recipe, plain_mesh, batches_of(recipe)), trainer(recipe, mesh, batches_of(recipe));
+    Trainer plain(recipe, plain_mesh, test::synthetic_batches(recipe)),
+        trainer(recipe, mesh, test::synthetic_batches(recipe));
     Profile profile;
     for (int step = 0; step < 2; ++step) {
       const double expected = plain.step().loss;
@@ -90,7 +84,7 @@ TEST(StepProfile, CountsWhatAProductMovesAndComputes) {
 TEST(StepProfile, WritesATableThatAddsUpAndATraceThatParses) {
   const Recipe recipe = recipe_with("none");
   Mesh mesh(self_communicator(), {});
-  Trainer trainer(recipe, mesh, batches_of(recipe));
+  Trainer trainer(recipe, mesh, test::synthetic_batches(recipe));
   Profile profile;
   profile.keep_events(100);
   double seconds = 0;
