@@ -86,7 +86,7 @@ elif [ $# -eq 0 ]; then
   cuda_begin=$SECONDS
   cuda=$(run_labelled cuda device_tests resources) || code=1
   column -t -s "$(printf '\t')" build/cuda/device_resources.txt 2>/dev/null || true
-  cuda="$cuda, $(awk 'END { print NR > 0 ? NR - 1 : 0 }' build/cuda/device_resources.txt 2>/dev/null || echo 0) kernels, $((SECONDS - cuda_begin)) s"
+  cuda="$cuda, $(awk 'END { print (NR > 0 ? NR - 1 : 0) }' build/cuda/device_resources.txt 2>/dev/null || echo 0) kernels, $((SECONDS - cuda_begin)) s"
   if nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
     on_gpu=$(run_labelled cuda device_tests devices) || code=1
   else

@@ -47,6 +47,21 @@ TEST(Tokenize, WritesDocumentsAndTheirDescription) {
   EXPECT_EQ(description->tokens, 4 + 8);
 }
 
+TEST(TokenDescription, RefusesNumbersThatAreNotWholeOrTooLarge) {
+  const TemporaryFolder folder;
+  for (const char* number : {"25777777777777777777777", "9223372036854775808", "257.5", "\"257\""}) {
+    write_file(folder / "web.json", std::string("{\"tokenizer\": \"bytes\", \"vocab_size\": ") + number +
+                                        ", \"documents\": 3, \"tokens\": 5}");
+    try {
+      read_token_description(folder / "web");
+      ADD_FAILURE() << number << " was taken";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.fault(), Fault::data);
+      EXPECT_NE(std::string(error.what()).find("vocab_size is "), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST(Tokenize, HoldsTheSameDocumentsOutEveryTime) {
   const TemporaryFolder folder;
   write_file(folder / "a.txt", many_lines());
