@@ -27,9 +27,9 @@ class SentencePieceTokenizer final : public Tokenizer {
     const MappedFile model(path, "tokenizer model");
     check(!model.bytes().empty(), Fault::data, "tokenizer model ", path,
           " is empty; a SentencePiece .model file is expected");
-    const auto status = processor_.LoadFromSerializedProto(model.bytes());
-    check(status.ok() && processor_.GetPieceSize() > 0, Fault::data, "tokenizer model ", path,
-          " is not a SentencePiece model that can be read (", status.ToString(),
+    const std::string problem = load(model.bytes());
+    check(problem.empty(), Fault::data, "tokenizer model ", path,
+          " is not a SentencePiece model that can be read (", problem,
           "); give the path of a .model file, or `bytes`");
     check(
         processor_.eos_id() >= 0, Fault::data, "tokenizer model ", path,
@@ -61,6 +61,18 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::int32_t end_of_document() const override { return processor_.eos_id(); }
 
  private:
+  /// What is wrong with the bytes of a model; empty when it is loaded. The library reports most in its
+  /// status, and throws at a piece without letters.
+  std::string load(std::string_view bytes) {
+    try {
+      const auto status = processor_.LoadFromSerializedProto(bytes);
+      if (!status.ok()) return status.ToString();
+      return processor_.GetPieceSize() > 0 ? "" : "it has no pieces";
+    } catch (const std::exception& error) {
+      return error.what();
+    }
+  }
+
   std::string path_;
   sentencepiece::SentencePieceProcessor processor_;
 };
