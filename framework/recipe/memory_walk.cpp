@@ -123,12 +123,12 @@ SizedValue rope(SizedTape& tape, const SizedValue& x) {
 }
 
 SizedValue attention(SizedTape& tape, const SizedValue& query, const SizedValue& key, const SizedValue& value,
-                     double heads, double scores) {
+                     double heads, AttentionRoom room) {
   const SizedValue y = tape.output(query.rows, query.width, query.element);
   const SizedBuffer log_sum_exp = tape.sums(query.rows * heads);
-  tape.sums(scores);
+  tape.sums(room.forward);
   tape.record({{query, Flow::fresh}, {key, Flow::fresh}, {value, Flow::fresh}}, y,
-              {query.value, key.value, value.value, y.value, log_sum_exp}, 2 * scores * tape.sum());
+              {query.value, key.value, value.value, y.value, log_sum_exp}, room.backward * tape.sum());
   return y;
 }
 

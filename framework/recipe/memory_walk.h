@@ -96,10 +96,12 @@ SizedValue to_sum_type(SizedTape& tape, const SizedValue& x);                   
 SizedValue linear(SizedTape& tape, const SizedValue& x, double width);            // x
 SizedValue rms_norm(SizedTape& tape, const SizedValue& x, double norms_per_row);  // x, a factor per norm
 SizedValue rope(SizedTape& tape, const SizedValue& x);                            // nothing
+/// Numbers that the attention kernels of all threads work in (framework/kernels/cpu/attention.cpp, Room).
+struct AttentionRoom {
+  double forward, backward;
+};
 SizedValue attention(SizedTape& tape, const SizedValue& query, const SizedValue& key, const SizedValue& value,
-                     double heads,
-                     double scores);  // its inputs, its result, a factor per head; `scores`: numbers in a
-                                      // block of scores, of all threads
+                     double heads, AttentionRoom room);  // its inputs, its result, a factor per head
 SizedValue add(SizedTape& tape, const SizedValue& a, const SizedValue& b);         // nothing
 SizedValue swiglu(SizedTape& tape, const SizedValue& gate, const SizedValue& up);  // its inputs
 SizedValue embedding(SizedTape& tape, double tokens, double hidden);               // nothing

@@ -92,8 +92,10 @@ class MicroBatch {
     const SizedValue query = prepare(linear(tape, x, heads * head), heads);
     const SizedValue key = prepare(linear(tape, x, kv_heads * head), kv_heads);
     const SizedValue value = linear(tape, x, kv_heads * head);
-    const SizedValue mixed =
-        attention(tape, query, key, value, heads, threads * 64 * real(recipe_.data.sequence_length));
+    const double length = real(recipe_.data.sequence_length), block = 64;  // of queries
+    const AttentionRoom room{threads * (block * (2 * head + length) + 2 * length * head),
+                             threads * (block * (3 * head + 2 * length) + 4 * length * head)};
+    const SizedValue mixed = attention(tape, query, key, value, heads, room);
     return leave_tensor(tape, linear(tape, mixed, hidden_));
   }
 

@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include "framework/kernels/cpu/cpu_kernels.h"
@@ -18,43 +20,66 @@
 
 namespace conclave {
 
+namespace {
+
+/// Cosine and sine of position * theta^(-2 i / width), both [positions, half].
+template <class S>
+struct RotaryTable {
+  double theta;
+  std::int64_t half, positions;
+  std::vector<S> cosine, sine;
+};
+
+/// The table of these angles for at least so many positions. The last one is kept: a step asks for the same
+/// one many times, and making it takes longer than turning a micro-batch by it.
+template <class S>
+std::shared_ptr<const RotaryTable<S>> rotary_table(double theta, std::int64_t half, std::int64_t positions) {
+  static std::mutex mutex;
+  static std::shared_ptr<const RotaryTable<S>> kept;
+  const std::lock_guard lock(mutex);
+  if (kept && kept->theta == theta && kept->half == half && kept->positions >= positions) return kept;
+  const auto numbers = static_cast<std::size_t>(positions * half);
+  auto table = std::make_shared<RotaryTable<S>>(
+      RotaryTable<S>{theta, half, positions, std::vector<S>(numbers), std::vector<S>(numbers)});
+#pragma omp parallel for
+  for (std::int64_t p = 0; p < positions; ++p)
+    for (std::int64_t i = 0; i < half; ++i) {
+      // In float64: position * frequency in float32 loses digits at long contexts.
+      const double angle =
+          static_cast<double>(p) * std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
+      table->cosine[static_cast<std::size_t>(p * half + i)] = static_cast<S>(std::cos(angle));
+      table->sine[static_cast<std::size_t>(p * half + i)] = static_cast<S>(std::sin(angle));
+    }
+  return kept = std::move(table);
+}
+
+}  // namespace
+
 void CpuKernels::rope(const Tensor& x, const Tensor& positions, double theta, Rotation rotation,
                       const Tensor& y) const {
   const std::int64_t tokens = x.dim(0), heads = x.dim(1), width = x.dim(2), half = width / 2;
   check_tensor(positions, "rope", "positions", {tokens}, DType::int32);
-  std::vector<double> frequency(static_cast<std::size_t>(half));
-  for (std::int64_t i = 0; i < half; ++i)
-    frequency[static_cast<std::size_t>(i)] =
-        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(width));
   const std::int32_t* position = positions.data<std::int32_t>();
   std::int32_t last = 0;
   for (std::int64_t t = 0; t < tokens; ++t) last = std::max(last, position[t]);
-  const double sign = rotation == Rotation::forward ? 1.0 : -1.0;
   cpu::with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     using S = cpu::Sum<T>;
-    // Angles are taken in float64: position * frequency in float32 loses digits at long contexts.
-    std::vector<S> cosine(static_cast<std::size_t>((last + 1) * half)), sine(cosine.size());
-#pragma omp parallel for
-    for (std::int64_t p = 0; p <= last; ++p)
-      for (std::int64_t i = 0; i < half; ++i) {
-        const double angle = static_cast<double>(p) * frequency[static_cast<std::size_t>(i)];
-        cosine[static_cast<std::size_t>(p * half + i)] = static_cast<S>(std::cos(angle));
-        sine[static_cast<std::size_t>(p * half + i)] = static_cast<S>(sign * std::sin(angle));
-      }
+    const auto table = rotary_table<S>(theta, half, last + 1);
+    const S sign = rotation == Rotation::forward ? S(1) : S(-1);
     const T* px = x.data<T>();
     T* py = y.data<T>();
 #pragma omp parallel for
     for (std::int64_t t = 0; t < tokens; ++t) {
-      const S *c = cosine.data() + position[t] * half, *s = sine.data() + position[t] * half;
+      const S *c = table->cosine.data() + position[t] * half, *s = table->sine.data() + position[t] * half;
       for (std::int64_t h = 0; h < heads; ++h) {
         const T *first = px + (t * heads + h) * width, *second = first + half;
         T *out_first = py + (t * heads + h) * width, *out_second = out_first + half;
 #pragma omp simd
         for (std::int64_t i = 0; i < half; ++i) {
-          const S a = cpu::load(first + i), b = cpu::load(second + i);
-          cpu::store(out_first + i, a * c[i] - b * s[i]);
-          cpu::store(out_second + i, b * c[i] + a * s[i]);
+          const S a = cpu::load(first + i), b = cpu::load(second + i), sine = sign * s[i];
+          cpu::store(out_first + i, a * c[i] - b * sine);
+          cpu::store(out_second + i, b * c[i] + a * sine);
         }
       }
     }
@@ -65,19 +90,21 @@ namespace {
 
 using cpu::Matrix;
 using cpu::multiply;
+using cpu::Sum;
 
 constexpr std::int64_t query_block = 64;
 
 /// The sizes of one call, and where head h of sequence s begins.
 struct AttentionSizes {
   std::int64_t sequences, length, heads, kv_heads, head_width;
+  std::int64_t group() const { return heads / kv_heads; }
   std::int64_t query_stride() const { return heads * head_width; }
   std::int64_t key_stride() const { return kv_heads * head_width; }
   std::int64_t query_offset(std::int64_t s, std::int64_t h) const {
     return s * length * query_stride() + h * head_width;
   }
-  std::int64_t key_offset(std::int64_t s, std::int64_t h) const {
-    return s * length * key_stride() + h / (heads / kv_heads) * head_width;
+  std::int64_t key_offset(std::int64_t s, std::int64_t kv) const {
+    return s * length * key_stride() + kv * head_width;
   }
 };
 
@@ -105,105 +132,175 @@ QueryBlock block_at(std::int64_t begin, std::int64_t length, const std::int32_t*
   return {begin, end, *std::min_element(document_start + begin, document_start + end)};
 }
 
+/// Rows of one head, gathered: [rows, width] without the other heads between them, which makes the products a
+/// tenth faster; bfloat16 becomes float32 on the way, in which all of attention is computed.
 template <class T>
-void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* query, const T* key,
-            const T* value, const std::int32_t* document_start, T scale, T* out, T* log_sum_exp, T* scores) {
-  const T* q = query + z.query_offset(s, h);
-  const T* k = key + z.key_offset(s, h);
-  const T* v = value + z.key_offset(s, h);
-  T* o = out + z.query_offset(s, h);
-  T* lse = log_sum_exp + (s * z.heads + h) * z.length;
+void take_head(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t width, Sum<T>* to) {
+  for (std::int64_t row = 0; row < rows; ++row)
+#pragma omp simd
+    for (std::int64_t i = 0; i < width; ++i) to[row * width + i] = cpu::load(from + row * stride + i);
+}
+
+template <class T>
+void put_head(const Sum<T>* from, std::int64_t rows, std::int64_t width, T* to, std::int64_t stride) {
+  for (std::int64_t row = 0; row < rows; ++row)
+#pragma omp simd
+    for (std::int64_t i = 0; i < width; ++i) cpu::store(to + row * stride + i, from[row * width + i]);
+}
+
+/// Memory of one thread, cut into what a head needs: `blocks` [query_block, width], `heads` [length, width],
+/// `scores` [query_block, length]. framework/recipe/plan_memory.cpp counts it.
+class Room {
+ public:
+  static Tensor of_threads(const AttentionSizes& z, std::int64_t blocks, std::int64_t heads,
+                           std::int64_t scores, const Tensor& like) {
+    const std::int64_t numbers =
+        query_block * (blocks * z.head_width + scores * z.length) + heads * z.length * z.head_width;
+    return Tensor::empty({omp_get_max_threads(), numbers}, sum_type(like.dtype()), like.device());
+  }
+  Room(const Tensor& of_threads, const AttentionSizes& z)
+      : room_(of_threads.slice(omp_get_thread_num(), omp_get_thread_num() + 1)), sizes_(z) {}
+
+  template <class S>
+  S* block() {
+    return take<S>(query_block * sizes_.head_width);
+  }
+  template <class S>
+  S* head() {
+    return take<S>(sizes_.length * sizes_.head_width);
+  }
+  template <class S>
+  S* scores() {
+    return take<S>(query_block * sizes_.length);
+  }
+
+ private:
+  template <class S>
+  S* take(std::int64_t numbers) {
+    S* taken = room_.data<S>() + taken_;
+    taken_ += numbers;
+    return taken;
+  }
+  Tensor room_;
+  const AttentionSizes& sizes_;
+  std::int64_t taken_ = 0;
+};
+
+/// Tensors of one call; T as they are stored.
+template <class T>
+struct AttentionTensors {
+  const T *query, *key, *value;
+  const std::int32_t* document_start;
+  Sum<T> scale;
+};
+
+template <class T>
+void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const AttentionTensors<T>& in, T* out,
+            Sum<T>* log_sum_exp, Room room) {
+  using S = Sum<T>;
+  const std::int64_t width = z.head_width;
+  S *q = room.block<S>(), *o = room.block<S>(), *k = room.head<S>(), *v = room.head<S>(),
+    *scores = room.scores<S>();
+  take_head(in.key + z.key_offset(s, h / z.group()), z.key_stride(), z.length, width, k);
+  take_head(in.value + z.key_offset(s, h / z.group()), z.key_stride(), z.length, width, v);
+  const std::int32_t* document_start = in.document_start + s * z.length;
+  S* lse = log_sum_exp + (s * z.heads + h) * z.length;
   for (std::int64_t begin = 0; begin < z.length; begin += query_block) {
     const QueryBlock block = block_at(begin, z.length, document_start);
-    const std::int64_t keys = block.keys();
-    multiply(
-        block.rows(), keys, z.head_width, scale, Matrix<T>{q + begin * z.query_stride(), z.query_stride()},
-        Matrix<T>{k + block.first_key * z.key_stride(), z.key_stride(), Transpose::yes}, T(0), scores, keys);
+    const std::int64_t keys = block.keys(), at = z.query_offset(s, h) + begin * z.query_stride();
+    take_head(in.query + at, z.query_stride(), block.rows(), width, q);
+    multiply(block.rows(), keys, width, in.scale, Matrix<S>{q, width},
+             Matrix<S>{k + block.first_key * width, width, Transpose::yes}, S(0), scores, keys);
     for (std::int64_t row = 0; row < block.rows(); ++row) {
-      T* p = scores + row * keys;
+      S* p = scores + row * keys;
       const std::int64_t from = document_start[begin + row] - block.first_key;
       const std::int64_t to = begin + row + 1 - block.first_key;  // causal: up to itself
-      T largest = p[from];
+      S largest = p[from];
 #pragma omp simd reduction(max : largest)
       for (std::int64_t j = from; j < to; ++j) largest = p[j] > largest ? p[j] : largest;
-      T sum = 0;
+      S sum = 0;
 #pragma omp simd reduction(+ : sum)
       for (std::int64_t j = from; j < to; ++j) {
         p[j] = exponential(p[j] - largest);
         sum += p[j];
       }
-      const T inverse = T(1) / sum;
+      const S inverse = S(1) / sum;
 #pragma omp simd
       for (std::int64_t j = from; j < to; ++j) p[j] *= inverse;
-      std::fill(p, p + from, T(0));
-      std::fill(p + to, p + keys, T(0));
+      std::fill(p, p + from, S(0));
+      std::fill(p + to, p + keys, S(0));
       lse[begin + row] = largest + std::log(sum);
     }
-    multiply(block.rows(), z.head_width, keys, T(1), Matrix<T>{scores, keys},
-             Matrix<T>{v + block.first_key * z.key_stride(), z.key_stride()}, T(0),
-             o + begin * z.query_stride(), z.query_stride());
+    multiply(block.rows(), width, keys, S(1), Matrix<S>{scores, keys},
+             Matrix<S>{v + block.first_key * width, width}, S(0), o, width);
+    put_head(o, block.rows(), width, out + at, z.query_stride());
   }
 }
 
 template <class T>
 struct AttentionGradients {
-  const T *out, *log_sum_exp, *dout;
+  const T* out;
+  const Sum<T>* log_sum_exp;
+  const T* dout;
   T *dquery, *dkey, *dvalue;
 };
 
+/// The gradients of a key-value head and of all query heads that look at it: one thread sums them up.
 template <class T>
-void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t h, const T* query, const T* key,
-                     const T* value, const std::int32_t* document_start, T scale,
-                     const AttentionGradients<T>& g, T* scores, T* dscores) {
-  const std::int64_t qs = z.query_stride(), ks = z.key_stride();
-  const std::int64_t q_at = z.query_offset(s, h), k_at = z.key_offset(s, h);
-  const T* lse = g.log_sum_exp + (s * z.heads + h) * z.length;
-  for (std::int64_t begin = 0; begin < z.length; begin += query_block) {
-    const QueryBlock block = block_at(begin, z.length, document_start);
-    const std::int64_t keys = block.keys(), rows = block.rows();
-    const std::int64_t q_block = q_at + begin * qs, k_block = k_at + block.first_key * ks;
-    multiply(rows, keys, z.head_width, scale, Matrix<T>{query + q_block, qs},
-             Matrix<T>{key + k_block, ks, Transpose::yes}, T(0), scores, keys);
-    multiply(rows, keys, z.head_width, T(1), Matrix<T>{g.dout + q_block, qs},
-             Matrix<T>{value + k_block, ks, Transpose::yes}, T(0), dscores, keys);
-    for (std::int64_t row = 0; row < rows; ++row) {
-      T *p = scores + row * keys, *dp = dscores + row * keys;
-      const std::int64_t from = document_start[begin + row] - block.first_key;
-      const std::int64_t to = begin + row + 1 - block.first_key;
-      const T *o = g.out + q_block + row * qs, *d = g.dout + q_block + row * qs;
-      T delta = 0;
+void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t kv, const AttentionTensors<T>& in,
+                     const AttentionGradients<T>& g, Room room) {
+  using S = Sum<T>;
+  const std::int64_t width = z.head_width, qs = z.query_stride(), k_at = z.key_offset(s, kv);
+  S *q = room.block<S>(), *dout = room.block<S>(), *dq = room.block<S>(), *k = room.head<S>(),
+    *v = room.head<S>(), *dk = room.head<S>(), *dv = room.head<S>(), *scores = room.scores<S>(),
+    *dscores = room.scores<S>();
+  take_head(in.key + k_at, z.key_stride(), z.length, width, k);
+  take_head(in.value + k_at, z.key_stride(), z.length, width, v);
+  std::fill_n(dk, z.length * width, S(0));
+  std::fill_n(dv, z.length * width, S(0));
+  const std::int32_t* document_start = in.document_start + s * z.length;
+  for (std::int64_t h = kv * z.group(); h < (kv + 1) * z.group(); ++h) {
+    const S* lse = g.log_sum_exp + (s * z.heads + h) * z.length;
+    for (std::int64_t begin = 0; begin < z.length; begin += query_block) {
+      const QueryBlock block = block_at(begin, z.length, document_start);
+      const std::int64_t keys = block.keys(), rows = block.rows(), at = z.query_offset(s, h) + begin * qs;
+      const std::int64_t first = block.first_key * width;
+      take_head(in.query + at, qs, rows, width, q);
+      take_head(g.dout + at, qs, rows, width, dout);
+      multiply(rows, keys, width, in.scale, Matrix<S>{q, width}, Matrix<S>{k + first, width, Transpose::yes},
+               S(0), scores, keys);
+      multiply(rows, keys, width, S(1), Matrix<S>{dout, width}, Matrix<S>{v + first, width, Transpose::yes},
+               S(0), dscores, keys);
+      for (std::int64_t row = 0; row < rows; ++row) {
+        S *p = scores + row * keys, *dp = dscores + row * keys;
+        const std::int64_t from = document_start[begin + row] - block.first_key;
+        const std::int64_t to = begin + row + 1 - block.first_key;
+        const T* o = g.out + at + row * qs;
+        S delta = 0;
 #pragma omp simd reduction(+ : delta)
-      for (std::int64_t i = 0; i < z.head_width; ++i) delta += o[i] * d[i];
-      const T shift = lse[begin + row];
+        for (std::int64_t i = 0; i < width; ++i) delta += cpu::load(o + i) * dout[row * width + i];
+        const S shift = lse[begin + row];
 #pragma omp simd
-      for (std::int64_t j = from; j < to; ++j) {
-        p[j] = exponential(p[j] - shift);
-        dp[j] = p[j] * (dp[j] - delta);
+        for (std::int64_t j = from; j < to; ++j) {
+          p[j] = exponential(p[j] - shift);
+          dp[j] = p[j] * (dp[j] - delta);
+        }
+        std::fill(p, p + from, S(0));
+        std::fill(p + to, p + keys, S(0));
+        std::fill(dp, dp + from, S(0));
+        std::fill(dp + to, dp + keys, S(0));
       }
-      std::fill(p, p + from, T(0));
-      std::fill(p + to, p + keys, T(0));
-      std::fill(dp, dp + from, T(0));
-      std::fill(dp + to, dp + keys, T(0));
+      multiply(rows, width, keys, in.scale, Matrix<S>{dscores, keys}, Matrix<S>{k + first, width}, S(0), dq,
+               width);
+      put_head(dq, rows, width, g.dquery + at, qs);
+      multiply(keys, width, rows, in.scale, Matrix<S>{dscores, keys, Transpose::yes}, Matrix<S>{q, width},
+               S(1), dk + first, width);
+      multiply(keys, width, rows, S(1), Matrix<S>{scores, keys, Transpose::yes}, Matrix<S>{dout, width}, S(1),
+               dv + first, width);
     }
-    multiply(rows, z.head_width, keys, scale, Matrix<T>{dscores, keys}, Matrix<T>{key + k_block, ks}, T(0),
-             g.dquery + q_block, qs);
-    multiply(keys, z.head_width, rows, scale, Matrix<T>{dscores, keys, Transpose::yes},
-             Matrix<T>{query + q_block, qs}, T(1), g.dkey + k_block, ks);
-    multiply(keys, z.head_width, rows, T(1), Matrix<T>{scores, keys, Transpose::yes},
-             Matrix<T>{g.dout + q_block, qs}, T(1), g.dvalue + k_block, ks);
   }
-}
-
-/// Room for each thread's blocks of scores: [threads, blocks * query_block * length].
-Tensor scores_of_threads(const AttentionSizes& z, std::int64_t blocks, const Tensor& like) {
-  return Tensor::empty({omp_get_max_threads(), blocks * query_block * z.length}, like.dtype(), like.device());
-}
-
-/// The values of bfloat16 tensors in float32, in which all of attention is computed.
-Tensor in_float32(const CpuKernels& kernels, const Tensor& x) {
-  Tensor copy = Tensor::empty(x.shape(), DType::float32, x.device());
-  kernels.convert(x, copy);
-  return copy;
+  put_head(dk, z.length, width, g.dkey + k_at, z.key_stride());
+  put_head(dv, z.length, width, g.dvalue + k_at, z.key_stride());
 }
 
 }  // namespace
@@ -215,26 +312,18 @@ void CpuKernels::attention(const Tensor& query, const Tensor& key, const Tensor&
   check_tensor(out, "attention", "out", query.shape(), query.dtype());
   check_tensor(log_sum_exp, "attention", "log_sum_exp", {z.sequences, z.heads, z.length},
                sum_type(query.dtype()));
-  if (query.dtype() == DType::bfloat16) {
-    const Tensor result = Tensor::empty(out.shape(), DType::float32, out.device());
-    attention(in_float32(*this, query), in_float32(*this, key), in_float32(*this, value), document_start,
-              head_width, scale, result, log_sum_exp);
-    return convert(result, out);
-  }
-  const std::int32_t* start = document_start.data<std::int32_t>();
-  with_float_type(query.dtype(), [&](auto zero) {
+  cpu::with_storage_type(query.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const T *q = query.data<T>(), *k = key.data<T>(), *v = value.data<T>();
-    T *o = out.data<T>(), *lse = log_sum_exp.data<T>();
-    const Tensor scores = scores_of_threads(z, 1, query);
+    const AttentionTensors<T> in{query.data<T>(), key.data<T>(), value.data<T>(),
+                                 document_start.data<std::int32_t>(), static_cast<Sum<T>>(scale)};
+    T* o = out.data<T>();
+    auto* lse = log_sum_exp.data<Sum<T>>();
+    const Tensor rooms = Room::of_threads(z, 2, 2, 1, query);
     cpu::ParallelError error;
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
     for (std::int64_t s = 0; s < z.sequences; ++s)
       for (std::int64_t h = 0; h < z.heads; ++h)
-        error.guard([&] {
-          attend<T>(z, s, h, q, k, v, start + s * z.length, static_cast<T>(scale), o, lse,
-                    scores.slice(omp_get_thread_num(), omp_get_thread_num() + 1).template data<T>());
-        });
+        error.guard([&] { attend<T>(z, s, h, in, o, lse, Room(rooms, z)); });
     error.rethrow();
   });
 }
@@ -245,40 +334,19 @@ void CpuKernels::attention_backward(const Tensor& query, const Tensor& key, cons
                                     const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) const {
   const AttentionSizes z = sizes_of(query, key, document_start, head_width);
   check_tensor(dout, "attention_backward", "dout", query.shape(), query.dtype());
-  if (query.dtype() == DType::bfloat16) {
-    const auto room = [](const Tensor& like) {
-      return Tensor::empty(like.shape(), DType::float32, like.device());
-    };
-    const Tensor dq = room(dquery), dk = room(dkey), dv = room(dvalue);
-    attention_backward(in_float32(*this, query), in_float32(*this, key), in_float32(*this, value),
-                       document_start, head_width, scale, in_float32(*this, out), log_sum_exp,
-                       in_float32(*this, dout), dq, dk, dv);
-    convert(dq, dquery);
-    convert(dk, dkey);
-    return convert(dv, dvalue);
-  }
-  const std::int32_t* start = document_start.data<std::int32_t>();
-  dkey.fill_zero();
-  dvalue.fill_zero();
-  with_float_type(query.dtype(), [&](auto zero) {
+  cpu::with_storage_type(query.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const T *q = query.data<T>(), *k = key.data<T>(), *v = value.data<T>();
-    const AttentionGradients<T> gradients{out.data<T>(),    log_sum_exp.data<T>(), dout.data<T>(),
-                                          dquery.data<T>(), dkey.data<T>(),        dvalue.data<T>()};
-    const std::int64_t group = z.heads / z.kv_heads;
-    const Tensor scores = scores_of_threads(z, 2, query);
+    const AttentionTensors<T> in{query.data<T>(), key.data<T>(), value.data<T>(),
+                                 document_start.data<std::int32_t>(), static_cast<Sum<T>>(scale)};
+    const AttentionGradients<T> gradients{out.data<T>(),  log_sum_exp.data<Sum<T>>(),
+                                          dout.data<T>(), dquery.data<T>(),
+                                          dkey.data<T>(), dvalue.data<T>()};
+    const Tensor rooms = Room::of_threads(z, 3, 4, 2, query);
     cpu::ParallelError error;
-    // One thread walks all query heads of a key-value head, so that their sums into dkey and dvalue never
-    // race.
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
     for (std::int64_t s = 0; s < z.sequences; ++s)
       for (std::int64_t kv = 0; kv < z.kv_heads; ++kv)
-        error.guard([&] {
-          T* own = scores.slice(omp_get_thread_num(), omp_get_thread_num() + 1).template data<T>();
-          for (std::int64_t h = kv * group; h < (kv + 1) * group; ++h)
-            attend_backward<T>(z, s, h, q, k, v, start + s * z.length, static_cast<T>(scale), gradients, own,
-                               own + query_block * z.length);
-        });
+        error.guard([&] { attend_backward<T>(z, s, kv, in, gradients, Room(rooms, z)); });
     error.rethrow();
   });
 }
