@@ -6,6 +6,8 @@
 #include <numeric>
 #include <string_view>
 
+#include "framework/base/error.h"
+
 namespace conclave {
 namespace {
 

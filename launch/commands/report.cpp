@@ -26,12 +26,18 @@ std::string date_text() {
   return text;
 }
 
-/// Runs that the recipe gives the same name are told apart by their directories.
+/// Runs that their recipes give the same name are told apart by their directories' names, or else by their
+/// paths.
 void name_apart(Json& runs) {
-  std::vector<std::string> names;
-  for (const Json& run : runs) names.push_back(run["name"]);
-  for (std::size_t i = 0; i < runs.size(); ++i)
-    if (std::count(names.begin(), names.end(), names[i]) > 1) runs[i]["name"] = runs[i]["directory"];
+  const auto rename_twins = [&runs](auto new_name) {
+    std::vector<std::string> names;
+    for (const Json& run : runs) names.push_back(run["name"]);
+    for (std::size_t i = 0; i < runs.size(); ++i)
+      if (std::count(names.begin(), names.end(), names[i]) > 1)
+        runs[i]["name"] = new_name(runs[i]["directory"].get<std::string>());
+  };
+  rename_twins([](const std::string& path) { return directory_name(path); });
+  rename_twins([](const std::string& path) { return path; });
 }
 
 }  // namespace

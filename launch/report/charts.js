@@ -35,6 +35,7 @@ function short(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "none";
   const size = Math.abs(value);
   if (size === 0) return "0";
+  if (size >= 1e4 && size < 1e5) return grouped(value);
   if (size >= 1e5) return withUnit(value, 1000, ["", "k", "M", "G", "T", "P", "E"]);
   if (size < 1e-3) return value.toExponential(2).replace("e-", "e\u2212");
   return String(Number(value.toPrecision(4)));
@@ -53,7 +54,7 @@ function valueText(value, unit) {
   if (typeof value !== "number") return value === null ? "none" : String(value);
   if (unit === "bytes") return withUnit(value, 1000, ["B", "kB", "MB", "GB", "TB", "PB", "EB"]);
   if (unit === "seconds") return duration(value);
-  if (unit === "count") return value < 1e6 ? grouped(value) : withUnit(value, 1000, ["", "k", "M", "G", "T", "P", "E"]);
+  if (unit === "count") return value < 1e12 ? grouped(value) : short(value);
   if (unit === "nats") return value.toFixed(4) + " nats";
   return short(value);
 }
@@ -116,14 +117,14 @@ const colour = (i) => `var(--c${i % 8})`;
 const dash = (i) => [null, "5 3", "1.5 2.5", "8 3 2 3"][Math.floor(i / 8) % 4];
 const margin = {left: 54, right: 10, top: 8, bottom: 36};
 
-/// Calls draw(width) now and whenever the element's width changes.
+/// Calls draw(width) as soon as the element has a width, and whenever it changes.
 function drawToFit(element, draw) {
   let width = 0;
-  new ResizeObserver(() => {
+  new ResizeObserver(() => requestAnimationFrame(() => {
     if (element.clientWidth === width || element.clientWidth === 0) return;
     width = element.clientWidth;
     draw(width);
-  }).observe(element);
+  })).observe(element);
 }
 
 // ---- lines and areas
@@ -174,13 +175,20 @@ function lineChart(options) {
   const height = 236, inner = height - margin.top - margin.bottom;
   let toX, toY, fromX, cursor, at = null;
 
+  /// What a curve says where the reader points. One with few points says where the nearest of them is.
+  function reading(one) {
+    if (at === null) return short(one.y.at(-1));
+    if (at < one.x[0] || at > one.x.at(-1)) return "\u2013";
+    const i = nearest(one.x, at);
+    return short(one.y[i]) + (one.marks && one.x[i] !== at ? ` (at ${grouped(one.x[i])})` : "");
+  }
+
   function showLegend() {
     legend.replaceChildren(...series.map((one) => {
-      const i = at === null ? one.y.length - 1 : nearest(one.x, at);
       const key = svg("svg", {viewBox: "0 0 20 8", "aria-hidden": "true"}, options.stacked
         ? svg("rect", {x: 3, y: 0, width: 14, height: 8, fill: one.colour})
         : svg("line", {x1: 0, x2: 20, y1: 4, y2: 4, stroke: one.colour, "stroke-width": 2.5, "stroke-dasharray": one.dash}));
-      return html("li", {}, key, one.label + " ", html("b", {}, short(one.y[i])));
+      return html("li", {}, key, one.label + " ", html("b", {}, reading(one)));
     }), html("li", {class: "at"}, at === null ? "last" : `at ${options.xTitle || "step"} ${grouped(at)}`));
   }
 
@@ -192,7 +200,7 @@ function lineChart(options) {
       cursor.append(svg("line", {class: "cursor", x1: place, x2: place, y1: margin.top, y2: margin.top + inner}));
       series.forEach((one, i) => {
         const j = nearest(one.x, x);
-        if (shows(tops[i][j])) cursor.append(svg("circle", {cx: toX(one.x[j]), cy: toY(tops[i][j]), r: 3, fill: one.colour}));
+        if (x >= one.x[0] && x <= one.x.at(-1) && shows(tops[i][j])) cursor.append(svg("circle", {cx: toX(one.x[j]), cy: toY(tops[i][j]), r: 3, fill: one.colour}));
       });
     }
     showLegend();
@@ -231,7 +239,7 @@ function lineChart(options) {
       picture.append(svg("line", {class: "grid", x1: margin.left, x2: width - margin.right, y1: y, y2: y}),
         svg("text", {x: margin.left - 6, y: y + 4, "text-anchor": "end"}, short(tick)));
     }
-    for (const tick of niceTicks(first, last, Math.max(2, Math.floor(across / 90)))) {
+    for (const tick of niceTicks(first, last, Math.max(4, Math.floor(across / 90)))) {
       if (!Number.isInteger(tick)) continue;
       const x = Math.round(toX(tick));
       picture.append(svg("line", {class: "axis", x1: x, x2: x, y1: foot, y2: foot + 4}),
@@ -273,7 +281,7 @@ function lineChart(options) {
     event.preventDefault();
     moveTo(longest.x[Math.min(end, Math.max(0, next))]);
     spoken.textContent = `${options.xTitle || "step"} ${at}: ` +
-      series.map((one) => `${one.label} ${short(one.y[nearest(one.x, at)])}`).join(", ");
+      series.map((one) => `${one.label} ${reading(one)}`).join(", ");
   }
   showLegend();
   drawToFit(plot, draw);
@@ -309,7 +317,8 @@ function heatScale(high) {
     `${high} times the even share, or more (1 is even)`);
 }
 
-/// options: title, rows and columns (labels), rowTitle, columnTitle, high; values[row][column] are given to show().
+/// options: title, rows and columns (labels), rowTitle, columnTitle, high; perhaps ticks(count), which gives pairs of a
+/// column and its label in place of every n-th column's. values[row][column] are given to show().
 /// Returns {figure, show(values, note)}.
 function heatMap(options) {
   const plot = html("div", {class: "plot"});
@@ -351,10 +360,9 @@ function heatMap(options) {
     });
     const wanted = Math.max(2, Math.floor(across / (12 + 7 * Math.max(...columns.map((label) => String(label).length)))));
     const stride = Math.ceil(columns.length / wanted);
-    columns.forEach((label, c) => {
-      if (c % stride !== 0) return;
+    const ticks = options.ticks ? options.ticks(wanted) : columns.map((label, c) => [c, label]).filter(([c]) => c % stride === 0);
+    for (const [c, label] of ticks)
       picture.append(svg("text", {x: left + (c + 0.5) * across / columns.length, y: foot + 15, "text-anchor": "middle"}, String(label)));
-    });
     picture.append(svg("text", {x: width - margin.right, y: foot + 31, "text-anchor": "end"}, options.columnTitle),
       svg("text", {x: 10, y: margin.top + inner / 2, "text-anchor": "middle", transform: `rotate(-90 10 ${margin.top + inner / 2})`}, options.rowTitle));
     const marker = svg("g", {});

@@ -110,6 +110,13 @@ function timeChart(run) {
     series: Object.entries(run.time.parts).map(([label, y], i) => ({label, x: run.time.x, y, colour: colour(i)}))});
 }
 
+/// Round steps, each with the stretch that it lies in.
+function stepTicks(stretches, count) {
+  return niceTicks(stretches[0][0], stretches.at(-1)[1] + 1e-6, count).filter(Number.isInteger)
+    .map((tick) => [stretches.findIndex(([, last]) => last >= tick), tick >= 1e5 ? short(tick) : grouped(tick)])
+    .filter(([column]) => column >= 0);
+}
+
 /// The scale's end: what all but one in a hundred cells stay below, in halves of the even share.
 function scaleEnd(maps) {
   const all = maps.flat(2).sort((a, b) => a - b);
@@ -124,6 +131,7 @@ function experts(run) {
   const high = scaleEnd(maps.loads.concat(maps.domain_loads || []));
   const overTime = heatMap({
     title: "Load over time", rows: names, columns: maps.steps.map(([, last]) => grouped(last)), rowTitle: "expert", columnTitle: "step", high,
+    ticks: (count) => stepTicks(maps.steps, Math.min(count, 8)),
     describe: (r, c, load) => `Expert ${r}, steps ${maps.steps[c][0]} to ${maps.steps[c][1]}: ${load} times its even share`,
   });
   const overDomains = maps.domains ? heatMap({

@@ -9,6 +9,7 @@
 #include "framework/base/error.h"
 #include "framework/recipe/parse.h"
 #include "framework/store/lookup.h"
+#include "launch/bench/figure.h"
 #include "launch/report/expert_maps.h"
 #include "launch/report/metrics_table.h"
 #include "launch/report/plan_tables.h"
@@ -82,6 +83,11 @@ double sum_of(const Series& series) {
   return sum;
 }
 
+Json median_of(const Series& series) {
+  const std::vector<double> values = finite(series.value);
+  return values.empty() ? Json() : Json(median(values));
+}
+
 /// The run in a few numbers.
 Json facts_of(const MetricsTable& metrics, const std::optional<Recipe>& recipe) {
   Json facts = Json::array();
@@ -93,7 +99,8 @@ Json facts_of(const MetricsTable& metrics, const std::optional<Recipe>& recipe) 
       "");
   // With logging.interval above 1 the lines are a sample of the steps.
   const double interval = recipe ? static_cast<double>(recipe->logging.interval) : 1;
-  if (const Series* tokens = series_of(metrics, "tokens")) add("tokens", interval * sum_of(*tokens), "count");
+  if (const Series* tokens = series_of(metrics, "tokens"))
+    add("tokens", interval * sum_of(*tokens), "number");
   if (const Series* loss = series_of(metrics, "lm_loss")) add("training loss", loss->value.back(), "nats");
   if (const auto mean = metrics.validation.find("mean"); mean != metrics.validation.end()) {
     const Series& series = mean->second;
@@ -101,9 +108,9 @@ Json facts_of(const MetricsTable& metrics, const std::optional<Recipe>& recipe) 
     add("perplexity", std::exp(series.value.back()), "number");
   }
   if (const Series* rate = series_of(metrics, "tokens_per_second"))
-    add("tokens per second, median", median(rate->value), "count");
+    add("tokens per second, median", median_of(*rate), "number");
   if (const Series* rate = series_of(metrics, "model_flops_per_second"))
-    add("useful operations per second, median", median(rate->value), "count");
+    add("operations per second, median", median_of(*rate), "number");
   if (const Series* seconds = series_of(metrics, "step_seconds"))
     add("time in steps", interval * sum_of(*seconds), "seconds");
   if (metrics.skipped > 0) add("steps skipped, not finite", metrics.skipped, "count");
@@ -142,13 +149,18 @@ Json starts_table(const RunLog& log) {
 
 }  // namespace
 
+std::string directory_name(const fs::path& directory) {
+  const fs::path path = fs::absolute(directory / "").lexically_normal();
+  return path.parent_path().filename().string();
+}
+
 RunReport read_run(const fs::path& directory, const RunReportOptions& options) {
   check(is_directory_there(directory), Fault::data, "report: there is no directory ", directory.string());
   check(is_there(directory / "metrics.jsonl") || is_there(directory / "recipe.yaml"), Fault::data,
         "report: ", directory.string(), " holds no run: neither metrics.jsonl nor recipe.yaml is there");
   RunReport report;
   Json& json = report.json;
-  json["name"] = fs::absolute(directory).lexically_normal().filename().string();
+  json["name"] = directory_name(directory);
   json["directory"] = directory.string();
   Json notes = Json::array(), tables = Json::array();
 

@@ -18,7 +18,7 @@ struct RunReport {
   ///  "time": {"x": [last step of a stretch...], "parts": {purpose: [seconds per step...]}},
   ///  "experts": see expert_maps.h, "tables": [{"title", "rows": [[name, value, unit]...]}...],
   ///  "recipe", "profile": text or null, "warnings": [line...], "last_lines": [line...]}
-  /// Units: "count", "bytes", "seconds", "" for what is shown as it is.
+  /// Units: "count", "number", "bytes", "seconds", "nats", "" for what is shown as it is.
   nlohmann::ordered_json json;
   std::vector<std::pair<std::string, std::string>> keys;  // of the recipe, flat
 };
@@ -27,6 +27,9 @@ struct RunReportOptions {
   std::size_t most_points = 2000;    // of each curve
   std::size_t most_cells = 250'000;  // of heat maps over time
 };
+
+/// The last part of a path, also of "runs/a/" and ".".
+std::string directory_name(const std::filesystem::path& directory);
 
 /// Fault::data where the directory holds nothing of a run.
 RunReport read_run(const std::filesystem::path& directory, const RunReportOptions& options);

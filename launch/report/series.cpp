@@ -38,12 +38,9 @@ Series thinned(const Series& series, std::size_t most) {
   return thin;
 }
 
-double median(std::vector<double> values) {
+std::vector<double> finite(std::vector<double> values) {
   std::erase_if(values, [](double value) { return !std::isfinite(value); });
-  if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+  return values;
 }
 
 }  // namespace conclave

@@ -25,7 +25,7 @@ struct Stretch {
 };
 std::vector<Stretch> stretches(std::size_t size, std::size_t most);
 
-/// The middle of the finite values; NaN where there are none.
-double median(std::vector<double> values);
+/// The values that are numbers.
+std::vector<double> finite(std::vector<double> values);
 
 }  // namespace conclave

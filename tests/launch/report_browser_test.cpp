@@ -99,12 +99,12 @@ class ReportBrowser : public Command {
            "style=\"border:0;height:3000px;width:"
         << width
         << "px\"></iframe><script>setInterval(() => { const seen = "
-           "document.getElementById('frame').contentDocument.documentElement.getAttribute('data-seen');"
+           "document.getElementById('frame').contentDocument?.documentElement?.getAttribute('data-seen');"
            "if (seen) document.body.setAttribute('data-seen', seen); }, 50);</script></body>";
     const Outcome outcome =
         run("timeout 60 " + browser_ +
             " --headless --no-sandbox --disable-gpu --allow-file-access-from-files "
-            "--enable-logging=stderr --virtual-time-budget=5000 --window-size=1300,1000 " +
+            "--enable-logging=stderr --virtual-time-budget=5000 --hide-scrollbars --window-size=1300,1000 " +
             options + " --user-data-dir=" + path("profile") + " --dump-dom file://" + frame);
     EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
     EXPECT_EQ(outcome.output.find("CONSOLE"), std::string::npos) << outcome.output;
