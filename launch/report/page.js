@@ -47,21 +47,20 @@ function summary() {
   }
   const names = [...new Set(runs.flatMap((run) => run.facts.map(([name]) => name)))];
   const fact = (run, name) => run.facts.find(([other]) => other === name);
-  section("Side by side", table(null, ["", ...runs.map((run) => run.name)], names.map((name) =>
-    [name, ...runs.map((run) => fact(run, name) ? valueText(fact(run, name)[1], fact(run, name)[2]) : "\u2013")])),
+  section("Side by side", html("div", {class: "tables"}, table(null, ["", ...runs.map((run) => run.name)], names.map((name) =>
+    [name, ...runs.map((run) => fact(run, name) ? valueText(fact(run, name)[1], fact(run, name)[2]) : "\u2013")])), validationTable()),
   html("h3", {}, "Keys in which the recipes differ"),
   data.differences.length === 0
     ? html("p", {class: "quiet"}, "None, apart from name and output.")
     : table(null, ["key", ...runs.map((run) => run.name)],
-      data.differences.map((row) => [row.key, ...row.values.map((value) => value === "" ? "\u2013" : value)]), "words"),
-  validationTable());
+      data.differences.map((row) => [row.key, ...row.values.map((value) => value === "" ? "\u2013" : value)]), "words"));
 }
 
 /// The last validation loss of each domain and run.
 function validationTable() {
   const domains = [...new Set(runs.flatMap((run) => run.domains))];
-  if (domains.length === 0) return null;
-  const last = (run, domain) => run.validation[domain] ? short(run.validation[domain].y.at(-1)) : "\u2013";
+  if (domains.length === 0) return "";
+  const last = (run, domain) => run.validation[domain]?.y.at(-1)?.toFixed(4) || "\u2013";
   return table("Last validation loss in nats, by domain", ["domain", ...runs.map((run) => run.name)],
     domains.map((domain) => [domain, ...runs.map((run) => last(run, domain))]));
 }
@@ -173,7 +172,7 @@ function blockControls(blocks, show) {
 
 function deadExperts(run) {
   const dead = run.experts.dead;
-  if (dead.length === 0) return html("p", {}, `No expert has been without a token for ${grouped(run.dead_steps)} logged steps at the end.`);
+  if (dead.length === 0) return html("p", {}, `Every expert of every block has had a token within the last ${grouped(run.dead_steps)} logged steps.`);
   return html("details", {open: dead.length <= 20 ? "" : null}, html("summary", {}, `${dead.length} experts without a token for at least ${grouped(run.dead_steps)} logged steps at the end`),
     table(null, ["block", "expert", "last token at step"], dead.map((one) => [one.block, one.expert, one.last_step === 0 ? "never" : grouped(one.last_step)])));
 }
