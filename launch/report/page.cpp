@@ -59,7 +59,7 @@ std::string report_page(const std::string& title, const nlohmann::ordered_json& 
     else if (name == "style")
       page += page_parts().style;
     else if (name == "script")
-      page.append(page_parts().charts).append("\n").append(page_parts().script);
+      page += page_parts().script;
     else if (name == "data")
       page += script_json(data);
     else

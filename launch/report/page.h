@@ -1,5 +1,5 @@
-// The report's page: page.html with page.css, charts.js, page.js and the runs' JSON in it, one file that
-// needs nothing else. They are compiled into the command.
+// The report's page: page.html with page.css, the scripts beside it and the runs' JSON in it, one file that
+// needs nothing else. All of it is compiled into the command.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -7,11 +7,10 @@
 
 namespace conclave {
 
-/// page.html, page.css, charts.js and page.js as they stand beside this file.
+/// What stands beside this file; the scripts elements, line_chart, heat_map and page as one.
 struct PageParts {
   const char* html;
   const char* style;
-  const char* charts;
   const char* script;
 };
 const PageParts& page_parts();

@@ -94,9 +94,10 @@ Json facts_of(const MetricsTable& metrics, const std::optional<Recipe>& recipe) 
   const auto add = [&](const char* name, const Json& value, const char* unit) {
     facts.push_back({name, value, unit});
   };
-  add("steps",
-      recipe ? join_text(metrics.last_step, " of ", recipe->training.steps) : join_text(metrics.last_step),
-      "");
+  if (recipe)
+    add("steps", {metrics.last_step, recipe->training.steps}, "of");
+  else
+    add("steps", metrics.last_step, "count");
   // With logging.interval above 1 the lines are a sample of the steps.
   const double interval = recipe ? static_cast<double>(recipe->logging.interval) : 1;
   if (const Series* tokens = series_of(metrics, "tokens"))

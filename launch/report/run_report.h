@@ -18,7 +18,8 @@ struct RunReport {
   ///  "time": {"x": [last step of a stretch...], "parts": {purpose: [seconds per step...]}},
   ///  "experts": see expert_maps.h, "tables": [{"title", "rows": [[name, value, unit]...]}...],
   ///  "recipe", "profile": text or null, "warnings": [line...], "last_lines": [line...]}
-  /// Units: "count", "number", "bytes", "seconds", "nats", "" for what is shown as it is.
+  /// Units: "count", "number", "bytes", "seconds", "nats", "of" for two
+  /// counts, "" for what is shown as it is.
   nlohmann::ordered_json json;
   std::vector<std::pair<std::string, std::string>> keys;  // of the recipe, flat
 };

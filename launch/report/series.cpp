@@ -17,9 +17,11 @@ Series thinned(const Series& series, std::size_t most) {
   if (series.size() <= most) return series;
   Series thin;
   const auto keep = [&](std::size_t i) {
+    if (!thin.step.empty() && thin.step.back() >= series.step[i]) return;
     thin.step.push_back(series.step[i]);
     thin.value.push_back(series.value[i]);
   };
+  keep(0);
   for (const Stretch& stretch : stretches(series.size(), most / 2)) {
     constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
     std::size_t least = none, largest = none;
@@ -35,6 +37,7 @@ Series thinned(const Series& series, std::size_t most) {
     keep(std::min(least, largest));
     if (least != largest) keep(std::max(least, largest));
   }
+  keep(series.size() - 1);
   return thin;
 }
 

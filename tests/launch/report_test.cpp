@@ -273,5 +273,25 @@ TEST_F(Report, TensorBoardSeesEachStepOnce) {
   EXPECT_EQ(pictures, steps_written + 2 * (2u + 1u));  // evaluations at 5 and 8, and at 10
 }
 
+/// libsentencepiece.so brings a protobuf of its own, of another version than the one that writes event files.
+TEST_F(Report, TensorBoardAndSentencePieceKeepTheirOwnProtobuf) {
+  const std::string model = path("pieces");
+  const Outcome vocabulary =
+      conclave_command("tokenize --train-sentencepiece " + model + " --vocab-size 100 " +
+                       path("numbers.txt") + " " + path("letters.txt"));
+  ASSERT_EQ(vocabulary.exit_code, 0) << vocabulary.output;
+  const Outcome tokens = conclave_command("tokenize --tokenizer " + model + ".model --domain all --output " +
+                                          path("pieces-text") + " " + path("numbers.txt"));
+  ASSERT_EQ(tokens.exit_code, 0) << tokens.output;
+  const Outcome trained = train(
+      "pieces-run", "training.steps=1 logging.tensorboard=true data.validation=[] data.tokenizer=" + model +
+                        ".model 'data.train=[{path: " + path("pieces-text") + ", domain: all}]'");
+  ASSERT_EQ(trained.exit_code, 0) << trained.output;
+  const Outcome sample = conclave_command("generate " + path("pieces-run") + " --prompt 12 --tokens 4");
+  EXPECT_EQ(sample.exit_code, 0) << sample.output;
+  const auto entry = fs::directory_iterator(path("pieces-run/tensorboard"));
+  EXPECT_TRUE(to_event(read_records(text_of(entry->path())).at(1)).scalars.contains("train/lm_loss"));
+}
+
 }  // namespace
 }  // namespace conclave
