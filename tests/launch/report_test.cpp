@@ -277,7 +277,7 @@ TEST_F(Report, TensorBoardSeesEachStepOnce) {
 TEST_F(Report, TensorBoardAndSentencePieceKeepTheirOwnProtobuf) {
   const std::string model = path("pieces");
   const Outcome vocabulary =
-      conclave_command("tokenize --train-sentencepiece " + model + " --vocab-size 100 " +
+      conclave_command("tokenize --train-sentencepiece " + model + " --vocab-size 264 " +
                        path("numbers.txt") + " " + path("letters.txt"));
   ASSERT_EQ(vocabulary.exit_code, 0) << vocabulary.output;
   const Outcome tokens = conclave_command("tokenize --tokenizer " + model + ".model --domain all --output " +
