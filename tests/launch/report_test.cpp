@@ -277,15 +277,16 @@ TEST_F(Report, TensorBoardSeesEachStepOnce) {
 TEST_F(Report, TensorBoardAndSentencePieceKeepTheirOwnProtobuf) {
   const std::string model = path("pieces");
   const Outcome vocabulary =
-      conclave_command("tokenize --train-sentencepiece " + model + " --vocab-size 264 " +
+      conclave_command("tokenize --train-sentencepiece " + model + " --vocab-size 320 " +
                        path("numbers.txt") + " " + path("letters.txt"));
   ASSERT_EQ(vocabulary.exit_code, 0) << vocabulary.output;
   const Outcome tokens = conclave_command("tokenize --tokenizer " + model + ".model --domain all --output " +
                                           path("pieces-text") + " " + path("numbers.txt"));
   ASSERT_EQ(tokens.exit_code, 0) << tokens.output;
   const Outcome trained = train(
-      "pieces-run", "training.steps=1 logging.tensorboard=true data.validation=[] data.tokenizer=" + model +
-                        ".model 'data.train=[{path: " + path("pieces-text") + ", domain: all}]'");
+      "pieces-run",
+      "training.steps=1 model.vocab_size=320 logging.tensorboard=true data.validation=[] data.tokenizer=" +
+          model + ".model 'data.train=[{path: " + path("pieces-text") + ", domain: all}]'");
   ASSERT_EQ(trained.exit_code, 0) << trained.output;
   const Outcome sample = conclave_command("generate " + path("pieces-run") + " --prompt 12 --tokens 4");
   EXPECT_EQ(sample.exit_code, 0) << sample.output;
