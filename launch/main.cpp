@@ -11,6 +11,7 @@
 #include "launch/commands/generate.h"
 #include "launch/commands/inspect.h"
 #include "launch/commands/ranks.h"
+#include "launch/commands/report.h"
 #include "launch/commands/tokenize.h"
 #include "launch/commands/train.h"
 #include "launch/commands/validate.h"
@@ -43,6 +44,7 @@ int main(int argument_count, char** arguments) {
       {"generate", "samples text from a checkpoint", run_generate},
       {"inspect", "lists what is in a checkpoint and verifies it", run_inspect},
       {"ranks", "where each rank of a run is, or was when it died", run_ranks},
+      {"report", "shows a run, or several, as one HTML page", run_report},
       {"bench", "measures what this machine can do and what Conclave does on it", run_bench, Processes::all},
   };
   return run_command(commands, CONCLAVE_VERSION, {arguments + 1, arguments + argument_count},

@@ -66,14 +66,16 @@ for argument in "$@"; do
   case $argument in output=*) output=${argument#output=} ;; esac
 done
 
-phase "1/6 packages" bash launch/install_packages.sh
-phase "2/6 build" build
-phase "3/6 real text in eight domains" bash launch/prepare_quickstart_data.sh
+phase "1/7 packages" bash launch/install_packages.sh
+phase "2/7 build" build
+phase "3/7 real text in eight domains" bash launch/prepare_quickstart_data.sh
 find_domains
-phase "4/6 training on $ranks ranks" train ${domain_overrides[@]+"${domain_overrides[@]}"} "$@"
-phase "5/6 loss and experts per domain" "$conclave" evaluate "$output"
-phase "6/6 a sample" "$conclave" generate "$output" --prompt "In the beginning"
+phase "4/7 training on $ranks ranks" train ${domain_overrides[@]+"${domain_overrides[@]}"} "$@"
+phase "5/7 loss and experts per domain" "$conclave" evaluate "$output"
+phase "6/7 a sample" "$conclave" generate "$output" --prompt "In the beginning"
+phase "7/7 a page of curves and heat maps" "$conclave" report "$output"
 
 say "A mixture-of-experts model was trained on $ranks ranks in $((SECONDS - begin)) s in all; everything it left is in $output."
+echo "   Look: open $output/report.html in a browser."
 echo "   Next: change a number in $recipe (or say it here: bash launch/quickstart.sh training.steps=600 output=runs/longer),"
 echo "   look into a checkpoint ($conclave inspect $output), or read docs/tour.md."

@@ -60,9 +60,12 @@ RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> res
                {.layers = recipe.model.num_hidden_layers - recipe.model.moe.first_k_dense_replace,
                 .experts = recipe.model.moe.num_experts,
                 .expert_ranks = recipe.parallel.expert,
-                .domains = std::move(domains),
+                .domains = domains,
                 .resume_step = resumed_step.value_or(-1),
-                .flush_interval = 50}) {}
+                .flush_interval = 50}),
+      events_(recipe.logging.tensorboard
+                  ? std::make_unique<EventLog>(path_ / "tensorboard", recipe, resumed_step, domains)
+                  : nullptr) {}
 
 void RunDirectory::write_step(const StepResult& result, double seconds, double model_flops_per_token,
                               const TrafficTable& traffic) {
@@ -101,6 +104,7 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
   if (!result.balance.counts.empty())
     experts_.add_step(result.step, result.balance.counts, result.balance.mean_probability,
                       result.balance.layer_balance_loss);
+  if (events_) events_->add_step(line, result.balance.counts);
 }
 
 void RunDirectory::write_samples(std::int64_t step, bool skipped, const std::vector<DrawnSequence>& drawn) {
@@ -117,6 +121,7 @@ void RunDirectory::write_samples(std::int64_t step, bool skipped, const std::vec
 
 void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainResult>& results) {
   std::vector<std::int64_t> counts;
+  std::vector<std::pair<std::string, double>> losses;
   const auto line = [&](const std::string& domain, std::int64_t tokens, double loss) {
     metrics_.write({{"step", step},
                     {"split", std::string("validation")},
@@ -124,6 +129,7 @@ void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainR
                     {"lm_loss", loss},
                     {"perplexity", std::exp(loss)},
                     {"target_tokens", tokens}});
+    losses.emplace_back(domain, loss);
   };
   std::int64_t tokens = 0;
   for (const DomainResult& result : results) {
@@ -133,6 +139,7 @@ void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainR
   }
   line("mean", tokens, mean_over_domains(results));
   if (!counts.empty()) experts_.add_evaluation(step, counts);
+  if (events_) events_->add_evaluation(step, losses, counts);
 }
 
 }  // namespace conclave

@@ -1,5 +1,6 @@
 // RunDirectory: what a training run leaves behind, written by rank 0 alone: the resolved recipe,
-// metrics.jsonl, samples.jsonl where it is asked for, experts.h5, log.txt and checkpoints/.
+// metrics.jsonl, samples.jsonl and tensorboard/ where they are asked for, experts.h5, log.txt and
+// checkpoints/.
 #pragma once
 
 #include <filesystem>
@@ -12,6 +13,7 @@
 #include "framework/telemetry/logger.h"
 #include "framework/telemetry/metrics.h"
 #include "launch/evaluator.h"
+#include "launch/event_log.h"
 #include "launch/trainer.h"
 
 namespace conclave {
@@ -30,7 +32,7 @@ ResumePoint find_resume_point(const Recipe& recipe, Communicator& world);
 class RunDirectory {
  public:
   /// Creates the directory and its files; `resumed_step`: rows of later steps are dropped from metrics.jsonl,
-  /// samples.jsonl and experts.h5.
+  /// samples.jsonl and experts.h5, and TensorBoard is told to forget them.
   RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
                std::vector<std::string> domains);
 
@@ -48,6 +50,7 @@ class RunDirectory {
   MetricsWriter metrics_;
   std::unique_ptr<MetricsWriter> samples_;  // null: not asked for
   ExpertHistoryWriter experts_;
+  std::unique_ptr<EventLog> events_;  // null: not asked for
 };
 
 }  // namespace conclave

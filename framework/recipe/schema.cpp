@@ -294,7 +294,7 @@ void describe(Visitor& v, LoggingRecipe& l) {
          &l.profile,
          "write where the steps' time goes to profile.txt, and a trace for ui.perfetto.dev to trace.json",
          {}});
-  v.key({"tensorboard", &l.tensorboard, "write event files for TensorBoard", {}});
+  v.key({"tensorboard", &l.tensorboard, "write event files for TensorBoard to tensorboard/", {}});
 }
 
 template <>

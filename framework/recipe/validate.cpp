@@ -249,8 +249,6 @@ void validate_recipe(const Recipe& recipe, int ranks) {
 
 std::vector<std::string> warnings(const Recipe& recipe) {
   std::vector<std::string> sentences;
-  if (recipe.logging.tensorboard)
-    sentences.push_back("logging.tensorboard: true is not available yet; metrics.jsonl has every number.");
   if (recipe.optimizer.schedule.warmup_steps > recipe.training.steps)
     sentences.push_back(join_text("optimizer.schedule.warmup_steps: ", recipe.optimizer.schedule.warmup_steps,
                                   " is more than training.steps: ", recipe.training.steps,

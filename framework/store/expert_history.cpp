@@ -179,6 +179,36 @@ ExpertHistory read_expert_history(const fs::path& path) {
   return history;
 }
 
+ExpertHistoryReader::ExpertHistoryReader(const fs::path& path)
+    : file_(std::make_unique<Hdf5File>(path, Hdf5File::Mode::read)) {
+  overview_.layers = file_->integer_attribute("/", "layers");
+  overview_.experts = file_->integer_attribute("/", "experts");
+  overview_.domains = split_lines(file_->text_attribute("/", "domains"));
+  overview_.step = read_dataset<std::int64_t>(*file_, path, "step");
+  overview_.evaluation_step = read_dataset<std::int64_t>(*file_, path, "evaluation/step");
+  overview_.evaluation_counts = read_dataset<std::int64_t>(*file_, path, "evaluation/counts");
+  const auto domains = static_cast<std::int64_t>(overview_.domains.size());
+  const auto steps = static_cast<std::int64_t>(overview_.step.size());
+  const auto evaluations = static_cast<std::int64_t>(overview_.evaluation_step.size());
+  for (const auto& [name, dims] :
+       {std::pair{"counts", Dims{steps, overview_.layers, overview_.experts}},
+        std::pair{"evaluation/counts", Dims{evaluations, domains, overview_.layers, overview_.experts}}}) {
+    const Dims found = file_->describe(name).dims;
+    check(found == dims && overview_.layers >= 0 && overview_.experts > 0, Fault::data, "Expert history ",
+          path.string(), ": ", name, " has dims ", dims_text(found), ", expected ", dims_text(dims),
+          ". It is damaged.");
+  }
+}
+
+ExpertHistoryReader::~ExpertHistoryReader() = default;
+
+std::vector<std::int64_t> ExpertHistoryReader::counts(std::int64_t first_row, std::int64_t rows) const {
+  const Box box{{first_row, 0, 0}, {rows, overview_.layers, overview_.experts}};
+  std::vector<std::int64_t> values(static_cast<std::size_t>(element_count(box)));
+  file_->read_box("counts", ElementType::int64, box, values.data());
+  return values;
+}
+
 ExpertHistoryWriter::ExpertHistoryWriter(const fs::path& path, Options options)
     : path_(path), options_(std::move(options)) {
   if (path_.has_parent_path()) make_directories(path_.parent_path());

@@ -6,10 +6,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace conclave {
+
+class Hdf5File;
 
 /// What experts.h5 holds; each array is row-major.
 struct ExpertHistory {
@@ -28,6 +31,23 @@ struct ExpertHistory {
 };
 
 ExpertHistory read_expert_history(const std::filesystem::path& path);
+
+/// The same file read in parts, for runs whose counts do not fit into memory. What is damaged is a
+/// Fault::data.
+class ExpertHistoryReader {
+ public:
+  explicit ExpertHistoryReader(const std::filesystem::path& path);
+  ~ExpertHistoryReader();
+
+  /// All but counts, probability and the loads of ranks.
+  const ExpertHistory& overview() const { return overview_; }
+  /// Of these steps: [rows, layers, experts].
+  std::vector<std::int64_t> counts(std::int64_t first_row, std::int64_t rows) const;
+
+ private:
+  std::unique_ptr<Hdf5File> file_;
+  ExpertHistory overview_;
+};
 
 /// Sums over the experts of each expert rank, consecutive ones in equal shares: counts [..., experts] ->
 /// [..., ranks].

@@ -1,0 +1,28 @@
+// The report's page: page.html with page.css, the scripts beside it and the runs' JSON in it, one file that
+// needs nothing else. All of it is compiled into the command.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace conclave {
+
+/// What stands beside this file; the scripts elements, line_chart, heat_map and page as one.
+struct PageParts {
+  const char* html;
+  const char* style;
+  const char* script;
+};
+const PageParts& page_parts();
+
+/// JSON that may stand inside a <script> element whatever texts are in it: < > and & are written as \u003c,
+/// \u003e and \u0026, and bytes that are no UTF-8 as U+FFFD.
+std::string script_json(const nlohmann::ordered_json& json);
+
+/// The text with & < > and quotes as HTML writes them.
+std::string html_text(const std::string& text);
+
+/// The whole page.
+std::string report_page(const std::string& title, const nlohmann::ordered_json& data);
+
+}  // namespace conclave
