@@ -94,6 +94,7 @@ Json training_summary(const Bench& bench) {
   return {{"recipe", bench.recipe.name},
           {"ranks", bench.mesh.world().size()},
           {"steps", bench.steps},
+          {"settle", bench.settle},
           {"tokens_per_second", rate["value"]},
           {"tokens_per_second_min", rate["min"]},
           {"tokens_per_second_max", rate["max"]},
@@ -145,6 +146,8 @@ int run_bench(const std::vector<std::string>& arguments) {
        .options = {{"only", "SUBJECTS", "some of train, layers, products, memory, collectives, checkpoint"},
                    {"repeat", "N", "how often everything but training is measured (default 5)"},
                    {"steps", "N", "training steps to time (default 10); 0 measures the machine alone"},
+                   {"settle", "N",
+                    "training steps before the timed ones, in which the router learns balance (default 0)"},
                    {"directory", "DIR", "where checkpoints are written for a while (default: here)"},
                    {"json", "", "print one JSON object instead of tables"}},
        .more =
@@ -162,6 +165,7 @@ int run_bench(const std::vector<std::string>& arguments) {
     return 0;
   }
   const std::int64_t steps = options.whole_number("steps", 10, 0);
+  const std::int64_t settle = options.whole_number("settle", 0, 0);
   const std::int64_t repeats = options.whole_number("repeat", 5, 1);
   std::vector<Subject> chosen = chosen_subjects(options.text("only", ""));
   if (steps == 0)
@@ -192,6 +196,7 @@ int run_bench(const std::vector<std::string>& arguments) {
                 .mesh = mesh,
                 .repeats = repeats,
                 .steps = steps,
+                .settle = settle,
                 .directory = options.text("directory", ".")};
     for (const Subject& subject : chosen) subject.run(bench);
     if (world->rank() != 0) return 0;
