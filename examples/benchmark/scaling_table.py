@@ -2,7 +2,8 @@
 """The tables of examples/benchmark/scaling.sh from its raw figures: scaling_table.py DIRECTORY.
 
 Of each measurement the best step counts, with the router overruled so that all experts get as many rows, and of the
-rounds the median; errors are calculated over measured time, round by round."""
+rounds the median; errors are calculated over measured time, round by round. A step of one rank and thread is told in
+processor time, which others on the machine do not change; steps of several by the clock on the wall."""
 import json
 import pathlib
 import re
@@ -25,8 +26,11 @@ def read(stem):
     even, real = figures['tokens with forced balance'], figures['tokens']
     text = pathlib.Path(stem + '.txt')
     tokens = int(re.search(r'tokens per step, all ranks +([0-9,]+)', text.read_text()).group(1).replace(',', ''))
-    return {'seconds': tokens / even['max'], 'calculated': calculated_seconds(text), 'tokens': even['max'],
-            'real_tokens': real['max'], 'flops': tokens * training['model_flops_per_token'],
+    alone = report['ranks'] == 1 and report['threads'] == 1
+    processor = figures['processor time of a step with forced balance']['min']
+    seconds = processor if alone else tokens / even['max']
+    return {'seconds': seconds, 'calculated': calculated_seconds(text), 'tokens': tokens / seconds,
+            'real': real['max'] / even['max'], 'flops': tokens * training['model_flops_per_token'],
             'rate': report['matmul_fp32_flops_per_second'] * report['ranks']}
 
 
@@ -38,7 +42,7 @@ def main():
     errors = []
     for part, entries in rows.items():
         first = None
-        print(f'\n| {part} | tokens/s | with its router | GF/s of the model | over the count of operations | step '
+        print(f'\n| {part} | tokens/s | its router over even load | GF/s of the model | over the count of operations | step '
               '| calculated | calculated / measured |')
         print('| --- ' * 8 + '|')
         for name, rounds in entries.items():
@@ -49,7 +53,7 @@ def main():
             ratios = sorted(r['calculated'] / r['seconds'] for r in rounds)
             ratio = statistics.median(ratios)
             errors.append((abs(ratio - 1), f'{part}: {name}'))
-            print(f"| {name} | {median(lambda r: r['tokens']):.0f} | {median(lambda r: r['real_tokens']):.0f} "
+            print(f"| {name} | {median(lambda r: r['tokens']):.0f} | {median(lambda r: r['real']):.2f} "
                   f"| {1e-9 / per_flop:.1f} | {per_flop / first:.2f} | {1e3 * median(lambda r: r['seconds']):.0f} ms "
                   f"| {1e3 * median(lambda r: r['calculated']):.0f} ms | {ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |")
     errors.sort(reverse=True)

@@ -18,11 +18,11 @@ namespace {
 
 constexpr double unlimited = 1e18;
 
-/// The best of at least three tries and a fiftieth of a second.
+/// The best of at least three tries and a fiftieth of a second, by processor_seconds().
 double best_seconds(const std::function<void()>& work) {
-  double best = seconds_of(work), spent = best;
-  for (int tries = 1; tries < 3 || spent < 0.02; ++tries) {
-    const double once = seconds_of(work);
+  double best = unlimited, spent = 0;
+  for (int tries = 0; tries < 3 || spent < 0.02; ++tries) {
+    const double once = processor_seconds(work);
     best = std::min(best, once);
     spent += once;
   }
@@ -277,6 +277,30 @@ FittedRates fit_rates(const std::vector<WorkSample>& samples) {
   return {a > 0 ? 1 / a : unlimited, b > 0 ? 1 / b : unlimited};
 }
 
+namespace {
+
+/// Three digits are more than a measurement is worth.
+double rounded(double number) {
+  if (number == 0) return 0;
+  const double unit = std::pow(10, std::floor(std::log10(number)) - 2);
+  // Divided, where that is exact: 1e-6 is no binary fraction and its inverse is one number.
+  return unit < 1 ? std::round(number / unit) / std::round(1 / unit) : std::round(number / unit) * unit;
+}
+
+void round_all(MachineModel& m) {
+  for (double* number :
+       {&m.products.operations_per_second, &m.products.operand_bytes_per_second,
+        &m.grouped_products.operations_per_second, &m.grouped_products.operand_bytes_per_second,
+        &m.attention_operations_per_second, &m.scores_per_second, &m.pass_bytes_per_second,
+        &m.exponentials_per_second, &m.optimizer_bytes_per_second, &m.call_seconds,
+        &m.within_node.latency_seconds, &m.within_node.message_seconds, &m.within_node.bytes_per_second,
+        &m.between_nodes.latency_seconds, &m.between_nodes.message_seconds, &m.between_nodes.bytes_per_second,
+        &m.reduced_bytes_per_second})
+    *number = rounded(*number);
+}
+
+}  // namespace
+
 MachineModel measure_machine(Communicator& world, int threads) {
   const NodePlace place = world.node_place();
   const auto processors = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
@@ -308,6 +332,7 @@ MachineModel measure_machine(Communicator& world, int threads) {
   machine.exponentials_per_second = together(exponential_rate(call));
   machine.optimizer_bytes_per_second = together(optimizer_rate());
   if (world.size() > 1) measure_network(world, place, machine);
+  round_all(machine);
   return machine;
 }
 

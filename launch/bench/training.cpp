@@ -53,14 +53,16 @@ double process_peak() {
 
 struct TimedTrainer {
   Trainer trainer;
-  std::vector<double> rates{};  // tokens per second of each step
+  std::vector<double> rates{};      // tokens per second of each step
+  std::vector<double> processor{};  // its seconds by processor_seconds()
 
   explicit TimedTrainer(const Bench& bench, const RouterMaker& router = make_router)
       : trainer(bench.recipe, bench.mesh, bench_batches(bench.recipe), cpu_device(), router) {}
   void step(Communicator& world) {
     world.barrier();
     StepResult result;
-    const double seconds = seconds_of([&] { result = trainer.step(); });
+    double seconds = 0;
+    processor.push_back(processor_seconds([&] { seconds = seconds_of([&] { result = trainer.step(); }); }));
     rates.push_back(static_cast<double>(result.tokens) / seconds);
   }
 };
@@ -127,6 +129,7 @@ void bench_training(Bench& bench) {
   });
   forced.step(world);
   forced.rates.clear();
+  forced.processor.clear();
   const DType dtype = dtype_of_precision(bench.recipe.training.precision);
   const Products products(product_shapes(bench.recipe), dtype);
   std::vector<double> limits, flops;
@@ -156,6 +159,10 @@ void bench_training(Bench& bench) {
        .limit = "tokens with forced balance",
        .limits = forced.rates});
   add({.name = "tokens with forced balance", .unit = "tokens/s", .values = forced.rates});
+  add({.name = "processor time of a step with forced balance",
+       .unit = "s",
+       .values = forced.processor,
+       .better = Better::lower});
   const StepClock::Parts parts = real->trainer.clock().typical();
   for (const Activity part : {Activity::forward, Activity::backward, Activity::optimizer})
     add({.name = join_text("computing in ", name_of(part)),

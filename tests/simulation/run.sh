@@ -24,11 +24,11 @@ for folder in recipe kernels tensor device base; do libraries+=("$build/framewor
 for library in "${libraries[@]}"; do
   [ -f "$library" ] || { echo "simulation: $library is missing; build it first" >&2; exit 2; }
 done
-sources=(tests/simulation/collective_times.cpp parallel/mpi.cpp parallel/mpi_environment.cpp)
+sources=(tests/simulation/collective_times.cpp parallel/mpi.cpp parallel/mpi_environment.cpp parallel/nccl/stand_in.cpp)
 program=$work/collective_times
-newest=$(ls -t "$program" "${sources[@]}" "${libraries[@]}" parallel/*.h 2>/dev/null | head -1)
+newest=$(ls -t "$program" "${sources[@]}" "${libraries[@]}" parallel/*.h framework/recipe/*.h 2>/dev/null | head -1 || true)
 [ "$newest" = "$program" ] ||
-  smpicxx -std=c++20 -O1 -fPIC -fopenmp -I. "${sources[@]}" -Wl,--start-group "${libraries[@]}" -Wl,--end-group \
+  smpicxx -std=c++20 -O1 -fPIC -fopenmp -I. -x c++ "${sources[@]}" -x none -Wl,--start-group "${libraries[@]}" -Wl,--end-group \
     -ldnnl -lyaml-cpp -lxxhash -o "$program"
 
 # describe NAME RANKS_PER_NODE NODES: the same cluster for the model and for SimGrid. A message between nodes passes
@@ -63,12 +63,13 @@ XML
 
 # simulate NAME RANKS SELECTION ALGORITHM COLLECTIVE BYTES...: lines of "collective ranks ... simulated modelled error".
 # The selection is smpi's name for the algorithm. Links have the bandwidth and latency that they are described with,
-# and time passes on the network alone.
+# time passes on the network alone, and a send of any size ends when it has arrived, as the formulas have it.
 simulate() {
   local name=$1 ranks=$2 selection=$3 algorithm=$4
   shift 4
   smpirun -np "$ranks" -platform "$work/$name.xml" -hostfile "$work/$name.hosts" \
-    --cfg=network/model:CM02 --cfg=network/crosstraffic:0 --cfg=network/TCP-gamma:1e15 --cfg=precision/timing:1e-12 \
+    --cfg=network/model:CM02 --cfg=network/crosstraffic:0 --cfg=network/TCP-gamma:1e15 --cfg=network/weight-S:0 \
+    --cfg=surf/precision:1e-12 --cfg=smpi/wtime:0 --cfg=smpi/test:1e-7 --cfg=smpi/send-is-detached-thresh:0 \
     --cfg=smpi/simulate-computation:no --cfg=smpi/privatization:no --cfg="$selection" --log=root.thres:error \
     "$program" "$work/$name.yaml" "$@" 2>"$work/errors.txt" |
     awk -v algorithm="$algorithm" '/ simulated / {
@@ -89,7 +90,7 @@ for ranks in "${counts[@]}"; do
     describe cluster$together "$together" $((ranks / together))
     simulate cluster$together "$ranks" smpi/allreduce:rdb doubling all_reduce "${sizes[@]}"
     simulate cluster$together "$ranks" smpi/allreduce:lr ring all_reduce "${sizes[@]}"
-    simulate cluster$together "$ranks" smpi/allgather:ring ring all_gather "${sizes[@]}"
+    simulate cluster$together "$ranks" smpi/allgather:NTSLR ring all_gather "${sizes[@]}"
     simulate cluster$together "$ranks" smpi/allgather:rdb doubling all_gather "${sizes[@]}"
     simulate cluster$together "$ranks" smpi/reduce_scatter:ompi_ring ring reduce_scatter "${sizes[@]}"
     [ "$ranks" -gt 64 ] ||
