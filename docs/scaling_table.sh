@@ -6,10 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 conclave=${1:-build/release/conclave}
 
-rows() { # MACHINE key=value ...
-  local machine=$1 name
-  shift
-  name=$(sed -n 's/^name: //p' "docs/machines/$machine.yaml")
+rows() { # NAME MACHINE key=value ...
+  local name=$1 machine=$2
+  shift 2
   for ranks in 64 256 1024 4096; do
     "$conclave" validate examples/cluster/qwen3-30b-a3b.yaml --ranks $ranks --machine "docs/machines/$machine.yaml" "$@" |
       awk -v machine="$name" -v ranks=$ranks '
@@ -28,7 +27,9 @@ rows() { # MACHINE key=value ...
   done
 }
 
-echo '| machine | ranks | step | tokens/s | activations | dispatch, combine | gradients | hidden | flops / products'"'"' rate |'
+echo '| machine and layout | ranks | step | tokens/s | activations | dispatch, combine | gradients | hidden | flops / products'"'"' rate |'
 echo '| --- | --- | --- | --- | --- | --- | --- | --- | --- |'
-rows cpu_cluster
-rows h100_cluster training.precision=bf16
+rows 'CPU, the recipe as it is' cpu_cluster
+rows 'H100, the recipe in bf16' h100_cluster training.precision=bf16
+rows 'H100, bf16, tensor 1, expert 8 in a node, 4096 sequences' h100_cluster training.precision=bf16 parallel.tensor=1 \
+  parallel.sequence=false parallel.expert=8 parallel.dispatch_rows=0 training.global_batch_size=4096

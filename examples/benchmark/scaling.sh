@@ -2,21 +2,24 @@
 # How a step's time grows with ranks, sequence length, experts, top_k and hidden size: measured, beside the count of
 # operations (training_flops_per_token) and beside the time that `conclave validate --machine` calculates.
 #
-#     bash examples/benchmark/scaling.sh [--rounds N] [--steps N] [ranks] [length] [experts] [top_k] [hidden]
+#     bash examples/benchmark/scaling.sh [--busy] [--rounds N] [--steps N] [ranks] [length] [experts] [top_k] [hidden]
 #
 # Without names: all five. Before each measurement the machine is described anew by `conclave bench --machine`, and the
 # step of even load is held against that description: both are the best of their moment. Of the rounds the median
-# counts. A round of everything takes about three minutes on two quiet cores. Raw figures: runs/scaling.
+# counts. A step of one rank and thread is told in processor time, of several by the clock on the wall; --busy takes
+# processor time everywhere (waiting in MPI included), for a machine that others use too. A round of everything takes
+# about three minutes on two quiet cores. Raw figures: runs/scaling.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-rounds=3 steps=3 parts=()
+rounds=3 steps=3 busy='' parts=()
 while [ $# -gt 0 ]; do
   case $1 in
     --rounds) rounds=$2; shift 2 ;;
     --steps) steps=$2; shift 2 ;;
+    --busy) busy=--busy; shift ;;
     ranks | length | experts | top_k | hidden) parts+=("$1"); shift ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(ranks length experts top_k hidden)
@@ -92,5 +95,5 @@ for round in $(seq "$rounds"); do
   echo "scaling.sh: round $round of $rounds is done." >&2
 done
 
-python3 examples/benchmark/scaling_table.py $results | tee $results/table.md
+python3 examples/benchmark/scaling_table.py $busy $results | tee $results/table.md
 echo "scaling.sh: done; raw figures are in $results." >&2

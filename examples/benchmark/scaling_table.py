@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""The tables of examples/benchmark/scaling.sh from its raw figures: scaling_table.py DIRECTORY.
+"""The tables of examples/benchmark/scaling.sh from its raw figures: scaling_table.py [--busy] DIRECTORY.
 
 Of each measurement the best step counts, with the router overruled so that all experts get as many rows, and of the
 rounds the median; errors are calculated over measured time, round by round. A step of one rank and thread is told in
-processor time, which others on the machine do not change; steps of several by the clock on the wall."""
+processor time, which others on the machine do not change; steps of several by the clock on the wall, or with --busy
+in processor time as well, times the ranks that share a processor."""
 import json
 import pathlib
 import re
@@ -18,7 +19,7 @@ def calculated_seconds(path):
     return float(number) * UNITS[unit]
 
 
-def read(stem):
+def read(stem, busy):
     """Measured and calculated seconds of a step, tokens/s with the recipe's router, operations of a step."""
     report = json.loads(pathlib.Path(stem + '.json').read_text())
     figures = {figure['name']: figure for figure in report['figures']}
@@ -27,8 +28,10 @@ def read(stem):
     text = pathlib.Path(stem + '.txt')
     tokens = int(re.search(r'tokens per step, all ranks +([0-9,]+)', text.read_text()).group(1).replace(',', ''))
     alone = report['ranks'] == 1 and report['threads'] == 1
+    processors = int(re.search(r'^processors_per_node: ([0-9]+)', pathlib.Path(stem + '.yaml').read_text(), re.M).group(1))
     processor = figures['processor time of a step with forced balance']['min']
-    seconds = processor if alone else tokens / even['max']
+    processor *= max(1, report['ranks'] * report['threads'] / processors)
+    seconds = processor if alone or busy else tokens / even['max']
     return {'seconds': seconds, 'calculated': calculated_seconds(text), 'tokens': tokens / seconds,
             'real': real['max'] / even['max'], 'flops': tokens * training['model_flops_per_token'],
             'rate': report['matmul_fp32_flops_per_second'] * report['ranks']}
@@ -36,9 +39,10 @@ def read(stem):
 
 def main():
     rows = {}
-    for line in pathlib.Path(sys.argv[1], 'index.tsv').read_text().splitlines():
+    busy = sys.argv[1] == '--busy'
+    for line in pathlib.Path(sys.argv[-1], 'index.tsv').read_text().splitlines():
         part, name, stem = line.split('\t')
-        rows.setdefault(part, {}).setdefault(name, []).append(read(stem))
+        rows.setdefault(part, {}).setdefault(name, []).append(read(stem, busy))
     errors = []
     for part, entries in rows.items():
         first = None

@@ -333,7 +333,8 @@ MachineModel measure_machine(Communicator& world, int threads) {
   machine.optimizer_bytes_per_second = together(optimizer_rate());
   if (world.size() > 1) measure_network(world, place, machine);
   round_all(machine);
-  return machine;
+  // Each rank has its own clock: the first one's readings are everybody's.
+  return parse_machine(broadcast_text(world, to_yaml(machine), 0), "the measured machine");
 }
 
 }  // namespace conclave
