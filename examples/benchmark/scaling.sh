@@ -8,7 +8,7 @@
 # step of even load is held against that description: both are the best of their moment. Of the rounds the median
 # counts. A step of one rank and thread is told in processor time, of several by the clock on the wall; --busy takes
 # processor time everywhere (waiting in MPI included), for a machine that others use too. A round of everything takes
-# about three minutes on two quiet cores. Raw figures: runs/scaling.
+# about three minutes on two quiet cores. Raw figures: runs/scaling, or where SCALING_RESULTS says.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -26,7 +26,7 @@ done
 
 conclave=build/release/conclave
 [ -x $conclave ] || { echo "scaling.sh: $conclave is missing; build it first: cmake --preset release && cmake --build --preset release" >&2; exit 2; }
-results=runs/scaling
+results=${SCALING_RESULTS:-runs/scaling}
 recipe=examples/benchmark/scaling.yaml
 rm -rf $results
 mkdir -p $results

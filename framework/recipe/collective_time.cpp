@@ -95,8 +95,16 @@ double CollectiveTime::all_reduce_by_halving(RankGroup group, double bytes) cons
 }
 
 double CollectiveTime::all_reduce_by_tree(RankGroup group, double bytes) const {
-  return 2 * rounds(group, [&](std::int64_t) { return bytes; }) +
-         real(rounds_of(group.ranks)) * adding(bytes);
+  double seconds = 0;
+  for (std::int64_t round = 0; round < rounds_of(group.ranks); ++round) {
+    // So many of the group's ranks send; the others leave their processors to them.
+    const double senders = std::exp2(real(round)) / real(group.ranks);
+    const double turns = std::max(1.0, senders * sharing_) / sharing_;
+    const double one = message(group, std::exp2(real(round)), bytes);
+    const bool leaves = std::exp2(real(round)) >= real(members_per_node(group));
+    seconds += 2 * (leaves ? one : turns * one) + turns * adding(bytes);
+  }
+  return seconds;
 }
 
 double CollectiveTime::all_reduce(RankGroup group, double bytes) const {

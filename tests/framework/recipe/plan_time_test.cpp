@@ -99,6 +99,10 @@ TEST(CollectiveTime, RanksOfAProcessorTakeTurns) {
   const double alone = CollectiveTime(machine, 4).all_reduce({4, 1}, 1000);
   machine.processors_per_node = 2;
   EXPECT_DOUBLE_EQ(CollectiveTime(machine, 4).all_reduce({4, 1}, 1000), 2 * alone);
+  // In a tree one rank sends and then two, while the others leave them the processor.
+  machine.processors_per_node = 1;
+  EXPECT_DOUBLE_EQ(CollectiveTime(machine, 4).all_reduce_by_tree({4, 1}, 40),
+                   2 * ((2 + 4) + 2 * (2 + 4)) + (1 + 2) * 40.0 / 5);
 }
 
 TEST(CollectiveTime, GrowsWithBytesAndRanks) {
