@@ -215,7 +215,9 @@ LinkRates link_rates(Communicator& ranks) {
   const Tensor one = Tensor::zeros({1}, DType::float64);
   const Tensor few = Tensor::zeros({size}, DType::float32), got = few.clone();
   const RowCounts one_each(static_cast<std::size_t>(size), 1);
-  const Tensor own = random({1 << 20}), all = Tensor::zeros({size << 20}, DType::float32);
+  // Beyond caches, where gradients come from.
+  const Tensor own = Tensor::zeros({1 << 22}, DType::float32),
+               all = Tensor::zeros({size << 22}, DType::float32);
   const double rounds = std::ceil(std::log2(number(size)));
   LinkRates link;
   link.latency_seconds =
@@ -243,7 +245,7 @@ void measure_network(Communicator& world, const NodePlace& place, MachineModel& 
   if (node->size() == 1) machine.within_node = machine.between_nodes;
   // Two numbers read and one written; in a collective, time for this is too little to be told from its noise.
   machine.reduced_bytes_per_second = machine.pass_bytes_per_second / 3;
-  const Tensor sums = Tensor::zeros({1 << 20}, DType::float32);
+  const Tensor sums = Tensor::zeros({1 << 22}, DType::float32);
   const double bytes = static_cast<double>(sums.bytes());
   const RankGroup all{world.size(), 1};
   const double started = collective_seconds(
