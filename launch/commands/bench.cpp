@@ -8,7 +8,9 @@
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/parse.h"
 #include "framework/recipe/validate.h"
+#include "framework/store/durable_file.h"
 #include "launch/bench/bench.h"
+#include "launch/bench/machine_probe.h"
 #include "launch/command_line.h"
 #include "launch/job.h"
 #include "parallel/agreement.h"
@@ -136,6 +138,17 @@ void print(const Bench& bench, int threads, const std::vector<Subject>& chosen) 
   }
 }
 
+int describe_machine(const std::string& file) {
+  return run_job([&](const std::shared_ptr<Communicator>& world) {
+    const MachineModel machine = measure_machine(*world, choose_threads(*world, 0));
+    agree(*world, [&] {
+      if (world->rank() == 0) write_text_durably(file, to_yaml(machine));
+    });
+    if (world->rank() == 0) std::printf("%s%s is written.\n", to_yaml(machine).c_str(), file.c_str());
+    return 0;
+  });
+}
+
 }  // namespace
 
 int run_bench(const std::vector<std::string>& arguments) {
@@ -149,6 +162,8 @@ int run_bench(const std::vector<std::string>& arguments) {
                    {"settle", "N",
                     "training steps before the timed ones, in which the router learns balance (default 0)"},
                    {"directory", "DIR", "where checkpoints are written for a while (default: here)"},
+                   {"machine", "FILE",
+                    "measures what plans of time need and writes it to FILE, nothing else"},
                    {"json", "", "print one JSON object instead of tables"}},
        .more =
            "Every figure is taken several times, in turn with its limit, so that both see the same moods "
@@ -158,7 +173,9 @@ int run_bench(const std::vector<std::string>& arguments) {
            "  conclave bench\n"
            "  conclave bench --only products,memory --repeat 20\n"
            "  conclave bench examples/benchmark.yaml --only train --json model.hidden_size=256\n"
-           "  mpirun -n 2 conclave bench parallel.expert=2\n"},
+           "  mpirun -n 2 conclave bench parallel.expert=2\n"
+           "  mpirun -n 2 conclave bench --machine here.yaml; conclave validate RECIPE.yaml --machine "
+           "here.yaml\n"},
       arguments);
   if (options.wants_help()) {
     std::fputs(options.help().c_str(), stdout);
@@ -175,6 +192,7 @@ int run_bench(const std::vector<std::string>& arguments) {
     });
   check(options.positionals().size() <= 1, Fault::request, "bench: ", options.positionals().size(),
         " recipes came, expected one or none");
+  if (options.has("machine")) return describe_machine(options.text("machine", ""));
   return run_job([&](const std::shared_ptr<Communicator>& world) {
     Recipe recipe = benchmark_recipe();
     agree(*world, [&] {
