@@ -18,14 +18,16 @@
 
 namespace conclave {
 
-void CpuKernels::rope(const Tensor& x, const Tensor& positions, double theta, Rotation rotation,
-                      const Tensor& y) const {
-  const std::int64_t tokens = x.dim(0), heads = x.dim(1), width = x.dim(2), half = width / 2;
+void CpuKernels::rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
+                      Rotation rotation, const Tensor& y) const {
+  const std::int64_t tokens = x.dim(0), heads = x.dim(1), width = x.dim(2), half = rotary_width / 2;
   check_tensor(positions, "rope", "positions", {tokens}, DType::int32);
+  check(rotary_width % 2 == 0 && rotary_width <= width, "rope: a rotary width of ", rotary_width,
+        " came for heads of ", width);
   std::vector<double> frequency(static_cast<std::size_t>(half));
   for (std::int64_t i = 0; i < half; ++i)
     frequency[static_cast<std::size_t>(i)] =
-        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(width));
+        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(rotary_width));
   const std::int32_t* position = positions.data<std::int32_t>();
   std::int32_t last = 0;
   for (std::int64_t t = 0; t < tokens; ++t) last = std::max(last, position[t]);
@@ -56,6 +58,7 @@ void CpuKernels::rope(const Tensor& x, const Tensor& positions, double theta, Ro
           cpu::store(out_first + i, a * c[i] - b * s[i]);
           cpu::store(out_second + i, b * c[i] + a * s[i]);
         }
+        std::copy(first + rotary_width, first + width, out_first + rotary_width);
       }
     }
   });
