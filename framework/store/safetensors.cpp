@@ -42,7 +42,7 @@ SafeTensor parse_tensor(const std::string& name, const Json& entry, std::uint64_
                         const std::string& file) {
   const auto wrong = [&](const auto&... parts) {
     fail(Fault::data, file, ": the tensor ", Json(name).dump(), " ", parts...,
-         ". The file is damaged or of another format.");
+         ". The file was cut short, is damaged or of another format.");
   };
   const auto whole = [&](const Json& value) {
     if (!value.is_number_unsigned()) wrong("has ", value.dump(), " where a whole number is expected");

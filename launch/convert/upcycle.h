@@ -14,7 +14,7 @@
 namespace conclave {
 
 struct UpcycleOptions {
-  std::string kind;  // copy | split
+  enum class Kind { copy, split } kind = Kind::copy;
   std::int64_t experts = 0, top_k = 0;
   std::int64_t parts = 0;    // of a copy; 0: top_k for split, 1 for copy
   double router_range = -1;  // standard deviation of the routers; below 0: initializer_range

@@ -23,6 +23,8 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
+using Kind = UpcycleOptions::Kind;
+
 const auto silent = [](const std::string&) {};
 
 /// A small model that the architecture can express: grouped queries, two blocks or three.
@@ -339,7 +341,7 @@ TEST_F(Import, WritesOverNothingAndKeepsTheShape) {
                              import_model(
                                  {.directory = directory_,
                                   .run = scratch_.path() / "other",
-                                  .upcycle = UpcycleOptions{.kind = "copy", .experts = 4, .top_k = 2}},
+                                  .upcycle = UpcycleOptions{.kind = Kind::copy, .experts = 4, .top_k = 2}},
                                  silent);
                            }),
                {"has experts already"});
@@ -372,30 +374,31 @@ TEST(Upcycle, LeavesTheLossWhereItWas) {
 
   struct Case {
     UpcycleOptions options;
-    std::vector<std::string> overrides;
+    const char* change;  // of the recipe; empty: none
     bool equal;
   };
-  const std::string not_renormalised = "model.moe.router.norm_topk_prob=false",
-                    sigmoid = "model.moe.router.kind=sigmoid";
+  constexpr const char *not_renormalised = "model.moe.router.norm_topk_prob=false",
+                       *sigmoid = "model.moe.router.kind=sigmoid",
+                       *scaled = "model.moe.router.routed_scaling_factor=2.5";
   const std::vector<Case> table = {
-      {{.kind = "copy", .experts = 4, .top_k = 1}, {}, true},
-      {{.kind = "copy", .experts = 4, .top_k = 2}, {}, true},
-      {{.kind = "copy", .experts = 4, .top_k = 3}, {sigmoid}, true},
-      {{.kind = "copy", .experts = 4, .top_k = 4}, {not_renormalised}, true},
-      {{.kind = "copy", .experts = 4, .top_k = 2, .router_range = 0}, {not_renormalised}, true},
-      {{.kind = "copy", .experts = 4, .top_k = 2}, {not_renormalised}, false},
-      {{.kind = "copy", .experts = 4, .top_k = 2}, {"model.moe.router.routed_scaling_factor=2.5"}, true},
-      {{.kind = "split", .experts = 4, .top_k = 4}, {}, true},
-      {{.kind = "split", .experts = 8, .top_k = 4}, {}, true},
-      {{.kind = "split", .experts = 12, .top_k = 6, .parts = 3}, {}, true},
-      {{.kind = "split", .experts = 12, .top_k = 6, .parts = 3, .router_range = 0}, {sigmoid}, true},
-      {{.kind = "split", .experts = 8, .top_k = 4, .parts = 8}, {}, false},
-      {{.kind = "split", .experts = 8, .top_k = 3, .parts = 2}, {}, false},
+      {{.kind = Kind::copy, .experts = 4, .top_k = 1}, "", true},
+      {{.kind = Kind::copy, .experts = 4, .top_k = 2}, "", true},
+      {{.kind = Kind::copy, .experts = 4, .top_k = 3}, sigmoid, true},
+      {{.kind = Kind::copy, .experts = 4, .top_k = 4}, not_renormalised, true},
+      {{.kind = Kind::copy, .experts = 4, .top_k = 2, .router_range = 0}, not_renormalised, true},
+      {{.kind = Kind::copy, .experts = 4, .top_k = 2}, not_renormalised, false},
+      {{.kind = Kind::copy, .experts = 4, .top_k = 2}, scaled, true},
+      {{.kind = Kind::split, .experts = 4, .top_k = 4}, "", true},
+      {{.kind = Kind::split, .experts = 8, .top_k = 4}, "", true},
+      {{.kind = Kind::split, .experts = 12, .top_k = 6, .parts = 3}, "", true},
+      {{.kind = Kind::split, .experts = 12, .top_k = 6, .parts = 3, .router_range = 0}, sigmoid, true},
+      {{.kind = Kind::split, .experts = 8, .top_k = 4, .parts = 8}, "", false},
+      {{.kind = Kind::split, .experts = 8, .top_k = 3, .parts = 2}, "", false},
   };
   for (std::size_t i = 0; i < table.size(); ++i) {
     const fs::path run = scratch.path() / ("upcycled" + std::to_string(i));
     std::vector<std::string> overrides = wide;
-    overrides.insert(overrides.end(), table[i].overrides.begin(), table[i].overrides.end());
+    if (*table[i].change != 0) overrides.emplace_back(table[i].change);
     const Recipe made = import_model(
         {.directory = directory, .run = run, .overrides = overrides, .upcycle = table[i].options}, silent);
     EXPECT_EQ(made.model.moe.num_experts, table[i].options.experts);
@@ -414,12 +417,11 @@ TEST(Upcycle, RefusesWhatDoesNotDivide) {
   const auto refused = [&](const UpcycleOptions& options) {
     return sentence_of(Fault::request, [&] { parts_of(options, dense); });
   };
-  expect_words(refused({.kind = "clone", .experts = 4, .top_k = 2}), {"clone", "copy or split"});
-  expect_words(refused({.kind = "copy"}), {"--experts 0"});
-  expect_words(refused({.kind = "copy", .experts = 2, .top_k = 4}), {"--top-k 4"});
-  expect_words(refused({.kind = "copy", .experts = 4, .top_k = 2, .parts = 2}), {"--parts 2", "split"});
-  expect_words(refused({.kind = "split", .experts = 6, .top_k = 4}), {"6 experts", "multiple of 4"});
-  expect_words(refused({.kind = "split", .experts = 10, .top_k = 5}), {"intermediate_size: 48", "5 parts"});
+  expect_words(refused({.kind = Kind::copy}), {"--experts 0"});
+  expect_words(refused({.kind = Kind::copy, .experts = 2, .top_k = 4}), {"--top-k 4"});
+  expect_words(refused({.kind = Kind::copy, .experts = 4, .top_k = 2, .parts = 2}), {"--parts 2", "split"});
+  expect_words(refused({.kind = Kind::split, .experts = 6, .top_k = 4}), {"6 experts", "multiple of 4"});
+  expect_words(refused({.kind = Kind::split, .experts = 10, .top_k = 5}), {"intermediate_size: 48", "5 parts"});
 }
 
 TEST(Export, ReadsSizes) {
