@@ -1,9 +1,10 @@
-// CheckpointStream: writes a checkpoint of tensors that come one after another, holding little more than the
-// largest of them: what has come goes to a shard file of its own as soon as it fills one. The result is like
+// CheckpointStream: writes a checkpoint of tensors that come one after another, holding no more than a copy of
+// the largest of them: what has come goes to a shard file of its own as soon as it fills one. The result is like
 // any other checkpoint (checkpoint_file.h); one process writes it.
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,8 @@ class CheckpointStream {
   std::filesystem::path commit(const Attributes& attributes);
 
  private:
-  void write_shard_of_waiting();
+  void write_what_waits();
+  void write_shard_of(const std::vector<Piece>& pieces, const std::function<void(ShardImage&)>& fill);
 
   std::filesystem::path checkpoints_;
   std::int64_t step_;

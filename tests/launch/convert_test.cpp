@@ -2,6 +2,7 @@
 // foreign directories that are wrong, upcycling that leaves the loss where it was.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -143,6 +144,52 @@ TEST_P(Architectures, ThereAndBackIsBitEqual) {
 INSTANTIATE_TEST_SUITE_P(All, Architectures,
                          testing::Values("qwen3_moe", "olmoe", "mixtral", "glm4_moe", "qwen3", "llama"),
                          [](const auto& tested) { return std::string(tested.param); });
+
+// What transformers calls a thing, checked there by tests/interop, against what it is here.
+TEST(Export, NamesAreThoseOfTheArchitecture) {
+  struct Name {
+    const char *architecture, *theirs, *ours;
+    std::int64_t row;
+  };
+  const std::vector<Name> table = {
+      {"qwen3_moe", "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight", -1},
+      {"qwen3_moe", "model.layers.2.mlp.gate.weight", "model.layers.2.mlp.gate.weight", -1},
+      {"qwen3_moe", "model.layers.2.mlp.experts.5.up_proj.weight", "model.layers.2.mlp.experts.up_proj.weight", 5},
+      {"olmoe", "model.layers.1.self_attn.k_norm.weight", "model.layers.1.self_attn.k_norm.weight", -1},
+      {"olmoe", "model.layers.1.mlp.experts.0.down_proj.weight", "model.layers.1.mlp.experts.down_proj.weight", 0},
+      {"mixtral", "model.layers.0.block_sparse_moe.gate.weight", "model.layers.0.mlp.gate.weight", -1},
+      {"mixtral", "model.layers.0.block_sparse_moe.experts.3.w1.weight",
+       "model.layers.0.mlp.experts.gate_proj.weight", 3},
+      {"mixtral", "model.layers.0.block_sparse_moe.experts.7.w2.weight",
+       "model.layers.0.mlp.experts.down_proj.weight", 7},
+      {"mixtral", "model.layers.1.block_sparse_moe.experts.2.w3.weight",
+       "model.layers.1.mlp.experts.up_proj.weight", 2},
+      {"glm4_moe", "model.layers.1.mlp.shared_experts.down_proj.weight",
+       "model.layers.1.mlp.shared_experts.down_proj.weight", -1},
+      {"glm4_moe", "model.layers.2.mlp.experts.4.gate_proj.weight",
+       "model.layers.2.mlp.experts.gate_proj.weight", 4},
+      {"llama", "model.norm.weight", "model.norm.weight", -1},
+  };
+  for (const Name& name : table) {
+    const ScratchDirectory scratch;
+    const CheckpointReader checkpoint(save(recipe_for(name.architecture), scratch.path() / "run"));
+    export_model({.checkpoint = checkpoint.path(), .directory = scratch.path() / "exported"}, silent);
+    const SafetensorsReader weights(scratch.path() / "exported/model.safetensors");
+    const auto found =
+        std::find_if(weights.tensors().begin(), weights.tensors().end(),
+                     [&](const SafeTensor& tensor) { return tensor.name == name.theirs; });
+    ASSERT_NE(found, weights.tensors().end()) << name.theirs;
+    std::vector<float> values(static_cast<std::size_t>(element_count(found->shape)));
+    weights.read(*found, values.data());
+    const std::vector<float> all = checkpoint.read_all<float>(std::string("model/") + name.ours);
+    const auto first = all.begin() + static_cast<std::ptrdiff_t>(std::max<std::int64_t>(name.row, 0)) *
+                                         static_cast<std::ptrdiff_t>(values.size());
+    EXPECT_TRUE(std::equal(values.begin(), values.end(), first)) << name.theirs;
+    if (name.row < 0) {
+      EXPECT_EQ(values.size(), all.size());
+    }
+  }
+}
 
 TEST(Export, RoundsToBFloat16AndKeepsTheSelectionBias) {
   const ScratchDirectory scratch;

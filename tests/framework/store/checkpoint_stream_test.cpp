@@ -44,6 +44,21 @@ TEST(CheckpointStream, WhatCameIsReadFromSeveralShards) {
   EXPECT_EQ(reader.read_all<double>("state/bias"), std::vector<double>{0.25});
 }
 
+TEST(CheckpointStream, WhatIsLargeHasAShardOfItsOwn) {
+  const ScratchDirectory scratch;
+  const std::vector<double> large{1, 2, 3, 4, 5, 6}, small{7};
+  CheckpointStream stream(scratch.path(), 4, 40);
+  stream.add("model/a", ElementType::float64, {1}, small.data());
+  stream.add("model/b", ElementType::float64, {2, 3}, large.data());
+  stream.add("model/c", ElementType::float64, {1}, small.data());
+  const CheckpointReader reader(stream.commit(own_attributes(4)));
+  EXPECT_EQ(reader.read_all<double>("model/a"), small);
+  EXPECT_EQ(reader.read_all<double>("model/b"), large);
+  EXPECT_EQ(reader.read_all<double>("model/c"), small);
+  EXPECT_TRUE(std::filesystem::exists(reader.path() / "rank-00001.h5"));
+  EXPECT_FALSE(std::filesystem::exists(reader.path() / "rank-00002.h5"));
+}
+
 TEST(CheckpointStream, LeavesNothingWithoutCommit) {
   const ScratchDirectory scratch;
   {
