@@ -18,7 +18,7 @@ class CheckpointStream {
  public:
   /// `shard_bytes`: a shard is written when so much has come.
   CheckpointStream(const std::filesystem::path& checkpoints, std::int64_t step,
-                   std::size_t shard_bytes = std::size_t{64} << 20);
+                   std::size_t shard_bytes = std::size_t{16} << 20);
   /// Removes what was written, unless commit() came.
   ~CheckpointStream();
   CheckpointStream(const CheckpointStream&) = delete;

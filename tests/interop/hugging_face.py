@@ -185,7 +185,7 @@ def check_trained():
     compare_logits(trained, model, lines)
     compare_continuations(trained, model, tokenizer)
     text = list(' '.join(prompts).encode())
-    compare_step(trained, model, recipe, [text[i * 128:(i + 1) * 128] for i in range(8)])
+    compare_step(trained, model, recipe, [text[i * 100:(i + 1) * 100] for i in range(8)])
     check('import gives back the same bits', comes_back(directory))
     saved = scratch / 'saved'  # what transformers itself writes can be imported too
     model.save_pretrained(saved)
