@@ -1,6 +1,6 @@
-// CheckpointStream: writes a checkpoint of tensors that come one after another, holding no more than a copy of
-// the largest of them: what has come goes to a shard file of its own as soon as it fills one. The result is like
-// any other checkpoint (checkpoint_file.h); one process writes it.
+// CheckpointStream: writes a checkpoint of tensors that come one after another, holding no more than a copy
+// of the largest of them: what has come goes to a shard file of its own as soon as it fills one. The result
+// is like any other checkpoint (checkpoint_file.h); one process writes it.
 #pragma once
 
 #include <filesystem>

@@ -15,13 +15,12 @@ std::optional<UpcycleOptions> upcycle_options(const Options& options) {
     const std::string kind = options.text("upcycle", "");
     check(kind == "copy" || kind == "split", Fault::request, "import: --upcycle ", kind,
           " came, expected copy or split");
-    return UpcycleOptions{
-        .kind = kind == "copy" ? UpcycleOptions::Kind::copy : UpcycleOptions::Kind::split,
-        .experts = options.whole_number("experts", 0, 1),
-        .top_k = options.whole_number("top-k", 0, 1),
-        .parts = options.whole_number("parts", 0, 1),
-        .router_range = options.number("router-range", -1),
-        .seed = static_cast<std::uint64_t>(options.whole_number("seed", 1234, 0))};
+    return UpcycleOptions{.kind = kind == "copy" ? UpcycleOptions::Kind::copy : UpcycleOptions::Kind::split,
+                          .experts = options.whole_number("experts", 0, 1),
+                          .top_k = options.whole_number("top-k", 0, 1),
+                          .parts = options.whole_number("parts", 0, 1),
+                          .router_range = options.number("router-range", -1),
+                          .seed = static_cast<std::uint64_t>(options.whole_number("seed", 1234, 0))};
   }
   for (const char* name : {"experts", "top-k", "parts", "router-range", "seed"})
     check(!options.has(name), Fault::request, "import: --", name, " goes with --upcycle only");

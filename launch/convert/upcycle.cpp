@@ -12,9 +12,11 @@ std::int64_t parts_of(const UpcycleOptions& options, const ModelRecipe& dense) {
   check(options.experts >= 1 && options.top_k >= 1 && options.top_k <= options.experts, Fault::request,
         "--experts ", options.experts, " and --top-k ", options.top_k,
         " came; upcycling needs both, and at most as many experts of a token as there are");
-  check(options.kind == UpcycleOptions::Kind::split || options.parts <= 1, Fault::request, "--parts ", options.parts,
-        " came, but --upcycle copy makes every expert a whole copy; expected --upcycle split");
-  const std::int64_t parts = options.kind == UpcycleOptions::Kind::copy ? 1 : options.parts > 0 ? options.parts : options.top_k;
+  check(options.kind == UpcycleOptions::Kind::split || options.parts <= 1, Fault::request, "--parts ",
+        options.parts, " came, but --upcycle copy makes every expert a whole copy; expected --upcycle split");
+  const std::int64_t parts = options.kind == UpcycleOptions::Kind::copy ? 1
+                             : options.parts > 0                        ? options.parts
+                                                                        : options.top_k;
   check(options.experts % parts == 0, Fault::request, options.experts,
         " experts are no whole number of copies of ", parts, " parts; expected --experts as a multiple of ",
         parts);

@@ -1,6 +1,6 @@
 // Writes the binary seeds below the folder that is its argument: token files of each width, SentencePiece
-// models of both kinds, a history of experts, safetensors files. Seeds that are text are kept by hand. Run it when a format
-// changes.
+// models of both kinds, a history of experts, safetensors files. Seeds that are text are kept by hand. Run it
+// when a format changes.
 #include <filesystem>
 #include <fstream>
 #include <iostream>

@@ -1,7 +1,8 @@
 // Conclave's side of the outside checks, as safetensors files:
-//   interop_probe random RECIPE.yaml RUN            a checkpoint of initial weights and of some selection bias
-//   interop_probe logits RUN TOKENS FILE            logits of each line of token ids, as "0", "1", ...
-//   interop_probe step RUN TOKENS FILE key=value... one training step on the lines as sequences of one document:
+//   interop_probe random RECIPE.yaml RUN            a checkpoint of initial weights and of some selection
+//   bias interop_probe logits RUN TOKENS FILE            logits of each line of token ids, as "0", "1", ...
+//   interop_probe step RUN TOKENS FILE key=value... one training step on the lines as sequences of one
+//   document:
 //                                                   the gradient of every parameter, and "losses": lm_loss,
 //                                                   load_balance_loss, router_z_loss, loss
 #include <cstdio>
@@ -74,8 +75,7 @@ void make_random(const std::string& recipe_path, const std::string& run) {
     std::vector<float> values = parameter.value.to_host<float>();
     const RandomKey key = RandomKey(7).with(parameter.name);
     if (parameter.shape.dims() == 1)  // norms that are not all ones
-      for (std::size_t i = 0; i < values.size(); ++i)
-        values[i] += 0.2f * static_cast<float>(key.normal(i));
+      for (std::size_t i = 0; i < values.size(); ++i) values[i] += 0.2f * static_cast<float>(key.normal(i));
     writer.add("model/" + parameter.name, dims_of(parameter.shape), values.data());
   }
   if (const Tensor& bias = model.transformer.selection_bias(); bias.defined()) {
@@ -135,9 +135,11 @@ int run(const std::vector<std::string>& arguments) {
   } else if (mode == "logits" && arguments.size() == 4) {
     write_logits(arguments[1], read_lines(arguments[2]), arguments[3]);
   } else if (mode == "step" && arguments.size() >= 4) {
-    write_step(arguments[1], read_lines(arguments[2]), arguments[3], {arguments.begin() + 4, arguments.end()});
+    write_step(arguments[1], read_lines(arguments[2]), arguments[3],
+               {arguments.begin() + 4, arguments.end()});
   } else {
-    std::cerr << "interop_probe random RECIPE RUN | logits RUN TOKENS FILE | step RUN TOKENS FILE key=value ...\n";
+    std::cerr
+        << "interop_probe random RECIPE RUN | logits RUN TOKENS FILE | step RUN TOKENS FILE key=value ...\n";
     return 2;
   }
   return 0;

@@ -1,5 +1,5 @@
-// `conclave export` and `conclave import` as users call them: from a run of two ranks to a directory and back to
-// a run that goes on under other layouts; exit codes and what is said.
+// `conclave export` and `conclave import` as users call them: from a run of two ranks to a directory and back
+// to a run that goes on under other layouts; exit codes and what is said.
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
 #include "tests/launch/command_fixture.h"
@@ -22,9 +22,11 @@ class ConvertCommand : public Command {
   }
   static void expect_words(const Outcome& outcome, const std::vector<std::string>& words) {
     for (const std::string& word : words)
-      EXPECT_NE(outcome.output.find(word), std::string::npos) << "'" << word << "' is not in " << outcome.output;
+      EXPECT_NE(outcome.output.find(word), std::string::npos)
+          << "'" << word << "' is not in " << outcome.output;
   }
-  static void expect_refusal(const std::string& arguments, int exit_code, const std::vector<std::string>& words) {
+  static void expect_refusal(const std::string& arguments, int exit_code,
+                             const std::vector<std::string>& words) {
     const Outcome outcome = conclave_command(arguments);
     EXPECT_EQ(outcome.exit_code, exit_code) << arguments << ": " << outcome.output;
     expect_words(outcome, words);
@@ -45,7 +47,8 @@ TEST_F(ConvertCommand, AnImportGoesOnTrainingUnderAnyLayout) {
   EXPECT_EQ(conclave_command("inspect " + path("one")).exit_code, 0);
 
   // Every parameter of the run, bit by bit.
-  const CheckpointReader before(*find_checkpoint(path("run")).path), after(*find_checkpoint(path("one")).path);
+  const CheckpointReader before(*find_checkpoint(path("run")).path),
+      after(*find_checkpoint(path("one")).path);
   ASSERT_EQ(before.names("model"), after.names("model"));
   for (const std::string& name : before.names("model"))
     EXPECT_EQ(before.read_all<float>(name), after.read_all<float>(name)) << name;
@@ -86,7 +89,8 @@ TEST_F(ConvertCommand, ADenseModelBecomesAMixtureThatTrains) {
   const Outcome exported = conclave_command("export " + path("dense") + " " + path("dense-exported"));
   ASSERT_EQ(exported.exit_code, 0) << exported.output;
   expect_words(exported, {"Qwen3ForCausalLM"});
-  for (const std::string upcycle : {"--upcycle copy --experts 4 --top-k 2", "--upcycle split --experts 8 --top-k 4"}) {
+  for (const std::string upcycle :
+       {"--upcycle copy --experts 4 --top-k 2", "--upcycle split --experts 8 --top-k 4"}) {
     const std::string run = upcycle.find("copy") == std::string::npos ? "split" : "copied";
     const Outcome imported =
         conclave_command("import " + path("dense-exported") + " " + path(run) + " " + upcycle + " --recipe " +
@@ -116,7 +120,8 @@ TEST_F(ConvertCommand, WhatIsWrongHasItsExitCode) {
   expect_refusal("import " + path("nowhere") + " " + path("x"), 3, {"config.json"});
   expect_refusal("import " + path("exported") + " " + path("run"), 2, {"holds a run already"});
   expect_refusal("import " + path("exported") + " " + path("x") + " --experts 4", 2, {"goes with --upcycle"});
-  expect_refusal("import " + path("exported") + " " + path("x") + " --upcycle clone", 2, {"clone", "copy or split"});
+  expect_refusal("import " + path("exported") + " " + path("x") + " --upcycle clone", 2,
+                 {"clone", "copy or split"});
   expect_refusal("import " + path("exported") + " " + path("step-00000003"), 2, {"directory of a run"});
   EXPECT_FALSE(fs::exists(folder_ / "x"));
 }

@@ -154,9 +154,11 @@ TEST(Export, NamesAreThoseOfTheArchitecture) {
   const std::vector<Name> table = {
       {"qwen3_moe", "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight", -1},
       {"qwen3_moe", "model.layers.2.mlp.gate.weight", "model.layers.2.mlp.gate.weight", -1},
-      {"qwen3_moe", "model.layers.2.mlp.experts.5.up_proj.weight", "model.layers.2.mlp.experts.up_proj.weight", 5},
+      {"qwen3_moe", "model.layers.2.mlp.experts.5.up_proj.weight",
+       "model.layers.2.mlp.experts.up_proj.weight", 5},
       {"olmoe", "model.layers.1.self_attn.k_norm.weight", "model.layers.1.self_attn.k_norm.weight", -1},
-      {"olmoe", "model.layers.1.mlp.experts.0.down_proj.weight", "model.layers.1.mlp.experts.down_proj.weight", 0},
+      {"olmoe", "model.layers.1.mlp.experts.0.down_proj.weight",
+       "model.layers.1.mlp.experts.down_proj.weight", 0},
       {"mixtral", "model.layers.0.block_sparse_moe.gate.weight", "model.layers.0.mlp.gate.weight", -1},
       {"mixtral", "model.layers.0.block_sparse_moe.experts.3.w1.weight",
        "model.layers.0.mlp.experts.gate_proj.weight", 3},
@@ -175,9 +177,8 @@ TEST(Export, NamesAreThoseOfTheArchitecture) {
     const CheckpointReader checkpoint(save(recipe_for(name.architecture), scratch.path() / "run"));
     export_model({.checkpoint = checkpoint.path(), .directory = scratch.path() / "exported"}, silent);
     const SafetensorsReader weights(scratch.path() / "exported/model.safetensors");
-    const auto found =
-        std::find_if(weights.tensors().begin(), weights.tensors().end(),
-                     [&](const SafeTensor& tensor) { return tensor.name == name.theirs; });
+    const auto found = std::find_if(weights.tensors().begin(), weights.tensors().end(),
+                                    [&](const SafeTensor& tensor) { return tensor.name == name.theirs; });
     ASSERT_NE(found, weights.tensors().end()) << name.theirs;
     std::vector<float> values(static_cast<std::size_t>(element_count(found->shape)));
     weights.read(*found, values.data());
@@ -468,7 +469,8 @@ TEST(Upcycle, RefusesWhatDoesNotDivide) {
   expect_words(refused({.kind = Kind::copy, .experts = 2, .top_k = 4}), {"--top-k 4"});
   expect_words(refused({.kind = Kind::copy, .experts = 4, .top_k = 2, .parts = 2}), {"--parts 2", "split"});
   expect_words(refused({.kind = Kind::split, .experts = 6, .top_k = 4}), {"6 experts", "multiple of 4"});
-  expect_words(refused({.kind = Kind::split, .experts = 10, .top_k = 5}), {"intermediate_size: 48", "5 parts"});
+  expect_words(refused({.kind = Kind::split, .experts = 10, .top_k = 5}),
+               {"intermediate_size: 48", "5 parts"});
 }
 
 TEST(Export, ReadsSizes) {
