@@ -25,6 +25,9 @@ class HubDirectory {
   void check_fits(const std::vector<HubTensor>& wanted,
                   const std::function<bool(const std::string& name)>& is_ignored) const;
 
+  /// How many there are.
+  std::size_t tensors() const { return tensors_.size(); }
+
   /// All elements of a tensor, row-major.
   template <class T>
   void read(const std::string& name, T* values) const {

@@ -37,12 +37,14 @@ const Architecture& architecture_of(const ConfigReader& config) {
 /// What the model is, over what a recipe says of it otherwise: losses, initialisation, selection bias.
 void read_model(const Architecture& architecture, const ConfigReader& config, ModelRecipe& model) {
   model.moe.num_shared_experts = model.moe.first_k_dense_replace = 0;
-  const RouterRecipe plain;
-  RouterRecipe& router = model.moe.router;
-  router.kind = plain.kind;
-  router.routed_scaling_factor = plain.routed_scaling_factor;
-  router.n_group = plain.n_group;
-  router.topk_group = plain.topk_group;
+  if (architecture.has_experts) {  // else routers are the recipe's to choose
+    const RouterRecipe plain;
+    RouterRecipe& router = model.moe.router;
+    router.kind = plain.kind;
+    router.routed_scaling_factor = plain.routed_scaling_factor;
+    router.n_group = plain.n_group;
+    router.topk_group = plain.topk_group;
+  }
   read_common_config(config, model);
   if (config.has("sliding_window") && config.flag_or("use_sliding_window", true))
     config.refuse("sliding_window came, but Conclave's attention sees the whole document.");
@@ -64,6 +66,17 @@ void check_model(const ModelRecipe& model, const std::string& file) {
   }
 }
 
+/// A config.json may announce more tensors than memory could name; nobody has more than there are.
+void check_count(const HubDirectory& directory, const ModelRecipe& model, const std::string& file) {
+  const double layers = static_cast<double>(model.num_hidden_layers),
+               experts =
+                   static_cast<double>(count_moe_layers(model)) * static_cast<double>(model.moe.num_experts),
+               tensors = static_cast<double>(directory.tensors());
+  check(layers <= tensors && experts <= tensors, Fault::data, file, ": ", model.num_hidden_layers,
+        " blocks with ", model.moe.num_experts, " experts are announced, but there are only ",
+        directory.tensors(), " tensors.");
+}
+
 /// What some directories hold besides the parameters.
 bool is_ignored(const std::string& name, const Architecture& architecture, const ModelRecipe& model) {
   if (name.ends_with("rotary_emb.inv_freq")) return true;  // a function of the config
@@ -78,8 +91,8 @@ template <class T>
 class Importer {
  public:
   Importer(const HubDirectory& directory, const Architecture& architecture, const ModelRecipe& source,
-           CheckpointStream& stream)
-      : directory_(directory), tensors_(hub_tensors(architecture, source)), stream_(stream) {}
+           CheckpointStream& stream, const Say& say)
+      : directory_(directory), tensors_(hub_tensors(architecture, source)), stream_(stream), say_(say) {}
 
   /// All parameters as they are; the selection bias is take_bias's.
   void copy() {
@@ -130,6 +143,11 @@ class Importer {
  private:
   void add(const std::string& name, const Dims& dims, const std::vector<T>& values) {
     stream_.add(name, ElementTypeOf<T>::value, dims, values.data());
+    bytes_ += values.size() * sizeof(T);
+    if (bytes_ / gigabyte > said_) {
+      said_ = bytes_ / gigabyte;
+      say_(join_text(said_, " GB written"));
+    }
     for (const char* moment : {"optimizer/moment1/", "optimizer/moment2/"})
       stream_.add_zeros(moment + name.substr(std::strlen("model/")), ElementTypeOf<T>::value, dims);
   }
@@ -151,9 +169,13 @@ class Importer {
     return values_of(at, at + 1);
   }
 
+  static constexpr std::size_t gigabyte = 1000'000'000;
+
   const HubDirectory& directory_;
   std::vector<HubTensor> tensors_;
   CheckpointStream& stream_;
+  const Say& say_;
+  std::size_t bytes_ = 0, said_ = 0;  // so far, and the gigabytes that have been told of
 };
 
 /// What Trainer::attributes says at the beginning of a run.
@@ -172,7 +194,7 @@ void write_checkpoint(const ImportOptions& options, const HubDirectory& director
                       const Architecture& architecture, const ModelRecipe& source, Recipe& recipe,
                       const Say& say) {
   CheckpointStream stream(options.run / "checkpoints", 0);
-  Importer<T> importer(directory, architecture, source, stream);
+  Importer<T> importer(directory, architecture, source, stream, say);
   if (options.upcycle)
     importer.upcycle(source, recipe.model, *options.upcycle);
   else
@@ -215,6 +237,7 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
         config.has("max_position_embeddings") ? config.whole("max_position_embeddings") : 256;
   }
   const HubDirectory directory(options.directory);
+  check_count(directory, source, config.file());
   directory.check_fits(hub_tensors(architecture, source),
                        [&](const std::string& name) { return is_ignored(name, architecture, source); });
   say(join_text(options.directory.string(), ": ", architecture.class_name, " with ",

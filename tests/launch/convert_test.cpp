@@ -8,6 +8,7 @@
 
 #include "framework/autograd/ops/elementwise.h"
 #include "framework/base/bfloat16.h"
+#include "framework/data/tokenizer.h"
 #include "framework/recipe/write.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/safetensors.h"
@@ -236,6 +237,53 @@ TEST(Export, AFloat64CheckpointComesBackRounded) {
   }
 }
 
+TEST(Export, ASentencePieceModelGoesWithIt) {
+  const ScratchDirectory scratch;
+  const std::string prefix = scratch.path() / "pieces";
+  int line = 0;
+  train_sentencepiece(
+      [&](std::string& text) {
+        text = join_text("the cat sat on the mat ", line, " and the dog ran to the cat");
+        return ++line <= 200;
+      },
+      prefix, {.vocab_size = 300, .kind = "bpe"});
+  Recipe recipe = recipe_for("mixtral");
+  recipe.model.vocab_size = 304;
+  recipe.data.tokenizer = prefix + ".model";
+  save(recipe, scratch.path() / "run");
+  const fs::path directory = scratch.path() / "exported", run = scratch.path() / "back";
+  export_model({.checkpoint = scratch.path() / "run", .directory = directory}, silent);
+  const auto tokenizer = load_tokenizer(recipe.data.tokenizer);
+  EXPECT_EQ(json_of(directory / "config.json")["eos_token_id"], tokenizer->end_of_document());
+  const Json json = json_of(directory / "tokenizer.json");
+  EXPECT_EQ(json["model"]["type"], "BPE");
+  EXPECT_EQ(json["model"]["vocab"].size(), 300u);
+  EXPECT_EQ(json["model"]["vocab"]["</s>"], tokenizer->end_of_document());
+  // Merges in the order of the pieces they make, whose ids ascend.
+  std::int64_t last = -1;
+  for (const Json& merge : json["model"]["merges"]) {
+    std::string piece = merge.get<std::string>();
+    piece.erase(piece.find(' '), 1);
+    const std::int64_t id = json["model"]["vocab"].at(piece);
+    EXPECT_GE(id, last);
+    last = id;
+  }
+  EXPECT_GT(last, 265);
+
+  const Recipe back = import_model({.directory = directory, .run = run}, silent);
+  EXPECT_EQ(back.data.tokenizer, run / "tokenizer.model");
+  EXPECT_EQ(load_tokenizer(back.data.tokenizer)->encode("the dog sat"), tokenizer->encode("the dog sat"));
+  recipe.model.vocab_size = 270;
+  save(recipe, scratch.path() / "narrow");
+  expect_words(sentence_of(Fault::request,
+                           [&] {
+                             export_model(
+                                 {.checkpoint = scratch.path() / "narrow", .directory = scratch.path() / "x"},
+                                 silent);
+                           }),
+               {"300 ids", "270", "--tokenizer"});
+}
+
 TEST(Export, SaysWhyAnArchitectureCannotExpressAModel) {
   struct Case {
     const char* architecture;
@@ -336,6 +384,7 @@ TEST_F(Import, AConfigThatConclaveCannotComputeIsASentence) {
       {"hidden_size", 33, {"hidden_size", "tensors are not those", "of another shape", "more"}},
       {"num_hidden_layers", 4, {"missing: model.layers.3.input_layernorm.weight"}},
       {"num_hidden_layers", 2, {"unexpected: model.layers.2"}},
+      {"num_hidden_layers", 2'000'000'000, {"2000000000 blocks", "tensors"}},
       {"tie_word_embeddings", "yes", {"tie_word_embeddings", "true or false"}},
   };
   const Json good = json_of(directory_ / "config.json");
