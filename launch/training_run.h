@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "framework/recipe/recipe.h"
-#include "framework/telemetry/log.h"
+#include "framework/telemetry/logger.h"
 #include "framework/telemetry/progress.h"
 #include "launch/checkpoint_choice.h"
 #include "launch/checkpointing.h"
