@@ -78,7 +78,11 @@ void EventLog::add_step(const Metrics& line, const std::vector<std::int64_t>& co
   }
   counts_.resize(counts.size());
   std::transform(counts.begin(), counts.end(), counts_.begin(), counts_.begin(), std::plus<>());
-  if (step % snapshot_interval_ == 0 || step == steps_) add_loads(values);
+  // Not every step is logged: the first one of a new interval shows it.
+  if (step / snapshot_interval_ != last_snapshot_ / snapshot_interval_ || step == steps_) {
+    add_loads(values);
+    last_snapshot_ = step;
+  }
   file_.write(step, values);
 }
 

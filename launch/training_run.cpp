@@ -64,6 +64,7 @@ int TrainingRun::run() try {
   }
   finish_saving();
   logger_.finish_line();
+  if (profile_) profile_->write(recipe_.output);
   if (stopped) {
     logger_.info(time_is_up_on_any_rank() ? "Stopped before training.time_limit" : "Stopped on request",
                  " after step ", trainer_->steps_done(), ", saved; run the same command again to go on.");
@@ -368,7 +369,6 @@ void TrainingRun::close() {
   agree(world_, [&] {
     if (directory_) directory_->flush();
   });
-  if (profile_) profile_->write(recipe_.output);
   if (checkpointing_->last_checkpoint().empty()) return;
   logger_.info("Done: ", trainer_->steps_done(), " steps, ",
                fixed(static_cast<double>(trainer_->tokens_done()) / 1e6, 2), " M tokens",

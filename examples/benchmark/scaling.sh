@@ -28,8 +28,8 @@ conclave=build/release/conclave
 [ -x $conclave ] || { echo "scaling.sh: $conclave is missing; build it first: cmake --preset release && cmake --build --preset release" >&2; exit 2; }
 results=${SCALING_RESULTS:-runs/scaling}
 recipe=examples/benchmark/scaling.yaml
-rm -rf $results
-mkdir -p $results
+mkdir -p "$results"
+rm -f "$results"/*.json "$results"/*.yaml "$results"/*.log "$results"/index.tsv
 
 launch() { # RANKS THREADS COMMAND...
   local ranks=$1 threads=$2 root=()
@@ -47,12 +47,12 @@ measure() { # PART NAME RANKS THREADS RANKS_OF_THE_DESCRIPTION key=value ...
   local part=$1 name=$2 ranks=$3 threads=$4 describing=$5 file
   shift 5
   number=$((number + 1))
-  file=$results/$part-$(printf %02d $number)
+  file="$results"/$part-$(printf %02d $number)
   launch "$describing" 1 $conclave bench --machine "$file.yaml" >/dev/null
   launch "$ranks" "$threads" $conclave bench $recipe --only train --steps "$steps" --json "$@" >"$file.json"
   $conclave validate $recipe --ranks "$ranks" --machine "$file.yaml" --ranks-per-node "$ranks" \
     training.threads="$([ "$describing" -eq 1 ] && echo 1 || echo 0)" "$@" >"$file.txt"
-  printf '%s\t%s\t%s\n' "$part" "$name" "$file" >>$results/index.tsv
+  printf '%s\t%s\t%s\n' "$part" "$name" "$file" >>"$results"/index.tsv
 }
 
 for round in $(seq "$rounds"); do
@@ -95,5 +95,5 @@ for round in $(seq "$rounds"); do
   echo "scaling.sh: round $round of $rounds is done." >&2
 done
 
-python3 examples/benchmark/scaling_table.py $busy $results | tee $results/table.md
+python3 examples/benchmark/scaling_table.py $busy "$results" | tee "$results"/table.md
 echo "scaling.sh: done; raw figures are in $results." >&2

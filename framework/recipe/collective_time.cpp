@@ -55,14 +55,15 @@ double CollectiveTime::message(RankGroup group, double distance, double bytes) c
          bytes * ranks_per_node_ / machine_.between_nodes.bytes_per_second;
 }
 
+double CollectiveTime::crossing(RankGroup group, double bytes) const {
+  const double groups = ranks_per_node_ / real(members_per_node(group));
+  return machine_.between_nodes.latency_seconds + bytes * groups / machine_.between_nodes.bytes_per_second;
+}
+
 double CollectiveTime::ring_message(RankGroup group, double bytes) const {
   const std::int64_t members = members_per_node(group);
   const double within = members > 1 ? message(group, 1, bytes) : 0;
-  if (members == group.ranks) return within;
-  // Of each group on a node one member sends to another node.
-  const double groups = ranks_per_node_ / real(members);
-  return std::max(within, machine_.between_nodes.latency_seconds +
-                              bytes * groups / machine_.between_nodes.bytes_per_second);
+  return members == group.ranks ? within : std::max(within, crossing(group, bytes));
 }
 
 template <class Bytes>
@@ -100,9 +101,10 @@ double CollectiveTime::all_reduce_by_tree(RankGroup group, double bytes) const {
     // So many of the group's ranks send; the others leave their processors to them.
     const double senders = std::exp2(real(round)) / real(group.ranks);
     const double turns = std::max(1.0, senders * sharing_) / sharing_;
-    const double one = message(group, std::exp2(real(round)), bytes);
-    const bool leaves = std::exp2(real(round)) >= real(members_per_node(group));
-    seconds += 2 * (leaves ? one : turns * one) + turns * adding(bytes);
+    const double distance = std::exp2(real(round));
+    const double one = distance < real(members_per_node(group)) ? turns * message(group, distance, bytes)
+                                                                : crossing(group, bytes);
+    seconds += 2 * one + turns * adding(bytes);
   }
   return seconds;
 }

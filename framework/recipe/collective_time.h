@@ -37,9 +37,8 @@ class CollectiveTime {
   double all_reduce_by_halving(RankGroup group, double bytes) const;
   /// A binomial tree to one rank and back: 2 ceil(log2 p) rounds of n.
   double all_reduce_by_tree(RankGroup group, double bytes) const;
-  /// n bytes in the result, n / p of each rank. Ring: p - 1 rounds of n / p. Recursive doubling: n / p, 2 n /
-  /// p,
-  /// ... The best for this n.
+  /// n bytes in the result, n / p of each rank. Ring: p - 1 rounds of n / p. Recursive doubling: rounds of
+  /// n / p, 2 n / p, ... The best for this n.
   double all_gather(RankGroup group, double bytes) const;
   double all_gather_by_ring(RankGroup group, double bytes) const;
   double all_gather_by_doubling(RankGroup group, double bytes) const;
@@ -53,6 +52,8 @@ class CollectiveTime {
  private:
   /// One message of n bytes, while all ranks of a node send one: to a rank `distance` members away.
   double message(RankGroup group, double distance, double bytes) const;
+  /// One message of n bytes to another node, while one member of each group on the node sends one.
+  double crossing(RankGroup group, double bytes) const;
   /// The slowest message of a round in which each member sends to the next.
   double ring_message(RankGroup group, double bytes) const;
   /// Of log2(p) rounds; the message of round i has bytes(i).
@@ -61,7 +62,7 @@ class CollectiveTime {
   std::int64_t members_per_node(RankGroup group) const;
   double adding(double bytes) const;
 
-  const MachineModel& machine_;
+  MachineModel machine_;
   double ranks_per_node_;  // that there are
   double sharing_;         // ranks per processor, at least 1: who copies is held up by others
 };

@@ -8,6 +8,7 @@
 
 #include "framework/base/bfloat16.h"
 #include "framework/base/error.h"
+#include "framework/store/json_text.h"
 
 namespace conclave {
 namespace {
@@ -33,7 +34,7 @@ Json parse_without_duplicates(std::string_view text) {
     if (event == Json::parse_event_t::object_start) keys.emplace_back();
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
-      throw std::invalid_argument("the key " + value.dump() + " is there twice");
+      throw std::invalid_argument("the key " + text_of(value) + " is there twice");
     return true;
   });
 }
@@ -41,11 +42,11 @@ Json parse_without_duplicates(std::string_view text) {
 SafeTensor parse_tensor(const std::string& name, const Json& entry, std::uint64_t data_bytes,
                         const std::string& file) {
   const auto wrong = [&](const auto&... parts) {
-    fail(Fault::data, file, ": the tensor ", Json(name).dump(), " ", parts...,
+    fail(Fault::data, file, ": the tensor ", text_of(name), " ", parts...,
          ". The file was cut short, is damaged or of another format.");
   };
   const auto whole = [&](const Json& value) {
-    if (!value.is_number_unsigned()) wrong("has ", value.dump(), " where a whole number is expected");
+    if (!value.is_number_unsigned()) wrong("has ", text_of(value), " where a whole number is expected");
     return value.get<std::uint64_t>();
   };
   if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") ||
@@ -58,7 +59,7 @@ SafeTensor parse_tensor(const std::string& name, const Json& entry, std::uint64_
                     whole(entry["data_offsets"][0]),
                     whole(entry["data_offsets"][1])};
   std::uint64_t bytes = bytes_of_type(tensor.dtype);
-  if (bytes == 0) wrong("is of the unknown type ", Json(tensor.dtype).dump());
+  if (bytes == 0) wrong("is of the unknown type ", text_of(tensor.dtype));
   if (entry["shape"].size() > 32) wrong("has ", entry["shape"].size(), " dims");
   for (const Json& dim : entry["shape"]) {
     const std::uint64_t size = whole(dim);

@@ -234,7 +234,21 @@ LinkRates link_rates(Communicator& ranks) {
   return link;
 }
 
+/// Nodes are told apart by ranks alone, so each must hold as many, one after the other. Collective.
+void check_placement(Communicator& world, const NodePlace& place) {
+  const Tensor sizes = Tensor::from(std::vector<std::int64_t>{place.size, -place.size}, {2});
+  world.all_reduce(sizes, ReduceOp::maximum, Purpose::agreement);
+  const std::int64_t *bounds = sizes.data<std::int64_t>(), most = bounds[0], least = -bounds[1];
+  agree(world, [&] {
+    check(most == least && (world.rank() - place.rank) % place.size == 0, Fault::request,
+          "bench --machine: rank ", world.rank(), " is number ", place.rank, " of ", place.size,
+          " on its node, and nodes hold ", least, " to ", most,
+          " ranks; expected as many on each, one after the other (mpirun --map-by slot or core)");
+  });
+}
+
 void measure_network(Communicator& world, const NodePlace& place, MachineModel& machine) {
+  check_placement(world, place);
   const auto node = world.split(world.rank() / place.size, world.rank(), "node");
   const auto across = world.split(place.rank, world.rank(), "across");
   if (across->size() > 1) {

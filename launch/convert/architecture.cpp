@@ -89,6 +89,13 @@ void read_common_config(const ConfigReader& config, ModelRecipe& m) {
   m.qk_norm_over = "head";
 }
 
+double router_aux_loss_coefficient(const ModelRecipe& m) {
+  double weight = 0;
+  for (const BalanceRecipe& term : m.moe.balance) weight += term.coefficient;
+  if (m.moe.layer_reduction == "sum") weight *= static_cast<double>(count_moe_layers(m));
+  return weight / static_cast<double>(m.moe.num_experts_per_tok);
+}
+
 std::string usual_tensor_name(const std::string& parameter, std::int64_t expert) {
   if (expert < 0) return parameter;
   const std::string stack = ".experts.";

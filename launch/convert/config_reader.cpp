@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "framework/store/json_text.h"
 #include "framework/store/lookup.h"
 
 namespace conclave {
@@ -43,7 +44,7 @@ std::int64_t ConfigReader::whole(const std::string& key, std::int64_t least) con
   constexpr std::int64_t most = 2147483647;
   if (!value.is_number_integer() || value.get<double>() < static_cast<double>(least) ||
       value.get<double>() > static_cast<double>(most))
-    refuse(key, ": ", value.dump(), " came, expected a whole number from ", least, " to ", most, ".");
+    refuse(key, ": ", text_of(value), " came, expected a whole number from ", least, " to ", most, ".");
   return value.get<std::int64_t>();
 }
 
@@ -54,7 +55,7 @@ std::int64_t ConfigReader::whole_or(const std::string& key, std::int64_t fallbac
 double ConfigReader::real(const std::string& key) const {
   const Json& value = at(key);
   if (!value.is_number() || !std::isfinite(value.get<double>()))
-    refuse(key, ": ", value.dump(), " came, expected a number.");
+    refuse(key, ": ", text_of(value), " came, expected a number.");
   return value.get<double>();
 }
 
@@ -64,23 +65,23 @@ double ConfigReader::real_or(const std::string& key, double fallback) const {
 
 bool ConfigReader::flag_or(const std::string& key, bool fallback) const {
   if (!has(key)) return fallback;
-  if (!at(key).is_boolean()) refuse(key, ": ", at(key).dump(), " came, expected true or false.");
+  if (!at(key).is_boolean()) refuse(key, ": ", text_of(at(key)), " came, expected true or false.");
   return at(key).get<bool>();
 }
 
 std::string ConfigReader::text_or(const std::string& key, const std::string& fallback) const {
   if (!has(key)) return fallback;
-  if (!at(key).is_string()) refuse(key, ": ", at(key).dump(), " came, expected a text.");
+  if (!at(key).is_string()) refuse(key, ": ", text_of(at(key)), " came, expected a text.");
   return at(key).get<std::string>();
 }
 
 std::vector<std::int64_t> ConfigReader::wholes_or_none(const std::string& key) const {
   if (!has(key)) return {};
-  if (!at(key).is_array()) refuse(key, ": ", at(key).dump(), " came, expected a list of whole numbers.");
+  if (!at(key).is_array()) refuse(key, ": ", text_of(at(key)), " came, expected a list of whole numbers.");
   std::vector<std::int64_t> numbers;
   for (const Json& number : at(key)) {
     if (!number.is_number_unsigned() || number.get<std::uint64_t>() > 2147483647)
-      refuse(key, ": ", number.dump(), " came in it, expected whole numbers.");
+      refuse(key, ": ", text_of(number), " came in it, expected whole numbers.");
     numbers.push_back(number.get<std::int64_t>());
   }
   return numbers;
@@ -88,13 +89,13 @@ std::vector<std::int64_t> ConfigReader::wholes_or_none(const std::string& key) c
 
 ConfigReader ConfigReader::section(const std::string& key) const {
   if (!has(key)) return {Json::object(), file_};
-  if (!at(key).is_object()) refuse(key, ": ", at(key).dump(), " came, expected a section of keys.");
+  if (!at(key).is_object()) refuse(key, ": ", text_of(at(key)), " came, expected a section of keys.");
   return {at(key), file_ + ": " + key};
 }
 
 void ConfigReader::expect(const std::string& key, const Json& value, const std::string& why) const {
   if (has(key) && at(key) != value)
-    refuse(key, ": ", at(key).dump(), " came, expected ", value.dump(), ": ", why, ".");
+    refuse(key, ": ", text_of(at(key)), " came, expected ", text_of(value), ": ", why, ".");
 }
 
 }  // namespace conclave

@@ -169,8 +169,9 @@ void export_model(const ExportOptions& options, const std::function<void(const s
   // The name without a slash at its end, which would put what is unfinished inside the directory.
   const fs::path directory = fs::absolute(options.directory / "").parent_path();
   const fs::path partial = partial_path(directory);
+  check(!is_there(partial, Fault::request), Fault::request, partial.string(),
+        " is there, perhaps of an export that was cut off; remove it first.");
   std::error_code ignored;
-  fs::remove_all(partial, ignored);
   make_directories(partial);
   try {
     const std::string tokenizer = options.tokenizer.empty() ? recipe.data.tokenizer : options.tokenizer;

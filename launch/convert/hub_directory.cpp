@@ -3,6 +3,7 @@
 #include <set>
 
 #include "framework/base/error.h"
+#include "framework/store/json_text.h"
 #include "framework/store/lookup.h"
 #include "launch/convert/config_reader.h"
 
@@ -19,7 +20,7 @@ std::set<std::string> files_of_index(const fs::path& path, const nlohmann::json&
   for (const auto& [tensor, file] : weight_map.items()) {
     check(file.is_string() && fs::path(file.get<std::string>()).filename() == file.get<std::string>() &&
               file.get<std::string>().ends_with(".safetensors"),
-          Fault::data, path.string(), ": ", tensor, " is said to be in ", file.dump(),
+          Fault::data, path.string(), ": ", tensor, " is said to be in ", text_of(file),
           ", expected the name of a .safetensors file beside it.");
     files.insert(file.get<std::string>());
   }
@@ -59,7 +60,7 @@ HubDirectory::HubDirectory(const fs::path& directory) : directory_(directory) {
     const auto found = tensors_.find(tensor);
     check(
         found != tensors_.end() && files_[found->second.first]->path().filename() == file.get<std::string>(),
-        Fault::data, (directory / index_file).string(), ": ", tensor, " is not in ", file.dump(),
+        Fault::data, (directory / index_file).string(), ": ", tensor, " is not in ", text_of(file),
         ", where it is said to be.");
   }
 }

@@ -213,13 +213,28 @@ void write_checkpoint(const ImportOptions& options, const HubDirectory& director
   stream.commit(attributes_at_the_beginning(recipe));
 }
 
+/// The model of the weights with what a run may choose anew: how it is trained, not what it computes; of an
+/// upcycled model, whose routers are new, how they choose as well.
+ModelRecipe as_trained(ModelRecipe weights, const ModelRecipe& run, bool new_routers) {
+  if (new_routers) weights.moe.router = run.moe.router;
+  weights.initializer_range = run.initializer_range;
+  weights.moe.balance = run.moe.balance;
+  weights.moe.layer_reduction = run.moe.layer_reduction;
+  weights.moe.capacity_factor = run.moe.capacity_factor;
+  weights.moe.router.z_loss_coefficient = run.moe.router.z_loss_coefficient;
+  weights.moe.router.bias = run.moe.router.bias;
+  return weights;
+}
+
 }  // namespace
 
 Recipe import_model(const ImportOptions& options, const Say& say) {
   check(!options.run.filename().string().starts_with("step-"), Fault::request, options.run.string(),
         " came; give the directory of a run, in which checkpoints/step-00000000 will be made.");
-  check(list_checkpoints(options.run / "checkpoints").empty(), Fault::request, options.run.string(),
-        " holds a run already; choose another directory, or remove it.");
+  check(!is_there(options.run, Fault::request) || (is_directory_there(options.run, Fault::request) &&
+                                                   entries_of(options.run, Fault::request).empty()),
+        Fault::request, options.run.string(),
+        " is there already; choose a directory that is not, or remove it.");
   const ConfigReader config(options.directory / "config.json");
   const Architecture& architecture = architecture_of(config);
   check(!options.upcycle || !architecture.has_experts, Fault::request, options.directory.string(), " is ",
@@ -244,25 +259,32 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
                 count_parameters(source).total(), " parameters"));
 
   make_directories(options.run);
-  const std::string tokenizer = import_tokenizer(options.directory, options.run);
-  if (!tokenizer.empty())
-    recipe.data.tokenizer = tokenizer;
-  else
-    say("It has no tokenizer that Conclave reads; data.tokenizer stays " + recipe.data.tokenizer + ".");
-  recipe.output = options.run.string();
-  const ParameterCount shape = count_parameters(recipe.model);
-  for (const std::string& change : options.overrides) apply_override(recipe, change);
-  check(count_parameters(recipe.model).total() == shape.total(), Fault::request,
-        "key.path=value changes the shape of the model, which is that of ", options.directory.string(),
-        "; expected keys of training, data, optimizer and the like.");
-  check_model(recipe.model, "the recipe");
+  try {
+    const std::string tokenizer = import_tokenizer(options.directory, options.run);
+    if (!tokenizer.empty())
+      recipe.data.tokenizer = tokenizer;
+    else
+      say("It has no tokenizer that Conclave reads; data.tokenizer stays " + recipe.data.tokenizer + ".");
+    recipe.output = options.run.string();
+    const ModelRecipe shape = recipe.model;
+    for (const std::string& change : options.overrides) apply_override(recipe, change);
+    check(as_trained(shape, recipe.model, options.upcycle.has_value()) == recipe.model, Fault::request,
+          "key.path=value changes what the weights mean, which is the model of ", options.directory.string(),
+          "; of model, expected balance, z-loss, selection bias, capacity, layer_reduction and "
+          "initializer_range alone, and keys of training, data, optimizer and the like.");
+    check_model(recipe.model, "the recipe");
 
-  const bool wide = recipe.training.precision == "fp64";
-  check_free_space(options.run, static_cast<std::size_t>(shape.total()) * (wide ? 8 : 4));
-  if (wide)
-    write_checkpoint<double>(options, directory, architecture, source, recipe, say);
-  else
-    write_checkpoint<float>(options, directory, architecture, source, recipe, say);
+    const bool wide = recipe.training.precision == "fp64";
+    check_free_space(options.run, static_cast<std::size_t>(count_parameters(shape).total()) * (wide ? 8 : 4));
+    if (wide)
+      write_checkpoint<double>(options, directory, architecture, source, recipe, say);
+    else
+      write_checkpoint<float>(options, directory, architecture, source, recipe, say);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(options.run, ignored);  // it was not there, or empty
+    throw;
+  }
   return recipe;
 }
 

@@ -19,7 +19,7 @@ void write_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
   config["intermediate_size"] = m.moe.moe_intermediate_size;
   config["num_local_experts"] = m.moe.num_experts;
   config["num_experts_per_tok"] = m.moe.num_experts_per_tok;
-  config["router_aux_loss_coef"] = m.moe.balance.empty() ? 0.0 : m.moe.balance[0].coefficient;
+  config["router_aux_loss_coef"] = router_aux_loss_coefficient(m);
   config["router_jitter_noise"] = 0.0;
   config["output_router_logits"] = false;
   config["sliding_window"] = nullptr;

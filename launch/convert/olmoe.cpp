@@ -26,7 +26,7 @@ void write_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
   config["num_experts"] = m.moe.num_experts;
   config["num_experts_per_tok"] = m.moe.num_experts_per_tok;
   config["norm_topk_prob"] = m.moe.router.norm_topk_prob;
-  config["router_aux_loss_coef"] = m.moe.balance.empty() ? 0.0 : m.moe.balance[0].coefficient;
+  config["router_aux_loss_coef"] = router_aux_loss_coefficient(m);
   config["output_router_logits"] = false;
   config["clip_qkv"] = nullptr;
 }

@@ -147,12 +147,13 @@ TEST_F(Command, SignalsSaveAndExitWith75) {
             " train " + path("recipe.yaml") + " output=" + output +
             " model.hidden_size=256 model.moe.moe_intermediate_size=512 training.steps=100000 "
             "checkpoint.interval=0"
-            " evaluation.interval=0 & child=$!;"
+            " evaluation.interval=0 logging.profile=true & child=$!;"
             " for i in $(seq 200); do grep -qs '\"step\": 2,' " +
             output + "/metrics.jsonl && break; sleep 0.05; done; sleep 0.0" + std::to_string(attempt) +
             "3; kill -TERM $child; wait $child");
     EXPECT_EQ(outcome.exit_code, 75) << outcome.output;
     EXPECT_FALSE(std::filesystem::is_empty(output + "/checkpoints"));
+    EXPECT_TRUE(std::filesystem::exists(output + "/profile.txt"));  // of the steps that there were
   }
 }
 

@@ -118,7 +118,7 @@ TEST_F(ConvertCommand, WhatIsWrongHasItsExitCode) {
   expect_refusal("export " + path("run") + " " + path("x") + " --shard-size much", 2, {"'much'", "5GB"});
   expect_refusal("export " + path("nowhere") + " " + path("x"), 3, {"no such file"});
   expect_refusal("import " + path("nowhere") + " " + path("x"), 3, {"config.json"});
-  expect_refusal("import " + path("exported") + " " + path("run"), 2, {"holds a run already"});
+  expect_refusal("import " + path("exported") + " " + path("run"), 2, {"is there already"});
   expect_refusal("import " + path("exported") + " " + path("x") + " --experts 4", 2, {"goes with --upcycle"});
   expect_refusal("import " + path("exported") + " " + path("x") + " --upcycle clone", 2,
                  {"clone", "copy or split"});

@@ -431,8 +431,16 @@ TEST_F(Import, WritesOverNothingAndKeepsTheShape) {
   const fs::path run = scratch_.path() / "run";
   expect_words(
       sentence_of(Fault::request, [&] { import_model({.directory = directory_, .run = run}, silent); }),
-      {"holds a run already"});
-  expect_words(refusal(Fault::request, {"model.hidden_size=64"}), {"shape of the model"});
+      {"is there already"});
+  const fs::path own = scratch_.path() / "own";
+  fs::create_directories(own);
+  std::ofstream(own / "recipe.yaml") << "name: mine\n";
+  expect_words(
+      sentence_of(Fault::request, [&] { import_model({.directory = directory_, .run = own}, silent); }),
+      {"is there already"});
+  for (const char* change : {"model.hidden_size=64", "model.rope_theta=5", "model.rms_norm_eps=0.1",
+                             "model.moe.router.norm_topk_prob=false"})
+    expect_words(refusal(Fault::request, {change}), {"what the weights mean"});
   expect_words(sentence_of(Fault::request,
                            [&] {
                              import_model(

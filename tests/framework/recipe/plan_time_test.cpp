@@ -88,6 +88,8 @@ TEST(CollectiveTime, RanksOfANodeShareItsLink) {
   // Every second rank: each message goes out, two from a node at once.
   EXPECT_DOUBLE_EQ(time.all_gather_by_ring({4, 2}, 40), 3 * (7 + 2 * 10.0 / 20));
   EXPECT_DOUBLE_EQ(time.all_gather_by_doubling({4, 1}, 40), (2 + 1) + (7 + 2 * 20.0 / 20));
+  // In a tree the second round goes out, from one rank of each node; up and down.
+  EXPECT_DOUBLE_EQ(time.all_reduce_by_tree({4, 1}, 40), 2 * ((2 + 4) + (7 + 40.0 / 20)) + 2 * 40.0 / 5);
   EXPECT_DOUBLE_EQ(time.all_gather_by_doubling({4, 2}, 40), (7 + 2 * 10.0 / 20) + (7 + 2 * 20.0 / 20));
   EXPECT_DOUBLE_EQ(time.all_to_all({4, 1}, 40), 7 + 0.25 + 2 * 2 * 10.0 / 20);
   // Pairs within nodes do not meet the link.

@@ -93,7 +93,10 @@ TEST(Safetensors, AWrongHeaderIsASentence) {
     std::vector<std::string> words;
   };
   const std::string good = R"("a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]})";
+  const std::string deep(200000, '[');  // deeper than a recursive writer has stack for
   const std::vector<Wrong> table = {
+      {R"({"a":{"dtype":"F32","data_offsets":[0,8],"shape":[)" + deep + std::string(200000, ']') + "]}}",
+       {"a list", "whole number"}},
       {"", {"header", "safetensors"}},
       {"[]", {"an object is expected"}},
       {"{" + good, {"header"}},

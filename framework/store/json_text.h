@@ -1,0 +1,16 @@
+// How a value of foreign JSON stands in a sentence. dump() recurses, so a deeply nested value would end the
+// process; and it throws where a text is not UTF-8.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace conclave {
+
+/// A number, text or literal as JSON writes it; of lists and objects only that they are one.
+inline std::string text_of(const nlohmann::json& value) {
+  if (value.is_structured()) return value.is_array() ? "a list" : "an object";
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace conclave
