@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <iostream>
 
+#include "framework/data/text_stream.h"
 #include "framework/data/tokenizer.h"
 #include "framework/store/checkpoint_directory.h"
 #include "launch/command_line.h"
@@ -58,16 +59,17 @@ int run_generate(const std::vector<std::string>& arguments) {
   // Documents are separated by this token in training, so a text without a prompt begins after one.
   if (context.empty()) context.push_back(tokenizer->end_of_document());
   const RandomKey key = RandomKey(sampling.seed).with("generate");
-  std::vector<std::int32_t> text = tokenizer->encode(prompt);
+  TextStream text(*tokenizer);
+  std::cout << text.push(tokenizer->encode(prompt)) << std::flush;
   for (std::int64_t i = 0; i < tokens; ++i) {
     const std::int32_t token =
         sample(next_token_logits(model.transformer, context, recipe.data.sequence_length),
                tokenizer->vocab_size(), sampling, key, static_cast<std::uint64_t>(i));
     if (token == tokenizer->end_of_document()) break;
     context.push_back(token);
-    text.push_back(token);
+    std::cout << text.push({&token, 1}) << std::flush;
   }
-  std::cout << tokenizer->decode(text) << "\n";
+  std::cout << text.finish() << "\n";
   return 0;
 }
 
