@@ -9,8 +9,8 @@ namespace {
 
 constexpr std::string_view replacement = "\xEF\xBF\xBD";  // U+FFFD
 
-/// Bytes that the next tokens cannot change. Not among them: a character's first bytes at the end, and U+FFFD,
-/// which SentencePiece puts in their place.
+/// Bytes that the next tokens cannot change. Not among them: a character's first bytes at the end, and
+/// U+FFFD, which SentencePiece puts in their place.
 std::size_t settled(std::string_view text) {
   while (text.ends_with(replacement)) text.remove_suffix(replacement.size());
   std::size_t tail = 0;  // continuation bytes at the end

@@ -24,8 +24,8 @@ class Tokenizer {
   virtual std::int32_t end_of_document() const = 0;
 };
 
-/// "bytes" (256 byte values, then 256 = end of document), the path of a tokenizer.json (any name that ends with
-/// .json), or the path of a SentencePiece .model.
+/// "bytes" (256 byte values, then 256 = end of document), the path of a tokenizer.json (any name that ends
+/// with .json), or the path of a SentencePiece .model.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& name);
 
 /// The same text for the same tokenizer, wherever its file lies: "bytes", or a hash of the model file, and of

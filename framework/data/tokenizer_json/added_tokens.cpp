@@ -32,10 +32,13 @@ const AddedToken* AddedTokens::next(std::string_view text, std::size_t& from) co
       if (tokens_[low].content.size() == depth) longest = &tokens_[low++];
       if (begin + depth >= text.size()) break;
       const auto wanted = static_cast<unsigned char>(text[begin + depth]);
-      const auto at = [&](const AddedToken& token) { return static_cast<unsigned char>(token.content[depth]); };
+      const auto at = [&](const AddedToken& token) {
+        return static_cast<unsigned char>(token.content[depth]);
+      };
       const auto from_here = tokens_.begin() + static_cast<std::ptrdiff_t>(low);
       const auto to_here = tokens_.begin() + static_cast<std::ptrdiff_t>(high);
-      const auto least = std::partition_point(from_here, to_here, [&](const auto& t) { return at(t) < wanted; });
+      const auto least =
+          std::partition_point(from_here, to_here, [&](const auto& t) { return at(t) < wanted; });
       const auto most = std::partition_point(least, to_here, [&](const auto& t) { return at(t) <= wanted; });
       low = static_cast<std::size_t>(least - tokens_.begin());
       high = static_cast<std::size_t>(most - tokens_.begin());
@@ -50,8 +53,8 @@ const AddedToken* AddedTokens::next(std::string_view text, std::size_t& from) co
 
 bool AddedTokens::stands_alone(const AddedToken& token, std::string_view text, std::size_t begin,
                                std::size_t end) {
-  return !token.single_word || (!ends_with_word_character(text.substr(0, begin)) &&
-                                !starts_with_word_character(text.substr(end)));
+  return !token.single_word ||
+         (!ends_with_word_character(text.substr(0, begin)) && !starts_with_word_character(text.substr(end)));
 }
 
 std::size_t AddedTokens::stripped_begin(const AddedToken& token, std::string_view text, std::size_t begin,

@@ -13,8 +13,8 @@ namespace conclave {
 struct AddedToken {
   std::string content{};
   std::int32_t id = -1;
-  bool special = false;      // stands for no text when ids are decoded
-  bool single_word = false;  // only where no word character is its neighbour
+  bool special = false;                          // stands for no text when ids are decoded
+  bool single_word = false;                      // only where no word character is its neighbour
   bool left_strip = false, right_strip = false;  // takes white space beside it
   bool normalized = true;                        // is looked for in normalized text
 };
@@ -51,7 +51,7 @@ class AddedTokens {
                                     std::size_t done);
   static std::size_t stripped_end(const AddedToken& token, std::string_view text, std::size_t end);
 
-  std::vector<AddedToken> tokens_;       // by content
+  std::vector<AddedToken> tokens_;         // by content
   std::vector<std::size_t> first_, last_;  // of each first byte, its tokens [first, last)
 };
 

@@ -83,9 +83,8 @@ class JsonTokenizer final : public Tokenizer {
   /// From the pre-tokenizer's step on, each on what the one before gives.
   void encode_piece(std::string_view piece, std::size_t step, Encoding& encoding) const {
     if (step < rules_.splits.size())
-      return rules_.splits[step].split(piece, encoding.search, [&](std::string_view part) {
-        encode_piece(part, step + 1, encoding);
-      });
+      return rules_.splits[step].split(
+          piece, encoding.search, [&](std::string_view part) { encode_piece(part, step + 1, encoding); });
     std::string prefixed;
     if (rules_.add_prefix_space && !piece.starts_with(' ')) {
       prefixed = " " + std::string(piece);

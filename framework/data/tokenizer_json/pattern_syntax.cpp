@@ -25,10 +25,10 @@ constexpr const char* hexadecimal = "0-9a-fA-F";
 constexpr std::array categories = {"L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd",
                                    "Nl", "No", "P",  "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm",
                                    "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "C",  "Cc", "Cf", "Co", "Cn"};
-constexpr std::array scripts = {"Arabic", "Armenian",  "Bengali",  "Cyrillic", "Devanagari", "Ethiopic",
-                                "Greek",  "Georgian",  "Gujarati", "Gurmukhi", "Han",        "Hangul",
-                                "Hebrew", "Hiragana",  "Kannada",  "Katakana", "Khmer",      "Lao",
-                                "Latin",  "Malayalam", "Mongolian", "Myanmar", "Sinhala",    "Tamil",
+constexpr std::array scripts = {"Arabic", "Armenian",  "Bengali",   "Cyrillic", "Devanagari", "Ethiopic",
+                                "Greek",  "Georgian",  "Gujarati",  "Gurmukhi", "Han",        "Hangul",
+                                "Hebrew", "Hiragana",  "Kannada",   "Katakana", "Khmer",      "Lao",
+                                "Latin",  "Malayalam", "Mongolian", "Myanmar",  "Sinhala",    "Tamil",
                                 "Telugu", "Thai",      "Tibetan"};
 
 bool contains(const auto& names, const std::string& name) {
@@ -151,7 +151,8 @@ class Translation {
     }
     if (end >= pattern_.size() || pattern_[end] != '}' || (least.empty() && most.empty())) return false;
     at_ = end + 1;
-    if (least.size() > 5 || most.size() > 5 || (!most.empty() && !least.empty() && std::stoi(least) > std::stoi(most)))
+    if (least.size() > 5 || most.size() > 5 ||
+        (!most.empty() && !least.empty() && std::stoi(least) > std::stoi(most)))
       refuse("{" + least + "," + most + "}");
     if (!comma && follows("?")) refuse("{n}?");
     if (least.empty()) least = "0";
@@ -233,16 +234,26 @@ class Translation {
     const std::size_t begin = at_;
     const char32_t code = take_character();
     switch (code) {
-      case 't': return '\t';
-      case 'n': return '\n';
-      case 'v': return '\v';
-      case 'f': return '\f';
-      case 'r': return '\r';
-      case 'a': return '\a';
-      case 'e': return 0x1B;
-      case 'x': return follows("{") ? braced_code() : hexadecimal_code(2, 0x7F);
-      case 'u': return hexadecimal_code(4, 0xFFFF);
-      default: break;
+      case 't':
+        return '\t';
+      case 'n':
+        return '\n';
+      case 'v':
+        return '\v';
+      case 'f':
+        return '\f';
+      case 'r':
+        return '\r';
+      case 'a':
+        return '\a';
+      case 'e':
+        return 0x1B;
+      case 'x':
+        return follows("{") ? braced_code() : hexadecimal_code(2, 0x7F);
+      case 'u':
+        return hexadecimal_code(4, 0xFFFF);
+      default:
+        break;
     }
     if (code < 0x80 && std::isalnum(static_cast<int>(code)))
       refuse("the escape \\" + std::string(pattern_.substr(begin, at_ - begin)));
@@ -261,7 +272,8 @@ class Translation {
 
   char32_t braced_code() {
     const std::size_t begin = ++at_, end = pattern_.find('}', at_);
-    if (end == std::string_view::npos || end == begin || end - begin > 6) refuse("an escape \\x{...} of no use");
+    if (end == std::string_view::npos || end == begin || end - begin > 6)
+      refuse("an escape \\x{...} of no use");
     const char32_t code = hexadecimal_code(end - begin, 0x10FFFF);
     ++at_;
     return code;

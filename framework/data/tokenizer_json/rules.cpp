@@ -24,7 +24,7 @@ constexpr const char* gpt2_words =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 /// What the token between documents is called in the base models that people use.
-constexpr const char* ends_of_document[] = {"<|endoftext|>",           "<|end_of_text|>", "</s>", "<eos>",
+constexpr const char* ends_of_document[] = {"<|endoftext|>",         "<|end_of_text|>", "</s>", "<eos>",
                                             "<｜end▁of▁sentence｜>", "<|eos|>",         "[EOS]"};
 
 class RulesReader {
@@ -128,8 +128,8 @@ class RulesReader {
   void add_id(const std::string& token, std::int32_t id) {
     ids_.emplace(token, id);
     const auto [taken, is_new] = tokens_.emplace(id, token);
-    check(is_new, Fault::data, "tokenizer ", path_, ": ", taken->second, " and ", token,
-          " both have the id ", id);
+    check(is_new, Fault::data, "tokenizer ", path_, ": ", taken->second, " and ", token, " both have the id ",
+          id);
   }
 
   std::int32_t id_of(const std::string& token, std::size_t merge) const {
@@ -193,7 +193,8 @@ class RulesReader {
         for (const UnicodeForm form : rules_.normalizers) normal = normalize(normal, form);
       const bool is_first = contents_.emplace(token.id, token.content).second;
       check(is_first && !normal.empty(), Fault::data, place(name), ", ", token.content, ", ",
-            is_first ? "is nothing once it is normalized" : "is there twice", "; expected one with some text");
+            is_first ? "is nothing once it is normalized" : "is there twice",
+            "; expected one with some text");
       if (token.special) special_.insert(token.id);
       token.content = std::move(normal);
       (token.special ? rules_.added : ordinary).push_back(std::move(token));
@@ -213,9 +214,8 @@ class RulesReader {
     const Json& bytes = *steps.back();
     rules_.add_prefix_space = bytes.at("add_prefix_space").get<bool>();
     if (flag(bytes, "use_regex", true))
-      rules_.words.emplace(
-          WordPattern::Options{.pattern = pcre2_pattern(gpt2_words, place("pre_tokenizer"))},
-          place("pre_tokenizer"));
+      rules_.words.emplace(WordPattern::Options{.pattern = pcre2_pattern(gpt2_words, place("pre_tokenizer"))},
+                           place("pre_tokenizer"));
   }
 
   void collect(const Json& step, const std::string& name, std::vector<const Json*>& steps, int depth) const {
@@ -232,9 +232,10 @@ class RulesReader {
     using Behavior = WordPattern::Behavior;
     const std::string type = type_of(step), where = place(name);
     if (type == "Digits")
-      return {{.pattern = pcre2_pattern(R"(\p{N})", where),
-               .behavior = flag(step, "individual_digits", false) ? Behavior::isolated : Behavior::contiguous},
-              where};
+      return {
+          {.pattern = pcre2_pattern(R"(\p{N})", where),
+           .behavior = flag(step, "individual_digits", false) ? Behavior::isolated : Behavior::contiguous},
+          where};
     expect(type == "Split", name, type,
            "Split or Digits, which Conclave does before ByteLevel, the last of a Sequence");
     const std::pair<const char*, Behavior> behaviors[] = {

@@ -63,9 +63,9 @@ WordPattern::WordPattern(Options options, const std::string& where)
   int code = 0;
   PCRE2_SIZE offset = 0;
   auto owner = std::make_shared<Code>();
-  owner->compiled =
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &offset, nullptr);
+  owner->compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                  PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code,
+                                  &offset, nullptr);
   const bool compiles = owner->compiled != nullptr;
   check(compiles, Fault::data, where_, ": PCRE2 does not read the regular expression ", pattern, " (",
         compiles ? "" : message_of(code), " at offset ", offset, "); spell it another way");
@@ -111,8 +111,8 @@ std::vector<WordPattern::Piece> WordPattern::merged(std::vector<Piece> pieces) c
     if (!joins || result.empty())
       result.push_back(piece);
     else
-      result.back().text = backwards ? joined(piece.text, result.back().text)
-                                     : joined(result.back().text, piece.text);
+      result.back().text =
+          backwards ? joined(piece.text, result.back().text) : joined(result.back().text, piece.text);
   }
   if (backwards) std::reverse(result.begin(), result.end());
   return result;

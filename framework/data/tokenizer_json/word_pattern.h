@@ -27,8 +27,8 @@ class PatternSearch {
 
 class WordPattern {
  public:
-  /// What becomes of matches: left out; pieces of their own; joined with the piece before or after; neighbours
-  /// of a kind joined.
+  /// What becomes of matches: left out; pieces of their own; joined with the piece before or after;
+  /// neighbours of a kind joined.
   enum class Behavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
   struct Options {
     std::string pattern{};  // PCRE2's
