@@ -50,6 +50,9 @@ int run_generate(const std::vector<std::string>& arguments) {
   // Places are shared out in whole sequences; text that is still growing drops nothing.
   recipe.model.moe.capacity_factor = 0;
   const auto tokenizer = load_tokenizer(recipe.data.tokenizer);
+  check(tokenizer->vocab_size() <= recipe.model.vocab_size, Fault::data, "generate: the tokenizer ",
+        recipe.data.tokenizer, " has ", tokenizer->vocab_size(), " ids, but the model of ", path, " ",
+        recipe.model.vocab_size, "; the file is not the one that it was trained with");
   Model model(recipe, Mesh::alone(),
               choose_device(*self_communicator(), options.text("device", recipe.training.device)));
   load_model(checkpoint, model);

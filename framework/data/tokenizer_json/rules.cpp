@@ -27,6 +27,11 @@ constexpr const char* gpt2_words =
 constexpr const char* ends_of_document[] = {"<|endoftext|>",         "<|end_of_text|>", "</s>", "<eos>",
                                             "<｜end▁of▁sentence｜>", "<|eos|>",         "[EOS]"};
 
+/// For sentences; a structure may be nested too deep to be written.
+std::string shown(const Json& value) {
+  return value.is_structured() ? std::string("an ") + value.type_name() : value.dump();
+}
+
 class RulesReader {
  public:
   RulesReader(const std::string& path, const Json& file) : path_(path), file_(file) {
@@ -93,10 +98,10 @@ class RulesReader {
     // Files from before the field was written have none.
     expect(model.value("type", "BPE") == "BPE", "model.type", type_of(model), "BPE");
     const Json& dropout = field(model, "dropout");
-    expect(dropout.is_null() || dropout == 0, "model.dropout", dropout.dump(), "null");
+    expect(dropout.is_null() || dropout == 0, "model.dropout", shown(dropout), "null");
     for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       const Json& value = field(model, name);
-      expect(value.is_null() || value == "", join_text("model.", name), value.dump(), "null");
+      expect(value.is_null() || value == "", join_text("model.", name), shown(value), "null");
     }
     expect(!flag(model, "byte_fallback", false), "model.byte_fallback", "true",
            "false, for a vocabulary in which every byte is a token");
@@ -111,7 +116,7 @@ class RulesReader {
       const bool whole = value.is_number_unsigned();
       const std::uint64_t id = whole ? value.get<std::uint64_t>() : 0;
       check(whole && id <= 4 * vocabulary.size() + 65536, Fault::data, place("model.vocab"), ": ", token,
-            " has the id ", value.dump(), "; whole numbers without large gaps are expected");
+            " has the id ", shown(value), "; whole numbers without large gaps are expected");
       add_id(token, static_cast<std::int32_t>(id));
       if (auto bytes = bytes_of_characters(token)) {
         rules_.byte_pairs.ids.emplace(std::move(*bytes), static_cast<std::int32_t>(id));
@@ -156,7 +161,7 @@ class RulesReader {
         right = merges[i][1].get<std::string>();
       }
       check(!left.empty() && !right.empty(), Fault::data, "tokenizer ", path_, ": model.merges[", i, "] is ",
-            merges[i].dump(), "; \"a b\" or [\"a\", \"b\"] is expected");
+            shown(merges[i]), "; \"a b\" or [\"a\", \"b\"] is expected");
       rules_.byte_pairs.merges.push_back({id_of(left, i), id_of(right, i), id_of(left + right, i)});
     }
   }
@@ -183,7 +188,7 @@ class RulesReader {
       const bool is_new = known == ids_.end();
       const auto wanted = is_new ? next++ : static_cast<std::size_t>(known->second);
       check(id.is_number_unsigned() && id.get<std::uint64_t>() == wanted, Fault::data, place(name), ", ",
-            token.content, ", has the id ", id.dump(), "; expected is ", wanted,
+            token.content, ", has the id ", shown(id), "; expected is ", wanted,
             is_new ? ", the next one after the vocabulary" : ", as in model.vocab");
       token.id = static_cast<std::int32_t>(wanted);
       if (is_new) add_id(token.content, token.id);
@@ -291,6 +296,7 @@ class RulesReader {
             "tokenizer_config.json beside it: {\"eos_token\": \"...\"}");
     }
     rules_.end_of_document = ids_.at(known);
+    rules_.end_of_document_text = known;
     rules_.texts[static_cast<std::size_t>(rules_.end_of_document)].clear();
   }
 
@@ -331,7 +337,7 @@ std::string configured_end_of_document(const std::string& path) {
   const auto found = file.is_object() ? file.find("eos_token") : file.end();
   if (found == file.end() || found->is_null()) return "";
   const Json& content = found->is_object() && found->contains("content") ? found->at("content") : *found;
-  check(content.is_string(), Fault::data, config.string(), ": eos_token is ", content.dump(),
+  check(content.is_string(), Fault::data, config.string(), ": eos_token is ", shown(content),
         ", expected a text");
   return content.get<std::string>();
 }

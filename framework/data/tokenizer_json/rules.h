@@ -23,6 +23,7 @@ struct TokenizerRules {
   BytePairRules byte_pairs;
   std::vector<std::string> texts;  // of each id: the bytes it stands for
   std::int32_t end_of_document = -1;
+  std::string end_of_document_text;  // its name in the file
 };
 
 /// Fault::data when the file cannot be used. The end of a document is the eos_token of a

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -113,19 +114,15 @@ TEST(TokenizerJson, MergesArePairsOrTexts) {
 
 TEST(TokenizerJson, EveryByteComesBack) {
   const TemporaryFolder folder;
-  const auto tokenizer = changed(folder, {{"normalizer", nullptr}});
+  const auto tokenizer = changed(folder, Json::object());
   std::string all;
   for (int round = 0; round < 2; ++round)
     for (int value = 0; value < 256; ++value) all.push_back(static_cast<char>(round ? 255 - value : value));
-  for (const std::string& text :
-       {all, "caf\xC3 and \xE2\x82", std::string("\xF0\x9F\x98"), std::string("\xFF"),
-        "good \xE2\x82\xAC bad \xED\xA0\x80 good", torture().substr(1)}) {
-    const auto tokens = tokenizer->encode(text);
-    std::string back = tokenizer->decode(tokens);
-    if (text.find("<|endoftext|>") == std::string::npos) {
-      EXPECT_EQ(back, text);
-    }
-  }
+  std::string every_script = torture();
+  std::erase(every_script, '<');  // added tokens among it would stand for no text
+  for (const std::string& text : {all, std::string("caf\xC3 and \xE2\x82"), std::string("\xF0\x9F\x98"),
+                                  std::string("good \xE2\x82\xAC bad \xED\xA0\x80 good"), every_script})
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
   EXPECT_TRUE(tokenizer->encode("").empty());
   EXPECT_EQ(tokenizer->vocab_size(), 1001);
   EXPECT_EQ(tokenizer->end_of_document(), 1000);
