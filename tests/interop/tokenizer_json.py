@@ -79,8 +79,8 @@ def train_base():
     tokenizer.train_from_iterator(text, trainer)
     model = json.loads(tokenizer.to_str())['model']
     model['merges'] = [' '.join(pair) for pair in model['merges']]
-    return dict(version='1.0', added_tokens=added(1000, ('<|endoftext|>', dict(special=True))), pre_tokenizer=byte_level(),
-                decoder=byte_level(), model=model)
+    return dict(version='1.0', truncation=None, padding=None, added_tokens=added(1000, ('<|endoftext|>', dict(special=True))),
+                normalizer=None, pre_tokenizer=byte_level(), post_processor=None, decoder=byte_level(), model=model)
 
 
 special = dict(special=True)
