@@ -20,6 +20,8 @@ constexpr const char* not_white_space =
     R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027})"
     R"(\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{d7ff}\x{e000}-\x{10ffff})";
 constexpr const char* word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// Outside of sets, Oniguruma's \w also has the other numbers of Latin-1: its table for those characters does.
+constexpr const char* word_outside_sets = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 constexpr const char* hexadecimal = "0-9a-fA-F";
 
 constexpr std::array categories = {"L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd",
@@ -199,6 +201,7 @@ class Translation {
 
   void escape() {
     if (follows("A") || follows("z") || follows("Z")) return anchor("\\" + std::string(1, pattern_[at_++]));
+    if (take("w")) return atom(join_text("[", word_outside_sets, "]"));
     if (const auto members = class_escape()) return atom("[" + *members + "]");
     literal(character_escape());
   }

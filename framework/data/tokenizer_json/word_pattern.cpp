@@ -60,11 +60,14 @@ WordPattern::WordPattern(Options options, const std::string& where)
   const std::string& pattern = options_.pattern;
   check(pattern.size() <= longest_pattern, Fault::data, where_, ": the regular expression has ",
         pattern.size(), " bytes, expected at most ", longest_pattern);
+  // Without optimizations of where a match may start, since PCRE2 10.42 with them overlooks matches when it
+  // compiles (?>\w+?)\s to machine code; here nearly every place starts a match.
+  constexpr std::uint32_t flags =
+      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_START_OPTIMIZE;
   int code = 0;
   PCRE2_SIZE offset = 0;
   auto owner = std::make_shared<Code>();
-  owner->compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                                  PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code,
+  owner->compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), flags, &code,
                                   &offset, nullptr);
   const bool compiles = owner->compiled != nullptr;
   check(compiles, Fault::data, where_, ": PCRE2 does not read the regular expression ", pattern, " (",

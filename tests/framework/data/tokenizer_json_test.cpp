@@ -20,7 +20,7 @@ using Json = nlohmann::ordered_json;
 
 const std::string kept = CONCLAVE_TOKENIZERS;
 
-Json base() {
+const Json& base() {
   static const Json file = Json::parse(read_file(kept + "/base.json"));
   return file;
 }
@@ -277,7 +277,7 @@ TEST(TokenizerJson, PatternsThatWouldMeanSomethingElseAreRefused) {
 
 TEST(TokenizerJson, AnEndlessMatchIsAnErrorSoon) {
   const TemporaryFolder folder;
-  const auto tokenizer = changed(folder, sequence(split_step(R"((?:a|a|aa)+z)")));
+  const auto tokenizer = changed(folder, sequence(split_step(R"((?:a|a|aa)+[yz])")));
   const Error error = error_of([&] { tokenizer->encode(std::string(5000, 'a')); });
   EXPECT_EQ(error.fault(), Fault::data);
   EXPECT_SAYS(error, "failed at offset 0");
@@ -301,7 +301,8 @@ TEST(TextStream, HandsOutWholeCharacters) {
     EXPECT_EQ(broken.finish(), cut.substr(1));
   }
   TextStream stray(*bytes);  // bytes that begin no character are not waited for
-  EXPECT_EQ(stray.push(bytes->encode("\x80\x80\x80\x80\xFF")) + stray.finish(), "\x80\x80\x80\x80\xFF");
+  EXPECT_EQ(stray.push(bytes->encode("\x80\x80\x80\x80\xFF")), "\x80\x80\x80\x80");
+  EXPECT_EQ(stray.finish(), "\xFF");
 }
 
 TEST(TextStream, FollowsATokenizerThatLooksBack) {
