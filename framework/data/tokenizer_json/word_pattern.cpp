@@ -13,7 +13,7 @@ namespace {
 
 // A pattern that backtracks without end is an error soon, and not a job that hangs.
 constexpr std::uint32_t match_limit = 2'000'000;
-constexpr std::size_t least_stack = std::size_t{32} << 10, most_stack = std::size_t{8} << 20;
+constexpr std::size_t least_stack = std::size_t{256} << 10, most_stack = std::size_t{8} << 20;
 constexpr std::size_t longest_pattern = std::size_t{1} << 16;
 
 std::string message_of(int code) {
@@ -31,12 +31,11 @@ std::string_view joined(std::string_view first, std::string_view second) {
 struct PatternSearch::State {
   pcre2_match_data* data = pcre2_match_data_create(1, nullptr);
   pcre2_match_context* context = pcre2_match_context_create(nullptr);
-  pcre2_jit_stack* stack = pcre2_jit_stack_create(least_stack, most_stack, nullptr);
+  pcre2_jit_stack* stack = nullptr;  // the machine's, which is small, until a match needs more
 
   State() {
     check(data != nullptr && context != nullptr, Fault::machine, "no memory for a search with PCRE2");
     pcre2_set_match_limit(context, match_limit);
-    pcre2_jit_stack_assign(context, nullptr, stack);  // without one it uses the machine's, which is small
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
@@ -44,6 +43,14 @@ struct PatternSearch::State {
     pcre2_match_data_free(data);
     pcre2_match_context_free(context);
     pcre2_jit_stack_free(stack);
+  }
+
+  /// False when there is a larger stack already.
+  bool enlarge_stack() {
+    if (stack != nullptr) return false;
+    stack = pcre2_jit_stack_create(least_stack, most_stack, nullptr);
+    pcre2_jit_stack_assign(context, nullptr, stack);
+    return stack != nullptr;
   }
 };
 
@@ -87,6 +94,7 @@ std::optional<WordPattern::Match> WordPattern::next(std::string_view text, std::
     const int code = pcre2_match(code_->compiled, subject, text.size(), from, PCRE2_NO_UTF_CHECK, state.data,
                                  state.context);
     if (code == PCRE2_ERROR_NOMATCH) return std::nullopt;
+    if (code == PCRE2_ERROR_JIT_STACKLIMIT && state.enlarge_stack()) continue;
     check(code >= 0, Fault::data, where_, ": matching the regular expression ", options_.pattern,
           " against text of ", text.size(), " bytes failed at offset ", from, " (",
           code < 0 ? message_of(code) : "", "); split the document, or spell the expression another way");

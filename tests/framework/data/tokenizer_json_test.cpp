@@ -283,6 +283,15 @@ TEST(TokenizerJson, AnEndlessMatchIsAnErrorSoon) {
   EXPECT_SAYS(error, "failed at offset 0");
 }
 
+TEST(TokenizerJson, DeepMatchesGetTheStackTheyNeed) {
+  PatternSearch search;
+  const WordPattern words({.pattern = pcre2_pattern(R"((?:[ab]|c\d)+)", "test")}, "test");
+  const std::string text = std::string(20'000, 'a') + "!b";
+  std::vector<std::string> pieces;
+  words.split(text, search, [&](std::string_view piece) { pieces.emplace_back(piece); });
+  EXPECT_EQ(pieces, (std::vector<std::string>{text.substr(0, 20'000), "!", "b"}));
+}
+
 TEST(TextStream, HandsOutWholeCharacters) {
   const auto bytes = load_tokenizer("bytes");
   const std::string text = "a é 学 😀 \xEF\xBF\xBD.";
