@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
 # Compares Conclave with PyTorch, and two ranks with two threads, on examples/benchmark.yaml.
 #
-#     bash examples/benchmark/run.sh [--rounds N] [--steps N] [--threads N] [twin] [ranks] [start]
+#     bash examples/benchmark/run.sh [--rounds N] [--steps N] [--threads N] [--settle N] [twin] [ranks] [start]
 #
 #   twin    the same model in PyTorch (twin.py), eager and compiled, in turn with Conclave: losses, then the ratios
-#   ranks   2 ranks of 1 thread, experts shared out, in turn with 1 rank of 2 threads
+#   ranks   2 ranks of 1 thread, experts shared out, in turn with 1 rank of 2 threads; and the recipe's router beside
+#           forced balance, after --settle steps (100) in which it learns balance, and at the start of training
 #   start   from the command line to the end of the first step of examples/quickstart.yaml
 # Without names: all three. The virtual environment with PyTorch is made in .cache/benchmark, or TWIN_PYTHON names a
 # Python that has torch, h5py, numpy and PyYAML. Not part of the tests: it takes long, and gigabytes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-rounds=3 steps=8 threads=2 parts=()
+rounds=3 steps=8 threads=2 settle=100 parts=()
 while [ $# -gt 0 ]; do
   case $1 in
     --rounds) rounds=$2; shift 2 ;;
     --steps) steps=$2; shift 2 ;;
     --threads) threads=$2; shift 2 ;;
+    --settle) settle=$2; shift 2 ;;
     twin | ranks | start) parts+=("$1"); shift ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(twin ranks start)
@@ -75,19 +77,31 @@ twin() {
 
 ranks() {
   mkdir -p $results
+  local two=("${mpirun[@]}" $conclave bench examples/benchmark.yaml --only train --steps "$steps" --json
+             parallel.expert=2 training.micro_batch_size=2) round
+  OMP_NUM_THREADS=1 "${two[@]}" > $results/new.json
   for round in $(seq "$rounds"); do
     OMP_NUM_THREADS=2 $conclave bench examples/benchmark.yaml --only train --steps "$steps" --json \
       > $results/threads-$round.json
-    OMP_NUM_THREADS=1 "${mpirun[@]}" $conclave bench examples/benchmark.yaml --only train --steps "$steps" --json \
-      parallel.expert=2 training.micro_batch_size=2 > $results/ranks-$round.json
+    OMP_NUM_THREADS=1 "${two[@]}" --settle "$settle" > $results/ranks-$round.json
   done
-  python3 - "$rounds" <<'PYTHON'
+  python3 - "$rounds" "$settle" <<'PYTHON'
 import json, statistics, sys
-rates = {kind: [json.load(open(f'runs/benchmark/{kind}-{round + 1}.json'))['training']['tokens_per_second']
-                for round in range(int(sys.argv[1]))] for kind in ('ranks', 'threads')}
-ratios = [a / b for a, b in zip(rates['ranks'], rates['threads'])]
-print(f"2 ranks x 1 thread, expert 2: {statistics.median(rates['ranks']):.0f} tokens/s; 1 rank x 2 threads: "
-      f"{statistics.median(rates['threads']):.0f}; ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+rounds, settle = map(int, sys.argv[1:])
+read = lambda name: json.load(open(f'runs/benchmark/{name}.json'))
+figure = lambda report, name: next(one for one in report['figures'] if one['name'] == name)
+said = lambda ratios: f'{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})'
+ranks, threads = ([read(f'{kind}-{round + 1}') for round in range(rounds)] for kind in ('ranks', 'threads'))
+rate = lambda report: report['training']['tokens_per_second']
+print(f"2 ranks x 1 thread, expert 2, after {settle} steps: {statistics.median(map(rate, ranks)):.0f} tokens/s; "
+      f"1 rank x 2 threads: {statistics.median(map(rate, threads)):.0f}; "
+      f"ratio {said([rate(a) / rate(b) for a, b in zip(ranks, threads)])}")
+for when, reports in (f'after {settle} steps', ranks), ('at the start', [read('new')]):
+    print(f"the recipe's router on 2 ranks {when}: "
+          f"{statistics.median(map(rate, reports)):.0f} tokens/s; with forced balance "
+          f"{statistics.median(figure(r, 'tokens with forced balance')['value'] for r in reports):.0f}; "
+          f"ratio {said([figure(r, 'tokens')['ratio'] for r in reports])}; load violation "
+          f"{statistics.median(figure(r, 'load violation')['value'] for r in reports):.2f}")
 PYTHON
 }
 

@@ -7,12 +7,6 @@
 namespace conclave {
 namespace {
 
-/// How often a step's blocks run forward per micro-batch.
-struct ForwardRuns {
-  double counting = 0;   // 1 where a pass counts before the step
-  double computing = 1;  // 2 under recomputation
-};
-
 /// What the balance terms and the selection bias ask of the network (layers/balance_loss.cpp,
 /// layers/expert_counts.cpp). All count as active.
 struct BalanceNeeds {
@@ -65,9 +59,13 @@ BalanceNeeds balance_needs(const Recipe& recipe, const LayoutPlan& layout) {
   return needs;
 }
 
+}  // namespace
+
 ForwardRuns forward_runs(const Recipe& recipe, const LayoutPlan& layout) {
   return {balance_needs(recipe, layout).pass ? 1.0 : 0.0, recipe.training.recompute == "block" ? 2.0 : 1.0};
 }
+
+namespace {
 
 /// Of tensor parallelism, per step. X = tokens of a micro-batch * hidden, t tensor ranks; what is summed
 /// travels in sum_type:

@@ -1,4 +1,4 @@
-// What the files of the plan share: plan.cpp, plan_memory.cpp, plan_network.cpp.
+// What the files of the plan share: plan.cpp, plan_memory.cpp, plan_network.cpp, plan_time.cpp.
 #pragma once
 
 #include "framework/recipe/plan.h"
@@ -30,6 +30,13 @@ inline std::int64_t expert_group(const ParallelRecipe& p) {
 inline bool exchanges_rows(const ParallelRecipe& p) {
   return expert_group(p) > 1 && p.dispatcher == "all_to_all";
 }
+
+/// How often a step's blocks run forward per micro-batch.
+struct ForwardRuns {
+  double counting = 0;   // 1 where a pass counts before the step
+  double computing = 1;  // 2 under recomputation
+};
+ForwardRuns forward_runs(const Recipe& recipe, const LayoutPlan& layout);
 
 /// Elements in the flat buffers, with the gap behind (ParameterSet::room_of).
 inline double room_of(const ParameterPlan& parameter) {

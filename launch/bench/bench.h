@@ -19,7 +19,8 @@ struct Bench {
   Recipe recipe;
   Mesh& mesh;
   std::int64_t repeats = 5;
-  std::int64_t steps = 10;            // of training
+  std::int64_t steps = 10;            // of training, timed
+  std::int64_t settle = 0;            // of training before those: a new router has yet to learn balance
   std::filesystem::path directory{};  // where checkpoints are written; it exists
   std::vector<Figure> figures{};
   BestProducts best{};  // of this rank in fp32, in the whole run

@@ -37,5 +37,8 @@ std::string to_line(const Figure& figure);
 
 /// Wall-clock seconds of some work.
 double seconds_of(const std::function<void()>& work);
+/// Seconds of processors that this process took for it, over its OpenMP threads: on a machine that others use
+/// too, what the wall clock would have said on a quiet one. Waiting for other ranks counts where MPI spins.
+double processor_seconds(const std::function<void()>& work);
 
 }  // namespace conclave

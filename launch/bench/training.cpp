@@ -53,15 +53,19 @@ double process_peak() {
 
 struct TimedTrainer {
   Trainer trainer;
-  std::vector<double> rates{};  // tokens per second of each step
+  std::vector<double> rates{};       // tokens per second of each step
+  std::vector<double> violations{};  // the busiest expert's tokens over the even share, less 1
+  std::vector<double> processor{};   // its seconds by processor_seconds()
 
   explicit TimedTrainer(const Bench& bench, const RouterMaker& router = make_router)
       : trainer(bench.recipe, bench.mesh, bench_batches(bench.recipe), cpu_device(), router) {}
   void step(Communicator& world) {
     world.barrier();
     StepResult result;
-    const double seconds = seconds_of([&] { result = trainer.step(); });
+    double seconds = 0;
+    processor.push_back(processor_seconds([&] { seconds = seconds_of([&] { result = trainer.step(); }); }));
     rates.push_back(static_cast<double>(result.tokens) / seconds);
+    violations.push_back(result.balance.max_load_violation);
   }
 };
 
@@ -118,7 +122,10 @@ void bench_training(Bench& bench) {
   const double first_rate = real->rates.back();
   real->step(world);
   const double peak = static_cast<double>(cpu_device().memory_use().peak) - live, of_process = process_peak();
+  const double first_violation = real->violations.front();
+  for (std::int64_t i = 0; i < bench.settle; ++i) real->step(world);
   real->rates.clear();
+  real->violations.clear();
 
   TimedTrainer forced(bench, [](ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
                                 const Tensor& selection_bias) {
@@ -127,6 +134,7 @@ void bench_training(Bench& bench) {
   });
   forced.step(world);
   forced.rates.clear();
+  forced.processor.clear();
   const DType dtype = dtype_of_precision(bench.recipe.training.precision);
   const Products products(product_shapes(bench.recipe), dtype);
   std::vector<double> limits, flops;
@@ -156,6 +164,16 @@ void bench_training(Bench& bench) {
        .limit = "tokens with forced balance",
        .limits = forced.rates});
   add({.name = "tokens with forced balance", .unit = "tokens/s", .values = forced.rates});
+  add({.name = "load violation",
+       .unit = "",
+       .values = real->violations,
+       .limit = "that of the first step",
+       .limits = std::vector<double>(real->violations.size(), first_violation),
+       .better = Better::lower});
+  add({.name = "processor time of a step with forced balance",
+       .unit = "s",
+       .values = forced.processor,
+       .better = Better::lower});
   const StepClock::Parts parts = real->trainer.clock().typical();
   for (const Activity part : {Activity::forward, Activity::backward, Activity::optimizer})
     add({.name = join_text("computing in ", name_of(part)),

@@ -8,7 +8,9 @@
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/parse.h"
 #include "framework/recipe/validate.h"
+#include "framework/store/durable_file.h"
 #include "launch/bench/bench.h"
+#include "launch/bench/machine_probe.h"
 #include "launch/command_line.h"
 #include "launch/job.h"
 #include "parallel/agreement.h"
@@ -94,6 +96,7 @@ Json training_summary(const Bench& bench) {
   return {{"recipe", bench.recipe.name},
           {"ranks", bench.mesh.world().size()},
           {"steps", bench.steps},
+          {"settle", bench.settle},
           {"tokens_per_second", rate["value"]},
           {"tokens_per_second_min", rate["min"]},
           {"tokens_per_second_max", rate["max"]},
@@ -135,6 +138,17 @@ void print(const Bench& bench, int threads, const std::vector<Subject>& chosen) 
   }
 }
 
+int describe_machine(const std::string& file) {
+  return run_job([&](const std::shared_ptr<Communicator>& world) {
+    const MachineModel machine = measure_machine(*world, choose_threads(*world, 0));
+    agree(*world, [&] {
+      if (world->rank() == 0) write_text_durably(file, to_yaml(machine));
+    });
+    if (world->rank() == 0) std::printf("%s%s is written.\n", to_yaml(machine).c_str(), file.c_str());
+    return 0;
+  });
+}
+
 }  // namespace
 
 int run_bench(const std::vector<std::string>& arguments) {
@@ -145,7 +159,11 @@ int run_bench(const std::vector<std::string>& arguments) {
        .options = {{"only", "SUBJECTS", "some of train, layers, products, memory, collectives, checkpoint"},
                    {"repeat", "N", "how often everything but training is measured (default 5)"},
                    {"steps", "N", "training steps to time (default 10); 0 measures the machine alone"},
+                   {"settle", "N",
+                    "training steps before the timed ones, in which the router learns balance (default 0)"},
                    {"directory", "DIR", "where checkpoints are written for a while (default: here)"},
+                   {"machine", "FILE",
+                    "measures what plans of time need and writes it to FILE, nothing else"},
                    {"json", "", "print one JSON object instead of tables"}},
        .more =
            "Every figure is taken several times, in turn with its limit, so that both see the same moods "
@@ -155,13 +173,16 @@ int run_bench(const std::vector<std::string>& arguments) {
            "  conclave bench\n"
            "  conclave bench --only products,memory --repeat 20\n"
            "  conclave bench examples/benchmark.yaml --only train --json model.hidden_size=256\n"
-           "  mpirun -n 2 conclave bench parallel.expert=2\n"},
+           "  mpirun -n 2 conclave bench parallel.expert=2\n"
+           "  mpirun -n 2 conclave bench --machine here.yaml; conclave validate RECIPE.yaml --machine "
+           "here.yaml\n"},
       arguments);
   if (options.wants_help()) {
     std::fputs(options.help().c_str(), stdout);
     return 0;
   }
   const std::int64_t steps = options.whole_number("steps", 10, 0);
+  const std::int64_t settle = options.whole_number("settle", 0, 0);
   const std::int64_t repeats = options.whole_number("repeat", 5, 1);
   std::vector<Subject> chosen = chosen_subjects(options.text("only", ""));
   if (steps == 0)
@@ -171,6 +192,7 @@ int run_bench(const std::vector<std::string>& arguments) {
     });
   check(options.positionals().size() <= 1, Fault::request, "bench: ", options.positionals().size(),
         " recipes came, expected one or none");
+  if (options.has("machine")) return describe_machine(options.text("machine", ""));
   return run_job([&](const std::shared_ptr<Communicator>& world) {
     Recipe recipe = benchmark_recipe();
     agree(*world, [&] {
@@ -192,6 +214,7 @@ int run_bench(const std::vector<std::string>& arguments) {
                 .mesh = mesh,
                 .repeats = repeats,
                 .steps = steps,
+                .settle = settle,
                 .directory = options.text("directory", ".")};
     for (const Subject& subject : chosen) subject.run(bench);
     if (world->rank() != 0) return 0;

@@ -10,6 +10,7 @@
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/parse.h"
 #include "framework/recipe/plan.h"
+#include "framework/recipe/plan_time.h"
 #include "framework/recipe/validate.h"
 #include "framework/recipe/write.h"
 #include "launch/command_line.h"
@@ -136,6 +137,44 @@ void print_network(const Recipe& recipe, int ranks) {
   print_row("all", bytes_text(network.total()), ranks == 1 ? "one rank sends nothing" : "");
 }
 
+/// 0.0123 -> "12.300 ms"
+std::string seconds_text(double seconds) {
+  char text[64];
+  std::snprintf(text, sizeof text, seconds < 1 ? "%.3f ms" : "%.3f s", seconds < 1 ? 1e3 * seconds : seconds);
+  return text;
+}
+
+void print_time(const Recipe& recipe, int ranks, const MachineModel& machine) {
+  const TimePlan time = plan_time(recipe, ranks, machine);
+  const LayoutPlan layout = plan_layout(recipe, ranks);
+  const double processors = processors_of_rank(recipe, ranks, machine);
+  std::printf("\nTime of a step on %s, calculated\n", machine.name.c_str());
+  print_row("processors of a rank", join_text(processors),
+            processors < 1 ? "ranks share processors and take turns" : "");
+  const double step = time.seconds();
+  const auto share = [&](double seconds) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%5.1f %%", 100 * seconds / step);
+    return std::string(text);
+  };
+  for (const NamedSeconds& part : time.computing)
+    print_row(part.name.c_str(), seconds_text(part.seconds), share(part.seconds));
+  for (const NamedSeconds& part : time.network)
+    if (part.seconds > 0)
+      print_row((part.name + " on the network").c_str(), seconds_text(part.seconds), share(part.seconds));
+  if (time.hidden > 0)
+    print_row("  of it hidden under computing", seconds_text(time.hidden), share(-time.hidden));
+  print_row("a step", seconds_text(step));
+  const double tokens = static_cast<double>(layout.tokens_per_step) / step;
+  char text[64];
+  std::snprintf(text, sizeof text, "%.4g", tokens);
+  print_row("tokens per second, all ranks", text);
+  const double flops =
+      tokens * training_flops_per_token(recipe.model, recipe.data.sequence_length) / (ranks * processors);
+  std::snprintf(text, sizeof text, "%.3f", flops / machine.products.operations_per_second);
+  print_row("model flops over the products' rate", text);
+}
+
 /// The plan's parts against the model as one of the ranks would cut it.
 void check_parts(const Recipe& recipe, int ranks) {
   const ParallelRecipe& p = recipe.parallel;
@@ -170,7 +209,11 @@ int run_validate(const std::vector<std::string>& arguments) {
       {.name = "validate",
        .positionals = "RECIPE.yaml [key.path=value ...]",
        .summary = "Checks a recipe without training and prints what it resolves to and what it will need.",
-       .options = {{"ranks", "N", "plans for N ranks without having them; 1 if not given"}},
+       .options = {{"ranks", "N", "plans for N ranks without having them; 1 if not given"},
+                   {"machine", "FILE",
+                    "also says how long a step takes there; `conclave bench --machine FILE` "
+                    "describes this machine"},
+                   {"ranks-per-node", "N", "of the machine, in place of what its description says"}},
        .more = "Every key is printed with its meaning and, in brackets, its default.\n"
                "example: conclave validate examples/quickstart.yaml --ranks 8 training.global_batch_size=64"},
       arguments);
@@ -180,6 +223,8 @@ int run_validate(const std::vector<std::string>& arguments) {
   }
   const std::string path = options.only_positional("recipe");
   const std::int64_t ranks = options.whole_number("ranks", 1, 1);
+  check(options.has("machine") || !options.has("ranks-per-node"), Fault::request,
+        "validate: --ranks-per-node came without --machine FILE");
   check(ranks <= 1'000'000, Fault::request, "validate: --ranks ", ranks, " came, expected at most 1000000");
   const Recipe recipe = load_recipe(path, options.overrides());
   validate_recipe(recipe, static_cast<int>(ranks));
@@ -198,6 +243,11 @@ int run_validate(const std::vector<std::string>& arguments) {
   print_layout(recipe, static_cast<int>(ranks));
   print_memory(recipe, static_cast<int>(ranks));
   print_network(recipe, static_cast<int>(ranks));
+  if (options.has("machine")) {
+    MachineModel machine = load_machine(options.text("machine", ""));
+    machine.ranks_per_node = options.whole_number("ranks-per-node", machine.ranks_per_node, 1);
+    print_time(recipe, static_cast<int>(ranks), machine);
+  }
   std::printf("\n");
   for (const std::string& sentence : warnings(recipe)) std::printf("warning: %s\n", sentence.c_str());
   print_missing_files(recipe);

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "framework/recipe/model_size.h"
+#include "launch/bench/machine_probe.h"
 #include "launch/bench/round_robin_router.h"
 #include "parallel/agreement.h"
 #include "tests/launch/synthetic.h"
@@ -162,6 +163,34 @@ TEST_F(Benches, Collectives) {
   bench_collectives(bench_);
   expect_sane("collectives");
   EXPECT_EQ(bench_.figures.size(), test::mpi_world()->size() == 1 ? 0u : 12u);
+}
+
+TEST(MachineProbe, FitsTwoRates) {
+  std::vector<WorkSample> samples;
+  for (const double x : {1.0, 5.0, 20.0})
+    for (const double y : {1.0, 3.0}) samples.push_back({x, y, x / 4 + y / 0.5});
+  const FittedRates rates = fit_rates(samples);
+  EXPECT_NEAR(rates.x, 4, 1e-9);
+  EXPECT_NEAR(rates.y, 0.5, 1e-9);
+  // What explains nothing is free, and no rate is ever below zero.
+  for (WorkSample& sample : samples) sample.seconds = sample.x / 4 - 0.01 * sample.y;
+  EXPECT_GT(fit_rates(samples).y, 1e12);
+}
+
+TEST(MachineProbe, DescribesThisMachine) {
+  const std::shared_ptr<Communicator> world = test::mpi_world();
+  if (::sysconf(_SC_NPROCESSORS_ONLN) < world->size()) GTEST_SKIP() << "a processor for each rank is needed";
+  const MachineModel machine = measure_machine(*world, 1);
+  EXPECT_EQ(machine.processors_per_node, world->size());
+  for (const double rate :
+       {machine.products.operations_per_second, machine.grouped_products.operations_per_second,
+        machine.attention_operations_per_second, machine.scores_per_second, machine.pass_bytes_per_second,
+        machine.exponentials_per_second, machine.optimizer_bytes_per_second, machine.call_seconds})
+    EXPECT_TRUE(rate > 0 && std::isfinite(rate)) << to_yaml(machine);
+  EXPECT_EQ(machine.within_node.bytes_per_second > 0, world->size() > 1);
+  EXPECT_EQ(to_yaml(parse_machine(to_yaml(machine), "itself")), to_yaml(machine));
+  // All ranks have the same.
+  EXPECT_EQ(broadcast_text(*world, to_yaml(machine), 0), to_yaml(machine));
 }
 
 TEST_F(Benches, CheckpointsAreGoneAfterwards) {

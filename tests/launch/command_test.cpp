@@ -373,5 +373,24 @@ TEST_F(Command, BenchMeasuresWhatItIsAskedFor) {
   EXPECT_NE(unknown.output.find("\"product\" came, expected some of"), std::string::npos) << unknown.output;
 }
 
+TEST_F(Command, ADescribedMachineSaysHowLongAStepTakes) {
+  const std::string machine = path("machine.yaml"), recipe = "validate " + path("recipe.yaml");
+  const Outcome described = conclave_command("bench --machine " + machine);
+  ASSERT_EQ(described.exit_code, 0) << described.output;
+  EXPECT_NE(described.output.find("operations_per_second"), std::string::npos);
+  const Outcome planned = conclave_command(recipe + " --machine " + machine);
+  ASSERT_EQ(planned.exit_code, 0) << planned.output;
+  for (const char* part : {"Time of a step on measured on 1 rank", "attention", "optimizer", "a step",
+                           "tokens per second", "model flops over the products' rate"})
+    EXPECT_NE(planned.output.find(part), std::string::npos) << part << "\n" << planned.output;
+  EXPECT_EQ(conclave_command(recipe).output.find("Time of a step"), std::string::npos);
+  // One rank knows nothing of a network.
+  const Outcome two = conclave_command(recipe + " --ranks 2 --ranks-per-node 2 --machine " + machine);
+  EXPECT_EQ(two.exit_code, 2);
+  EXPECT_NE(two.output.find("within_node.bytes_per_second"), std::string::npos) << two.output;
+  EXPECT_EQ(conclave_command(recipe + " --ranks-per-node 2").exit_code, 2);
+  EXPECT_EQ(conclave_command(recipe + " --machine " + path("nowhere.yaml")).exit_code, 2);
+}
+
 }  // namespace
 }  // namespace conclave

@@ -1,0 +1,50 @@
+// How long a step will take on a described machine, counted from the recipe: the third of the plans beside
+// memory and network. Every kernel of the step is its operations and bytes at the machine's rates, every
+// collective its algorithm's messages (collective_time.h). Assumed: all ranks see as many rows for their
+// experts, documents are as long as sequences, nobody waits for a slower rank, data and checkpoints cost
+// nothing. So a step takes at least this long where the rates are right.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "framework/recipe/machine.h"
+#include "framework/recipe/recipe.h"
+
+namespace conclave {
+
+struct NamedSeconds {
+  std::string name;
+  double seconds;
+};
+
+/// Of one step of one rank, in seconds.
+struct TimePlan {
+  std::vector<NamedSeconds> computing;  // by part of the model
+  std::vector<NamedSeconds> network;    // by purpose, as if nothing were hidden
+  double hidden = 0;                    // of the network's, under computing
+
+  double computing_seconds() const;
+  double network_seconds() const;
+  double seconds() const { return computing_seconds() + network_seconds() - hidden; }
+};
+
+/// The recipe must be valid on the ranks. Fault::request where the machine's rates are for another precision,
+/// or it is one node and the ranks need several.
+TimePlan plan_time(const Recipe& recipe, int ranks, const MachineModel& machine);
+
+/// Of `ranks` on one node: the processors that one of them computes with, below 1 where ranks share one.
+/// training.threads bounds them.
+double processors_of_rank(const Recipe& recipe, int ranks, const MachineModel& machine);
+
+/// Scores that attention computes for a sequence and head: blocks of 64 queries with all keys up to the
+/// block's end (kernels/cpu/attention.cpp).
+double attention_scores(std::int64_t length);
+
+/// Bytes of a product's three matrices, [m, k] times [k, n], by their element.
+inline double operand_bytes(double m, double n, double k, double element) {
+  return (m * k + k * n + m * n) * element;
+}
+
+}  // namespace conclave
