@@ -244,7 +244,7 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
                 count_parameters(source).total(), " parameters"));
 
   make_directories(options.run);
-  const std::string tokenizer = import_tokenizer(options.directory, options.run);
+  const std::string tokenizer = import_tokenizer(options.directory, options.run, say);
   if (!tokenizer.empty())
     recipe.data.tokenizer = tokenizer;
   else
