@@ -4,6 +4,8 @@
 #include "framework/base/error.h"
 #include "framework/data/files.h"
 #include "framework/data/sentencepiece.h"
+#include "framework/data/tokenizer_json/load.h"
+#include "framework/data/tokenizer_json/rules.h"
 
 namespace conclave {
 namespace {
@@ -51,6 +53,7 @@ std::size_t character_length(std::string_view text) {
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& name) {
   if (name == "bytes") return std::make_unique<ByteTokenizer>();
+  if (name.ends_with(".json")) return load_tokenizer_json(name);
   return load_sentencepiece(name);
 }
 
@@ -58,8 +61,11 @@ std::string tokenizer_fingerprint(const std::string& name) {
   if (name == "bytes") return "bytes";
   const MappedFile model(name, "tokenizer model");
   std::uint64_t hash = 0xcbf29ce484222325ull;  // FNV-1a
-  for (const char letter : model.bytes())
-    hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001b3ull;
+  const auto take = [&](std::string_view bytes) {
+    for (const char letter : bytes) hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001b3ull;
+  };
+  take(model.bytes());
+  if (name.ends_with(".json")) take(configured_end_of_document(name));
   return join_text("fnv1a-", std::hex, hash);
 }
 

@@ -1,5 +1,6 @@
-// Tokenizer: text to token ids and back. `bytes` is built in; any other name is the path of a SentencePiece
-// model. Also here: UTF-8 checking, and training of a new SentencePiece model.
+// Tokenizer: text to token ids and back. `bytes` is built in; any other name is the path of a Hugging Face
+// tokenizer.json or of a SentencePiece model. Also here: UTF-8 checking, and training of a new SentencePiece
+// model.
 #pragma once
 
 #include <cstdint>
@@ -23,10 +24,12 @@ class Tokenizer {
   virtual std::int32_t end_of_document() const = 0;
 };
 
-/// "bytes" (256 byte values, then 256 = end of document), or the path of a SentencePiece .model.
+/// "bytes" (256 byte values, then 256 = end of document), the path of a tokenizer.json (any name that ends
+/// with .json), or the path of a SentencePiece .model.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& name);
 
-/// The same text for the same tokenizer, wherever its file lies: "bytes", or a hash of the model file.
+/// The same text for the same tokenizer, wherever its file lies: "bytes", or a hash of the model file, and of
+/// the end of a document where a tokenizer_config.json beside it names that.
 std::string tokenizer_fingerprint(const std::string& name);
 
 /// Byte offset of the first byte that begins no valid UTF-8 character (surrogates and overlong forms are

@@ -86,7 +86,7 @@ struct DatasetRecipe {
 
 struct DataRecipe {
   std::int64_t sequence_length = 256;
-  std::string tokenizer = "bytes";  // or the path of a SentencePiece .model
+  std::string tokenizer = "bytes";  // or the path of a tokenizer.json or a SentencePiece .model
   std::vector<DatasetRecipe> train;
   std::vector<DatasetRecipe> validation;
   bool document_mask = true;

@@ -171,7 +171,8 @@ void describe(Visitor& v, DatasetRecipe& d) {
 template <>
 void describe(Visitor& v, DataRecipe& d) {
   v.key({"sequence_length", &d.sequence_length, "tokens per sequence", size()});
-  v.key({"tokenizer", &d.tokenizer, "bytes, or the path of a SentencePiece .model", filled()});
+  v.key({"tokenizer", &d.tokenizer, "bytes, or the path of a tokenizer.json or a SentencePiece .model",
+         filled()});
   list(v, "train", d.train, "domains to train on");
   list(v, "validation", d.validation, "held-out text, each entry evaluated by itself");
   v.key({"document_mask", &d.document_mask, "attention stays inside documents", {}});

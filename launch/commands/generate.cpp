@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <iostream>
 
+#include "framework/data/text_stream.h"
 #include "framework/data/tokenizer.h"
 #include "framework/store/checkpoint_directory.h"
 #include "launch/command_line.h"
@@ -49,6 +50,9 @@ int run_generate(const std::vector<std::string>& arguments) {
   // Places are shared out in whole sequences; text that is still growing drops nothing.
   recipe.model.moe.capacity_factor = 0;
   const auto tokenizer = load_tokenizer(recipe.data.tokenizer);
+  check(tokenizer->vocab_size() <= recipe.model.vocab_size, Fault::data, "generate: the tokenizer ",
+        recipe.data.tokenizer, " has ", tokenizer->vocab_size(), " ids, but the model of ", path, " ",
+        recipe.model.vocab_size, "; the file is not the one that it was trained with");
   Model model(recipe, Mesh::alone(),
               choose_device(*self_communicator(), options.text("device", recipe.training.device)));
   load_model(checkpoint, model);
@@ -58,16 +62,17 @@ int run_generate(const std::vector<std::string>& arguments) {
   // Documents are separated by this token in training, so a text without a prompt begins after one.
   if (context.empty()) context.push_back(tokenizer->end_of_document());
   const RandomKey key = RandomKey(sampling.seed).with("generate");
-  std::vector<std::int32_t> text = tokenizer->encode(prompt);
+  TextStream text(*tokenizer);
+  std::cout << text.push(tokenizer->encode(prompt)) << std::flush;
   for (std::int64_t i = 0; i < tokens; ++i) {
     const std::int32_t token =
         sample(next_token_logits(model.transformer, context, recipe.data.sequence_length),
                tokenizer->vocab_size(), sampling, key, static_cast<std::uint64_t>(i));
     if (token == tokenizer->end_of_document()) break;
     context.push_back(token);
-    text.push_back(token);
+    std::cout << text.push({&token, 1}) << std::flush;
   }
-  std::cout << tokenizer->decode(text) << "\n";
+  std::cout << text.finish() << "\n";
   return 0;
 }
 

@@ -31,7 +31,8 @@ CommandUse command_use() {
       .summary = "Turns text into token files that `conclave train` reads; trains SentencePiece models too.",
       .options = {{"output", "PREFIX", "where to write; folders are made"},
                   {"domain", "NAME", "what the text is; default: the file name of PREFIX"},
-                  {"tokenizer", "NAME", "bytes (default), or the path of a SentencePiece .model"},
+                  {"tokenizer", "NAME",
+                   "bytes (default), or the path of a tokenizer.json or SentencePiece .model"},
                   {"held-out", "FRACTION", "of the documents goes to other files, for validation"},
                   {"held-out-output", "PREFIX", "those files; default: PREFIX of --output with -validation"},
                   {"document-separator", "WHAT", "file (default), blank-line or line; .jsonl is by line"},
@@ -55,6 +56,11 @@ what they hold.
 that --split-long makes of a document go the same way, so that no held-out text has its other half in
 training. An input of fewer documents, a book for example, is held out by piece.
 
+A tokenizer.json is Hugging Face's, of the byte-level BPE kind (GPT-2, Llama 3, Qwen). Its ids are
+those of the library `tokenizers`: added tokens that stand in text become those tokens, and nothing is
+put around text, except the end of a document behind it: the eos_token of a tokenizer_config.json
+beside it, or else the token that is called <|endoftext|> or alike. docs/tokenizers.md says more.
+
 Examples:
   One domain from a book, one document per paragraph, a twentieth of the paragraphs held out:
     conclave tokenize --output data/english --domain english --document-separator blank-line \
@@ -65,7 +71,9 @@ Examples:
     conclave tokenize --output data/python --domain python --extension .py --empty skip /usr/lib/python3
   A vocabulary of your own, then tokens of it:
     conclave tokenize --train-sentencepiece data/pieces --vocab-size 8192 book.txt
-    conclave tokenize --output data/english --tokenizer data/pieces.model book.txt)"};
+    conclave tokenize --output data/english --tokenizer data/pieces.model book.txt
+  Tokens of a model that is there:
+    conclave tokenize --output data/english --tokenizer Qwen3-30B-A3B/tokenizer.json book.txt)"};
 }
 
 /// The value must be one of two words; says whether it is the second one.

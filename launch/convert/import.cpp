@@ -260,7 +260,7 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
 
   make_directories(options.run);
   try {
-    const std::string tokenizer = import_tokenizer(options.directory, options.run);
+    const std::string tokenizer = import_tokenizer(options.directory, options.run, say);
     if (!tokenizer.empty())
       recipe.data.tokenizer = tokenizer;
     else

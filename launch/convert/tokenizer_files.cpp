@@ -10,6 +10,7 @@
 #include "framework/data/files.h"
 #include "framework/data/sentencepiece_model.h"
 #include "framework/data/tokenizer.h"
+#include "framework/data/tokenizer_json/rules.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/lookup.h"
 #include "launch/convert/config_reader.h"
@@ -145,6 +146,41 @@ void write_tokenizer_config(const fs::path& directory, const char* kind, const s
                                                    {kind_key, kind}});
 }
 
+fs::path config_beside(const fs::path& tokenizer) {
+  return tokenizer.parent_path() / "tokenizer_config.json";
+}
+
+void copy_durably(const fs::path& from, const fs::path& to) {
+  write_text_durably(to, MappedFile(from.string(), "file of a tokenizer").bytes());
+}
+
+/// A tokenizer.json is Hugging Face's already. Where no file beside it says how a document ends, one is
+/// written.
+void export_tokenizer_json(const fs::path& path, std::int64_t sequence_length, const fs::path& directory) {
+  copy_durably(path, directory / "tokenizer.json");
+  if (!configured_end_of_document(path.string()).empty())
+    return copy_durably(config_beside(path), directory / "tokenizer_config.json");
+  write_tokenizer_config(directory, "tokenizer.json",
+                         read_tokenizer_rules(path.string()).end_of_document_text, sequence_length,
+                         "PreTrainedTokenizerFast");
+}
+
+/// The path of the copy in the run directory; empty where it is of a kind that Conclave does not read, which
+/// is said.
+std::string import_tokenizer_json(const fs::path& path, const fs::path& run,
+                                  const std::function<void(const std::string&)>& say) {
+  try {
+    load_tokenizer(path.string());
+  } catch (const Error& error) {
+    say(error.what());
+    return "";
+  }
+  const fs::path copy = run / "tokenizer.json";
+  copy_durably(path, copy);
+  if (is_there(config_beside(path))) copy_durably(config_beside(path), config_beside(copy));
+  return copy.string();
+}
+
 }  // namespace
 
 std::optional<std::int32_t> export_tokenizer(const std::string& name, std::int64_t vocab_size,
@@ -161,6 +197,10 @@ std::optional<std::int32_t> export_tokenizer(const std::string& name, std::int64
                            "PreTrainedTokenizerFast");
     return end_of_document;
   }
+  if (name.ends_with(".json")) {
+    export_tokenizer_json(name, sequence_length, directory);
+    return end_of_document;
+  }
   const MappedFile file(name, "tokenizer model");
   const SentencePieceModel model = parse_sentencepiece_model(file.bytes(), name);
   write_text_durably(directory / "tokenizer.model", file.bytes());
@@ -173,13 +213,17 @@ std::optional<std::int32_t> export_tokenizer(const std::string& name, std::int64
   return end_of_document;
 }
 
-std::string import_tokenizer(const fs::path& directory, const fs::path& run) {
+std::string import_tokenizer(const fs::path& directory, const fs::path& run,
+                             const std::function<void(const std::string&)>& say) {
   const fs::path config = directory / "tokenizer_config.json", model = directory / "tokenizer.model";
   if (is_there(config) && ConfigReader(config).text_or(kind_key, "") == "bytes") return "bytes";
-  if (!is_there(model)) return "";
+  if (!is_there(model)) {
+    const fs::path json = directory / "tokenizer.json";
+    return is_there(json) ? import_tokenizer_json(json, run, say) : "";
+  }
   load_tokenizer(model.string());  // or it says what is wrong with it
   const fs::path copy = run / "tokenizer.model";
-  write_text_durably(copy, MappedFile(model.string(), "tokenizer model").bytes());
+  copy_durably(model, copy);
   return copy.string();
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -15,8 +16,10 @@ std::optional<std::int32_t> export_tokenizer(const std::string& name, std::int64
                                              std::int64_t sequence_length,
                                              const std::filesystem::path& directory);
 
-/// What data.tokenizer becomes: "bytes", or the path of a SentencePiece model that is copied into the run
-/// directory; empty where the directory has no tokenizer that Conclave reads.
-std::string import_tokenizer(const std::filesystem::path& directory, const std::filesystem::path& run);
+/// What data.tokenizer becomes: "bytes", or the path of a SentencePiece model or tokenizer.json that is
+/// copied into the run directory; empty where the directory has no tokenizer that Conclave reads, and `say`
+/// is told why not.
+std::string import_tokenizer(const std::filesystem::path& directory, const std::filesystem::path& run,
+                             const std::function<void(const std::string&)>& say);
 
 }  // namespace conclave

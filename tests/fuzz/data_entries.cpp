@@ -4,6 +4,7 @@
 
 #include "framework/data/documents.h"
 #include "framework/data/sentencepiece_model.h"
+#include "framework/data/text_stream.h"
 #include "framework/data/token_description.h"
 #include "framework/data/token_file.h"
 #include "framework/data/tokenizer.h"
@@ -96,6 +97,27 @@ void run_tokenizer(std::string_view bytes) {
     for (std::int32_t id = -1; id <= std::min<std::int64_t>(tokenizer->vocab_size(), 1000); ++id)
       all.push_back(id);
     tokenizer->decode(all);
+  });
+}
+
+void run_tokenizer_json(std::string_view bytes) {
+  const std::size_t zero = std::min(bytes.find('\0'), bytes.size());
+  const std::string path = file_with("tokenizer.json", bytes.substr(0, zero));
+  // A slow pattern is refused after some milliseconds at each place of a text, so it is short.
+  const std::string_view text = bytes.substr(std::min(zero + 1, bytes.size())).substr(0, 500);
+  value_or_error([&] {
+    const auto tokenizer = load_tokenizer(path);
+    tokenizer_fingerprint(path);
+    promise(tokenizer->end_of_document() < tokenizer->vocab_size(),
+            "the end of a document is in the vocabulary");
+    const std::vector<std::int32_t> tokens = tokenizer->encode(text);
+    for (const std::int32_t token : tokens)
+      promise(token >= 0 && token < tokenizer->vocab_size(), "ids are in the vocabulary");
+    promise(tokenizer->encode(text) == tokens, "words that come from the cache are the same");
+    TextStream stream(*tokenizer);
+    std::string streamed;
+    for (const std::int32_t token : tokens) streamed += stream.push({&token, 1});
+    promise(streamed + stream.finish() == tokenizer->decode(tokens), "a stream is the text");
   });
 }
 

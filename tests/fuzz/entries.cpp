@@ -37,6 +37,7 @@ const std::vector<Entry>& entries() {
       {"token_description", run_token_description},
       {"documents", run_documents},
       {"tokenizer", run_tokenizer},
+      {"tokenizer_json", run_tokenizer_json},
       {"metrics", run_metrics},
       {"expert_history", run_expert_history},
       {"manifest", run_manifest},

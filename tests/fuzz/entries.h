@@ -24,6 +24,7 @@ void run_token_file(std::string_view bytes);         // 2 bytes: size of the .id
 void run_token_description(std::string_view bytes);  // PREFIX.json
 void run_documents(std::string_view bytes);          // 1 byte: options; a text or .jsonl file
 void run_tokenizer(std::string_view bytes);          // a SentencePiece .model
+void run_tokenizer_json(std::string_view bytes);     // a tokenizer.json; a zero; text, encoded and back
 void run_metrics(std::string_view bytes);            // metrics.jsonl of a run that resumes
 void run_expert_history(std::string_view bytes);     // choices that make the experts.h5 of a run that resumes
 void run_manifest(std::string_view bytes);           // 1 byte: 1 signs the text; a manifest.json

@@ -260,7 +260,30 @@ def check_sentencepiece():
         check('end of document', tokenizer.eos_token_id == processor.eos_id())
 
 
-parts = sys.argv[1:] or ['trained', 'random', 'sentencepiece']
+def check_tokenizer_json():
+    print('a tokenizer.json that was brought along')
+    brought, directory, back = (scratch / f'brought{end}' for end in ('', '-exported', '-back'))
+    brought.mkdir()
+    (brought / 'tokenizer.json').write_bytes(pathlib.Path('tests/framework/data/tokenizers/base.json').read_bytes())
+    model = dict(vocab_size=1008, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+                 head_dim=8, moe=dict(num_experts=2, num_experts_per_tok=1, moe_intermediate_size=8))
+    path = brought / 'recipe.yaml'
+    path.write_text(yaml.safe_dump(dict(name='brought', model=model, data=dict(tokenizer=str(brought / 'tokenizer.json')))))
+    run(probe, 'random', path, brought / 'run')
+    run(conclave, 'export', brought / 'run', directory)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    texts = scratch / 'texts.json'
+
+    def encode(text):
+        texts.write_text(json.dumps([text]))
+        return json.loads(run(probe, 'encode', brought / 'tokenizer.json', texts))[0]['ids']
+    compare_tokenizer(directory, tokenizer, encode)
+    check('end of document', tokenizer.eos_token_id == 1000)
+    run(conclave, 'import', directory, back)
+    check('it comes back', (back / 'tokenizer.json').read_bytes() == (brought / 'tokenizer.json').read_bytes())
+
+
+parts = sys.argv[1:] or ['trained', 'random', 'sentencepiece', 'tokenizer_json']
 if 'trained' in parts:
     check_trained()
 if 'random' in parts:
@@ -269,6 +292,8 @@ if 'random' in parts:
             check_random(architecture, tied)
 if 'sentencepiece' in parts:
     check_sentencepiece()
+if 'tokenizer_json' in parts:
+    check_tokenizer_json()
 run('rm', '-rf', scratch)
 print(f'hugging_face: {failures} checks failed' if failures else 'hugging_face: all checks hold')
 sys.exit(1 if failures else 0)

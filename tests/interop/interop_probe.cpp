@@ -5,12 +5,21 @@
 //   document:
 //                                                   the gradient of every parameter, and "losses": lm_loss,
 //                                                   load_balance_loss, router_z_loss, loss
+// and as JSON on standard output:
+//   interop_probe encode TOKENIZER TEXTS.json       of each text of an array its ids, and what they are
+//   decoded
+//                                                   to, in hexadecimal
+//   interop_probe encode_speed TOKENIZER TEXTS.json seconds to load the tokenizer and to encode, in one
+//   thread
 #include <cstdio>
+#include <ctime>
 #include <fstream>
 #include <iostream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "framework/base/error.h"
+#include "framework/data/tokenizer.h"
 #include "framework/recipe/parse.h"
 #include "framework/recipe/write.h"
 #include "framework/store/checkpoint_directory.h"
@@ -128,6 +137,40 @@ void write_step(const std::string& run, const Lines& lines, const std::string& p
   write(path, tensors);
 }
 
+std::vector<std::string> read_texts(const std::string& path) {
+  std::ifstream file(path);
+  check(file.good(), Fault::data, "Cannot open ", path);
+  return nlohmann::json::parse(file).get<std::vector<std::string>>();
+}
+
+void print_ids(const std::string& name, const std::vector<std::string>& texts) {
+  const auto tokenizer = load_tokenizer(name);
+  nlohmann::json answers = nlohmann::json::array();
+  for (const std::string& text : texts) {
+    const std::vector<std::int32_t> ids = tokenizer->encode(text);
+    std::string digits;
+    for (const char byte : tokenizer->decode(ids))
+      for (const int half : {static_cast<unsigned char>(byte) >> 4, byte & 15})
+        digits += "0123456789abcdef"[half];
+    answers.push_back({{"ids", ids}, {"text", digits}});
+  }
+  std::cout << answers.dump() << "\n";
+}
+
+void print_speed(const std::string& name, const std::vector<std::string>& texts) {
+  const auto seconds = [](std::clock_t begin) {  // of the processor, whatever else runs
+    return static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+  };
+  const std::clock_t before_loading = std::clock();
+  const auto tokenizer = load_tokenizer(name);
+  const double load_seconds = seconds(before_loading);
+  const std::clock_t begin = std::clock();
+  std::size_t tokens = 0;
+  for (const std::string& text : texts) tokens += tokenizer->encode(text).size();
+  std::cout << nlohmann::json{{"load_seconds", load_seconds}, {"seconds", seconds(begin)}, {"tokens", tokens}}
+            << "\n";
+}
+
 int run(const std::vector<std::string>& arguments) {
   const std::string mode = arguments.empty() ? "" : arguments[0];
   if (mode == "random" && arguments.size() == 3) {
@@ -137,9 +180,14 @@ int run(const std::vector<std::string>& arguments) {
   } else if (mode == "step" && arguments.size() >= 4) {
     write_step(arguments[1], read_lines(arguments[2]), arguments[3],
                {arguments.begin() + 4, arguments.end()});
+  } else if (mode == "encode" && arguments.size() == 3) {
+    print_ids(arguments[1], read_texts(arguments[2]));
+  } else if (mode == "encode_speed" && arguments.size() == 3) {
+    print_speed(arguments[1], read_texts(arguments[2]));
   } else {
     std::cerr
-        << "interop_probe random RECIPE RUN | logits RUN TOKENS FILE | step RUN TOKENS FILE key=value ...\n";
+        << "interop_probe random RECIPE RUN | logits RUN TOKENS FILE | step RUN TOKENS FILE key=value ... "
+           "| encode TOKENIZER TEXTS | encode_speed TOKENIZER TEXTS\n";
     return 2;
   }
   return 0;

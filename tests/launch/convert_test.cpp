@@ -284,6 +284,72 @@ TEST(Export, ASentencePieceModelGoesWithIt) {
                {"300 ids", "270", "--tokenizer"});
 }
 
+/// A tokenizer.json of all bytes, the pair "th" and an end of document by this name.
+std::string byte_pair_tokenizer(const std::string& end_of_document) {
+  const ScratchDirectory scratch;
+  save(recipe_for("mixtral"), scratch.path() / "run");
+  export_model({.checkpoint = scratch.path() / "run", .directory = scratch.path() / "bytes"}, silent);
+  Json file = json_of(scratch.path() / "bytes" / "tokenizer.json");  // of the tokenizer `bytes`
+  file["model"]["vocab"]["th"] = 256;
+  file["model"]["merges"] = {"t h"};
+  file["added_tokens"][0]["id"] = 257;
+  file["added_tokens"][0]["content"] = end_of_document;
+  return file.dump();
+}
+
+TEST(Export, BytesAreATokenizerJsonThatConclaveReads) {
+  const ScratchDirectory scratch;
+  save(recipe_for("mixtral"), scratch.path() / "run");
+  const fs::path directory = scratch.path() / "exported";
+  export_model({.checkpoint = scratch.path() / "run", .directory = directory}, silent);
+  const auto exported = load_tokenizer(directory / "tokenizer.json");
+  const std::string text = "bytes: \x01\xFF é 学習\n";
+  EXPECT_EQ(exported->encode(text), load_tokenizer("bytes")->encode(text));
+  EXPECT_EQ(exported->end_of_document(), 256);
+}
+
+TEST(Export, ATokenizerJsonGoesWithItAndComesBack) {
+  const ScratchDirectory scratch;
+  // Named as everybody does, or by a file beside it, which then goes along.
+  for (const std::string end_of_document : {"<|endoftext|>", "<|end of page|>"}) {
+    const bool named_beside = end_of_document == "<|end of page|>";
+    const fs::path folder = scratch.path() / (named_beside ? "beside" : "alone");
+    fs::create_directories(folder);
+    std::ofstream(folder / "tokenizer.json") << byte_pair_tokenizer(end_of_document);
+    if (named_beside)
+      std::ofstream(folder / "tokenizer_config.json") << R"({"eos_token": "<|end of page|>", "kept": 7})";
+    Recipe recipe = recipe_for("mixtral");
+    recipe.model.vocab_size = 260;
+    recipe.data.tokenizer = folder / "tokenizer.json";
+    save(recipe, folder / "run");
+    const fs::path directory = folder / "exported", back = folder / "back";
+    export_model({.checkpoint = folder / "run", .directory = directory}, silent);
+    EXPECT_EQ(json_of(directory / "config.json")["eos_token_id"], 257);
+    EXPECT_EQ(json_of(directory / "tokenizer_config.json")["eos_token"], end_of_document);
+    EXPECT_EQ(json_of(directory / "tokenizer_config.json").contains("kept"), named_beside);
+    EXPECT_EQ(json_of(directory / "tokenizer.json"), json_of(folder / "tokenizer.json"));
+
+    const Recipe imported = import_model({.directory = directory, .run = back}, silent);
+    EXPECT_EQ(imported.data.tokenizer, back / "tokenizer.json");
+    const auto tokenizer = load_tokenizer(imported.data.tokenizer);
+    EXPECT_EQ(tokenizer->encode("the"), (std::vector<std::int32_t>{256, 'e'}));
+    EXPECT_EQ(tokenizer->end_of_document(), 257);
+  }
+}
+
+TEST(ImportedTokenizer, SaysWhyItIsNotRead) {
+  const ScratchDirectory scratch;
+  save(recipe_for("mixtral"), scratch.path() / "run");
+  const fs::path directory = scratch.path() / "exported";
+  export_model({.checkpoint = scratch.path() / "run", .directory = directory, .tokenizer = "none"}, silent);
+  std::ofstream(directory / "tokenizer.json") << R"({"model": {"type": "Unigram"}})";
+  std::string said;
+  const Recipe recipe = import_model({.directory = directory, .run = scratch.path() / "back"},
+                                     [&](const std::string& line) { said += line + "\n"; });
+  EXPECT_EQ(recipe.data.tokenizer, "bytes");
+  expect_words(said, {"model.type is Unigram", "no tokenizer that Conclave reads"});
+}
+
 TEST(Export, SaysWhyAnArchitectureCannotExpressAModel) {
   struct Case {
     const char* architecture;

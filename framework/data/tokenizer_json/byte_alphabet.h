@@ -1,0 +1,15 @@
+// The printable characters in which tokenizer.json spells bytes: GPT-2's table (its encoder.py), as in the
+// library `tokenizers`.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace conclave {
+
+/// The bytes that a token of the vocabulary stands for: one for each character; nothing when one of them
+/// stands for no byte. `token` is UTF-8.
+std::optional<std::string> bytes_of_characters(std::string_view token);
+
+}  // namespace conclave
