@@ -16,7 +16,7 @@ if [ "${1:-}" != --inside ]; then
   exit
 fi
 work=$2 quick=${3:-}
-cd "$work"
+cd "$work" || exit
 unset OMP_NUM_THREADS
 begin=$SECONDS mistakes=0
 say() { printf '[%3d s] %s\n' $((SECONDS - begin)) "$*"; }
@@ -53,19 +53,29 @@ submit() {
 state() { scontrol show job "$1" 2>/dev/null | sed -n 's/^ *JobState=\([A-Z_]*\).*/\1/p'; }
 exit_code() { scontrol show job "$1" 2>/dev/null | sed -n 's/.* ExitCode=\([0-9]*\):.*/\1/p'; }
 starts() { grep -c 'slurm.sbatch: start ' "$1" 2>/dev/null; }
-# A requeued job would wait about two minutes for its turn: it is called at once.
+# Slurm lets a requeued job wait for about two minutes, until its old credentials are surely gone: some seconds are enough.
 wait_until() {  # wait_until SECONDS COMMAND...
   local deadline=$((SECONDS + $1))
   shift
   until "$@"; do
-    [ $SECONDS -lt "$deadline" ] || return 1
-    for waiting in $(squeue --noheader --states=PENDING --format=%i); do
+    if [ $SECONDS -ge "$deadline" ]; then
+      say "WRONG: waited in vain for: $*"
+      squeue
+      tail -n 20 ./*.log
+      exit 1
+    fi
+    for waiting in $(squeue --noheader --states=PENDING --format='%i %r' | sed -n 's/ BeginTime$//p'); do
+      sleep 4
       scontrol update "jobid=$waiting" StartTime=now 2>/dev/null
     done
     sleep 0.5
   done
 }
-has_ended() { [[ $(state "$1") =~ ^(COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL)$ ]]; }
+# On its way back into the queue a job looks ended for a moment: then the script's last word is that it is requeued.
+has_ended() {
+  [[ $(state "$1") =~ ^(COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL)$ ]] &&
+    ! grep 'slurm.sbatch:' ./*-"$1".log | tail -n 1 | grep -q '; requeued'
+}
 finish() { wait_until "$1" has_ended "$2"; }
 steps_of() { [ "$(grep -c lm_loss "$1/metrics.jsonl" 2>/dev/null)" -ge "$2" ]; } 2>/dev/null
 has_started() { [ "$(starts "$1")" -ge "$2" ]; } 2>/dev/null
@@ -84,8 +94,8 @@ job=$(submit measure "")
 finish 120 "$job"
 step=$(sed -n 's/.*"step_seconds": *\([0-9.e-]*\).*/\1/p' measure/metrics.jsonl | sort -g | sed -n 20p)
 [ -n "$step" ] || { show_log "measure-$job.log"; cat "measure-$job.log"; say "the first job did not train"; exit 1; }
-short=$(awk -v s="$step" 'BEGIN { n = int(12 / s / 100 + 1) * 100; print n }')
-long=$(awk -v s="$step" 'BEGIN { n = int(100 / s / 100 + 1) * 100; print n }')
+short=$(awk -v s="$step" 'BEGIN { n = int(8 / s / 100 + 1) * 100; print n }')
+long=$(awk -v s="$step" 'BEGIN { n = int(80 / s / 100 + 1) * 100; print n }')
 
 job=$(submit undisturbed "" training.steps="$short")
 say "sbatch launch/slurm.sbatch recipe.yaml output=undisturbed training.steps=$short   -> job $job"
