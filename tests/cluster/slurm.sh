@@ -156,19 +156,24 @@ finish 60 "$job"
 show_log "wrong-$job.log"
 expect "job $job failed with exit code 2 after no start" is "$(state "$job") $(exit_code "$job") $(starts "wrong-$job.log")" "FAILED 2 0"
 
+# On a machine that others use, too, nobody knows how many steps a minute has: more, where it was enough for all.
 if [ "$quick" != --quick ]; then
+  for attempt in 1 2 3; do
+    job=$(submit "limited$attempt" "--time=1 --signal=B:USR1@40" training.steps="$long")
+    say "sbatch --time=1 --signal=B:USR1@40 launch/slurm.sbatch recipe.yaml output=limited$attempt training.steps=$long   -> job $job"
+    finish 900 "$job"
+    show_log "limited$attempt-$job.log"
+    count=$(starts "limited$attempt-$job.log")
+    if [ "$count" -gt 1 ]; then break; fi
+    long=$((long * 4))
+  done
+  expect "job $job is done, in $count starts" is "$(state "$job") $((count > 1))" "COMPLETED 1"
   job=$(submit long "" training.steps="$long")
   say "sbatch launch/slurm.sbatch recipe.yaml output=long training.steps=$long   -> job $job"
   finish 600 "$job"
   show_log "long-$job.log"
   expect "job $job is done in one start" is "$(state "$job") $(starts "long-$job.log")" "COMPLETED 1"
-  job=$(submit limited "--time=1 --signal=B:USR1@30" training.steps="$long")
-  say "sbatch --time=1 --signal=B:USR1@30 launch/slurm.sbatch recipe.yaml output=limited training.steps=$long   -> job $job"
-  finish 900 "$job"
-  show_log "limited-$job.log"
-  count=$(starts "limited-$job.log")
-  expect "job $job is done, in $count starts" is "$(state "$job") $((count > 1))" "COMPLETED 1"
-  expect "its metrics are those of the job without a limit" same long limited
+  expect "the metrics of both are the same" same long "limited$attempt"
 fi
 say "$mistakes mistakes"
 [ "$mistakes" -eq 0 ]
