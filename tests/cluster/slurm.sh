@@ -125,7 +125,7 @@ expect "job $job is done in four starts" is "$(state "$job") $(starts "disturbed
 expect "its metrics are those of the undisturbed job" same undisturbed disturbed
 
 job=$(LAUNCHER=mpirun BIND=none submit by-mpirun "" training.steps="$short")
-say "LAUNCHER=mpirun sbatch launch/slurm.sbatch recipe.yaml output=by-mpirun training.steps=$short   -> job $job"
+say "LAUNCHER=mpirun BIND=none sbatch launch/slurm.sbatch recipe.yaml output=by-mpirun training.steps=$short   -> job $job"
 wait_until 60 steps_of by-mpirun $((short / 3))
 say "scancel --batch --signal=USR1 $job"
 scancel --batch --signal=USR1 "$job"
