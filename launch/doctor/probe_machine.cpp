@@ -113,11 +113,7 @@ Section examine_memory(const MachineFacts& facts, std::int64_t shared_memory_byt
   if (facts.memory_limit > 0 && facts.memory_limit < facts.memory)
     section.note("this container or job is ended when it takes more than " + gib(facts.memory_limit),
                  "compare with `conclave validate RECIPE --ranks N`, times the ranks of a machine");
-  if (facts.huge_pages == "never")
-    section.note("transparent huge pages are off",
-                 "as root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled");
-  else if (!facts.huge_pages.empty())
-    section.ok("transparent huge pages: " + facts.huge_pages);
+  if (!facts.huge_pages.empty()) section.ok("transparent huge pages: " + facts.huge_pages);
   if (shared_memory_bytes >= 0 && shared_memory_bytes < (std::int64_t{256} << 20))
     section.problem(
         "only " + gib(shared_memory_bytes) + " are free in /dev/shm, through which ranks of a machine talk",
