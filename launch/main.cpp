@@ -7,6 +7,7 @@
 
 #include "launch/command_line.h"
 #include "launch/commands/bench.h"
+#include "launch/commands/doctor.h"
 #include "launch/commands/evaluate.h"
 #include "launch/commands/export.h"
 #include "launch/commands/generate.h"
@@ -49,6 +50,7 @@ int main(int argument_count, char** arguments) {
       {"import", "makes a checkpoint from a Hugging Face model directory, also upcycled", run_import},
       {"ranks", "where each rank of a run is, or was when it died", run_ranks},
       {"report", "shows a run, or several, as one HTML page", run_report},
+      {"doctor", "what this machine has for training, and what is wrong with it", run_doctor, Processes::all},
       {"bench", "measures what this machine can do and what Conclave does on it", run_bench, Processes::all},
   };
   return run_command(commands, CONCLAVE_VERSION, {arguments + 1, arguments + argument_count},

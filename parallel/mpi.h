@@ -20,6 +20,9 @@ bool launched_under_mpi();
 /// The rank that mpirun or srun gave this process, 0 without them; for speaking once before MPI runs.
 int rank_before_mpi();
 
+/// The first words with which the MPI library describes itself, such as "Open MPI v4.1.4"; MPI need not run.
+std::string mpi_library();
+
 /// MPI is running while this lives. Where the surrounding program has started MPI already, it is left to end
 /// it. Ending waits for all ranks: an error that only some ranks have must reach abort_job() inside this
 /// scope.

@@ -21,6 +21,14 @@ int rank_before_mpi() {
   return 0;
 }
 
+std::string mpi_library() {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+  int length = 0;
+  MPI_Get_library_version(text.data(), &length);
+  const std::string words(text.data());
+  return words.substr(0, words.find_first_of(",\n"));
+}
+
 void check_mpi(int code, const char* call, const std::string& where) {
   if (code == MPI_SUCCESS) [[likely]]
     return;

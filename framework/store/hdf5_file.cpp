@@ -33,6 +33,13 @@ hid_t make_text_type() {  // variable length, UTF-8: no limit of 64 KB, and a pl
 
 }  // namespace
 
+std::string hdf5_library() {
+  start_library();
+  unsigned major = 0, minor = 0, release = 0;
+  H5get_libversion(&major, &minor, &release);
+  return join_text("HDF5 ", major, ".", minor, ".", release);
+}
+
 FileImage& FileImage::operator=(FileImage&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);

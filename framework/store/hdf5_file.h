@@ -80,6 +80,9 @@ class FileImage {
   std::size_t bytes_ = 0;
 };
 
+/// "HDF5 1.10.8", of the library that runs.
+std::string hdf5_library();
+
 /// Objects are named by paths such as "model/lm_head.weight"; missing groups on the way are created.
 class Hdf5File {
  public:

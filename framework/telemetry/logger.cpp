@@ -89,8 +89,7 @@ void Logger::rewrite_line(const std::string& line) {
   check(rewrites_, "Logger::rewrite_line: this output is not a terminal");
   // A line that wraps could not be rewritten. Bytes are at least as many as columns, so this cuts early at
   // worst.
-  const auto columns = static_cast<std::size_t>(terminal_columns(terminal_));
-  write_all(terminal_, join_text("\r", line.substr(0, columns - 1), "\x1b[K"));
+  write_all(terminal_, join_text("\r", line.substr(0, columns() - 1), "\x1b[K"));
   line_shown_ = true;
 }
 
@@ -101,6 +100,10 @@ void Logger::write_to_file(const std::string& line) {
 void Logger::finish_line() {
   if (line_shown_) write_all(terminal_, "\n");
   line_shown_ = false;
+}
+
+std::size_t Logger::columns() const {
+  return static_cast<std::size_t>(terminal_columns(terminal_));
 }
 
 double Logger::elapsed_seconds() const {

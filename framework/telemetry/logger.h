@@ -55,6 +55,8 @@ class Logger {
 
   int rank() const { return rank_; }
   bool rewrites() const { return rewrites_; }
+  /// Of the terminal; 100 where it does not say.
+  std::size_t columns() const;
   double elapsed_seconds() const;
 
  private:

@@ -45,6 +45,17 @@ std::string progress_text(const ProgressState& state, std::int64_t steps, double
   return text;
 }
 
+std::string bar_text(std::int64_t done, std::int64_t steps, std::size_t text_columns, std::size_t columns) {
+  constexpr std::size_t frame = 3, least = 8, most = 24;  // "[", "]" and a space
+  if (columns < text_columns + frame + least + 1) return "";
+  const std::size_t width = std::min(most, columns - text_columns - frame - 1);
+  const double part =
+      std::clamp(static_cast<double>(done) / static_cast<double>(std::max<std::int64_t>(1, steps)), 0.0, 1.0);
+  const auto full = static_cast<std::size_t>(part * static_cast<double>(width));
+  const std::string bar = std::string(full, '=') + (full < width ? ">" : "");
+  return "[" + bar + std::string(width - bar.size(), ' ') + "] ";
+}
+
 void Progress::update(const ProgressState& state) {
   if (logger_.rank() != 0) return;
   if (std::isfinite(state.step_seconds))
@@ -60,7 +71,15 @@ void Progress::update(const ProgressState& state) {
   const bool redraw =
       last || last_rewrite_ < 0 || now - last_rewrite_ >= 0.1;  // eyes need no more than ten a second
   if (logger_.rewrites() && redraw) {
-    logger_.rewrite_line(text);
+    // As much room as the line may ever need, so that the bar does not come and go with the numbers.
+    const std::size_t widest = 92 + 2 * std::to_string(steps_).size();
+    std::string line = bar_text(state.step, steps_, widest, logger_.columns()) + text;
+    if (text.size() >= logger_.columns()) {  // the time left is at its end and worth more than the rate
+      ProgressState narrow = state;
+      narrow.matrix_rate_fraction = unknown;
+      line = progress_text(narrow, steps_, left);
+    }
+    logger_.rewrite_line(line);
     last_rewrite_ = now;
     if (last) logger_.finish_line();
   }

@@ -1,5 +1,5 @@
-// The progress line of a training run. On a terminal one line is rewritten in place; elsewhere, and always in
-// log.txt, some fifty plain lines tell the same over the run.
+// The progress line of a training run. On a terminal one line is rewritten in place, with a bar in front
+// where there is room; elsewhere, and always in log.txt, some fifty plain lines tell the same over the run.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,10 @@ struct ProgressState {
 
 /// "step  30/300  loss 2.3456  12.3 k tokens/s  45% of matrix rate  imbalance 0.31  1:23 left"
 std::string progress_text(const ProgressState& state, std::int64_t steps, double seconds_left);
+
+/// "[=====>    ] ", at most as wide as `columns` leave beside a text of `text_columns`; "" where they leave
+/// too little to be worth it.
+std::string bar_text(std::int64_t done, std::int64_t steps, std::size_t text_columns, std::size_t columns);
 
 /// 83.2 -> "1:23", 4000 -> "1:06:40", 100000 -> "1 d 3 h"
 std::string duration_text(double seconds);

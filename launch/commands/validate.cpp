@@ -1,5 +1,6 @@
 #include "launch/commands/validate.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -14,6 +15,8 @@
 #include "framework/recipe/validate.h"
 #include "framework/recipe/write.h"
 #include "launch/command_line.h"
+#include "launch/model_costs.h"
+#include "launch/placement.h"
 #include "layers/transformer.h"
 #include "optim/adamw.h"
 
@@ -47,24 +50,28 @@ void print_row(const char* name, const std::string& value, const std::string& no
   std::printf("  %-50s %12s%s%s\n", name, value.c_str(), note.empty() ? "" : "  ", note.c_str());
 }
 
-void print_parameters(const Recipe& recipe) {
-  const ParameterCount all = count_parameters(recipe.model), active = count_active_parameters(recipe.model);
-  std::printf("\nParameters %50s %16s\n", "total", "active per token");
-  const auto row = [](const char* name, std::int64_t total, std::int64_t used) {
-    if (total > 0)
-      std::printf("  %-42s %16s %16s\n", name, with_commas(total).c_str(), with_commas(used).c_str());
-  };
-  row("embedding", all.embedding, active.embedding);
-  row("attention", all.attention, active.attention);
-  row("routers", all.router, active.router);
-  row("experts", all.experts, active.experts);
-  row("shared experts", all.shared_experts, active.shared_experts);
-  row("dense MLPs", all.dense_mlp, active.dense_mlp);
-  row("norms", all.norms, active.norms);
-  row("LM head", all.lm_head, active.lm_head);
-  row("all", all.total(), active.total());
-  std::printf("  Training takes %.3g floating-point operations per token.\n",
-              training_flops_per_token(recipe.model, recipe.data.sequence_length));
+/// The model as a tree, each part with what it costs.
+void print_parameters(const Recipe& recipe, int ranks) {
+  std::printf("\n%-56s %16s %16s %10s %11s\n", "Parameters", "total", "active per token", "flops each",
+              "a rank's");
+  for (const CostRow& row : model_costs(recipe, ranks)) {
+    char flops[32] = "";
+    if (row.flops > 0) std::snprintf(flops, sizeof flops, "%.3g", row.flops);
+    // printf pads by bytes, and a branch of the tree is made of characters with three.
+    const auto columns = std::count_if(row.name.begin(), row.name.end(),
+                                       [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+    const std::string gap(static_cast<std::size_t>(std::max<std::ptrdiff_t>(54 - columns, 0)), ' ');
+    if (row.total == 0)
+      std::printf("  %s\n", row.name.c_str());
+    else
+      std::printf("  %s%s %16s %16s %10s %11s\n", row.name.c_str(), gap.c_str(),
+                  with_commas(row.total).c_str(), with_commas(row.active).c_str(), flops,
+                  bytes_text(row.bytes).c_str());
+  }
+  std::printf(
+      "  Training takes %.3g floating-point operations per token; the last column is a rank's parameters,\n"
+      "  gradients and AdamW moments.\n",
+      training_flops_per_token(recipe.model, recipe.data.sequence_length));
 }
 
 /// Whether parallel.dispatch_rows cuts the worst case into rounds.
@@ -175,6 +182,23 @@ void print_time(const Recipe& recipe, int ranks, const MachineModel& machine) {
   print_row("model flops over the products' rate", text);
 }
 
+/// How to start the ranks on machines like this one. The model's own machine may be another: it is what is
+/// here.
+void print_placement(const Recipe& recipe, int ranks) {
+  if (recipe.training.device != "cpu") return;
+  const MachineFacts facts = read_machine();
+  const RankPlacement placement = place_ranks(facts, ranks, static_cast<int>(recipe.training.threads));
+  std::printf("\nPlacement on a machine like this one: %zu processors of %d cores in %zu NUMA %s\n",
+              facts.processors.size(), facts.cores, facts.nodes.size(),
+              facts.nodes.size() == 1 ? "node" : "nodes");
+  std::printf("  %s conclave train ...\n", mpirun_text(placement).c_str());
+  if (const std::string srun = srun_text(placement); !srun.empty())
+    std::printf("  %s conclave train ...\n", srun.c_str());
+  for (const std::string& sentence :
+       placement_advice(facts, placement, static_cast<int>(recipe.parallel.tensor)))
+    std::printf("  %s\n", sentence.c_str());
+}
+
 /// The plan's parts against the model as one of the ranks would cut it.
 void check_parts(const Recipe& recipe, int ranks) {
   const ParallelRecipe& p = recipe.parallel;
@@ -239,10 +263,11 @@ int run_validate(const std::vector<std::string>& arguments) {
   check_parts(recipe, static_cast<int>(ranks));
 
   std::printf("%s", to_annotated_yaml(recipe).c_str());
-  print_parameters(recipe);
+  print_parameters(recipe, static_cast<int>(ranks));
   print_layout(recipe, static_cast<int>(ranks));
   print_memory(recipe, static_cast<int>(ranks));
   print_network(recipe, static_cast<int>(ranks));
+  print_placement(recipe, static_cast<int>(ranks));
   if (options.has("machine")) {
     MachineModel machine = load_machine(options.text("machine", ""));
     machine.ranks_per_node = options.whole_number("ranks-per-node", machine.ranks_per_node, 1);

@@ -206,7 +206,13 @@ std::optional<std::int32_t> export_tokenizer(const std::string& name, std::int64
   write_text_durably(directory / "tokenizer.model", file.bytes());
   // Rules of normalisation have no equal in tokenizer.json; with them transformers must read the model
   // itself.
-  if (!model.normalises) write_json(directory / "tokenizer.json", sentencepiece_json(model));
+  if (!model.normalises) try {
+      write_json(directory / "tokenizer.json", sentencepiece_json(model));
+    } catch (const Json::type_error&) {
+      fail(Fault::data, name,
+           ": a piece of it is not UTF-8, which tokenizer.json cannot say; export with "
+           "--tokenizer none.");
+    }
   write_tokenizer_config(directory, "sentencepiece",
                          model.pieces.at(static_cast<std::size_t>(end_of_document)).text, sequence_length,
                          model.normalises ? "LlamaTokenizer" : "PreTrainedTokenizerFast");
@@ -221,7 +227,12 @@ std::string import_tokenizer(const fs::path& directory, const fs::path& run,
     const fs::path json = directory / "tokenizer.json";
     return is_there(json) ? import_tokenizer_json(json, run, say) : "";
   }
-  load_tokenizer(model.string());  // or it says what is wrong with it
+  try {
+    load_tokenizer(model.string());
+  } catch (const Error& error) {
+    say(error.what());
+    return "";
+  }
   const fs::path copy = run / "tokenizer.model";
   copy_durably(model, copy);
   return copy.string();

@@ -13,6 +13,21 @@
 namespace conclave {
 namespace cpu {
 
+std::string matrix_library() {
+  const dnnl_version_t& version = *dnnl_version();
+  // Later instruction sets hold the bits of those before them (dnnl_types.h).
+  const auto instructions = static_cast<unsigned>(dnnl_get_effective_cpu_isa());
+  const auto has = [&](dnnl_cpu_isa_t set) { return (instructions & set) == static_cast<unsigned>(set); };
+  const char* name = has(dnnl_cpu_isa_avx512_core_amx)    ? "AVX-512, BF16 and AMX"
+                     : has(dnnl_cpu_isa_avx512_core_bf16) ? "AVX-512 and BF16"
+                     : has(dnnl_cpu_isa_avx512_core_vnni) ? "AVX-512 and VNNI"
+                     : has(dnnl_cpu_isa_avx512_core)      ? "AVX-512"
+                     : has(dnnl_cpu_isa_avx2)             ? "AVX2"
+                     : has(dnnl_cpu_isa_avx)              ? "AVX"
+                                                          : "old instructions alone";
+  return join_text("oneDNN ", version.major, ".", version.minor, ".", version.patch, " with ", name);
+}
+
 void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matrix<float> a, Matrix<float> b,
               float beta, float* c, std::int64_t c_stride) {
   if (m == 0 || n == 0) return;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "framework/kernels/kernels.h"
 
@@ -31,5 +32,7 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matri
               Matrix<BFloat16> b, float beta, BFloat16* c, std::int64_t c_stride);
 /// Whether oneDNN multiplies bfloat16 on this machine; else matrices are converted to float32.
 bool multiplies_bfloat16();
+/// What multiplies float32 matrices here, for reports: "oneDNN 2.6.3 with AVX-512".
+std::string matrix_library();
 
 }  // namespace conclave::cpu

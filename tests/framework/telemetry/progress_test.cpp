@@ -58,8 +58,17 @@ TEST(Progress, RewritesOneLineOnATerminal) {
   const TemporaryDirectory directory;
   const std::string text = shown(TerminalStyle::rewriting, 0, directory);
   EXPECT_EQ(count_of(text, "\n"), 1u) << text;
-  EXPECT_EQ(count_of(text, "\rstep 200/200"), 1u) << text;
+  EXPECT_EQ(count_of(text, "\rstep 200/200"), 1u) << "100 columns, too few for a bar" << text;
   EXPECT_EQ(count_of(read_text(directory.file("log.txt")), "loss"), 51u);
+}
+
+TEST(Progress, HasABarWhereThereIsRoom) {
+  EXPECT_EQ(bar_text(0, 100, 40, 80), "[>                       ] ");
+  EXPECT_EQ(bar_text(50, 100, 40, 80), "[============>           ] ");
+  EXPECT_EQ(bar_text(100, 100, 40, 80), "[========================] ");
+  EXPECT_EQ(bar_text(50, 100, 60, 76), "[======>     ] ")
+      << "15 columns beside a text of 60, and one to spare";
+  EXPECT_EQ(bar_text(50, 100, 70, 80), "");
 }
 
 TEST(Progress, IsRankZerosAlone) {
