@@ -3,15 +3,18 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-# Every folder of the house in one shared library. Its interface keeps its version until the minor number changes.
-add_library(conclave_shared SHARED)
-foreach(folder base device tensor kernels autograd recipe data store telemetry event_messages tensorboard parallel layers
-        optim launch)
+# The house in one shared library, whose interface keeps its version until the minor number changes. Of launch/ it has
+# what trains, saves and evaluates; not the commands, and not what writes TensorBoard's files: Debian's archive of
+# protobuf-lite cannot be put into a shared library, and its own shared one would meet that of SentencePiece.
+set(of_the_command "/(bench|commands|report)/|/(command_line|event_log|run_directory|page_parts)\\.cpp")
+set(folders base device tensor kernels autograd recipe data store telemetry parallel layers optim)
+add_library(conclave_shared SHARED $<FILTER:$<TARGET_OBJECTS:conclave_launch>,EXCLUDE,${of_the_command}>)
+foreach(folder ${folders})
   target_sources(conclave_shared PRIVATE $<TARGET_OBJECTS:conclave_${folder}>)
+  # An archive brings the libraries that it is linked with; of its own objects nothing is left to take.
+  target_link_libraries(conclave_shared PRIVATE $<BUILD_INTERFACE:conclave_${folder}>)
 endforeach()
 configure_file(${CMAKE_CURRENT_LIST_DIR}/libconclave.map.in ${CMAKE_BINARY_DIR}/libconclave.map @ONLY)
-# The archives bring the libraries that they are linked with; of their own objects nothing is left to take.
-target_link_libraries(conclave_shared PRIVATE $<BUILD_INTERFACE:conclave_launch>)
 target_link_options(conclave_shared PRIVATE "LINKER:--version-script=${CMAKE_BINARY_DIR}/libconclave.map"
                     "LINKER:--no-undefined")
 set_target_properties(conclave_shared PROPERTIES
@@ -28,11 +31,12 @@ install(TARGETS conclave_shared EXPORT ConclaveTargets LIBRARY)
 # Headers under include/conclave, included as here: "layers/router.h". Left out is what only the inside needs.
 install(DIRECTORY framework parallel layers optim launch DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/conclave
         FILES_MATCHING PATTERN "*.h"
-        PATTERN "launch/bench" EXCLUDE PATTERN "launch/commands" EXCLUDE PATTERN "launch/convert" EXCLUDE
-        PATTERN "launch/report" EXCLUDE PATTERN "launch/packaging" EXCLUDE PATTERN "launch/completion" EXCLUDE
+        PATTERN "launch/bench" EXCLUDE PATTERN "launch/commands" EXCLUDE PATTERN "launch/command_line.h" EXCLUDE
+        PATTERN "launch/report" EXCLUDE PATTERN "launch/event_log.h" EXCLUDE PATTERN "launch/run_directory.h" EXCLUDE
+        PATTERN "launch/packaging" EXCLUDE PATTERN "launch/completion" EXCLUDE
         PATTERN "kernels/cpu" EXCLUDE PATTERN "kernels/cuda" EXCLUDE PATTERN "device/cuda" EXCLUDE
-        PATTERN "device/stand_in" EXCLUDE PATTERN "parallel/nccl" EXCLUDE PATTERN "telemetry/tensorboard" EXCLUDE
-        PATTERN "hdf5_internal.h" EXCLUDE)
+        PATTERN "device/stand_in" EXCLUDE PATTERN "device/runtime.h" EXCLUDE PATTERN "parallel/nccl" EXCLUDE
+        PATTERN "telemetry/tensorboard" EXCLUDE PATTERN "hdf5_internal.h" EXCLUDE)
 install(FILES ${CMAKE_BINARY_DIR}/framework/base/version.h
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/conclave/framework/base)
 
