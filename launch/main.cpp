@@ -9,7 +9,9 @@
 #include "launch/command_line.h"
 #include "launch/commands/bench.h"
 #include "launch/commands/evaluate.h"
+#include "launch/commands/export.h"
 #include "launch/commands/generate.h"
+#include "launch/commands/import.h"
 #include "launch/commands/inspect.h"
 #include "launch/commands/ranks.h"
 #include "launch/commands/report.h"
@@ -44,6 +46,8 @@ int main(int argument_count, char** arguments) {
        Processes::all},
       {"generate", "samples text from a checkpoint", run_generate},
       {"inspect", "lists what is in a checkpoint and verifies it", run_inspect},
+      {"export", "writes a checkpoint as a Hugging Face model directory", run_export},
+      {"import", "makes a checkpoint from a Hugging Face model directory, also upcycled", run_import},
       {"ranks", "where each rank of a run is, or was when it died", run_ranks},
       {"report", "shows a run, or several, as one HTML page", run_report},
       {"bench", "measures what this machine can do and what Conclave does on it", run_bench, Processes::all},

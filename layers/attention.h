@@ -1,6 +1,7 @@
-// Attention: grouped-query attention with rotary positions and, when asked, RMSNorm of each query and key
-// head before the rotation, exactly as Hugging Face's Qwen3. Parameters under NAME: q_proj, k_proj, v_proj,
-// o_proj, q_norm, k_norm. Heads are shared out over tensor ranks.
+// Attention: grouped-query attention with rotary positions, of whole heads or of their fronts, and, when
+// asked, RMSNorm of queries and keys before the rotation: of each head as Hugging Face's Qwen3, or of all
+// heads of a token together as its OLMoE, which needs them all on one rank. Parameters under NAME: q_proj,
+// k_proj, v_proj, o_proj, q_norm, k_norm. Heads are shared out over tensor ranks.
 #pragma once
 
 #include <optional>
@@ -24,9 +25,10 @@ class Attention {
  private:
   Parallelism parallelism_;
   std::int64_t heads_, kv_heads_, head_width_;  // heads of this tensor rank
+  std::int64_t rotary_width_;
   double rope_theta_;
   Linear query_, key_, value_, output_;
-  std::optional<RmsNorm> query_norm_, key_norm_;  // weight [head_width]
+  std::optional<RmsNorm> query_norm_, key_norm_;  // weight [head_width], or [heads * head_width] of all heads
 };
 
 }  // namespace conclave

@@ -1,5 +1,3 @@
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -34,19 +32,6 @@ void Buffer::use_on(void* stream) {
 
 namespace {
 
-constexpr std::size_t alignment = 64, huge_page = std::size_t{2} << 20;
-
-/// Large blocks begin on a huge page and ask for more of them. A step walks through gigabytes, so with pages
-/// of 4 KiB each tensor comes back with cold page tables: passes over memory in backward took twice as long.
-void* obtain(std::size_t size) {
-  void* block = nullptr;
-  if (::posix_memalign(&block, size < huge_page ? alignment : huge_page, size) != 0) return nullptr;
-#ifdef MADV_HUGEPAGE
-  if (size >= huge_page) ::madvise(block, size, MADV_HUGEPAGE);  // a wish; without it pages are just small
-#endif
-  return block;
-}
-
 class CpuDevice final : public Device {
  public:
   DeviceKind kind() const override { return DeviceKind::cpu; }
@@ -69,11 +54,14 @@ class CpuDevice final : public Device {
   void reset_peak() override { cache_.reset_peak(); }
 
  private:
+  static constexpr std::size_t alignment = 64;
+
   void release(const Buffer& buffer) override {
     cache_.give_back(buffer.data(), buffer.bytes(), buffer.purpose());
   }
 
-  BlockCache cache_{"cpu", obtain, [](void* block, std::size_t) { std::free(block); }};
+  BlockCache cache_{"cpu", [](std::size_t size) { return std::aligned_alloc(alignment, size); },
+                    [](void* block, std::size_t) { std::free(block); }};
 };
 
 }  // namespace

@@ -128,10 +128,11 @@ class Kernels {
   virtual void rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms,
                                  const Tensor& dy, const Tensor& dx, const Tensor& dweight,
                                  Write write_dweight) const = 0;
-  /// Rotates the two halves of each head by position * theta^(-2i/head_width): x, y [tokens, heads,
-  /// head_width], positions int32 [tokens]. The inverse rotation is the transpose.
-  virtual void rope(const Tensor& x, const Tensor& positions, double theta, Rotation rotation,
-                    const Tensor& y) const = 0;
+  /// Rotates the two halves of the first rotary_width elements of each head by position *
+  /// theta^(-2i/rotary_width) and hands the others on: x, y [tokens, heads, head_width], positions int32
+  /// [tokens], rotary_width even and at most head_width. The inverse rotation is the transpose.
+  virtual void rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
+                    Rotation rotation, const Tensor& y) const = 0;
   /// Causal attention inside documents with grouped key-value heads and memory linear in the sequence.
   /// query, out [sequences, length, heads * head_width]; key, value [sequences, length, kv_heads *
   /// head_width]; document_start int32 [sequences, length]: the first column that a token may look at;

@@ -141,10 +141,10 @@ void ProfiledKernels::rms_norm_backward(const Tensor& x, const Tensor& weight, c
   });
 }
 
-void ProfiledKernels::rope(const Tensor& x, const Tensor& positions, double theta, Rotation rotation,
-                           const Tensor& y) const {
+void ProfiledKernels::rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
+                           Rotation rotation, const Tensor& y) const {
   return measured("rope", {bytes_of({x, y})},
-                  [&] { return kernels_.rope(x, positions, theta, rotation, y); });
+                  [&] { return kernels_.rope(x, positions, theta, rotary_width, rotation, y); });
 }
 
 void ProfiledKernels::attention(const Tensor& query, const Tensor& key, const Tensor& value,

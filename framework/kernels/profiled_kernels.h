@@ -37,8 +37,8 @@ class ProfiledKernels final : public Kernels {
                 const Tensor& inverse_rms) const override;
   void rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms, const Tensor& dy,
                          const Tensor& dx, const Tensor& dweight, Write write_dweight) const override;
-  void rope(const Tensor& x, const Tensor& positions, double theta, Rotation rotation,
-            const Tensor& y) const override;
+  void rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
+            Rotation rotation, const Tensor& y) const override;
   void attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& document_start,
                  std::int64_t head_width, double scale, const Tensor& out,
                  const Tensor& log_sum_exp) const override;

@@ -29,7 +29,8 @@ ParameterCount count(const ModelRecipe& m, std::int64_t experts_counted) {
   parameters.shared_experts =
       product({moe_layers, m.moe.num_shared_experts, 3, hidden, m.moe.moe_intermediate_size});
   parameters.dense_mlp = product({layers - moe_layers, 3, hidden, m.intermediate_size});
-  parameters.norms = product({2 * layers + 1, hidden}) + product({m.qk_norm ? 2 * layers : 0, m.head_dim});
+  parameters.norms = product({2 * layers + 1, hidden}) + product({layers, qk_norm_widths(m).query}) +
+                     product({layers, qk_norm_widths(m).key});
   parameters.lm_head = m.tie_word_embeddings ? 0 : parameters.embedding;
   return parameters;
 }

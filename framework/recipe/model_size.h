@@ -34,6 +34,21 @@ ParameterCount count_active_parameters(const ModelRecipe& model);
 /// Blocks with experts.
 std::int64_t count_moe_layers(const ModelRecipe& model);
 
+/// Elements at the front of each head that positions turn; rounded down, as transformers does.
+inline std::int64_t rotary_width(const ModelRecipe& model) {
+  return static_cast<std::int64_t>(static_cast<double>(model.head_dim) * model.partial_rotary_factor + 1e-9);
+}
+
+/// Elements that one RMSNorm of queries, and one of keys, has weights for.
+struct NormWidths {
+  std::int64_t query = 0, key = 0;
+};
+inline NormWidths qk_norm_widths(const ModelRecipe& model) {
+  if (!model.qk_norm) return {};
+  if (model.qk_norm_over == "head") return {model.head_dim, model.head_dim};
+  return {model.num_attention_heads * model.head_dim, model.num_key_value_heads * model.head_dim};
+}
+
 /// The most assignments that an expert takes from one sequence when model.moe.capacity_factor is above 0:
 /// floor(capacity_factor * sequence_length * top_k / experts), and never more than the sequence has tokens.
 inline std::int64_t expert_capacity(double capacity_factor, std::int64_t sequence_length, std::int64_t top_k,

@@ -86,7 +86,7 @@ class MicroBatch {
     const double threads = real(std::max<std::int64_t>(recipe_.training.threads, 1));
     const SizedValue x = enter_tensor(tape, residual);
     const auto prepare = [&](SizedValue projected, double count) {
-      if (model_.qk_norm) projected = rms_norm(tape, projected, count);
+      if (model_.qk_norm) projected = rms_norm(tape, projected, model_.qk_norm_over == "head" ? count : 1);
       return rope(tape, projected);
     };
     const SizedValue query = prepare(linear(tape, x, heads * head), heads);

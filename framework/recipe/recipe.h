@@ -65,8 +65,10 @@ struct ModelRecipe {
   std::int64_t num_key_value_heads = 4;
   std::int64_t head_dim = 32;
   double rope_theta = 10000.0;
+  double partial_rotary_factor = 1.0;  // of each head, the part at its front that positions turn
   double rms_norm_eps = 1.0e-6;
   bool qk_norm = true;
+  std::string qk_norm_over = "head";  // head | all_heads: what is normalised together
   bool tie_word_embeddings = false;
   double initializer_range = 0.02;
   bool scale_residual_init = false;  // divide the range of o_proj and down_proj by sqrt(2 * layers)

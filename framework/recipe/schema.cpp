@@ -143,8 +143,15 @@ void describe(Visitor& v, ModelRecipe& m) {
          size()});
   v.key({"head_dim", &m.head_dim, "width of one head; even", size()});
   v.key({"rope_theta", &m.rope_theta, "base of the rotary position frequencies", above(0)});
+  v.key({"partial_rotary_factor",
+         &m.partial_rotary_factor,
+         "part of each head, at its front, that positions turn; GLM-4-MoE has 0.5",
+         {.least = 0, .most = 1, .least_excluded = true}});
   v.key({"rms_norm_eps", &m.rms_norm_eps, "added to the mean square in RMSNorm", above(0)});
-  v.key({"qk_norm", &m.qk_norm, "RMSNorm of each query and key head, as Qwen3", {}});
+  v.key({"qk_norm", &m.qk_norm, "RMSNorm of queries and keys before they are turned", {}});
+  v.key({"qk_norm_over", &m.qk_norm_over,
+         "what it normalises: head, each by itself as Qwen3, or all_heads, a token's together as OLMoE",
+         one_of({"head", "all_heads"})});
   v.key({"tie_word_embeddings", &m.tie_word_embeddings, "LM head and embedding share their weights", {}});
   v.key({"initializer_range", &m.initializer_range, "standard deviation of initial weights", above(0)});
   v.key({"scale_residual_init",

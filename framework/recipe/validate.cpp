@@ -90,6 +90,9 @@ void validate_model(const Requirements& r, const ModelRecipe& m) {
             "; expected a divisor of ", m.num_attention_heads);
   r.require(m.head_dim % 2 == 0, "model.head_dim", m.head_dim,
             " came, expected an even number: rotary positions turn pairs");
+  r.require(rotary_width(m) >= 2 && rotary_width(m) % 2 == 0, "model.partial_rotary_factor",
+            m.partial_rotary_factor, " of model.head_dim: ", m.head_dim, " is ", rotary_width(m),
+            " elements; expected an even number of them: rotary positions turn pairs");
   for (std::size_t i = 0; i < moe.balance.size(); ++i) {
     const BalanceRecipe& term = moe.balance[i];
     const std::string key = "model.moe.balance." + std::to_string(i);
@@ -151,6 +154,9 @@ void validate_layout(const Requirements& r, const Recipe& recipe, std::int64_t r
   const auto divides = [&](const char* key, std::int64_t degree, const char* what, std::int64_t size) {
     r.require(size % degree == 0, key, degree, " does not divide ", what, ": ", size);
   };
+  r.require(p.tensor == 1 || !m.qk_norm || m.qk_norm_over == "head", "parallel.tensor", p.tensor,
+            " came with model.qk_norm_over: ", m.qk_norm_over,
+            ", whose heads would lie on different ranks; expected 1, or qk_norm_over: head");
   divides("parallel.tensor", p.tensor, "model.num_attention_heads", m.num_attention_heads);
   divides("parallel.tensor", p.tensor, "model.num_key_value_heads", m.num_key_value_heads);
   divides("parallel.tensor", p.tensor, "model.vocab_size", m.vocab_size);

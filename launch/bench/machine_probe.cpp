@@ -154,7 +154,7 @@ double pass_rate(double call) {
   };
   note(2, [&] { kernels.rms_norm(x, weight, 1e-6, y, inverse); });
   note(3, [&] { kernels.rms_norm_backward(x, weight, inverse, y, z, dweight, Write::overwrite); });
-  note(2, [&] { kernels.rope(x.view(by_head), positions, 1e4, Rotation::forward, y.view(by_head)); });
+  note(2, [&] { kernels.rope(x.view(by_head), positions, 1e4, head, Rotation::forward, y.view(by_head)); });
   note(3, [&] { kernels.add(x, y, z); });
   note(3, [&] { kernels.add_scaled(x, 0.5, z); });
   note(2 * top_k, [&] { kernels.permute_rows(x, order, rows); });

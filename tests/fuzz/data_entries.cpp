@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "framework/data/documents.h"
+#include "framework/data/sentencepiece_model.h"
 #include "framework/data/token_description.h"
 #include "framework/data/token_file.h"
 #include "framework/data/tokenizer.h"
@@ -76,6 +77,9 @@ void run_documents(std::string_view bytes) {
 
 void run_tokenizer(std::string_view bytes) {
   const std::string path = file_with("tokenizer.model", bytes);
+  value_or_error([&] {
+    promise(!parse_sentencepiece_model(bytes, "tokenizer.model").pieces.empty(), "a model has pieces");
+  });
   value_or_error([&] {
     const auto tokenizer = load_tokenizer(path);
     tokenizer_fingerprint(path);

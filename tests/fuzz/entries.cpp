@@ -43,6 +43,7 @@ const std::vector<Entry>& entries() {
       {"shard_table", run_shard_table},
       {"checkpoint", run_checkpoint},
       {"checkpoint_index", run_checkpoint_index},
+      {"safetensors", run_safetensors},
       {"expert_history_bytes", run_expert_history_bytes},
   };
   return all;

@@ -30,6 +30,7 @@ void run_manifest(std::string_view bytes);           // 1 byte: 1 signs the text
 void run_shard_table(std::string_view bytes);        // 1 byte: 1 signs the table; its lines; a zero; content
 void run_checkpoint(std::string_view bytes);         // 5 bytes each: an alteration of a good checkpoint
 void run_checkpoint_index(std::string_view bytes);   // choices that make the index.h5 of a signed checkpoint
+void run_safetensors(std::string_view bytes);        // a .safetensors file
 
 /// experts.h5 as raw bytes. HDF5 1.10 itself loops for ever on some damaged files, so this one is built and
 /// run only when it is named; run_expert_history makes well-formed files of wrong structure instead.

@@ -1,6 +1,6 @@
 // Writes the binary seeds below the folder that is its argument: token files of each width, SentencePiece
-// models of both kinds, a history of experts. Seeds that are text are kept by hand. Run it when a format
-// changes.
+// models of both kinds, a history of experts, safetensors files. Seeds that are text are kept by hand. Run it
+// when a format changes.
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -10,6 +10,7 @@
 #include "framework/data/token_file.h"
 #include "framework/data/tokenizer.h"
 #include "framework/store/hdf5_file.h"
+#include "framework/store/safetensors.h"
 
 namespace conclave {
 namespace {
@@ -110,6 +111,29 @@ void make_expert_history(const fs::path& folder, const fs::path& scratch) {
   write(folder / "written", read(path));
 }
 
+void make_safetensors(const fs::path& folder, const fs::path& scratch) {
+  const std::vector<float> values{1, -2.5f, 0.1f, 4, 5, 6, 7};
+  const auto written = [&](const std::vector<SafeTensorPlan>& tensors) {
+    SafetensorsWriter writer(scratch / "file", tensors);
+    std::size_t elements = 0;
+    for (const SafeTensorPlan& tensor : tensors)
+      elements += static_cast<std::size_t>(element_count(tensor.shape));
+    writer.write(values.data(), elements);
+    writer.finish();
+    return read(scratch / "file");
+  };
+  write(folder / "written",
+        written({{"a.weight", false, {2, 3}}, {"none", false, {0, 4}}, {"b.weight", true, {1}}}));
+  write(folder / "scalar", written({{"x", true, {}}}));
+  write(folder / "empty", written({}));
+  std::string types = R"({"h":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},)"
+                      R"("d":{"dtype":"F64","shape":[1],"data_offsets":[4,12]},)"
+                      R"("i":{"dtype":"I8","shape":[1],"data_offsets":[12,13]}})";
+  std::string bytes;
+  put<std::uint64_t>(bytes, types.size());
+  write(folder / "types", bytes + types + std::string(13, '\x40'));
+}
+
 }  // namespace
 }  // namespace conclave
 
@@ -123,6 +147,7 @@ int main(int count, char** arguments) {
   std::filesystem::create_directories(scratch);
   conclave::make_token_files(corpus / "token_file", scratch);
   conclave::make_tokenizers(corpus / "tokenizer", scratch);
+  conclave::make_safetensors(corpus / "safetensors", scratch);
   conclave::make_expert_history(corpus / "expert_history_bytes", scratch);
   std::filesystem::remove_all(scratch);
 }

@@ -1,5 +1,5 @@
 // The parts of a checkpoint: its manifest, the table of a shard, and a whole one of which bytes, lengths or
-// files are altered behind the manifest's back.
+// files are altered behind the manifest's back. And safetensors files.
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -10,6 +10,7 @@
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/manifest.h"
+#include "framework/store/safetensors.h"
 #include "framework/store/shard.h"
 #include "tests/fuzz/entries.h"
 
@@ -130,6 +131,25 @@ void run_checkpoint(std::string_view bytes) {
   const FoundCheckpoint found = newest_checkpoint(good.path.parent_path());
   promise(found.path.has_value() == is_whole && found.rejected.size() == (is_whole ? 0 : 1),
           "an altered checkpoint is not chosen");
+}
+
+void run_safetensors(std::string_view bytes) {
+  const std::string path = file_with("model.safetensors", bytes);
+  value_or_error([&] {
+    const SafetensorsReader reader(path);
+    std::uint64_t end = 0;
+    for (const SafeTensor& tensor : reader.tensors()) {
+      promise(tensor.begin == end && tensor.end >= tensor.begin, "tensors lie side by side");
+      end = tensor.end;
+    }
+    promise(end <= bytes.size(), "and inside the file");
+    for (const SafeTensor& tensor : reader.tensors()) {
+      // No type is smaller than a byte, so that what is announced is there.
+      promise(static_cast<std::uint64_t>(element_count(tensor.shape)) <= bytes.size(), "elements have bytes");
+      std::vector<float> values(static_cast<std::size_t>(element_count(tensor.shape)));
+      value_or_error([&] { reader.read(tensor, values.data()); });
+    }
+  });
 }
 
 }  // namespace conclave::fuzz

@@ -82,6 +82,10 @@ std::vector<Case> cases(std::int64_t ranks) {
     r.model.tie_word_embeddings = true;
     r.model.intermediate_size = 500;
   });
+  with("norms over all heads, half of each head turned", 1, [](Recipe& r) {
+    r.model.qk_norm_over = "all_heads";
+    r.model.partial_rotary_factor = 0.5;
+  });
   with("wide vocabulary", 1, [](Recipe& r) { r.model.vocab_size = 4000; });
   with("exact", 1,
        [](Recipe& r) { r.model.moe.balance[0] = {.scope = "global_batch", .estimator = "exact"}; });

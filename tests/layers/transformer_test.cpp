@@ -56,6 +56,10 @@ Recipe variant(int which) {
     recipe.model.moe.num_experts_per_tok = 8;  // all of them
   }
   if (which == 3) recipe.model.moe.capacity_factor = 0.7;  // 2 places of an expert in a sequence of 12 tokens
+  if (which == 4) {
+    recipe.model.qk_norm_over = "all_heads";
+    recipe.model.partial_rotary_factor = 0.5;
+  }
   return recipe;
 }
 
@@ -69,7 +73,7 @@ std::vector<std::int64_t> dropped_by(const TinyModel& model, const ModelInput& i
 }
 
 TEST(TransformerModel, GradientOfEveryParameterEqualsDifferences) {
-  for (int which = 0; which < 4; ++which) {
+  for (int which = 0; which < 5; ++which) {
     TinyModel model(variant(which));
     const ModelInput input = to_device(synthetic_batch(model.recipe, 0, 0, 2));
     if (which == 3) {

@@ -5,10 +5,12 @@
 
 namespace conclave {
 
-/// Rotates the halves of each head by the token's position (Su et al., arXiv 2104.09864; halves, not pairs).
+/// Rotates the halves of the first rotary_width elements of each head by the token's position (Su et al.,
+/// arXiv 2104.09864; halves, not pairs); the others stay as they are.
 Variable rope(Tape& tape, const Variable& x,  // [tokens, heads, head_width]
               const Tensor& positions,        // int32 [tokens]
-              double theta);                  // -> [tokens, heads, head_width]
+              double theta,
+              std::int64_t rotary_width);  // even, at most head_width -> [tokens, heads, head_width]
 
 /// softmax(query key^T / sqrt(head_width)) value over the earlier tokens of the same document.
 Variable attention(Tape& tape, const Variable& query,  // [sequences, length, heads * head_width]

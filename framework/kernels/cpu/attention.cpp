@@ -55,10 +55,12 @@ std::shared_ptr<const RotaryTable<S>> rotary_table(double theta, std::int64_t ha
 
 }  // namespace
 
-void CpuKernels::rope(const Tensor& x, const Tensor& positions, double theta, Rotation rotation,
-                      const Tensor& y) const {
-  const std::int64_t tokens = x.dim(0), heads = x.dim(1), width = x.dim(2), half = width / 2;
+void CpuKernels::rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
+                      Rotation rotation, const Tensor& y) const {
+  const std::int64_t tokens = x.dim(0), heads = x.dim(1), width = x.dim(2), half = rotary_width / 2;
   check_tensor(positions, "rope", "positions", {tokens}, DType::int32);
+  check(rotary_width % 2 == 0 && rotary_width <= width, "rope: a rotary width of ", rotary_width,
+        " came for heads of ", width);
   const std::int32_t* position = positions.data<std::int32_t>();
   std::int32_t last = 0;
   for (std::int64_t t = 0; t < tokens; ++t) last = std::max(last, position[t]);
@@ -81,6 +83,7 @@ void CpuKernels::rope(const Tensor& x, const Tensor& positions, double theta, Ro
           cpu::store(out_first + i, a * c[i] - b * sine);
           cpu::store(out_second + i, b * c[i] + a * sine);
         }
+        std::copy(first + rotary_width, first + width, out_first + rotary_width);
       }
     }
   });

@@ -40,8 +40,8 @@ class DeviceKernels final : public Kernels {
   void embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
                           Write write) const override;
 
-  void rope(const Tensor& x, const Tensor& positions, double theta, Rotation rotation,
-            const Tensor& y) const override;
+  void rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
+            Rotation rotation, const Tensor& y) const override;
 
   // norm.cu
   void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, const Tensor& y,

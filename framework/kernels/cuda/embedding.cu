@@ -29,14 +29,14 @@ void DeviceKernels::embedding_backward(const Tensor& tokens, const Tensor& dy, c
   });
 }
 
-void DeviceKernels::rope(const Tensor& x, const Tensor& positions, double theta, Rotation rotation,
-                         const Tensor& y) const {
+void DeviceKernels::rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
+                         Rotation rotation, const Tensor& y) const {
   const std::int64_t tokens = x.dim(0), heads = x.dim(1), width = x.dim(2);
   check_tensor(positions, "rope", "positions", {tokens}, DType::int32);
   with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     launch({.blocks = blocks_for(tokens * (width / 2), block_threads), .stream = x.device().stream()},
-           rope_kernel<T>, x.data<T>(), positions.data<std::int32_t>(), theta,
+           rope_kernel<T>, x.data<T>(), positions.data<std::int32_t>(), theta, rotary_width,
            rotation == Rotation::forward ? 1.0f : -1.0f, tokens, heads, width, y.data<T>());
   });
 }

@@ -44,14 +44,23 @@ KERNEL embedding_backward_kernel(const std::int32_t* tokens, std::int64_t count,
   }
 }
 
-/// x, y [tokens, heads, width]; a thread turns one pair of every head. sign: 1 forward, -1 back.
+/// x, y [tokens, heads, width]; a thread turns one pair of every head, or hands one on that lies behind
+/// rotary_width. sign: 1 forward, -1 back.
 template <class T>
-KERNEL rope_kernel(const T* x, const std::int32_t* positions, double theta, float sign, std::int64_t tokens,
-                   std::int64_t heads, std::int64_t width, T* y) {
-  const std::int64_t half = width / 2, t = first_item() / half, i = first_item() % half;
+KERNEL rope_kernel(const T* x, const std::int32_t* positions, double theta, std::int64_t rotary_width,
+                   float sign, std::int64_t tokens, std::int64_t heads, std::int64_t width, T* y) {
+  const std::int64_t half = rotary_width / 2, t = first_item() / (width / 2), i = first_item() % (width / 2);
   if (t >= tokens) return;
+  if (i >= half) {
+    for (std::int64_t h = 0; h < heads; ++h) {
+      const std::int64_t one = (t * heads + h) * width + 2 * i;
+      y[one] = x[one];
+      y[one + 1] = x[one + 1];
+    }
+    return;
+  }
   // Whole turns are taken off in float64: position * frequency in float32 loses digits at long contexts.
-  const double frequency = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(width));
+  const double frequency = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(rotary_width));
   const double turns = positions[t] * frequency * 0.15915494309189535;  // / 2 pi
   float cosine, sine;
   cosine_sine_of_turns(static_cast<float>(turns - std::rint(turns)), cosine, sine);

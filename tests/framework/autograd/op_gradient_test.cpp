@@ -71,8 +71,9 @@ TEST(OpGradient, Embedding) {
 
 TEST(OpGradient, Rope) {
   const Tensor positions = integers({0, 1, 5, 2, 900});
-  expect_right([&](Tape& tape, Inputs in) { return rope(tape, in[0], positions, 10000); },
-               {normal_tensor("x", {5, 2, 6})});
+  for (const std::int64_t rotary_width : {6, 4, 2})
+    expect_right([&](Tape& tape, Inputs in) { return rope(tape, in[0], positions, 10000, rotary_width); },
+                 {normal_tensor("x", {5, 2, 6})});
 }
 
 TEST(OpGradient, Attention) {
@@ -219,8 +220,7 @@ TEST(CompositionGradient, RoutedBlockWithAndWithoutRecompute) {
   const Tensor tokens = integers({4, 1, -1, 2, 9, 3}), targets = integers({1, 0, -1, 2, 2, 1});
   const auto block = [&](Tape& tape, Inputs in) {
     const Variable normed = rms_norm(tape, in[0], in[1], 1e-3);
-    const Routing routing =
-        route(tape, linear(tape, normed, in[2]), tokens, {.top_k = 2, .sequences = 2});
+    const Routing routing = route(tape, linear(tape, normed, in[2]), tokens, {.top_k = 2, .sequences = 2});
     const RowOrder order = kernels_of(routing.experts).sort_by_expert(routing.experts, 4);
     const Variable mixed = expert_mlp(tape, normed, routing.weights, order, {in[3], in[4], in[5]});
     return std::vector<Variable>{add(tape, in[0], mixed), routing.statistics.probability_sums,

@@ -10,18 +10,19 @@ namespace {
 
 using Size = std::size_t;
 
-void add_rope(std::vector<OpCase>& cases, Size tokens, Size heads, Size width, int first_position) {
+void add_rope(std::vector<OpCase>& cases, Size tokens, Size heads, Size width, Size rotary,
+              int first_position) {
   constexpr double theta = 10000;
-  const Size half = width / 2;
+  const Size half = rotary / 2;
   const Values x = draw("x", static_cast<std::int64_t>(tokens * heads * width));
-  Values positions(tokens), y(x.size()), back(x.size());
+  Values positions(tokens), y = x, back = x;
   for (Size t = 0; t < tokens; ++t) {
     positions[t] = first_position + static_cast<int>((t * 7) % 23);
     for (Size h = 0; h < heads; ++h)
       for (Size i = 0; i < half; ++i) {
         const Size one = (t * heads + h) * width + i, two = one + half;
         const double angle =
-            positions[t] / std::pow(theta, static_cast<double>(2 * i) / static_cast<double>(width));
+            positions[t] / std::pow(theta, static_cast<double>(2 * i) / static_cast<double>(rotary));
         const std::complex<double> pair(x[one], x[two]), turn = std::polar(1.0, angle);
         y[one] = (pair * turn).real(), y[two] = (pair * turn).imag();
         back[one] = (pair / turn).real(), back[two] = (pair / turn).imag();
@@ -29,11 +30,11 @@ void add_rope(std::vector<OpCase>& cases, Size tokens, Size heads, Size width, i
   }
   const auto signed_size = [](Size size) { return static_cast<std::int64_t>(size); };
   const Shape shape{signed_size(tokens), signed_size(heads), signed_size(width)};
-  OpCase op{join_text("rope_", tokens, 'x', heads, 'x', width, "_from_", first_position),
+  OpCase op{join_text("rope_", tokens, 'x', heads, 'x', width, "_turns_", rotary, "_from_", first_position),
             1.0 + first_position,  // an angle is as wrong as it is large
-            [](const Kernels& kernels, const Arguments& a) {
-              kernels.rope(a["x"], a["positions"], theta, Rotation::forward, a["y"]);
-              kernels.rope(a["x"], a["positions"], theta, Rotation::inverse, a["back"]);
+            [turned = signed_size(rotary)](const Kernels& kernels, const Arguments& a) {
+              kernels.rope(a["x"], a["positions"], theta, turned, Rotation::forward, a["y"]);
+              kernels.rope(a["x"], a["positions"], theta, turned, Rotation::inverse, a["back"]);
             }};
   op.input("x", shape, x).input("positions", {signed_size(tokens)}, positions, Type::int32);
   cases.push_back(op.output("y", shape, y).output("back", shape, back));
@@ -135,10 +136,13 @@ void add_attention(std::vector<OpCase>& cases, const Attention& z, Documents doc
 
 std::vector<OpCase> attention_cases() {
   std::vector<OpCase> cases;
-  add_rope(cases, 0, 2, 4, 0);
-  add_rope(cases, 1, 1, 2, 0);
-  add_rope(cases, 13, 3, 10, 0);
-  add_rope(cases, 65, 2, 64, 1000);
+  add_rope(cases, 0, 2, 4, 4, 0);
+  add_rope(cases, 1, 1, 2, 2, 0);
+  add_rope(cases, 13, 3, 10, 10, 0);
+  add_rope(cases, 65, 2, 64, 64, 1000);
+  // Only the front of each head turns.
+  add_rope(cases, 13, 3, 10, 4, 0);
+  add_rope(cases, 65, 2, 64, 32, 1000);
   // The block of queries is 64.
   for (const Size length : {1, 63, 64, 65, 130})
     for (const Documents documents : {Documents::one, Documents::several, Documents::padded})

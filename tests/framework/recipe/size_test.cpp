@@ -49,6 +49,12 @@ TEST(ParameterCount, KnowsTiedEmbeddingsAndMissingNorms) {
   EXPECT_EQ(count_parameters(model).norms, 3 * 10 + 5);
 }
 
+TEST(ParameterCount, KnowsNormsOverAllHeads) {
+  ModelRecipe model = small_model();
+  model.qk_norm_over = "all_heads";
+  EXPECT_EQ(count_parameters(model).norms, 3 * (5 + 5 + 24 + 8) + 5);
+}
+
 TEST(TrainingFlops, CountProductsSixTimesAndCausalAttentionOnce) {
   // Active products: 960 + 110 + 780 + 390 + 105 + the LM head's 85. Attention: 3 layers, sequence 10,
   // width 24.

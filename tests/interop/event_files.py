@@ -1,13 +1,12 @@
-"""What TensorBoard's own reader makes of a run's event files, held against the run's metrics.jsonl.
-
-usage: read_events.py RUN_DIR [STEPS_PER_FILE...]
-"""
-
+"""What TensorBoard's own reader makes of the event files of a run that was stopped, resumed from an earlier checkpoint,
+and so wrote some steps twice; held against the run's metrics.jsonl. Started by run.sh, which sets INTEROP_CONCLAVE."""
 import json
 import math
 import os
+import shutil
 import struct
-import sys
+import subprocess
+import tempfile
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -16,8 +15,18 @@ def float32(number):
     return struct.unpack("<f", struct.pack("<f", number))[0]
 
 
-def main():
-    run = sys.argv[1]
+def train(run, steps):
+    subprocess.run(
+        [os.environ["INTEROP_CONCLAVE"], "train", "examples/quickstart.yaml", f"output={run}", f"training.steps={steps}",
+         "logging.tensorboard=true", "training.global_batch_size=4", "training.micro_batch_size=2",
+         "data.sequence_length=64", "checkpoint.interval=10", "evaluation.interval=10", "evaluation.batches=1"],
+        check=True, stdout=subprocess.DEVNULL, env=dict(os.environ, OMP_NUM_THREADS="1"))
+
+
+def main(run):
+    train(run, 17)
+    shutil.rmtree(os.path.join(run, "checkpoints", "step-00000017"))  # as if it had died there
+    train(run, 30)
     reader = EventAccumulator(
         os.path.join(run, "tensorboard"), size_guidance={"scalars": 0, "histograms": 0, "images": 0}
     )
@@ -64,4 +73,5 @@ def main():
     )
 
 
-main()
+with tempfile.TemporaryDirectory() as folder:
+    main(os.path.join(folder, "run"))

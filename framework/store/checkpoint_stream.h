@@ -1,0 +1,49 @@
+// CheckpointStream: writes a checkpoint of tensors that come one after another, holding no more than a copy
+// of the largest of them: what has come goes to a shard file of its own as soon as it fills one. The result
+// is like any other checkpoint (checkpoint_file.h); one process writes it.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "framework/store/checkpoint_file.h"
+#include "framework/store/manifest.h"
+#include "framework/store/shard.h"
+
+namespace conclave {
+
+class CheckpointStream {
+ public:
+  /// `shard_bytes`: a shard is written when so much has come.
+  CheckpointStream(const std::filesystem::path& checkpoints, std::int64_t step,
+                   std::size_t shard_bytes = std::size_t{16} << 20);
+  /// Removes what was written, unless commit() came.
+  ~CheckpointStream();
+  CheckpointStream(const CheckpointStream&) = delete;
+  CheckpointStream& operator=(const CheckpointStream&) = delete;
+
+  /// Names as in CheckpointWriter: model/NAME, ... `data`: elements of `type`, row-major.
+  void add(const std::string& name, ElementType type, const Dims& dims, const void* data);
+  /// A tensor of zeros, which takes no room.
+  void add_zeros(const std::string& name, ElementType type, const Dims& dims);
+
+  /// Writes the index with these attributes, publishes, and returns the checkpoint's directory.
+  std::filesystem::path commit(const Attributes& attributes);
+
+ private:
+  void write_what_waits();
+  void write_shard_of(const std::vector<Piece>& pieces, const std::function<void(ShardImage&)>& fill);
+
+  std::filesystem::path checkpoints_;
+  std::int64_t step_;
+  std::size_t shard_bytes_, waiting_bytes_ = 0;
+  std::vector<Piece> waiting_;                    // what has come since the last shard
+  std::vector<std::vector<std::byte>> contents_;  // of them
+  std::vector<std::vector<Piece>> written_;       // [shards]
+  std::vector<FileEntry> files_;
+  bool committed_ = false;
+};
+
+}  // namespace conclave

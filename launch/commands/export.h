@@ -1,0 +1,11 @@
+// conclave export: a checkpoint as a Hugging Face model directory.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace conclave {
+
+int run_export(const std::vector<std::string>& arguments);
+
+}  // namespace conclave

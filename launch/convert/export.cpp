@@ -1,0 +1,206 @@
+#include "launch/convert/export.h"
+
+#include <charconv>
+#include <cstdio>
+#include <map>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "framework/base/error.h"
+#include "framework/recipe/model_size.h"
+#include "framework/store/checkpoint_directory.h"
+#include "framework/store/checkpoint_file.h"
+#include "framework/store/durable_file.h"
+#include "framework/store/lookup.h"
+#include "framework/store/safetensors.h"
+#include "launch/convert/hub_tensors.h"
+#include "launch/convert/tokenizer_files.h"
+#include "launch/model.h"
+
+namespace conclave {
+namespace fs = std::filesystem;
+
+namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+std::string gigabytes(std::uint64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3f GB", static_cast<double>(bytes) / 1e9);
+  return text;
+}
+
+/// Every parameter of the model is in the checkpoint with its shape, and nothing else.
+void check_parameters(const CheckpointReader& checkpoint, const ModelRecipe& model) {
+  const std::vector<std::string> names = checkpoint.names("model");
+  std::set<std::string> unused(names.begin(), names.end());
+  std::string wrong;
+  for (const auto& [name, dims] : parameter_dims(model)) {
+    const std::string full = "model/" + name;
+    if (unused.erase(full) == 0) {
+      wrong += "\n  " + full + " is missing";
+      continue;
+    }
+    const DatasetInfo info = checkpoint.describe(full);
+    if (info.dims != dims || (info.type != ElementType::float32 && info.type != ElementType::float64))
+      wrong += join_text("\n  ", full, " is ", element_name(info.type), " ", dims_text(info.dims),
+                         ", expected ", dims_text(dims));
+  }
+  for (const std::string& name : unused) wrong += "\n  " + name + " is not in the model";
+  check(wrong.empty(), Fault::data, checkpoint.path().string(), " does not fit its own recipe:", wrong);
+}
+
+/// The numbers of one tensor, as float32.
+std::vector<float> read(const CheckpointReader& checkpoint, const HubTensor& tensor) {
+  std::vector<float> values(static_cast<std::size_t>(element_count(tensor.shape)));
+  if (!checkpoint.contains(tensor.source)) return values;  // a selection bias that the run did not have
+  const ElementType type = checkpoint.describe(tensor.source).type;
+  if (type == ElementType::float32) {
+    checkpoint.read_box(tensor.source, type, box_of(tensor), values.data());
+  } else {
+    std::vector<double> wide(values.size());
+    checkpoint.read_box(tensor.source, ElementType::float64, box_of(tensor), wide.data());
+    std::copy(wide.begin(), wide.end(), values.begin());
+  }
+  return values;
+}
+
+struct File {
+  std::string name;
+  std::size_t first = 0, count = 0;  // of the tensors
+  std::uint64_t bytes = 0;
+};
+
+/// Which tensors go to which file.
+std::vector<File> share_out(const std::vector<SafeTensorPlan>& plans, std::uint64_t most) {
+  std::vector<File> files;
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    if (files.empty() || (files.back().bytes > 0 && files.back().bytes + plans[i].bytes() > most))
+      files.push_back({"", i, 0, 0});
+    ++files.back().count;
+    files.back().bytes += plans[i].bytes();
+  }
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    char name[64];
+    std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, files.size());
+    files[i].name = files.size() == 1 ? "model.safetensors" : name;
+  }
+  return files;
+}
+
+void write_json(const fs::path& path, const OrderedJson& json) {
+  write_text_durably(path, json.dump(2) + "\n");
+}
+
+void write_index(const fs::path& directory, const std::vector<HubTensor>& tensors,
+                 const std::vector<File>& files) {
+  OrderedJson index;
+  std::uint64_t bytes = 0;
+  for (const File& file : files) bytes += file.bytes;
+  index["metadata"] = {{"total_size", bytes}};
+  std::map<std::string, std::string> file_of;
+  for (const File& file : files)
+    for (std::size_t i = file.first; i < file.first + file.count; ++i) file_of[tensors[i].name] = file.name;
+  index["weight_map"] = file_of;
+  write_json(directory / "model.safetensors.index.json", index);
+}
+
+void write_weights(const fs::path& directory, const CheckpointReader& checkpoint,
+                   const std::vector<HubTensor>& tensors, const ExportOptions& options,
+                   const std::function<void(const std::string&)>& say) {
+  std::vector<SafeTensorPlan> plans;
+  for (const HubTensor& tensor : tensors)
+    plans.push_back({tensor.name, options.bfloat16 && !tensor.keep_float32, tensor.shape});
+  const std::vector<File> files = share_out(plans, options.shard_bytes);
+  std::uint64_t bytes = 0;
+  for (const File& file : files) bytes += file.bytes;
+  check_free_space(directory, bytes + bytes / 64);
+  for (const File& file : files) {
+    const auto begin = plans.begin() + static_cast<std::ptrdiff_t>(file.first);
+    SafetensorsWriter writer(directory / file.name, {begin, begin + static_cast<std::ptrdiff_t>(file.count)});
+    for (std::size_t i = file.first; i < file.first + file.count; ++i) {
+      const std::vector<float> values = read(checkpoint, tensors[i]);
+      writer.write(values.data(), values.size());
+    }
+    writer.finish();
+    say(join_text(file.name, ": ", file.count, " tensors, ", gigabytes(file.bytes)));
+  }
+  if (files.size() > 1) write_index(directory, tensors, files);
+}
+
+void write_configs(const fs::path& directory, const Architecture& architecture, const Recipe& recipe,
+                   const ExportOptions& options, std::optional<std::int32_t> end_of_document) {
+  OrderedJson config, generation;
+  config["architectures"] = {architecture.class_name};
+  config["model_type"] = architecture.model_type;
+  write_common_config(recipe.model, config);
+  config["max_position_embeddings"] = recipe.data.sequence_length;
+  architecture.write_config(recipe.model, config);
+  config["torch_dtype"] = options.bfloat16 ? "bfloat16" : "float32";
+  // A document ends where the next one begins, so the token between them is both.
+  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
+    config[key] = end_of_document ? OrderedJson(*end_of_document) : OrderedJson();
+    generation[key] = config[key];
+  }
+  generation["do_sample"] = false;
+  write_json(directory / "config.json", config);
+  write_json(directory / "generation_config.json", generation);
+}
+
+}  // namespace
+
+void export_model(const ExportOptions& options, const std::function<void(const std::string&)>& say) {
+  check(!is_there(options.directory, Fault::request) ||
+            (is_directory_there(options.directory, Fault::request) &&
+             entries_of(options.directory, Fault::request).empty()),
+        Fault::request, options.directory.string(), " is there already; choose a directory that is not.");
+  const FoundCheckpoint found = find_checkpoint(options.checkpoint);
+  for (const std::string& sentence : found.rejected) say(sentence);
+  const CheckpointReader checkpoint(*found.path, Verify::nothing);  // found by having verified every byte
+  const Recipe recipe = recipe_of(checkpoint);
+  const Architecture& architecture = choose_architecture(options.architecture, recipe.model);
+  check_parameters(checkpoint, recipe.model);
+  say(join_text(found.path->string(), ", every checksum is right, as ", architecture.class_name, " in ",
+                options.bfloat16 ? "bf16" : "fp32"));
+  if (recipe.model.moe.capacity_factor > 0)
+    say("The capacity of experts is left out: it drops tokens in training, and no architecture knows it.");
+
+  // The name without a slash at its end, which would put what is unfinished inside the directory.
+  const fs::path directory = fs::absolute(options.directory / "").parent_path();
+  const fs::path partial = partial_path(directory);
+  std::error_code ignored;
+  fs::remove_all(partial, ignored);
+  make_directories(partial);
+  try {
+    const std::string tokenizer = options.tokenizer.empty() ? recipe.data.tokenizer : options.tokenizer;
+    const std::optional<std::int32_t> end_of_document =
+        export_tokenizer(tokenizer, recipe.model.vocab_size, recipe.data.sequence_length, partial);
+    write_configs(partial, architecture, recipe, options, end_of_document);
+    write_weights(partial, checkpoint, hub_tensors(architecture, recipe.model), options, say);
+    sync_to_disk(partial);
+    publish(partial, directory);
+  } catch (...) {
+    fs::remove_all(partial, ignored);
+    throw;
+  }
+}
+
+std::uint64_t bytes_from_text(const std::string& text) {
+  std::uint64_t number = 0, unit = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string suffix(end, text.data() + text.size());
+  for (const auto& [name, bytes] : {std::pair<const char*, std::uint64_t>{"", 1},
+                                    {"KB", 1000},
+                                    {"MB", 1000'000},
+                                    {"GB", 1000'000'000},
+                                    {"KiB", 1ull << 10},
+                                    {"MiB", 1ull << 20},
+                                    {"GiB", 1ull << 30}})
+    if (suffix == name) unit = bytes;
+  check(code == std::errc() && unit > 0 && number > 0 && !__builtin_mul_overflow(number, unit, &number),
+        Fault::request, "'", text, "' came, expected a number of bytes such as 5GB, 500MB or 2GiB");
+  return number;
+}
+
+}  // namespace conclave

@@ -1,0 +1,94 @@
+#include "launch/convert/hub_directory.h"
+
+#include <set>
+
+#include "framework/base/error.h"
+#include "framework/store/lookup.h"
+#include "launch/convert/config_reader.h"
+
+namespace conclave {
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* index_file = "model.safetensors.index.json";
+
+/// The names of the files of a sharded model, each once.
+std::set<std::string> files_of_index(const fs::path& path, const nlohmann::json& weight_map) {
+  std::set<std::string> files;
+  for (const auto& [tensor, file] : weight_map.items()) {
+    check(file.is_string() && fs::path(file.get<std::string>()).filename() == file.get<std::string>() &&
+              file.get<std::string>().ends_with(".safetensors"),
+          Fault::data, path.string(), ": ", tensor, " is said to be in ", file.dump(),
+          ", expected the name of a .safetensors file beside it.");
+    files.insert(file.get<std::string>());
+  }
+  return files;
+}
+
+/// "a, b, c and 5 more"
+std::string some_of(const std::vector<std::string>& names) {
+  std::string text;
+  for (std::size_t i = 0; i < names.size() && i < 3; ++i) text += (i > 0 ? ", " : "") + names[i];
+  return names.size() > 3 ? join_text(text, " and ", names.size() - 3, " more") : text;
+}
+
+}  // namespace
+
+HubDirectory::HubDirectory(const fs::path& directory) : directory_(directory) {
+  std::set<std::string> names = {"model.safetensors"};
+  nlohmann::json weight_map = nlohmann::json::object();
+  if (is_there(directory / index_file)) {
+    const nlohmann::json index = read_json_object(directory / index_file);
+    check(index.contains("weight_map") && index["weight_map"].is_object(), Fault::data,
+          (directory / index_file).string(), " has no weight_map.");
+    weight_map = index["weight_map"];
+    names = files_of_index(directory / index_file, weight_map);
+  }
+  for (const std::string& name : names) {
+    check(is_there(directory / name), Fault::data, "There is no ", (directory / name).string(),
+          ". Weights are read from safetensors files only; the model's page, or save_pretrained of "
+          "transformers, gives them.");
+    files_.push_back(std::make_unique<SafetensorsReader>(directory / name));
+    const std::vector<SafeTensor>& tensors = files_.back()->tensors();
+    for (std::size_t place = 0; place < tensors.size(); ++place)
+      check(tensors_.emplace(tensors[place].name, std::pair(files_.size() - 1, place)).second, Fault::data,
+            directory.string(), ": the tensor ", tensors[place].name, " is in two files.");
+  }
+  for (const auto& [tensor, file] : weight_map.items()) {
+    const auto found = tensors_.find(tensor);
+    check(
+        found != tensors_.end() && files_[found->second.first]->path().filename() == file.get<std::string>(),
+        Fault::data, (directory / index_file).string(), ": ", tensor, " is not in ", file.dump(),
+        ", where it is said to be.");
+  }
+}
+
+void HubDirectory::check_fits(const std::vector<HubTensor>& wanted,
+                              const std::function<bool(const std::string& name)>& is_ignored) const {
+  std::vector<std::string> missing, misshapen, unexpected;
+  std::set<std::string> known;
+  for (const HubTensor& tensor : wanted) {
+    known.insert(tensor.name);
+    const auto found = tensors_.find(tensor.name);
+    if (found == tensors_.end()) {
+      missing.push_back(tensor.name);
+      continue;
+    }
+    const Dims& shape = files_[found->second.first]->tensors()[found->second.second].shape;
+    if (shape != tensor.shape)
+      misshapen.push_back(
+          join_text(tensor.name, " is ", dims_text(shape), " and not ", dims_text(tensor.shape)));
+  }
+  for (const auto& [name, place] : tensors_)
+    if (!known.contains(name) && !is_ignored(name)) unexpected.push_back(name);
+  if (missing.empty() && misshapen.empty() && unexpected.empty()) return;
+  std::string wrong;
+  if (!missing.empty()) wrong += "; missing: " + some_of(missing);
+  if (!misshapen.empty()) wrong += "; of another shape: " + some_of(misshapen);
+  if (!unexpected.empty()) wrong += "; unexpected: " + some_of(unexpected);
+  fail(Fault::data, directory_.string(), ": its tensors are not those that its config.json announces", wrong,
+       ".");
+}
+
+}  // namespace conclave

@@ -1,0 +1,269 @@
+#include "launch/convert/import.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "framework/base/error.h"
+#include "framework/recipe/model_size.h"
+#include "framework/recipe/parse.h"
+#include "framework/recipe/validate.h"
+#include "framework/recipe/write.h"
+#include "framework/store/checkpoint_directory.h"
+#include "framework/store/checkpoint_stream.h"
+#include "framework/store/durable_file.h"
+#include "framework/store/lookup.h"
+#include "launch/convert/hub_directory.h"
+#include "launch/convert/tokenizer_files.h"
+#include "launch/model.h"
+
+namespace conclave {
+namespace fs = std::filesystem;
+
+namespace {
+
+using Say = std::function<void(const std::string&)>;
+
+const Architecture& architecture_of(const ConfigReader& config) {
+  const std::string model_type = config.text_or("model_type", "");
+  for (const Architecture* architecture : architectures())
+    if (architecture->model_type == model_type) return *architecture;
+  if (model_type == "mistral") return llama;  // the same mathematics where it has no window
+  std::string names;
+  for (const Architecture* architecture : architectures())
+    names += join_text(names.empty() ? "" : ", ", architecture->model_type);
+  config.refuse("its model_type is \"", model_type, "\"; Conclave imports ", names, " and mistral.");
+}
+
+/// What the model is, over what a recipe says of it otherwise: losses, initialisation, selection bias.
+void read_model(const Architecture& architecture, const ConfigReader& config, ModelRecipe& model) {
+  model.moe.num_shared_experts = model.moe.first_k_dense_replace = 0;
+  if (architecture.has_experts) {  // else routers are the recipe's to choose
+    const RouterRecipe plain;
+    RouterRecipe& router = model.moe.router;
+    router.kind = plain.kind;
+    router.routed_scaling_factor = plain.routed_scaling_factor;
+    router.n_group = plain.n_group;
+    router.topk_group = plain.topk_group;
+  }
+  read_common_config(config, model);
+  if (config.has("sliding_window") && config.flag_or("use_sliding_window", true))
+    config.refuse("sliding_window came, but Conclave's attention sees the whole document.");
+  architecture.read_config(config, model);
+}
+
+/// The rules that hold for a model alone; a config.json can break them too.
+void check_model(const ModelRecipe& model, const std::string& file) {
+  Recipe recipe;
+  recipe.model = model;
+  recipe.model.moe.capacity_factor = 0;  // these two are about the data and the batches
+  recipe.model.moe.balance.clear();
+  recipe.data.tokenizer = "unknown";
+  recipe.data.train = {{.path = "unknown", .domain = "unknown"}};
+  try {
+    validate_recipe(recipe, 1);
+  } catch (const Error& error) {
+    fail(Fault::data, file, ": ", error.what());
+  }
+}
+
+/// A config.json may announce more tensors than memory could name; nobody has more than there are.
+void check_count(const HubDirectory& directory, const ModelRecipe& model, const std::string& file) {
+  const double layers = static_cast<double>(model.num_hidden_layers),
+               experts =
+                   static_cast<double>(count_moe_layers(model)) * static_cast<double>(model.moe.num_experts),
+               tensors = static_cast<double>(directory.tensors());
+  check(layers <= tensors && experts <= tensors, Fault::data, file, ": ", model.num_hidden_layers,
+        " blocks with ", model.moe.num_experts, " experts are announced, but there are only ",
+        directory.tensors(), " tensors.");
+}
+
+/// What some directories hold besides the parameters.
+bool is_ignored(const std::string& name, const Architecture& architecture, const ModelRecipe& model) {
+  if (name.ends_with("rotary_emb.inv_freq")) return true;  // a function of the config
+  if (name == "lm_head.weight") return model.tie_word_embeddings;
+  // A block that predicts further tokens comes behind the model's own.
+  return &architecture == &glm4_moe &&
+         name.starts_with(join_text("model.layers.", model.num_hidden_layers, "."));
+}
+
+/// Writes the tensors of one model into a checkpoint, in the type of its master weights.
+template <class T>
+class Importer {
+ public:
+  Importer(const HubDirectory& directory, const Architecture& architecture, const ModelRecipe& source,
+           CheckpointStream& stream, const Say& say)
+      : directory_(directory), tensors_(hub_tensors(architecture, source)), stream_(stream), say_(say) {}
+
+  /// All parameters as they are; the selection bias is take_bias's.
+  void copy() {
+    for (std::size_t i = 0; i < tensors_.size();) {
+      const std::size_t first = i;
+      while (i < tensors_.size() && tensors_[i].source == tensors_[first].source) ++i;
+      if (tensors_[first].source != selection_bias_name)
+        add(tensors_[first].source, tensors_[first].source_dims, values_of(first, i));
+    }
+  }
+
+  /// The parameters of the model with experts that the dense one becomes.
+  void upcycle(const ModelRecipe& dense, const ModelRecipe& model, const UpcycleOptions& options) {
+    const std::int64_t parts = parts_of(options, dense), experts = options.experts;
+    const double scale = down_scale(model, parts),
+                 range = options.router_range < 0 ? model.initializer_range : options.router_range;
+    for (const auto& [name, dims] : parameter_dims(model)) {
+      const std::string full = "model/" + name, stack = ".mlp.experts.";
+      const std::size_t at = name.find(stack);
+      if (name.ends_with(".mlp.gate.weight")) {
+        add(full, dims, upcycled_router<T>(name, experts, dense.hidden_size, parts, range, options.seed));
+      } else if (at == std::string::npos) {
+        add(full, dims, values_of_source(full));
+      } else {
+        const std::vector<T> matrix =
+            values_of_source("model/" + name.substr(0, at) + ".mlp." + name.substr(at + stack.size()));
+        add(full, dims,
+            name.ends_with("down_proj.weight")
+                ? experts_of_columns(matrix, dense.intermediate_size, dense.hidden_size, experts, parts,
+                                     scale)
+                : experts_of_rows(matrix, dense.intermediate_size, dense.hidden_size, experts, parts));
+      }
+    }
+  }
+
+  /// [mixture-of-experts blocks, experts]; empty where the architecture has none.
+  std::vector<double> bias() const {
+    std::vector<double> values;
+    for (const HubTensor& tensor : tensors_) {
+      if (tensor.source != selection_bias_name) continue;
+      const std::size_t at = values.size();
+      values.resize(at + static_cast<std::size_t>(tensor.shape[0]));
+      directory_.read(tensor.name, values.data() + at);
+    }
+    return values;
+  }
+
+ private:
+  void add(const std::string& name, const Dims& dims, const std::vector<T>& values) {
+    stream_.add(name, ElementTypeOf<T>::value, dims, values.data());
+    bytes_ += values.size() * sizeof(T);
+    if (bytes_ / gigabyte > said_) {
+      said_ = bytes_ / gigabyte;
+      say_(join_text(said_, " GB written"));
+    }
+    for (const char* moment : {"optimizer/moment1/", "optimizer/moment2/"})
+      stream_.add_zeros(moment + name.substr(std::strlen("model/")), ElementTypeOf<T>::value, dims);
+  }
+  /// The rows of one source, or the whole of it.
+  std::vector<T> values_of(std::size_t first, std::size_t end) const {
+    std::vector<T> values(static_cast<std::size_t>(element_count(tensors_[first].source_dims)));
+    T* next = values.data();
+    for (std::size_t i = first; i < end; ++i) {
+      directory_.read(tensors_[i].name, next);
+      next += element_count(tensors_[i].shape);
+    }
+    return values;
+  }
+  std::vector<T> values_of_source(const std::string& source) const {
+    const auto found = std::find_if(tensors_.begin(), tensors_.end(),
+                                    [&](const HubTensor& tensor) { return tensor.source == source; });
+    check(found != tensors_.end(), "import: the dense model has no ", source);
+    const auto at = static_cast<std::size_t>(found - tensors_.begin());
+    return values_of(at, at + 1);
+  }
+
+  static constexpr std::size_t gigabyte = 1000'000'000;
+
+  const HubDirectory& directory_;
+  std::vector<HubTensor> tensors_;
+  CheckpointStream& stream_;
+  const Say& say_;
+  std::size_t bytes_ = 0, said_ = 0;  // so far, and the gigabytes that have been told of
+};
+
+/// What Trainer::attributes says at the beginning of a run.
+Attributes attributes_at_the_beginning(const Recipe& recipe) {
+  Attributes attributes = own_attributes(0);
+  for (const char* count : {"tokens", "sequences", "sequences_skipped", "optimizer_updates", "layout_zero"})
+    attributes[count] = std::int64_t{0};
+  for (const char* degree : {"layout_ranks", "layout_tensor", "layout_expert", "layout_expert_tensor"})
+    attributes[degree] = std::int64_t{1};
+  attributes["recipe"] = to_yaml(recipe);
+  return attributes;
+}
+
+template <class T>
+void write_checkpoint(const ImportOptions& options, const HubDirectory& directory,
+                      const Architecture& architecture, const ModelRecipe& source, Recipe& recipe,
+                      const Say& say) {
+  CheckpointStream stream(options.run / "checkpoints", 0);
+  Importer<T> importer(directory, architecture, source, stream, say);
+  if (options.upcycle)
+    importer.upcycle(source, recipe.model, *options.upcycle);
+  else
+    importer.copy();
+  SelectionBiasRecipe& bias = recipe.model.moe.router.bias;
+  const std::vector<double> values = importer.bias();
+  if (std::any_of(values.begin(), values.end(), [](double value) { return value != 0; }) && bias.rate == 0) {
+    bias.rate = 0.001;
+    say("Its routers choose with a selection bias, which goes on with model.moe.router.bias.rate: 0.001; "
+        "last_step: 0 there keeps it where it is.");
+  }
+  if (!values.empty() && bias.rate > 0)
+    stream.add(selection_bias_name, ElementType::float64,
+               {count_moe_layers(recipe.model), recipe.model.moe.num_experts}, values.data());
+  write_text_durably(options.run / "recipe.yaml", to_yaml(recipe));
+  stream.commit(attributes_at_the_beginning(recipe));
+}
+
+}  // namespace
+
+Recipe import_model(const ImportOptions& options, const Say& say) {
+  check(!options.run.filename().string().starts_with("step-"), Fault::request, options.run.string(),
+        " came; give the directory of a run, in which checkpoints/step-00000000 will be made.");
+  check(list_checkpoints(options.run / "checkpoints").empty(), Fault::request, options.run.string(),
+        " holds a run already; choose another directory, or remove it.");
+  const ConfigReader config(options.directory / "config.json");
+  const Architecture& architecture = architecture_of(config);
+  check(!options.upcycle || !architecture.has_experts, Fault::request, options.directory.string(), " is ",
+        architecture.class_name, ", which has experts already; --upcycle is for dense models.");
+
+  Recipe recipe;
+  if (!options.recipe.empty()) recipe = load_recipe(options.recipe);
+  ModelRecipe source = recipe.model;
+  read_model(architecture, config, source);
+  check_model(source, config.file());
+  recipe.model = options.upcycle ? upcycled(source, *options.upcycle) : source;
+  if (options.recipe.empty()) {
+    recipe.name = fs::absolute(options.directory / "").parent_path().filename().string();
+    recipe.data.sequence_length =
+        config.has("max_position_embeddings") ? config.whole("max_position_embeddings") : 256;
+  }
+  const HubDirectory directory(options.directory);
+  check_count(directory, source, config.file());
+  directory.check_fits(hub_tensors(architecture, source),
+                       [&](const std::string& name) { return is_ignored(name, architecture, source); });
+  say(join_text(options.directory.string(), ": ", architecture.class_name, " with ",
+                count_parameters(source).total(), " parameters"));
+
+  make_directories(options.run);
+  const std::string tokenizer = import_tokenizer(options.directory, options.run);
+  if (!tokenizer.empty())
+    recipe.data.tokenizer = tokenizer;
+  else
+    say("It has no tokenizer that Conclave reads; data.tokenizer stays " + recipe.data.tokenizer + ".");
+  recipe.output = options.run.string();
+  const ParameterCount shape = count_parameters(recipe.model);
+  for (const std::string& change : options.overrides) apply_override(recipe, change);
+  check(count_parameters(recipe.model).total() == shape.total(), Fault::request,
+        "key.path=value changes the shape of the model, which is that of ", options.directory.string(),
+        "; expected keys of training, data, optimizer and the like.");
+  check_model(recipe.model, "the recipe");
+
+  const bool wide = recipe.training.precision == "fp64";
+  check_free_space(options.run, static_cast<std::size_t>(shape.total()) * (wide ? 8 : 4));
+  if (wide)
+    write_checkpoint<double>(options, directory, architecture, source, recipe, say);
+  else
+    write_checkpoint<float>(options, directory, architecture, source, recipe, say);
+  return recipe;
+}
+
+}  // namespace conclave

@@ -1,0 +1,100 @@
+// TrainingRun: one run of `conclave train` from its start or its newest checkpoint to its last step, on one
+// of its ranks: steps, evaluations, checkpoints, and what is said about them. What a step does is Trainer's.
+#pragma once
+
+#include <cmath>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "framework/recipe/recipe.h"
+#include "framework/telemetry/logger.h"
+#include "framework/telemetry/progress.h"
+#include "launch/checkpoint_choice.h"
+#include "launch/checkpointing.h"
+#include "launch/directory_lock.h"
+#include "launch/loss_spikes.h"
+#include "launch/run_directory.h"
+#include "launch/run_guard.h"
+#include "launch/step_profile.h"
+#include "launch/trainer.h"
+#include "parallel/mesh.h"
+
+namespace conclave {
+
+class TrainingRun {
+ public:
+  /// The recipe must be valid on the ranks, and the same on all of them. Collective, as is everything here.
+  TrainingRun(const Recipe& recipe, const std::shared_ptr<Communicator>& world);
+
+  /// The exit code: 0 when the last step is done, 75 when the run was stopped on request and saved. Error
+  /// where it cannot go on.
+  int run();
+
+ private:
+  static bool every(std::int64_t interval, std::int64_t step) { return interval > 0 && step % interval == 0; }
+  /// Data, model and run directory; whatever is wrong on any rank ends all of them with one sentence.
+  void prepare();
+  /// Of a run directory without a checkpoint: what the recipe takes from another run's. Collective.
+  FoundCheckpoint take_from_another_run();
+  /// What another run has seen of the data stands before this run's steps as a step of its own.
+  std::int64_t skipped_data_steps() const { return trainer_->sequences_skipped() > 0 ? 1 : 0; }
+  std::int64_t size_of_data_step(std::int64_t step) const;
+  void describe();
+  StepResult timed_step(Progress& progress);
+  /// With logging.samples: what this rank has taken of the global batch, from this position on. Of ranks that
+  /// share a sequence one tells of it.
+  void note_samples(const Batch& batch, std::int64_t first);
+  /// What all ranks have noted of a step, as they did: a position that two ranks took stands there twice.
+  /// Collective.
+  void write_samples(const StepResult& result);
+  /// An expert that no token has chosen for long learns nothing more; the log names it once.
+  void name_dead_experts(const StepResult& result);
+  /// Leaves time for the step that follows, for what may come after it, and for a save that is slower than
+  /// the last one. Any rank may ask; the step tells all of them.
+  void stop_before_the_time_limit();
+  /// Clocks differ: another rank may have been the first to ask. Collective.
+  bool time_is_up_on_any_rank();
+  /// Says what is wrong with a step's numbers, once, with the data that the step was made of.
+  void note_numbers(const StepResult& result);
+  /// Parameters and optimizer of the last checkpoint, and the data after the steps that were skipped.
+  void roll_back(const StepResult& result);
+  void compare_ranks(const StepResult& result);
+  void validate(bool last);
+  void save();
+  /// What a save takes from its beginning until the checkpoint is there: the last one's, before the first a
+  /// guess.
+  double save_seconds() const;
+  /// A run must not end as if its last state were safe when it is not.
+  void finish_saving();
+  void close();
+
+  Recipe recipe_;
+  Communicator& world_;
+  Logger logger_;
+  Device& device_;
+  int threads_;
+  Mesh mesh_;
+  std::unique_ptr<TrainingData> training_;
+  std::unique_ptr<ValidationData> validation_;
+  std::unique_ptr<Trainer> trainer_;
+  std::unique_ptr<DirectoryLock> lock_;      // rank 0 only
+  std::unique_ptr<RunDirectory> directory_;  // rank 0 only
+  std::vector<std::int64_t> idle_steps_;     // [layers, experts]; rank 0 only
+  std::string samples_;                      // of the step, noted by this rank
+  std::unique_ptr<StepProfile> profile_;     // null: not asked for
+  double matrix_rate_ = 0;
+  double final_loss_ = std::nan("");
+  std::string resumed_from_;                                       // the checkpoint; empty at a beginning
+  std::int64_t skipped_in_row_ = 0, skipped_ = 0, rollbacks_ = 0;  // equal on all ranks
+  std::set<int> slow_ranks_;                                       // at the last comparison
+  LossSpikes spikes_;                                              // rank 0 only
+  bool time_is_up_ = false;
+  double longest_step_ = 0, evaluation_seconds_ = 0;
+  double first_save_seconds_ = 0;  // a guess
+  std::unique_ptr<Checkpointing> checkpointing_;
+  std::unique_ptr<RunGuard> guard_;  // last: it watches the end of all others
+};
+
+}  // namespace conclave

@@ -1,0 +1,274 @@
+"""Exported models in transformers: logits, greedy continuations, one training step against autograd, tokenizers, and the
+way back. Started by run.sh, which sets INTEROP_CONCLAVE, INTEROP_PROBE and INTEROP_RUN."""
+import json, math, os, pathlib, subprocess, sys, tempfile
+
+import numpy, safetensors, safetensors.torch, torch, transformers, yaml
+
+conclave, probe, trained = (os.environ[f'INTEROP_{name}'] for name in ('CONCLAVE', 'PROBE', 'RUN'))
+scratch = pathlib.Path(tempfile.mkdtemp(prefix='conclave-interop-'))
+torch.set_num_threads(1)
+os.environ['OMP_NUM_THREADS'] = '1'
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+failures = 0
+
+prompts = [
+    'In the beginning God created the heaven and the earth.', 'It was the best of times, it was the worst of times,',
+    'Call me Ishmael. Some years ago', 'The history of all hitherto existing society is',
+    'When in the course of human events it becomes necessary', 'The operating system is a program that',
+    'def fibonacci(n):\n    """Returns the n-th Fibonacci number."""\n', 'import os\nimport sys\n\nclass Reader(object):\n',
+    '#include <stdio.h>\n\nint main(void)\n{\n', 'static int parse(const char *text, int length)\n{\n',
+    'Au commencement, Dieu créa les cieux et la terre.', 'Longtemps, je me suis couché de bonne heure.',
+    'Am Anfang schuf Gott Himmel und Erde.', 'Als Gregor Samsa eines Morgens aus unruhigen Träumen erwachte,',
+    '吾輩は猫である。名前はまだ無い。', '国境の長いトンネルを抜けると雪国であった。', 'abacus, n. [L. abacus, Gr. abax.]',
+    'A computer is a machine that can be programmed to', 'Free software is software that gives you the user the freedom to',
+    'The quick brown fox jumps over the lazy dog 1234567890 times']
+assert len(prompts) == 20
+
+
+def check(what, holds, figure=''):
+    global failures
+    failures += not holds
+    print(f'  {"ok    " if holds else "FAILED"} {what}{": " if figure != "" else ""}{figure}', flush=True)
+
+
+def run(*command):
+    done = subprocess.run([str(part) for part in command], capture_output=True)
+    if done.returncode != 0:
+        sys.exit(f'{" ".join(map(str, command))}\n{done.stderr.decode()}')
+    return done.stdout
+
+
+def load(directory):
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation='eager', experts_implementation='eager',
+        output_loading_info=True)
+    check('every tensor has its place', not any(report[key] for key in report), '' if not any(report.values()) else report)
+    return model.eval()
+
+
+def ours(mode, run_directory, lines, *more):
+    tokens, out = scratch / 'tokens.txt', scratch / f'{mode}.safetensors'
+    tokens.write_text('\n'.join(' '.join(map(str, ids)) for ids in lines) + '\n')
+    run(probe, mode, run_directory, tokens, out, *more)
+    with safetensors.safe_open(out, framework='pt') as file:  # their own reader opens what we write
+        return {name: file.get_tensor(name) for name in file.keys()}
+
+
+def compare_logits(run_directory, model, lines):
+    mine = ours('logits', run_directory, lines)
+    worst, scale = 0, 0
+    for i, ids in enumerate(lines):
+        with torch.no_grad():
+            theirs = model(torch.tensor([ids])).logits[0]
+        worst = max(worst, (theirs - mine[str(i)]).abs().max().item())
+        scale = max(scale, theirs.abs().max().item())
+    check(f'logits over {len(lines)} prompts, largest difference', worst < 1e-4, f'{worst:.2e} (of logits up to {scale:.1f})')
+
+
+def compare_continuations(run_directory, model, tokenizer):
+    equal = 0
+    for prompt in prompts:
+        mine = run(conclave, 'generate', run_directory, '--prompt', prompt, '--temperature', 0, '--tokens', 64)
+        ids = tokenizer(prompt, return_tensors='pt')
+        out = model.generate(**ids, max_new_tokens=64, do_sample=False)[0].tolist()
+        if out[-1] == tokenizer.eos_token_id:
+            out.pop()
+        equal += bytes(out) + b'\n' == mine
+    check('greedy continuations over 64 tokens that are identical', equal == len(prompts), f'{equal} of {len(prompts)}')
+
+
+def tensors_of(directory):
+    return {name: value for file in directory.glob('*.safetensors')
+            for name, value in safetensors.torch.load_file(file).items()}
+
+
+def comes_back(directory, wanted=None):
+    """Whether the export of an import of a directory has the same bits, or those of another directory."""
+    again, back = scratch / 'again', scratch / 'back'
+    run('rm', '-rf', again, back)
+    run(conclave, 'import', directory, back)
+    model_type = json.loads((directory / 'config.json').read_text())['model_type']
+    run(conclave, 'export', back, again, '--arch', model_type, '--tokenizer', 'none')
+    wanted, got = tensors_of(wanted or directory), tensors_of(again)
+    return wanted.keys() == got.keys() and all(
+        torch.equal(wanted[name].view(torch.int32), got[name].view(torch.int32)) for name in wanted)
+
+
+def hub_names(gradients):
+    """Conclave's names and stacks -> those of the modules in memory: experts fused as transformers 5 keeps them."""
+    fused = {}
+    for name, value in gradients.items():
+        name = name.removeprefix('gradient/')
+        if name.endswith('experts.gate_proj.weight') and value.dim() == 3:
+            up = gradients['gradient/' + name.replace('gate_proj', 'up_proj')]
+            fused[name.replace('gate_proj.weight', 'gate_up_proj')] = torch.cat([value, up], 1)
+        elif name.endswith('experts.down_proj.weight') and value.dim() == 3:
+            fused[name.removesuffix('.weight')] = value
+        elif not (name.endswith('experts.up_proj.weight') and value.dim() == 3):
+            fused[name] = value
+    return fused
+
+
+def compare_step(run_directory, model, recipe, lines):
+    moe, router = recipe['model']['moe'], recipe['model']['moe']['router']
+    experts, top_k, coefficient = moe['num_experts'], moe['num_experts_per_tok'], 0.05
+    mine = ours('step', run_directory, lines, 'training.lm_z_loss_coefficient=0', 'model.moe.layer_reduction=sum',
+                'model.moe.router.z_loss_coefficient=0.01',
+                f'model.moe.balance=[{{scope: global_batch, estimator: exact, coefficient: {coefficient}}}]')
+    losses = mine.pop('losses')
+    model.train()
+    model.zero_grad()
+    logits_of_layers, biases, hooks = [], [], []
+    for name, module in model.named_modules():
+        if name.endswith('mlp.gate') and module.weight.shape[0] == experts:
+            biases.append(getattr(module, 'e_score_correction_bias', None))
+            hooks.append(module.register_forward_hook(lambda gate, inputs, _: logits_of_layers.append(
+                torch.nn.functional.linear(inputs[0].reshape(-1, gate.weight.shape[1]), gate.weight))))
+    ids = torch.tensor(lines)
+    logits = model(ids).logits
+    for hook in hooks:
+        hook.remove()
+    lm_loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    balance, z = 0, 0
+    for layer, bias in zip(logits_of_layers, biases):
+        if router['kind'] == 'sigmoid':
+            score = layer.sigmoid()
+            chosen_by = score if bias is None else score + bias
+            groups = chosen_by.view(len(layer), router['n_group'], -1)
+            best = groups.topk(2, -1)[0].sum(-1).topk(router['topk_group'], -1)[1]
+            mask = torch.zeros(len(layer), router['n_group']).scatter(1, best, 1)[:, :, None].expand_as(groups)
+            chosen_by = chosen_by.masked_fill(mask.reshape(chosen_by.shape) == 0, -math.inf)
+            p = score / score.sum(-1, keepdim=True)
+        else:
+            chosen_by = p = layer.softmax(-1)
+        counts = torch.zeros(experts).index_add(0, chosen_by.topk(top_k, -1)[1].flatten(), torch.ones(len(layer) * top_k))
+        balance = balance + experts * (counts / counts.sum() * p.mean(0)).sum()
+        z = z + (torch.logsumexp(layer, -1) ** 2).mean()
+    loss = lm_loss + coefficient * balance + 0.01 * z
+    loss.backward()
+    layers = len(logits_of_layers)
+    theirs = torch.stack([lm_loss, balance / layers, z / layers, loss]).detach()
+    difference = (losses - theirs).abs().max().item()
+    check('one step: language-model, balance, z and whole loss, largest difference', difference < 1e-5, f'{difference:.2e}')
+    named = dict(model.named_parameters())
+    gradients = hub_names(mine)
+    check('one step: gradients of the same parameters', named.keys() == gradients.keys(),
+          '' if named.keys() == gradients.keys() else sorted(named.keys() ^ gradients.keys())[:6])
+    worst, worst_name = 0, ''
+    for name in named.keys() & gradients.keys():
+        wanted = named[name].grad
+        relative = ((gradients[name] - wanted).norm() / wanted.norm()).item()
+        if not relative <= worst:
+            worst, worst_name = relative, name
+    check(f'one step: {len(named)} gradients, largest relative difference', worst < 1e-4, f'{worst:.2e} ({worst_name})')
+    model.eval()
+
+
+def compare_tokenizer(directory, tokenizer, encode):
+    texts = prompts + ['', ' ', '  two  spaces ', '\n\n\ttab', 'emoji 😀 and ﬁ ligature', 'Ⅷ ½ ǅ', '\x00\x01\x7f']
+    equal = sum(tokenizer(text, add_special_tokens=False)['input_ids'] == list(encode(text)) for text in texts)
+    back = sum(tokenizer.decode(tokenizer(text, add_special_tokens=False)['input_ids']) == text for text in texts)
+    check('tokenizer: the same ids', equal == len(texts), f'{equal} of {len(texts)}')
+    check('tokenizer: texts that come back', back == len(texts), f'{back} of {len(texts)}')
+
+
+def check_trained():
+    print(f'a trained run ({trained}), transformers {transformers.__version__}, torch {torch.__version__}')
+    directory = scratch / 'trained'
+    run(conclave, 'export', trained, directory, '--shard-size', '2MB')
+    recipe = yaml.safe_load((pathlib.Path(trained) / 'recipe.yaml').read_text())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    compare_tokenizer(directory, tokenizer, str.encode)
+    model = load(directory)
+    lines = [tokenizer(prompt)['input_ids'] for prompt in prompts]
+    compare_logits(trained, model, lines)
+    compare_continuations(trained, model, tokenizer)
+    text = list(' '.join(prompts).encode())
+    compare_step(trained, model, recipe, [text[i * 100:(i + 1) * 100] for i in range(8)])
+    check('import gives back the same bits', comes_back(directory))
+    saved = scratch / 'saved'  # what transformers itself writes can be imported too
+    model.save_pretrained(saved)
+    check('import of what transformers saves gives the same bits', comes_back(saved, directory))
+    rounded = scratch / 'bf16'
+    run(conclave, 'export', trained, rounded, '--dtype', 'bf16')
+    half = transformers.AutoModelForCausalLM.from_pretrained(rounded, dtype='auto')
+    check('bf16: every weight is the rounded one', all(
+        torch.equal(value, dict(model.state_dict())[name].to(torch.bfloat16)) and value.dtype == torch.bfloat16
+        for name, value in half.state_dict().items()))
+
+
+def check_random(architecture, tied):
+    print(f'{architecture}, random weights, {"tied" if tied else "untied"}')
+    model = dict(vocab_size=300, hidden_size=64, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4,
+                 num_key_value_heads=2, head_dim=16, rope_theta=5000.0, rms_norm_eps=1e-5, qk_norm=True,
+                 tie_word_embeddings=tied, initializer_range=0.1)
+    moe = dict(num_experts=8, num_experts_per_tok=3, moe_intermediate_size=24)
+    router = dict(kind='softmax', norm_topk_prob=True, n_group=1, topk_group=1)
+    if architecture == 'qwen3_moe':
+        model['head_dim'], moe['first_k_dense_replace'] = 24, 1
+        router['norm_topk_prob'] = not tied
+    if architecture == 'olmoe':
+        model['qk_norm_over'], router['norm_topk_prob'] = 'all_heads', tied
+    if architecture == 'mixtral':
+        model['qk_norm'] = False
+    if architecture == 'glm4_moe':
+        model['partial_rotary_factor'], model['qk_norm'] = (1.0, True) if tied else (0.5, False)
+        moe.update(num_shared_experts=2, first_k_dense_replace=1)
+        router = dict(kind='sigmoid', norm_topk_prob=True, routed_scaling_factor=1.5, n_group=4, topk_group=2,
+                      bias=dict(rate=0.001))
+    moe['router'] = router
+    model['moe'] = moe
+    recipe = dict(name='random', model=model, data=dict(sequence_length=128))
+    if architecture in ('qwen3', 'llama'):
+        moe['first_k_dense_replace'], model['qk_norm'] = 3, architecture == 'qwen3'
+    path, directory, run_directory = (scratch / f'{architecture}-{tied}{end}' for end in ('.yaml', '', '-run'))
+    path.write_text(yaml.safe_dump(recipe))
+    run(probe, 'random', path, run_directory)
+    run(conclave, 'export', run_directory, directory, '--arch', architecture, '--shard-size', '200KB')
+    network = load(directory)
+    saved = scratch / f'{architecture}-{tied}-saved'
+    network.save_pretrained(saved)
+    check('import of what transformers saves gives the same bits', comes_back(saved, directory))
+    lines = [list(prompt.encode()) for prompt in prompts]
+    compare_logits(run_directory, network, lines)
+    check('import gives back the same bits', comes_back(directory))
+    text = list(' '.join(prompts).encode())
+    if architecture not in ('qwen3', 'llama'):
+        compare_step(run_directory, network, recipe, [text[i * 100:(i + 1) * 100] for i in range(8)])
+
+
+def check_sentencepiece():
+    import sentencepiece
+    for kind in ('bpe', 'unigram'):
+        print(f'a SentencePiece tokenizer ({kind})')
+        corpus, prefix = scratch / 'corpus.txt', scratch / kind
+        files = sorted(pathlib.Path('docs').glob('*.md')) + sorted(pathlib.Path('framework').rglob('*.cpp'))
+        corpus.write_text('\n'.join(file.read_text() for file in files) + '\n'.join(prompts * 3))
+        run(conclave, 'tokenize', '--train-sentencepiece', prefix, '--vocab-size', 2000, '--model-kind', kind, corpus)
+        model = dict(vocab_size=2048, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+                     head_dim=8, moe=dict(num_experts=2, num_experts_per_tok=1, moe_intermediate_size=8))
+        path, directory = scratch / f'{kind}.yaml', scratch / f'{kind}-exported'
+        path.write_text(yaml.safe_dump(dict(name=kind, model=model, data=dict(tokenizer=f'{prefix}.model'))))
+        run(probe, 'random', path, scratch / f'{kind}-run')
+        run(conclave, 'export', scratch / f'{kind}-run', directory)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+        processor = sentencepiece.SentencePieceProcessor(model_file=f'{prefix}.model')
+        compare_tokenizer(directory, tokenizer, processor.encode)
+        long = files[0].read_text()
+        check('a whole document: the same ids', tokenizer(long, add_special_tokens=False)['input_ids'] == processor.encode(long))
+        check('end of document', tokenizer.eos_token_id == processor.eos_id())
+
+
+parts = sys.argv[1:] or ['trained', 'random', 'sentencepiece']
+if 'trained' in parts:
+    check_trained()
+if 'random' in parts:
+    for architecture in ('qwen3_moe', 'olmoe', 'mixtral', 'glm4_moe', 'qwen3', 'llama'):
+        for tied in (False, True):
+            check_random(architecture, tied)
+if 'sentencepiece' in parts:
+    check_sentencepiece()
+run('rm', '-rf', scratch)
+print(f'hugging_face: {failures} checks failed' if failures else 'hugging_face: all checks hold')
+sys.exit(1 if failures else 0)

@@ -1,0 +1,130 @@
+// `conclave export` and `conclave import` as users call them: from a run of two ranks to a directory and back
+// to a run that goes on under other layouts; exit codes and what is said.
+#include "framework/store/checkpoint_directory.h"
+#include "framework/store/checkpoint_file.h"
+#include "tests/launch/command_fixture.h"
+
+namespace conclave {
+namespace {
+namespace fs = std::filesystem;
+
+class ConvertCommand : public Command {
+ protected:
+  static void SetUpTestSuite() {
+    Command::SetUpTestSuite();
+    const Outcome trained = train("run", "model.num_key_value_heads=2 parallel.expert=2 parallel.zero=1", 2);
+    ASSERT_EQ(trained.exit_code, 0) << trained.output;
+    const Outcome exported =
+        conclave_command("export " + path("run") + " " + path("exported") + " --shard-size 40KB");
+    ASSERT_EQ(exported.exit_code, 0) << exported.output;
+    expect_words(exported, {"step-00000010, every checksum is right, as Qwen3MoeForCausalLM in fp32",
+                            "model-00001-of-0000", "Done: " + path("exported")});
+  }
+  static void expect_words(const Outcome& outcome, const std::vector<std::string>& words) {
+    for (const std::string& word : words)
+      EXPECT_NE(outcome.output.find(word), std::string::npos)
+          << "'" << word << "' is not in " << outcome.output;
+  }
+  static void expect_refusal(const std::string& arguments, int exit_code,
+                             const std::vector<std::string>& words) {
+    const Outcome outcome = conclave_command(arguments);
+    EXPECT_EQ(outcome.exit_code, exit_code) << arguments << ": " << outcome.output;
+    expect_words(outcome, words);
+  }
+  static std::vector<double> losses(const std::string& output) {
+    std::vector<double> values;
+    for (const Json& line : metrics(output))
+      if (line.contains("loss")) values.push_back(line["loss"].get<double>());
+    return values;
+  }
+};
+
+TEST_F(ConvertCommand, AnImportGoesOnTrainingUnderAnyLayout) {
+  const std::string recipe = " --recipe " + path("recipe.yaml") + " training.steps=4";
+  const Outcome imported = conclave_command("import " + path("exported") + " " + path("one") + recipe);
+  ASSERT_EQ(imported.exit_code, 0) << imported.output;
+  expect_words(imported, {"Qwen3MoeForCausalLM", "step-00000000", "conclave train " + path("one")});
+  EXPECT_EQ(conclave_command("inspect " + path("one")).exit_code, 0);
+
+  // Every parameter of the run, bit by bit.
+  const CheckpointReader before(*find_checkpoint(path("run")).path),
+      after(*find_checkpoint(path("one")).path);
+  ASSERT_EQ(before.names("model"), after.names("model"));
+  for (const std::string& name : before.names("model"))
+    EXPECT_EQ(before.read_all<float>(name), after.read_all<float>(name)) << name;
+
+  const std::string text = " --tokens 40 --temperature 0 --prompt abc";
+  EXPECT_EQ(conclave_command("generate " + path("run") + text).output,
+            conclave_command("generate " + path("one") + text).output);
+
+  fs::copy(folder_ / "one", folder_ / "two", fs::copy_options::recursive);
+  const Outcome alone = conclave_command("train " + path("one") + "/recipe.yaml");
+  ASSERT_EQ(alone.exit_code, 0) << alone.output;
+  expect_words(alone, {"Resuming after step 0", "Done: 4 steps"});
+  const Outcome together = conclave_command("train " + path("two") + "/recipe.yaml output=" + path("two") +
+                                                " parallel.tensor=2 parallel.expert=2 parallel.zero=1",
+                                            2);
+  ASSERT_EQ(together.exit_code, 0) << together.output;
+  const std::vector<double> one = losses("one"), two = losses("two"), run = losses("run");
+  ASSERT_EQ(one.size(), 4u);
+  ASSERT_EQ(two.size(), 4u);
+  for (std::size_t i = 0; i < 4; ++i) EXPECT_NEAR(two[i], one[i], 1e-5 * one[i]) << "step " << i + 1;
+  EXPECT_LT(one[0], 0.9 * run[0]) << "it does not begin where the run has ended";
+}
+
+TEST_F(ConvertCommand, AnImportWithoutARecipeSaysWhatIsMissing) {
+  const Outcome imported = conclave_command("import " + path("exported") + " " + path("bare"));
+  ASSERT_EQ(imported.exit_code, 0) << imported.output;
+  expect_words(imported, {"'data.train=[{path: PREFIX, domain: NAME}]'"});
+  expect_refusal("train " + path("bare") + "/recipe.yaml", 2, {"data.train", "no domain to train on"});
+  const Outcome trained =
+      conclave_command("train " + path("bare") + "/recipe.yaml 'data.train=[{path: " + path("letters") +
+                       ", domain: letters}]' training.steps=1 training.global_batch_size=4");
+  EXPECT_EQ(trained.exit_code, 0) << trained.output;
+}
+
+TEST_F(ConvertCommand, ADenseModelBecomesAMixtureThatTrains) {
+  const Outcome dense = train("dense", "model.moe.first_k_dense_replace=2 model.intermediate_size=64");
+  ASSERT_EQ(dense.exit_code, 0) << dense.output;
+  const Outcome exported = conclave_command("export " + path("dense") + " " + path("dense-exported"));
+  ASSERT_EQ(exported.exit_code, 0) << exported.output;
+  expect_words(exported, {"Qwen3ForCausalLM"});
+  for (const std::string upcycle :
+       {"--upcycle copy --experts 4 --top-k 2", "--upcycle split --experts 8 --top-k 4"}) {
+    const std::string run = upcycle.find("copy") == std::string::npos ? "split" : "copied";
+    const Outcome imported =
+        conclave_command("import " + path("dense-exported") + " " + path(run) + " " + upcycle + " --recipe " +
+                         path("recipe.yaml") + " training.steps=3");
+    ASSERT_EQ(imported.exit_code, 0) << imported.output;
+    const auto evaluated = [&](const std::string& name) {
+      const Outcome outcome = conclave_command("evaluate " + path(name) + " --batches 1");
+      EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+      const std::size_t at = outcome.output.find("mean");
+      return outcome.output.substr(at, outcome.output.find('\n', at) - at);
+    };
+    EXPECT_EQ(evaluated(run), evaluated("dense"));
+    const Outcome trained = conclave_command("train " + path(run) + "/recipe.yaml");
+    EXPECT_EQ(trained.exit_code, 0) << trained.output;
+  }
+}
+
+TEST_F(ConvertCommand, WhatIsWrongHasItsExitCode) {
+  expect_refusal("export " + path("run"), 2, {"1 places came", "conclave export --help"});
+  expect_refusal("export " + path("run") + " " + path("exported"), 2, {"is there already"});
+  expect_refusal("export " + path("run") + " " + path("x") + " --arch mixtral", 2,
+                 {"MixtralForCausalLM cannot express", "normalises queries and keys"});
+  expect_refusal("export " + path("run") + " " + path("x") + " --dtype fp16", 2, {"fp16", "fp32 or bf16"});
+  expect_refusal("export " + path("run") + " " + path("x") + " --shard-size 5 GB", 2, {"3 places"});
+  expect_refusal("export " + path("run") + " " + path("x") + " --shard-size much", 2, {"'much'", "5GB"});
+  expect_refusal("export " + path("nowhere") + " " + path("x"), 3, {"no such file"});
+  expect_refusal("import " + path("nowhere") + " " + path("x"), 3, {"config.json"});
+  expect_refusal("import " + path("exported") + " " + path("run"), 2, {"holds a run already"});
+  expect_refusal("import " + path("exported") + " " + path("x") + " --experts 4", 2, {"goes with --upcycle"});
+  expect_refusal("import " + path("exported") + " " + path("x") + " --upcycle clone", 2,
+                 {"clone", "copy or split"});
+  expect_refusal("import " + path("exported") + " " + path("step-00000003"), 2, {"directory of a run"});
+  EXPECT_FALSE(fs::exists(folder_ / "x"));
+}
+
+}  // namespace
+}  // namespace conclave
