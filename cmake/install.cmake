@@ -4,9 +4,9 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 # The house in one shared library, whose interface keeps its version until the minor number changes. Of launch/ it has
-# what trains, saves and evaluates; not the commands, and not what writes TensorBoard's files: Debian's archive of
+# what trains, saves and evaluates; not the commands and their files, and not what writes TensorBoard's files: Debian's archive of
 # protobuf-lite cannot be put into a shared library, and its own shared one would meet that of SentencePiece.
-set(of_the_command "/(bench|commands|report)/|/(command_line|event_log|page_parts|run_directory|training_run)\\.cpp")
+set(of_the_command "/(bench|commands|convert|report)/|/(command_line|event_log|page_parts|run_directory|training_run)\\.cpp")
 set(folders base device tensor kernels autograd recipe data store telemetry parallel layers optim)
 add_library(conclave_shared SHARED $<FILTER:$<TARGET_OBJECTS:conclave_launch>,EXCLUDE,${of_the_command}>)
 foreach(folder ${folders})
@@ -31,7 +31,8 @@ install(TARGETS conclave_shared EXPORT ConclaveTargets LIBRARY)
 # Headers under include/conclave, included as here: "layers/router.h". Left out is what only the inside needs.
 install(DIRECTORY framework parallel layers optim launch DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/conclave
         FILES_MATCHING PATTERN "*.h"
-        PATTERN "launch/bench" EXCLUDE PATTERN "launch/commands" EXCLUDE PATTERN "launch/command_line.h" EXCLUDE
+        PATTERN "launch/bench" EXCLUDE PATTERN "launch/commands" EXCLUDE PATTERN "launch/convert" EXCLUDE
+        PATTERN "launch/command_line.h" EXCLUDE
         PATTERN "launch/report" EXCLUDE PATTERN "launch/event_log.h" EXCLUDE PATTERN "launch/run_directory.h" EXCLUDE
         PATTERN "launch/training_run.h" EXCLUDE
         PATTERN "launch/packaging" EXCLUDE PATTERN "launch/completion" EXCLUDE

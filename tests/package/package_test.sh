@@ -47,8 +47,7 @@ check_library() {
   [ -z "$undefined" ] || fail "$undefined"
 }
 
-# What a header includes is installed too, or is the standard library's or MPI's. All of them compile together, warnings
-# being errors, in the programs' compiler and with what find_package says.
+# What a header includes is installed too, or is the standard library's or MPI's; the part `programs` compiles them.
 check_headers() {
   cd "$prefix/include/conclave"
   local header included missing=0
@@ -64,7 +63,8 @@ check_programs() {
   local project=$package/project python candidate
   mkdir -p "$project"
   cp "$source"/examples/library/* "$source/tests/package/manners.cpp" "$project/"
-  sed -i 's/own_ranks)/own_ranks manners)/' "$project/CMakeLists.txt"
+  (cd "$prefix/include/conclave" && find . -name '*.h' | sort | sed 's/^\.\/\(.*\)/#include "\1"/'; echo 'int main() {}') >"$project/headers.cpp"
+  sed -i 's/own_ranks)/own_ranks manners headers)/' "$project/CMakeLists.txt"
   if grep -rn "$source/" "$prefix/lib"*/cmake "$prefix/include"; then fail "the package names the source folder"; fi
   cmake -S "$project" -B "$project/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_CXX_FLAGS='-Wall -Wextra -Werror -Wno-missing-field-initializers' \
     $(command -v ccache >/dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache) >"$project/log" 2>&1 ||
