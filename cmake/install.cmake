@@ -4,9 +4,11 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 # The house in one shared library, whose interface keeps its version until the minor number changes. Of launch/ it has
-# what trains, saves and evaluates; not the commands and their files, and not what writes TensorBoard's files: Debian's archive of
-# protobuf-lite cannot be put into a shared library, and its own shared one would meet that of SentencePiece.
-set(of_the_command "/(bench|commands|convert|report)/|/(command_line|event_log|page_parts|run_directory|training_run)\\.cpp")
+# what trains, saves and evaluates; not the commands and what they alone need, and not what writes TensorBoard's files:
+# Debian's archive of protobuf-lite cannot be put into a shared library, and its own shared one would meet that of
+# SentencePiece.
+set(of_the_command "/(bench|commands|convert|report)/")
+string(APPEND of_the_command "|/(command_line|event_log|page_parts|run_directory|training_run)\\.cpp")
 set(folders base device tensor kernels autograd recipe data store telemetry parallel layers optim)
 add_library(conclave_shared SHARED $<FILTER:$<TARGET_OBJECTS:conclave_launch>,EXCLUDE,${of_the_command}>)
 foreach(folder ${folders})
@@ -37,7 +39,8 @@ install(DIRECTORY framework parallel layers optim launch DESTINATION ${CMAKE_INS
         PATTERN "launch/training_run.h" EXCLUDE
         PATTERN "launch/packaging" EXCLUDE PATTERN "launch/completion" EXCLUDE
         PATTERN "kernels/cpu" EXCLUDE PATTERN "kernels/cuda" EXCLUDE PATTERN "device/cuda" EXCLUDE
-        PATTERN "device/stand_in" EXCLUDE PATTERN "device/runtime.h" EXCLUDE PATTERN "parallel/nccl" EXCLUDE
+        PATTERN "device/stand_in" EXCLUDE PATTERN "device/runtime.h" EXCLUDE PATTERN "device/sanitizer*" EXCLUDE
+        PATTERN "parallel/nccl" EXCLUDE
         PATTERN "telemetry/tensorboard" EXCLUDE PATTERN "hdf5_internal.h" EXCLUDE)
 install(FILES ${CMAKE_BINARY_DIR}/framework/base/version.h
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/conclave/framework/base)

@@ -144,7 +144,7 @@ check_completion_zsh() {
       compadd() { while [[ $1 != -- ]]; do shift; done; shift; print -l -- "$@" }
       _files() { print files }
       words=("${@[2,-1]}") CURRENT=$(($# - 1))
-      source "$1"' "$prefix/share/zsh/site-functions/_conclave" "$@"
+      source "$1"' - "$prefix/share/zsh/site-functions/_conclave" "$@"
   }
   expect_words "$(complete_in_zsh conclave va)" validate 'conclave va'
   expect_words "$(complete_in_zsh conclave train r.yaml model.m)" model.moe. model.m
