@@ -96,6 +96,23 @@ check_programs() {
   fi
 }
 
+# A project without the language C finds the package too; another minor version is refused.
+check_find_package() {
+  local folder=$package/find
+  mkdir -p "$folder"
+  printf '%s\n' 'cmake_minimum_required(VERSION 3.22)' 'project(Find LANGUAGES CXX)' 'find_package(Conclave ${wanted} REQUIRED)' \
+    'add_executable(find main.cpp)' 'target_link_libraries(find Conclave::Conclave)' >"$folder/CMakeLists.txt"
+  printf '%s\n' '#include "parallel/mpi.h"' 'int main() { return conclave::launched_under_mpi(); }' >"$folder/main.cpp"
+  find_it() { cmake -S "$folder" -B "$folder/build" -DCMAKE_PREFIX_PATH="$prefix" -Dwanted="$1" >"$folder/log" 2>&1; }
+  local minor=${version#*.}
+  minor=${minor%%.*}
+  find_it "${version%%.*}.$((minor + 1))" && fail "the next minor version was found"
+  find_it "$((${version%%.*} + 1))" && fail "the next major version was found"
+  find_it "${version%.*}" || { tail -n 10 "$folder/log" >&2; fail "a project without the language C does not find it"; }
+  cmake --build "$folder/build" >"$folder/log" 2>&1 || { tail -n 10 "$folder/log" >&2; fail "such a project does not link"; }
+  "$folder/build/find" || fail "such a program does not run"
+}
+
 # Every option that the command knows is in the manual page, which the formatters take without a word.
 check_manual_page() {
   local page=$prefix/share/man/man1/conclave.1 command option
@@ -157,6 +174,7 @@ case $part in
   library) check_library ;;
   headers) check_headers ;;
   programs) check_programs ;;
+  find_package) check_find_package ;;
   manual_page) check_manual_page ;;
   completion_bash) check_completion_bash ;;
   completion_zsh) check_completion_zsh ;;
