@@ -9,11 +9,14 @@
 #include <utility>
 
 #include "framework/base/error.h"
+#include "framework/recipe/key_paths.h"
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/parse.h"
 
 namespace conclave {
 namespace {
+
+constexpr const char* complete_flag = "--complete";
 
 template <class Number>
 bool read_number(const std::string& text, Number& number) {
@@ -47,6 +50,22 @@ int complain(const std::string& sentence, int exit_code, int rank) {
   return exit_code;
 }
 
+/// Prints what the last word may become: `words` begin with that of the command.
+int complete(const std::vector<Command>& commands, const std::vector<std::string>& words) {
+  if (words.size() > 1) {
+    std::vector<std::string> arguments(words);
+    arguments[0] = complete_flag;
+    for (const Command& command : commands)
+      if (command.name == words[0]) return command.run(arguments);
+    return 0;
+  }
+  std::vector<std::string> offers = {"help", "--help", "--version"};
+  for (const Command& command : commands) offers.push_back(command.name);
+  for (const std::string& offer : offers)
+    if (words.empty() || offer.starts_with(words[0])) std::printf("%s\n", offer.c_str());
+  return 0;
+}
+
 int dispatch(const std::vector<Command>& commands, const std::string& version,
              const std::vector<std::string>& arguments, int rank) {
   if (arguments.empty()) {
@@ -66,6 +85,7 @@ int dispatch(const std::vector<Command>& commands, const std::string& version,
     std::printf("conclave %s\n", version.c_str());
     return 0;
   }
+  if (first == complete_flag) return complete(commands, {arguments.begin() + 1, arguments.end()});
   std::vector<std::string> names;
   for (const Command& command : commands) {
     if (command.name == first) {
@@ -81,6 +101,11 @@ int dispatch(const std::vector<Command>& commands, const std::string& version,
 }  // namespace
 
 Options::Options(CommandUse use, const std::vector<std::string>& arguments) : use_(std::move(use)) {
+  if (arguments.size() > 1 && arguments[0] == complete_flag) {
+    wants_help_ = true;
+    to_complete_.assign(arguments.begin() + 1, arguments.end());
+    return;
+  }
   bool options_ended = false;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
@@ -191,7 +216,27 @@ std::string Options::usage() const {
   return use_.positionals.empty() ? text : text + " " + use_.positionals;
 }
 
+std::string Options::completions() const {
+  const std::string& begun = to_complete_.back();
+  std::string text;
+  const auto offer = [&](const std::string& word) {
+    if (word.starts_with(begun)) text += word + "\n";
+  };
+  // The value of an option is the user's own, or a file, which the shell knows better.
+  if (to_complete_.size() > 1)
+    for (const OptionUse& option : use_.options)
+      if (!option.value.empty() && "--" + option.name == to_complete_.end()[-2]) return text;
+  if (begun.starts_with("-")) {
+    for (const OptionUse& option : use_.options) offer("--" + option.name);
+    offer("--help");
+  } else if (!begun.empty() && use_.positionals.find("key.path=value") != std::string::npos) {
+    for (const std::string& word : complete_override(begun)) offer(word);
+  }
+  return text;
+}
+
 std::string Options::help() const {
+  if (!to_complete_.empty()) return completions();
   std::string text = use_.summary + "\n\n" + usage() + "\n\noptions:\n";
   std::size_t width = 6;
   const auto left = [](const OptionUse& option) {

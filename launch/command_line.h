@@ -27,11 +27,13 @@ struct CommandUse {
 
 /// The arguments of one command: --name value, --name=value, flags, positionals; "--" ends the options.
 /// Anything unknown, repeated or of the wrong type is Fault::request with the nearest valid name.
+/// A shell that completes a line asks with --complete WORD..., the words typed so far, the last of them begun:
+/// then wants_help() is true, and help() lists what the last one may become, one by line.
 class Options {
  public:
   Options(CommandUse use, const std::vector<std::string>& arguments);
 
-  /// Whether --help was given; then print help() and return 0.
+  /// Whether --help was given (or --complete); then print help() and return 0.
   bool wants_help() const { return wants_help_; }
   std::string help() const;
 
@@ -57,8 +59,10 @@ class Options {
   const OptionUse& known(const std::string& name) const;
   const Given* find(const std::string& name) const;
   std::string usage() const;
+  std::string completions() const;
 
   CommandUse use_;
+  std::vector<std::string> to_complete_;
   bool wants_help_ = false;
   std::vector<Given> given_;
   std::vector<std::string> positionals_, overrides_;

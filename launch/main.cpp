@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "framework/base/version.h"
 #include "launch/command_line.h"
 #include "launch/commands/bench.h"
 #include "launch/commands/doctor.h"
@@ -53,6 +54,6 @@ int main(int argument_count, char** arguments) {
       {"doctor", "what this machine has for training, and what is wrong with it", run_doctor, Processes::all},
       {"bench", "measures what this machine can do and what Conclave does on it", run_bench, Processes::all},
   };
-  return run_command(commands, CONCLAVE_VERSION, {arguments + 1, arguments + argument_count},
+  return run_command(commands, library_version(), {arguments + 1, arguments + argument_count},
                      rank_before_mpi());
 }

@@ -12,18 +12,24 @@ namespace {
 struct KeyPath {
   std::string section;  // an element of a list is written "0", whichever it is
   std::string name;
-  bool is_list;
+  bool is_list = false, is_section = false;
+  std::vector<std::string> words{};  // the only valid values, where they are few
 };
+
+std::vector<std::string> words_of(const Key& key) {
+  if (std::holds_alternative<bool*>(key.value)) return {"true", "false"};
+  return std::holds_alternative<std::string*>(key.value) ? key.rule.words : std::vector<std::string>{};
+}
 
 class Collector final : public Visitor {
  public:
-  void key(const Key& key) override { paths.push_back({section_, key.name, false}); }
+  void key(const Key& key) override { paths.push_back({section_, key.name, false, false, words_of(key)}); }
   void section(const char* name, const char*, const std::function<void()>& inside) override {
-    paths.push_back({section_, name, false});
+    paths.push_back({section_, name, false, true});
     within(join_path(section_, name), inside);
   }
   void list(const char* name, const char*, ListReference& list) override {
-    paths.push_back({section_, name, true});
+    paths.push_back({section_, name, true, false});
     within(join_path(section_, name) + ".0", [&] { list.describe_default(*this); });
   }
 
@@ -103,6 +109,27 @@ std::string suggest_key(const std::string& section, const std::string& name) {
       meant += (meant.empty() ? "" : " or ") + join_path(path.section, path.name);
   if (!meant.empty()) return "; did you mean " + meant + "?";
   return "; the keys of " + (section.empty() ? "a recipe" : section) + " are " + join_words(here);
+}
+
+std::vector<std::string> complete_override(const std::string& begun) {
+  const std::size_t equals = begun.find('=');
+  const std::string path = begun.substr(0, equals);
+  const std::size_t dot = path.rfind('.');
+  const std::string section = dot == std::string::npos ? "" : path.substr(0, dot);
+  const std::string name = path.substr(dot + 1);  // the whole path where there is no dot
+  const std::string wanted = any_element(section);
+  std::vector<std::string> offers;
+  for (const KeyPath& key : all_paths()) {
+    if (key.section != wanted) continue;
+    const std::string whole = join_path(section, key.name);
+    if (equals == std::string::npos) {
+      if (key.name.starts_with(name)) offers.push_back(whole + (key.is_section ? "." : "="));
+    } else if (key.name == name) {
+      for (const std::string& word : key.words)
+        if (word.starts_with(begun.substr(equals + 1))) offers.push_back(whole + "=" + word);
+    }
+  }
+  return offers;
 }
 
 }  // namespace conclave

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "framework/base/error.h"
+#include "framework/base/version.h"
 #include "framework/store/checkpoint_protocol.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/lookup.h"
@@ -36,7 +37,7 @@ fs::path verified_index(const fs::path& checkpoint, Verify verify) {
 
 Attributes own_attributes(std::int64_t step) {
   return {{"format_version", format_version},
-          {"software_version", std::string(CONCLAVE_VERSION)},
+          {"software_version", std::string(library_version())},
           {"step", step}};
 }
 

@@ -17,7 +17,7 @@ enum class TerminalStyle { automatic, plain, rewriting };
 
 struct LoggerOptions {
   int rank = 0;
-  int terminal = 1;  // file descriptor
+  int terminal = 1;  // file descriptor; -1: none, the file alone
   TerminalStyle style = TerminalStyle::automatic;
 };
 

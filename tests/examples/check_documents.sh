@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Holds documents to their word: check_documents.sh ROOT [FILE...]; without files README.md and docs/*.md.
+# Holds documents to their word: check_documents.sh ROOT [FILE...]; without files *.md and docs/*.md.
 #   - a relative link leads to a file or folder that exists (headings behind # are not looked at);
 #   - a block of code that begins with ```LANGUAGE file=PATH is in that file: the same lines in a row, but for
 #     indentation, where a line "..." in the block stands for any lines left out.
@@ -8,7 +8,7 @@ set -euo pipefail
 
 cd "$1"
 shift
-if [ $# -eq 0 ]; then set -- README.md docs/*.md; fi
+if [ $# -eq 0 ]; then set -- *.md docs/*.md; fi
 
 # Lines of a document with code taken out: text between backticks, and blocks.
 links() {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <new>
@@ -106,6 +107,49 @@ TEST(RunCommand, FindsCommandsAndTurnsErrorsIntoExitCodes) {
   EXPECT_EQ(lost.err, "conclave: the file is gone\n");
   EXPECT_EQ(run(commands, {"eat"}).exit_code, 5);
   EXPECT_EQ(run(commands, {"break"}).exit_code, 1);
+}
+
+TEST(Completion, OffersCommandsOptionsKeysAndWords) {
+  const auto describe = [](const std::string& positionals) {
+    return [positionals](const Arguments& arguments) {
+      const Options options({.name = "sample",
+                             .positionals = positionals,
+                             .summary = "",
+                             .options = {{"prompt", "TEXT", ""}, {"profile", "", ""}, {"json", "", ""}}},
+                            arguments);
+      EXPECT_TRUE(options.wants_help());
+      std::fputs(options.help().c_str(), stdout);
+      return 0;
+    };
+  };
+  const std::vector<Command> commands = {{"train", "", describe("RECIPE.yaml [key.path=value ...]")},
+                                         {"inspect", "", describe("CHECKPOINT")}};
+  const auto offered = [&](Arguments words) {
+    words.insert(words.begin(), "--complete");
+    const Outcome outcome = run(commands, words);
+    EXPECT_EQ(outcome.exit_code, 0);
+    EXPECT_EQ(outcome.err, "");
+    return outcome.out;
+  };
+  EXPECT_EQ(offered({""}), "help\n--help\n--version\ntrain\ninspect\n");
+  EXPECT_EQ(offered({"tr"}), "train\n");
+  EXPECT_EQ(offered({"nothing", "a"}), "");
+  EXPECT_EQ(offered({"inspect", "--pro"}), "--prompt\n--profile\n");
+  EXPECT_EQ(offered({"inspect", "--prompt", "--j"}), "") << "the value of an option is the user's";
+  EXPECT_EQ(offered({"inspect", "--profile", "--j"}), "--json\n");
+  EXPECT_EQ(offered({"inspect", "model.m"}), "") << "this command has no recipe";
+  EXPECT_EQ(offered({"train", ""}), "");
+  EXPECT_EQ(offered({"train", "r.yaml", "mo"}), "model.\n");
+  EXPECT_EQ(offered({"train", "r.yaml", "model.m"}), "model.moe.\n");
+  EXPECT_EQ(offered({"train", "model.moe.num_experts"}),
+            "model.moe.num_experts=\nmodel.moe.num_experts_per_tok=\n");
+  EXPECT_EQ(offered({"train", "model.moe.bal"}), "model.moe.balance=\n");
+  EXPECT_EQ(offered({"train", "model.moe.balance.3.est"}), "model.moe.balance.3.estimator=\n");
+  EXPECT_EQ(offered({"train", "model.moe.balance.3.estimator=l"}), "model.moe.balance.3.estimator=lagged\n");
+  EXPECT_EQ(offered({"train", "checkpoint.asynchronous="}),
+            "checkpoint.asynchronous=true\ncheckpoint.asynchronous=false\n");
+  EXPECT_EQ(offered({"train", "training.steps="}), "");
+  EXPECT_EQ(offered({"train", "no.such.key=a=b"}), "");
 }
 
 TEST(ValidateCommand, PrintsTheWholePlan) {
