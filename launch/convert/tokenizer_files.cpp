@@ -133,7 +133,14 @@ Json sentencepiece_json(const SentencePieceModel& model) {
 }
 
 void write_json(const fs::path& path, const Json& json) {
-  write_text_durably(path, json.dump(1) + "\n");
+  std::string text;
+  try {
+    text = json.dump(1) + "\n";
+  } catch (const Json::type_error&) {
+    fail(Fault::data, "A piece of the tokenizer is not UTF-8, which ", path.filename().string(),
+         " cannot say. --tokenizer none exports without it.");
+  }
+  write_text_durably(path, text);
 }
 
 void write_tokenizer_config(const fs::path& directory, const char* kind, const std::string& end_of_document,
@@ -206,13 +213,7 @@ std::optional<std::int32_t> export_tokenizer(const std::string& name, std::int64
   write_text_durably(directory / "tokenizer.model", file.bytes());
   // Rules of normalisation have no equal in tokenizer.json; with them transformers must read the model
   // itself.
-  if (!model.normalises) try {
-      write_json(directory / "tokenizer.json", sentencepiece_json(model));
-    } catch (const Json::type_error&) {
-      fail(Fault::data, name,
-           ": a piece of it is not UTF-8, which tokenizer.json cannot say; export with "
-           "--tokenizer none.");
-    }
+  if (!model.normalises) write_json(directory / "tokenizer.json", sentencepiece_json(model));
   write_tokenizer_config(directory, "sentencepiece",
                          model.pieces.at(static_cast<std::size_t>(end_of_document)).text, sequence_length,
                          model.normalises ? "LlamaTokenizer" : "PreTrainedTokenizerFast");
