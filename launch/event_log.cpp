@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <numeric>
+#include <functional>
 #include <string_view>
 
 #include "framework/base/error.h"
+#include "framework/store/expert_history.h"
 
 namespace conclave {
 namespace {
@@ -50,17 +51,6 @@ std::string EventLog::block_tag(const char* group, std::int64_t layer) const {
   char text[64];
   std::snprintf(text, sizeof text, "%s/block_%02lld", group, static_cast<long long>(first_block_ + layer));
   return text;
-}
-
-std::vector<double> EventLog::relative_loads(const std::vector<std::int64_t>& counts, std::int64_t experts) {
-  std::vector<double> loads;
-  for (auto row = counts.begin(); row != counts.end(); row += experts) {
-    const double even = static_cast<double>(std::accumulate(row, row + experts, std::int64_t{0})) /
-                        static_cast<double>(experts);
-    std::transform(row, row + experts, std::back_inserter(loads),
-                   [even](std::int64_t count) { return even > 0 ? static_cast<double>(count) / even : 1; });
-  }
-  return loads;
 }
 
 void EventLog::add_step(const Metrics& line, const std::vector<std::int64_t>& counts) {

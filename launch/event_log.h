@@ -27,10 +27,6 @@ class EventLog {
   void add_evaluation(std::int64_t step, const std::vector<std::pair<std::string, double>>& losses,
                       const std::vector<std::int64_t>& counts);
 
-  /// How many times its even share of the block's tokens each expert received: counts [rows, experts] ->
-  /// [rows, experts]; 1 for a row without any.
-  static std::vector<double> relative_loads(const std::vector<std::int64_t>& counts, std::int64_t experts);
-
  private:
   void add_loads(EventValues& values);
   std::string block_tag(const char* group, std::int64_t layer) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
 #include <limits>
 #include <numeric>
 
@@ -146,6 +147,17 @@ std::vector<std::int64_t> load_per_expert_rank(const std::vector<std::int64_t>& 
   const auto here = static_cast<std::size_t>(experts / ranks);
   std::vector<std::int64_t> loads(here > 0 ? counts.size() / here : 0);
   for (std::size_t i = 0; i < loads.size() * here; ++i) loads[i / here] += counts[i];
+  return loads;
+}
+
+std::vector<double> relative_loads(const std::vector<std::int64_t>& counts, std::int64_t experts) {
+  std::vector<double> loads;
+  for (auto row = counts.begin(); row != counts.end(); row += experts) {
+    const double even = static_cast<double>(std::accumulate(row, row + experts, std::int64_t{0})) /
+                        static_cast<double>(experts);
+    std::transform(row, row + experts, std::back_inserter(loads),
+                   [even](std::int64_t count) { return even > 0 ? static_cast<double>(count) / even : 1; });
+  }
   return loads;
 }
 

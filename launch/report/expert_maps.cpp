@@ -6,7 +6,6 @@
 #include "framework/base/error.h"
 #include "framework/store/expert_history.h"
 #include "framework/store/lookup.h"
-#include "launch/event_log.h"
 #include "launch/report/series.h"
 #include "launch/specialisation.h"
 
@@ -23,7 +22,7 @@ Json thousandths(const std::vector<std::int64_t>& counts, std::int64_t experts, 
   Json row = Json::array();
   const std::vector<std::int64_t> own(counts.begin() + layer * experts,
                                       counts.begin() + (layer + 1) * experts);
-  for (const double load : EventLog::relative_loads(own, experts)) row.push_back(std::lround(1000 * load));
+  for (const double load : relative_loads(own, experts)) row.push_back(std::lround(1000 * load));
   return row;
 }
 

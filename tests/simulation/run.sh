@@ -98,8 +98,8 @@ for ranks in "${counts[@]}"; do
   done
 done
 
-awk -v quick=$quick '
+awk -v least="$($quick && echo 36 || echo 100)" -v most="$($quick && echo 5 || echo 10)" '
   { error = $(NF - 1); if (error < 0) error = -error; if (error > worst) worst = error; sum += error; ++count }
   END { if (!count) { print "simulation: nothing was compared, see errors.txt"; exit 1 }
         printf "simulation: %d comparisons, mean error %.1f %%, largest %.1f %%\n", count, sum / count, worst
-        exit quick == "true" && (worst > 5 || count < 36) }' "$work/results.txt"
+        exit worst > most || count < least }' "$work/results.txt"
