@@ -2,9 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "framework/store/expert_history.h"
+#include "launch/event_log.h"
 #include "launch/report/expert_maps.h"
 #include "launch/report/metrics_table.h"
 #include "launch/report/page.h"
@@ -12,11 +15,32 @@
 #include "launch/report/run_log.h"
 #include "launch/report/series.h"
 #include "tests/framework/telemetry/temporary.h"
+#include "tests/framework/telemetry/tensorboard/event_reader.h"
 
 namespace conclave {
 namespace {
 
 const double nan = std::nan("");
+
+// Snapshots are due every 11 steps, of which a log of every hundredth step never meets one.
+TEST(EventLog, EveryLoggedStepOfANewIntervalShowsTheLoads) {
+  const TemporaryDirectory folder;
+  Recipe recipe;
+  recipe.training.steps = 1110;
+  recipe.model.num_hidden_layers = 1;
+  recipe.model.moe.num_experts = 2;
+  {
+    EventLog log(folder.file("events"), recipe, {}, {});
+    for (std::int64_t step = 100; step <= 1100; step += 100) log.add_step({{"step", step}}, {3, 1});
+  }
+  std::size_t shown = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.file("events"))) {
+    std::ifstream file(entry.path(), std::ios::binary);
+    for (const std::string& record : read_records({std::istreambuf_iterator<char>(file), {}}))
+      shown += to_event(record).histograms.size();
+  }
+  EXPECT_EQ(shown, 11u);
+}
 
 TEST(Thinned, KeepsTheExtremesOfAMillionSteps) {
   Series series;
