@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <sstream>
 
+#include "framework/base/text.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/durable_file.h"
 #include "parallel/agreement.h"
@@ -23,16 +24,6 @@ std::optional<Error> failure_of_any(Communicator& world, const std::function<voi
     if (error.fault() == Fault::internal) throw;
     return error;
   }
-}
-
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-std::string fixed(double value, int digits) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%.*f", digits, value);
-  return text;
 }
 
 std::string to_text(const std::vector<FileEntry>& files) {

@@ -6,6 +6,7 @@
 #include <sstream>
 #include <utility>
 
+#include "framework/base/text.h"
 #include "framework/recipe/duration.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/nearest.h"
@@ -22,16 +23,6 @@ namespace {
 constexpr int stopped_on_request = 75;
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-std::string fixed(double value, int digits) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%.*f", digits, value);
-  return text;
-}
 
 }  // namespace
 

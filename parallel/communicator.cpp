@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "framework/base/random.h"
+#include "framework/base/text.h"
 #include "framework/device/named_range.h"
 #include "framework/device/profile.h"
 
@@ -35,10 +36,6 @@ const char* name_of(Purpose purpose) {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 /// Counts the time since `begin` as waiting, here and in the profile.
 void count_wait(TrafficTable& traffic, Purpose purpose, Clock::time_point begin) {

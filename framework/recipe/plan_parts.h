@@ -1,4 +1,5 @@
-// What the files of the plan share: plan.cpp, plan_memory.cpp, plan_network.cpp, plan_time.cpp.
+// What the files of the plan share: plan.cpp, plan_memory.cpp, plan_network.cpp, plan_time.cpp,
+// network_time.cpp.
 #pragma once
 
 #include "framework/recipe/plan.h"

@@ -48,6 +48,10 @@ void bench_layers(Bench& bench);
 /// the plan, and what a balance loss over the global batch adds on the network.
 void bench_training(Bench& bench);
 
+/// What `conclave bench` trains when no recipe is given: the model and batch of examples/benchmark.yaml, so
+/// that an installed command needs no files.
+Recipe benchmark_recipe();
+
 /// Tokens drawn by Zipf's law, one document per sequence: sequences first .. first + count - 1 of a step's
 /// global batch.
 Batch bench_batch(const Recipe& recipe, std::int64_t step, std::int64_t first, std::int64_t count);

@@ -10,6 +10,23 @@
 
 namespace conclave {
 
+Recipe benchmark_recipe() {
+  Recipe recipe;
+  recipe.name = "benchmark";
+  recipe.model.vocab_size = 8192;
+  recipe.model.hidden_size = 512;
+  recipe.model.num_hidden_layers = 8;
+  recipe.model.num_attention_heads = recipe.model.num_key_value_heads = 8;
+  recipe.model.head_dim = 64;
+  recipe.model.moe.num_experts = 16;
+  recipe.model.moe.num_experts_per_tok = 2;
+  recipe.model.moe.moe_intermediate_size = 512;
+  recipe.data.sequence_length = 512;
+  recipe.data.train = {{.path = "random tokens", .domain = "random"}};
+  recipe.training.global_batch_size = recipe.training.micro_batch_size = 4;
+  return recipe;
+}
+
 Batch bench_batch(const Recipe& recipe, std::int64_t step, std::int64_t first, std::int64_t count) {
   const std::int64_t length = recipe.data.sequence_length;
   Batch batch{.sequences = count, .length = length};

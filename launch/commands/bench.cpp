@@ -52,24 +52,6 @@ std::vector<Subject> chosen_subjects(const std::string& only) {
   return chosen;
 }
 
-/// What `conclave bench` trains when no recipe is given: the model of examples/benchmark.yaml.
-Recipe benchmark_recipe() {
-  Recipe recipe;
-  recipe.name = "benchmark";
-  recipe.model.vocab_size = 8192;
-  recipe.model.hidden_size = 512;
-  recipe.model.num_hidden_layers = 8;
-  recipe.model.num_attention_heads = recipe.model.num_key_value_heads = 8;
-  recipe.model.head_dim = 64;
-  recipe.model.moe.num_experts = 16;
-  recipe.model.moe.num_experts_per_tok = 2;
-  recipe.model.moe.moe_intermediate_size = 512;
-  recipe.data.sequence_length = 512;
-  recipe.data.train = {{.path = "random tokens", .domain = "random"}};
-  recipe.training.global_batch_size = recipe.training.micro_batch_size = 4;
-  return recipe;
-}
-
 Json matrix_products(const BestProducts& best) {
   Json rows = Json::array();
   for (std::size_t i = 0; i < best.shapes.size(); ++i) {
@@ -163,7 +145,7 @@ int run_bench(const std::vector<std::string>& arguments) {
                     "training steps before the timed ones, in which the router learns balance (default 0)"},
                    {"directory", "DIR", "where checkpoints are written for a while (default: here)"},
                    {"machine", "FILE",
-                    "measures what plans of time need and writes it to FILE, nothing else"},
+                    "measures what plans of time in fp32 need and writes it to FILE, nothing else"},
                    {"json", "", "print one JSON object instead of tables"}},
        .more =
            "Every figure is taken several times, in turn with its limit, so that both see the same moods "
@@ -192,7 +174,15 @@ int run_bench(const std::vector<std::string>& arguments) {
     });
   check(options.positionals().size() <= 1, Fault::request, "bench: ", options.positionals().size(),
         " recipes came, expected one or none");
-  if (options.has("machine")) return describe_machine(options.text("machine", ""));
+  if (options.has("machine")) {
+    for (const char* other : {"only", "repeat", "steps", "settle", "directory", "json"})
+      check(!options.has(other), Fault::request, "bench: --", other,
+            " came with --machine, which measures the same for every recipe; expected --machine FILE alone");
+    check(options.positionals().empty() && options.overrides().empty(), Fault::request,
+          "bench: a recipe or key.path=value came with --machine, which measures fp32 rates that hold for "
+          "every recipe; expected --machine FILE alone");
+    return describe_machine(options.text("machine", ""));
+  }
   return run_job([&](const std::shared_ptr<Communicator>& world) {
     Recipe recipe = benchmark_recipe();
     agree(*world, [&] {

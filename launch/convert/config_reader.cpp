@@ -1,30 +1,12 @@
 #include "launch/convert/config_reader.h"
 
 #include <cmath>
-#include <fstream>
-#include <iterator>
 
 #include "framework/store/json_text.h"
-#include "framework/store/lookup.h"
 
 namespace conclave {
 
 using Json = nlohmann::json;
-
-Json read_json_object(const std::filesystem::path& path) {
-  check(is_there(path), Fault::data, "There is no ", path.string(),
-        ". Give the directory of a Hugging Face model, with config.json and *.safetensors in it.");
-  std::ifstream file(path, std::ios::binary);
-  check(file.good(), Fault::data, "Cannot open ", path.string(), ". Check its permissions.");
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  try {
-    Json object = Json::parse(text);
-    check(object.is_object(), Fault::data, path.string(), ": a JSON object is expected.");
-    return object;
-  } catch (const Json::exception& error) {
-    fail(Fault::data, path.string(), " is not JSON that can be read: ", error.what(), ".");
-  }
-}
 
 ConfigReader::ConfigReader(Json config, std::string file)
     : config_(std::move(config)), file_(std::move(file)) {}

@@ -9,11 +9,9 @@
 #include <vector>
 
 #include "framework/base/error.h"
+#include "launch/convert/json_file.h"
 
 namespace conclave {
-
-/// A JSON file that must be an object.
-nlohmann::json read_json_object(const std::filesystem::path& path);
 
 class ConfigReader {
  public:

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "framework/base/error.h"
+#include "framework/base/text.h"
 #include "framework/recipe/model_size.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
@@ -15,6 +16,7 @@
 #include "framework/store/lookup.h"
 #include "framework/store/safetensors.h"
 #include "launch/convert/hub_tensors.h"
+#include "launch/convert/json_file.h"
 #include "launch/convert/tokenizer_files.h"
 #include "launch/model.h"
 
@@ -24,12 +26,6 @@ namespace fs = std::filesystem;
 namespace {
 
 using OrderedJson = nlohmann::ordered_json;
-
-std::string gigabytes(std::uint64_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.3f GB", static_cast<double>(bytes) / 1e9);
-  return text;
-}
 
 /// Every parameter of the model is in the checkpoint with its shape, and nothing else.
 void check_parameters(const CheckpointReader& checkpoint, const ModelRecipe& model) {
@@ -89,10 +85,6 @@ std::vector<File> share_out(const std::vector<SafeTensorPlan>& plans, std::uint6
   return files;
 }
 
-void write_json(const fs::path& path, const OrderedJson& json) {
-  write_text_durably(path, json.dump(2) + "\n");
-}
-
 void write_index(const fs::path& directory, const std::vector<HubTensor>& tensors,
                  const std::vector<File>& files) {
   OrderedJson index;
@@ -124,7 +116,7 @@ void write_weights(const fs::path& directory, const CheckpointReader& checkpoint
       writer.write(values.data(), values.size());
     }
     writer.finish();
-    say(join_text(file.name, ": ", file.count, " tensors, ", gigabytes(file.bytes)));
+    say(join_text(file.name, ": ", file.count, " tensors, ", bytes_text(static_cast<double>(file.bytes))));
   }
   if (files.size() > 1) write_index(directory, tensors, files);
 }

@@ -14,6 +14,7 @@
 #include "framework/store/durable_file.h"
 #include "framework/store/lookup.h"
 #include "launch/convert/config_reader.h"
+#include "launch/convert/json_file.h"
 
 namespace conclave {
 namespace fs = std::filesystem;
@@ -130,17 +131,6 @@ Json sentencepiece_json(const SentencePieceModel& model) {
                                          {"byte_fallback", model.byte_fallback}};
   return tokenizer_json(added, {{"type", "Sequence"}, {"normalizers", normalizers}}, nullptr,
                         {{"type", "Sequence"}, {"decoders", decoders}}, rules);
-}
-
-void write_json(const fs::path& path, const Json& json) {
-  std::string text;
-  try {
-    text = json.dump(1) + "\n";
-  } catch (const Json::type_error&) {
-    fail(Fault::data, "A piece of the tokenizer is not UTF-8, which ", path.filename().string(),
-         " cannot say. --tokenizer none exports without it.");
-  }
-  write_text_durably(path, text);
 }
 
 void write_tokenizer_config(const fs::path& directory, const char* kind, const std::string& end_of_document,

@@ -151,6 +151,14 @@ def compare_step(run_directory, model, recipe, lines):
     theirs = torch.stack([lm_loss, balance / layers, z / layers, loss]).detach()
     difference = (losses - theirs).abs().max().item()
     check('one step: language-model, balance, z and whole loss, largest difference', difference < 1e-5, f'{difference:.2e}')
+    if getattr(model.config, 'router_aux_loss_coef', 0):
+        # By transformers' own loss, which pools layers; given one at a time it is top_k under even routing.
+        own = sys.modules[type(model).__module__].load_balancing_loss_func
+        there = model.config.router_aux_loss_coef * sum(own((layer,), experts, top_k) for layer in logits_of_layers) / layers
+        weight = sum(term['coefficient'] for term in moe['balance'])
+        here = weight * balance / (layers if moe['layer_reduction'] == 'mean' else 1)
+        check('router_aux_loss_coef weighs the balance as the recipe does', abs(float(there / here) - 1) < 1e-5,
+              f'{float(there / here):.7f}')
     named = dict(model.named_parameters())
     gradients = hub_names(mine)
     check('one step: gradients of the same parameters', named.keys() == gradients.keys(),

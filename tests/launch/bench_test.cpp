@@ -8,6 +8,7 @@
 #include <set>
 
 #include "framework/recipe/model_size.h"
+#include "framework/recipe/parse.h"
 #include "launch/bench/machine_probe.h"
 #include "launch/bench/round_robin_router.h"
 #include "parallel/agreement.h"
@@ -103,6 +104,15 @@ TEST(Figures, RatiosAreTakenRepeatByRepeat) {
   const Figure uneven{
       .subject = "s", .name = "n", .unit = "B", .values = {1, 2, 3}, .limit = "l", .limits = {4, 4}};
   EXPECT_THROW(ratios(uneven), Error);
+}
+
+TEST(BenchmarkRecipe, IsTheOneAmongTheExamples) {
+  const Recipe built_in = benchmark_recipe(),
+               file = load_recipe(CONCLAVE_SOURCE_DIRECTORY "/examples/benchmark.yaml");
+  EXPECT_EQ(built_in.model, file.model);
+  EXPECT_EQ(built_in.data.sequence_length, file.data.sequence_length);
+  EXPECT_EQ(built_in.training.global_batch_size, file.training.global_batch_size);
+  EXPECT_EQ(built_in.training.micro_batch_size, file.training.micro_batch_size);
 }
 
 TEST(Figures, ModelFlopsAreCountedByHand) {

@@ -376,6 +376,11 @@ TEST_F(Command, BenchMeasuresWhatItIsAskedFor) {
 
 TEST_F(Command, ADescribedMachineSaysHowLongAStepTakes) {
   const std::string machine = path("machine.yaml"), recipe = "validate " + path("recipe.yaml");
+  for (const char* other : {" --json", " --only products", " model.hidden_size=64"}) {
+    const Outcome refused = conclave_command("bench --machine " + machine + other);
+    EXPECT_EQ(refused.exit_code, 2) << refused.output;
+    EXPECT_NE(refused.output.find("expected --machine FILE alone"), std::string::npos) << refused.output;
+  }
   const Outcome described = conclave_command("bench --machine " + machine);
   ASSERT_EQ(described.exit_code, 0) << described.output;
   EXPECT_NE(described.output.find("operations_per_second"), std::string::npos);

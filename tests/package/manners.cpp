@@ -114,6 +114,7 @@ int main(int argument_count, char** arguments) {
   int complete = 0;
   MPI_Test(&receive, &complete, MPI_STATUS_IGNORE);
   expect(!complete, "a message of the library arrived at its caller's communicator");
+  MPI_Barrier(MPI_COMM_WORLD);  // the partner's own message comes only after both have looked
   const int greeting = 4711 + rank;
   MPI_Request send = MPI_REQUEST_NULL;
   MPI_Isend(&greeting, 1, MPI_INT, partner, 1, ours, &send);

@@ -1,4 +1,4 @@
-// Rotary positions and causal grouped-query attention inside documents.
+// Causal grouped-query attention inside documents.
 // A block of queries sees a contiguous range of keys, from the first document start in the block to its own
 // end, so the scores of one block are [block, keys]: memory is linear in the sequence, and no running softmax
 // is needed. Backward recomputes the probabilities from log_sum_exp (Dao et al., FlashAttention, arXiv
@@ -8,9 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
-#include <mutex>
-#include <vector>
 
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/cpu/matrix_product.h"
@@ -19,76 +16,6 @@
 #include "framework/kernels/scalar_math.h"
 
 namespace conclave {
-
-namespace {
-
-/// Cosine and sine of position * theta^(-2 i / width), both [positions, half].
-template <class S>
-struct RotaryTable {
-  double theta;
-  std::int64_t half, positions;
-  std::vector<S> cosine, sine;
-};
-
-/// The table of these angles for at least so many positions. The last one is kept: a step asks for the same
-/// one many times, and making it takes longer than turning a micro-batch by it.
-template <class S>
-std::shared_ptr<const RotaryTable<S>> rotary_table(double theta, std::int64_t half, std::int64_t positions) {
-  static std::mutex mutex;
-  static std::shared_ptr<const RotaryTable<S>> kept;
-  const std::lock_guard lock(mutex);
-  if (kept && kept->theta == theta && kept->half == half && kept->positions >= positions) return kept;
-  const auto numbers = static_cast<std::size_t>(positions * half);
-  auto table = std::make_shared<RotaryTable<S>>(
-      RotaryTable<S>{theta, half, positions, std::vector<S>(numbers), std::vector<S>(numbers)});
-#pragma omp parallel for
-  for (std::int64_t p = 0; p < positions; ++p)
-    for (std::int64_t i = 0; i < half; ++i) {
-      // In float64: position * frequency in float32 loses digits at long contexts.
-      const double angle =
-          static_cast<double>(p) * std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
-      table->cosine[static_cast<std::size_t>(p * half + i)] = static_cast<S>(std::cos(angle));
-      table->sine[static_cast<std::size_t>(p * half + i)] = static_cast<S>(std::sin(angle));
-    }
-  return kept = std::move(table);
-}
-
-}  // namespace
-
-void CpuKernels::rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
-                      Rotation rotation, const Tensor& y) const {
-  const std::int64_t tokens = x.dim(0), heads = x.dim(1), width = x.dim(2), half = rotary_width / 2;
-  check_tensor(positions, "rope", "positions", {tokens}, DType::int32);
-  check(rotary_width % 2 == 0 && rotary_width <= width, "rope: a rotary width of ", rotary_width,
-        " came for heads of ", width);
-  const std::int32_t* position = positions.data<std::int32_t>();
-  std::int32_t last = 0;
-  for (std::int64_t t = 0; t < tokens; ++t) last = std::max(last, position[t]);
-  cpu::with_storage_type(x.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    using S = cpu::Sum<T>;
-    const auto table = rotary_table<S>(theta, half, last + 1);
-    const S sign = rotation == Rotation::forward ? S(1) : S(-1);
-    const T* px = x.data<T>();
-    T* py = y.data<T>();
-#pragma omp parallel for
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      const S *c = table->cosine.data() + position[t] * half, *s = table->sine.data() + position[t] * half;
-      for (std::int64_t h = 0; h < heads; ++h) {
-        const T *first = px + (t * heads + h) * width, *second = first + half;
-        T *out_first = py + (t * heads + h) * width, *out_second = out_first + half;
-#pragma omp simd
-        for (std::int64_t i = 0; i < half; ++i) {
-          const S a = cpu::load(first + i), b = cpu::load(second + i), sine = sign * s[i];
-          cpu::store(out_first + i, a * c[i] - b * sine);
-          cpu::store(out_second + i, b * c[i] + a * sine);
-        }
-        std::copy(first + rotary_width, first + width, out_first + rotary_width);
-      }
-    }
-  });
-}
-
 namespace {
 
 using cpu::Matrix;

@@ -1,5 +1,6 @@
 #include "framework/kernels/cuda/embedding.cuh"
 
+#include "framework/kernels/check_rope.h"
 #include "framework/kernels/cuda/device_kernels.h"
 
 namespace conclave::DIALECT {
@@ -32,7 +33,7 @@ void DeviceKernels::embedding_backward(const Tensor& tokens, const Tensor& dy, c
 void DeviceKernels::rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
                          Rotation rotation, const Tensor& y) const {
   const std::int64_t tokens = x.dim(0), heads = x.dim(1), width = x.dim(2);
-  check_tensor(positions, "rope", "positions", {tokens}, DType::int32);
+  check_rope(x, positions, rotary_width, y);
   with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     launch({.blocks = blocks_for(tokens * (width / 2), block_threads), .stream = x.device().stream()},

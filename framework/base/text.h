@@ -1,0 +1,18 @@
+// Numbers as sentences and tables show them, and the time since an instant.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+namespace conclave {
+
+/// With so many digits after the point.
+std::string fixed(double value, int digits);
+/// 1234567 -> "1.2 MB", in powers of ten as network and disk are sold.
+std::string bytes_text(double bytes);
+
+inline double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace conclave

@@ -1,0 +1,98 @@
+// Small models for the tests of export, import and upcycling, their checkpoints, and words to look into both.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "framework/recipe/write.h"
+#include "framework/store/checkpoint_directory.h"
+#include "launch/convert/export.h"
+#include "launch/convert/import.h"
+#include "launch/model.h"
+#include "launch/rank_parts.h"
+#include "tests/framework/store/scratch_directory.h"
+#include "tests/launch/synthetic.h"
+
+namespace conclave {
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+using Kind = UpcycleOptions::Kind;
+
+inline const auto silent = [](const std::string&) {};
+
+/// A small model that the architecture can express: grouped queries, two blocks or three.
+inline Recipe recipe_for(const std::string& architecture) {
+  Recipe recipe = test::tiny_recipe();
+  recipe.training.precision = "fp32";
+  recipe.model.vocab_size = 264;
+  recipe.model.moe.num_shared_experts = 0;
+  if (architecture == "qwen3_moe") {
+    recipe.model.moe.first_k_dense_replace = 1;
+    recipe.model.num_hidden_layers = 3;
+    recipe.model.head_dim = 10;
+  }
+  if (architecture == "olmoe") {
+    recipe.model.qk_norm_over = "all_heads";
+    recipe.model.moe.router.norm_topk_prob = false;
+    recipe.model.tie_word_embeddings = true;
+  }
+  if (architecture == "mixtral") recipe.model.qk_norm = false;
+  if (architecture == "glm4_moe") {
+    recipe.model.partial_rotary_factor = 0.5;
+    recipe.model.num_hidden_layers = 3;
+    recipe.model.moe.num_shared_experts = 2;
+    recipe.model.moe.first_k_dense_replace = 1;
+    recipe.model.moe.router = {
+        .kind = "sigmoid", .routed_scaling_factor = 1.5, .n_group = 4, .topk_group = 2};
+    recipe.model.moe.router.bias.rate = 0.01;
+  }
+  if (architecture == "qwen3" || architecture == "llama")
+    recipe.model.moe.first_k_dense_replace = recipe.model.num_hidden_layers;
+  if (architecture == "llama") recipe.model.qk_norm = false;
+  return recipe;
+}
+
+/// A checkpoint of the recipe's initial weights, and of some selection bias.
+inline fs::path save(const Recipe& recipe, const fs::path& run) {
+  const Model model(recipe);
+  CheckpointWriter writer(run / "checkpoints", 3);
+  for (const Parameter& parameter : model.parameters.all()) {
+    const Dims dims = dims_of(parameter.shape);
+    if (recipe.training.precision == "fp64")
+      writer.add("model/" + parameter.name, dims, parameter.value.to_host<double>().data());
+    else
+      writer.add("model/" + parameter.name, dims, parameter.value.to_host<float>().data());
+  }
+  if (const Tensor& bias = model.transformer.selection_bias(); bias.defined()) {
+    std::vector<double> values;
+    for (std::int64_t i = 0; i < bias.elements(); ++i)
+      values.push_back(0.125 * static_cast<double>(i % 7 - 3));
+    writer.add(selection_bias_name, dims_of(bias.shape()), values.data());
+  }
+  writer.set("recipe", to_yaml(recipe));
+  return writer.commit();
+}
+
+inline Json json_of(const fs::path& path) {
+  std::ifstream file(path);
+  return Json::parse(file);
+}
+
+inline void put(const fs::path& path, const Json& json) {
+  std::ofstream(path) << json.dump();
+}
+
+template <class T>
+void expect_same_tensors(const fs::path& a, const fs::path& b, const std::string& group) {
+  const CheckpointReader one(a), other(b);
+  const std::vector<std::string> names = one.names(group);
+  EXPECT_EQ(names, other.names(group));
+  EXPECT_FALSE(names.empty());
+  for (const std::string& name : names) EXPECT_EQ(one.read_all<T>(name), other.read_all<T>(name)) << name;
+}
+
+}  // namespace conclave
