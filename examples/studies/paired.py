@@ -1,0 +1,46 @@
+"""Statistics of runs in pairs, one pair per seed."""
+import dataclasses, math, statistics
+
+from scipy import stats
+
+
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """Differences second - first over the seeds that both arms have."""
+    differences: list[float]
+    mean: float
+    deviation: float        # between seeds
+    low: float              # the 95% t-interval of the mean
+    high: float
+    below: int              # pairs in which the second is lower
+    sign_p: float           # two-sided sign test
+
+
+def paired(first, second, name):
+    """first, second: runs by seed; name: what of a Run is compared."""
+    seeds = sorted(first.keys() & second.keys())
+    differences = [getattr(second[seed], name) - getattr(first[seed], name) for seed in seeds]
+    count = len(differences)
+    assert count >= 2, f'{name}: {count} pairs are too few for an interval'
+    mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
+    half = stats.t.ppf(0.975, count - 1) * deviation / math.sqrt(count)
+    below = sum(difference < 0 for difference in differences)
+    decided = sum(difference != 0 for difference in differences)
+    return Paired(differences, mean, deviation, mean - half, mean + half, below,
+                  stats.binomtest(below, decided).pvalue if decided else 1.0)
+
+
+def pairs_needed(comparison, power=0.8, level=0.05):
+    """How many pairs see a true difference as large as the one observed, with this power at this level."""
+    effect = abs(comparison.mean) / comparison.deviation
+    for count in range(2, 100_000):
+        critical = stats.t.ppf(1 - level / 2, count - 1)
+        if 1 - stats.nct.cdf(critical, count - 1, effect * math.sqrt(count)) >= power:
+            return count
+    return math.inf
+
+
+def trend(sizes, rows):
+    """Of rows [seeds][sizes]: Page's exact test for a fall along the sizes, and the mean rank correlation within a seed."""
+    page = stats.page_trend_test([[-value for value in row] for row in rows])
+    return page.pvalue, statistics.fmean(stats.spearmanr(sizes, row).statistic for row in rows)

@@ -1,0 +1,53 @@
+"""What the studies' runs came to, read from their directories. Standard library only.
+
+A run's last checkpoint was measured on the whole validation text: evaluation.json (docs/specialisation.md says what is
+in it). How it got there is in metrics.jsonl.
+"""
+import dataclasses, json, pathlib, statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run. Losses in nats per byte, domains weighing alike; measures are means over layers."""
+    arm: str
+    seed: int
+    loss: float
+    domain_losses: dict[str, float]
+    information: float       # nats of mutual information between domain and expert
+    largest_share: float     # the most that any expert gets of a domain's assignments
+    score_sum: float         # mean probability mass of the chosen experts; uniform routing has k / N
+    entropy: float           # nats, of a token's routing probabilities
+    overlap: float           # Jaccard index of two domains' frequent experts
+    violation: float         # most loaded expert / mean load - 1, mean of the last 50 steps
+    tokens: int              # trained on
+
+
+def lines_of(path):
+    with path.open() as file:
+        return [json.loads(line) for line in file]
+
+
+def mean_over(rows, name):
+    return statistics.fmean(row[name] for row in rows)
+
+
+def read_run(directory: pathlib.Path) -> Run:
+    evaluation = json.loads((directory / 'evaluation.json').read_text())
+    steps = [line for line in lines_of(directory / 'metrics.jsonl') if 'split' not in line and 'lm_loss' in line]
+    steps = list({step['step']: step for step in steps}.values())  # a resumed run repeats some
+    layers = evaluation['layers']
+    return Run(arm=directory.parent.name, seed=int(directory.name), loss=evaluation['mean_lm_loss'],
+               domain_losses={domain['domain']: domain['lm_loss'] for domain in evaluation['domains']},
+               information=mean_over(layers, 'mutual_information'), largest_share=mean_over(layers, 'largest_share'),
+               score_sum=mean_over(layers, 'score_sum'), entropy=mean_over(layers, 'routing_entropy'),
+               overlap=mean_over(layers, 'overlap'), violation=mean_over(steps[-50:], 'max_load_violation'),
+               tokens=sum(step['tokens'] for step in steps))
+
+
+def read_runs(results: pathlib.Path) -> dict[str, dict[int, Run]]:
+    """The finished runs of a study: by arm, then by seed."""
+    arms = {}
+    for path in sorted(results.glob('*/*/evaluation.json')):
+        run = read_run(path.parent)
+        arms.setdefault(run.arm, {})[run.seed] = run
+    return arms

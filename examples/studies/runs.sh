@@ -1,0 +1,54 @@
+# Trains and measures many runs, some of them side by side, and goes on where it was stopped. To be sourced by the
+# studies' run.sh in the root of the repository.
+#
+# A run is a line of fields with tabs between them: DIRECTORY RANKS RECIPE [key=value ...]. It is done when its
+# directory has evaluation.json, what `conclave evaluate --json` says of its last checkpoint on the whole validation text.
+conclave=build/release/conclave
+export conclave
+export OMP_NUM_THREADS=1
+
+# run_line NAME RANKS RECIPE [key=value ...]: prints such a line
+run_line() { local IFS=$'\t'; printf '%s\n' "$*"; }
+
+# train_and_measure LINE: one run from its beginning, or from where it was stopped, to its measures
+train_and_measure() {
+  local directory ranks recipe overrides start=$SECONDS code=0
+  IFS=$'\t' read -r directory ranks recipe overrides <<<"$1"
+  IFS=$'\t' read -r -a overrides <<<"$overrides"
+  [ ! -f "$directory/evaluation.json" ] || return 0
+  mkdir -p "$directory"
+  local command=("$conclave")
+  if [ "$ranks" -gt 1 ]; then
+    command=(mpirun -n "$ranks" --oversubscribe --bind-to none --mca mpi_yield_when_idle 1)
+    [ "$(id -u)" -ne 0 ] || command+=(--allow-run-as-root)
+    command+=("$conclave")
+  fi
+  "${command[@]}" train "$recipe" "${overrides[@]}" "output=$directory" >"$directory/output.txt" 2>&1 &&
+    "$conclave" evaluate "$directory" --json --batches "${measured_batches:-0}" >"$directory/evaluation.json.part" 2>>"$directory/output.txt" || code=$?
+  if [ "$code" -ne 0 ]; then
+    echo "$directory ended with exit code $code: $(tail -n 1 "$directory/output.txt")" >&2
+    return 255  # xargs starts no more runs
+  fi
+  mv "$directory/evaluation.json.part" "$directory/evaluation.json"
+  echo "$(date +%H:%M:%S)  ${directory#runs/studies/}  $((SECONDS - start)) s"
+}
+export -f train_and_measure
+
+# run_all JOBS: the runs of standard input, JOBS of them side by side; those that are done are not repeated
+run_all() {
+  local jobs=$1 lines=() left=() line
+  mapfile -t lines
+  for line in "${lines[@]}"; do
+    [ -f "${line%%$'\t'*}/evaluation.json" ] || left+=("$line")
+  done
+  echo "${#lines[@]} runs, $((${#lines[@]} - ${#left[@]})) of them done before"
+  [ ${#left[@]} -gt 0 ] || return 0
+  printf '%s\n' "${left[@]}" | xargs -d '\n' -n 1 -P "$jobs" bash -c 'train_and_measure "$1"' train_and_measure
+}
+
+# need_data: the studies read the quickstart's eight domains
+need_data() {
+  [ -x "$conclave" ] || { echo "$0: $conclave is missing; build it first: cmake --preset release && cmake --build --preset release" >&2; exit 2; }
+  [ -f data/quickstart/complete ] || bash launch/prepare_quickstart_data.sh
+  [ -f data/quickstart/complete ] || { echo "$0: the studies need all eight domains of data/quickstart." >&2; exit 3; }
+}
