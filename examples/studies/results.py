@@ -8,7 +8,8 @@ import dataclasses, json, pathlib, statistics
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training run. Losses in nats per byte, domains weighing alike; measures are means over layers."""
+    """One training run. Losses in nats per byte, domains weighing alike; measures are means over layers, 0 of a dense
+    model. docs/specialisation.md defines them."""
     arm: str
     seed: int
     loss: float
@@ -17,7 +18,7 @@ class Run:
     largest_share: float     # the most that any expert gets of a domain's assignments
     score_sum: float         # mean probability mass of the chosen experts; uniform routing has k / N
     entropy: float           # nats, of a token's routing probabilities
-    overlap: float           # Jaccard index of two domains' frequent experts
+    overlap: float           # of two domains' frequent experts
     violation: float         # most loaded expert / mean load - 1, mean of the last 50 steps
     tokens: int              # trained on
 
@@ -28,7 +29,9 @@ def lines_of(path):
 
 
 def mean_over(rows, name):
-    return statistics.fmean(row[name] for row in rows)
+    """Of the rows in which it is defined; 0 without any."""
+    defined = [row[name] for row in rows if row.get(name) is not None]
+    return statistics.fmean(defined) if defined else 0.0
 
 
 def read_run(directory: pathlib.Path) -> Run:
@@ -40,7 +43,7 @@ def read_run(directory: pathlib.Path) -> Run:
                domain_losses={domain['domain']: domain['lm_loss'] for domain in evaluation['domains']},
                information=mean_over(layers, 'mutual_information'), largest_share=mean_over(layers, 'largest_share'),
                score_sum=mean_over(layers, 'score_sum'), entropy=mean_over(layers, 'routing_entropy'),
-               overlap=mean_over(layers, 'overlap'), violation=mean_over(steps[-50:], 'max_load_violation'),
+               overlap=mean_over(layers, 'mean_overlap'), violation=mean_over(steps[-50:], 'max_load_violation'),
                tokens=sum(step['tokens'] for step in steps))
 
 

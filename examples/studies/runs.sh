@@ -3,6 +3,7 @@
 #
 # A run is a line of fields with tabs between them: DIRECTORY RANKS RECIPE [key=value ...]. It is done when its
 # directory has evaluation.json, what `conclave evaluate --json` says of its last checkpoint on the whole validation text.
+# A study that measures more exports a function measure_more DIRECTORY, which is called before that.
 conclave=build/release/conclave
 export conclave
 export OMP_NUM_THREADS=1
@@ -24,6 +25,7 @@ train_and_measure() {
     command+=("$conclave")
   fi
   "${command[@]}" train "$recipe" "${overrides[@]}" "output=$directory" >"$directory/output.txt" 2>&1 &&
+    measure_more "$directory" 2>>"$directory/output.txt" &&
     "$conclave" evaluate "$directory" --json --batches "${measured_batches:-0}" >"$directory/evaluation.json.part" 2>>"$directory/output.txt" || code=$?
   if [ "$code" -ne 0 ]; then
     echo "$directory ended with exit code $code: $(tail -n 1 "$directory/output.txt")" >&2
@@ -32,7 +34,8 @@ train_and_measure() {
   mv "$directory/evaluation.json.part" "$directory/evaluation.json"
   echo "$(date +%H:%M:%S)  ${directory#runs/studies/}  $((SECONDS - start)) s"
 }
-export -f train_and_measure
+measure_more() { :; }
+export -f train_and_measure measure_more
 
 # run_all JOBS: the runs of standard input, JOBS of them side by side; those that are done are not repeated
 run_all() {

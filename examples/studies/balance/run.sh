@@ -27,7 +27,7 @@ while [ $# -gt 0 ]; do
     --list) list=yes; shift ;;
     --quick) quick=yes; shift ;;
     sweep | main | controls | layout) parts+=("$1"); shift ;;
-    *) sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,17s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(sweep main controls layout)

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Everything in docs/evidence.md that was measured, from a built checkout: trains and measures all studies, which takes
+# some four hours on two cores, and writes the document's tables and plots anew.
+#
+#     bash examples/studies/evidence.sh [--jobs N] [--tables]
+#
+# N runs (2) go side by side. What is done is not repeated: stop it and start it again as you like. --tables only writes
+# what the runs made so far allow. Python draws and does the statistics: scipy, matplotlib and h5py, in a virtual
+# environment that is made in .cache/studies, or in the Python that STUDIES_PYTHON names.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+jobs=2 train=yes
+while [ $# -gt 0 ]; do
+  case $1 in
+    --jobs) jobs=$2; shift 2 ;;
+    --tables) train=''; shift ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  esac
+done
+
+python=${STUDIES_PYTHON:-.cache/studies/bin/python}
+[ -n "${STUDIES_PYTHON:-}" ] || [ -x "$python" ] || python3 -m venv .cache/studies
+"$python" -c 'import h5py, matplotlib, scipy' 2>/dev/null || "$python" -m pip install --quiet h5py matplotlib scipy
+
+if [ -n "$train" ]; then
+  for study in balance experts pools; do
+    bash "examples/studies/$study/run.sh" --jobs "$jobs"
+  done
+fi
+"$python" examples/studies/evidence.py

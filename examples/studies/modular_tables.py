@@ -1,0 +1,63 @@
+"""Tables of the studies of the structure of experts and of document-level pools."""
+import json, pathlib, statistics
+
+from balance_tables import head, interval, mean, row
+from paired import paired
+
+STRUCTURES = {
+    'dense': 'dense', 'coarse-top-1': '8 experts, 1 per token (Switch)', 'coarse-top-2': '16 experts, 2 per token (GShard)',
+    'fine': '68 experts, 8 per token', 'fine-1-shared': '67 experts, 7 per token, 1 shared',
+    'fine-2-shared': '66 experts, 6 per token, 2 shared (DeepSeekMoE)',
+    'fine-by-groups': 'the same, balance mostly over 6 groups of experts'}
+
+
+def structure_tables(arms):
+    reference = arms.get('coarse-top-2')
+    lines = head('model', 'loss', 'loss - GShard, 95% interval', 'mutual information', 'load violation')
+    for arm, what in STRUCTURES.items():
+        if arm not in arms:
+            continue
+        runs = arms[arm]
+        against = interval(paired(reference, runs, 'loss')) if reference and arm != 'coarse-top-2' else ''
+        measured = ('', '') if arm == 'dense' else (f"{mean(runs, 'information'):.3f}", f"{mean(runs, 'violation'):.2f}")
+        lines.append(row(what, f"{mean(runs, 'loss'):.4f}", against, *measured))
+    return {'experts': lines + ['', f'Means over {len(reference)} seeds; differences are of pairs.']}
+
+
+class Rise:
+    """How much a domain's loss rises when only some experts are kept, mean over domains."""
+
+    def __init__(self, run, directory, experts):
+        subset = {domain: json.loads((directory / f'{domain}-{experts}.json').read_text())['mean_lm_loss']
+                  for domain in run.domain_losses}
+        self.by_domain = {domain: subset[domain] - run.domain_losses[domain] for domain in subset}
+        self.value = statistics.fmean(self.by_domain.values())
+
+
+def rises(arms, results: pathlib.Path, experts):
+    """By arm and seed."""
+    return {arm: {seed: Rise(run, results / arm / str(seed) / 'subsets', experts) for seed, run in runs.items()}
+            for arm, runs in arms.items()}
+
+
+def pool_tables(arms, results: pathlib.Path):
+    standard, pools = arms['standard'], arms['pools']
+    full = paired(standard, pools, 'loss')
+    lines = head('model', 'standard', 'pools', 'pools - standard, 95% interval')
+    lines.append(row('all 32 experts: loss', f"{mean(standard, 'loss'):.4f}", f"{mean(pools, 'loss'):.4f}", interval(full)))
+    by_domain = head('domain', *(f'{arm}, {count} of 32' for count in (4, 8, 16) for arm in ('standard', 'pools')))
+    cells = {domain: [] for domain in next(iter(standard.values())).domain_losses}
+    for count in (16, 8, 4):
+        of = rises(arms, results, count)
+        typical = {arm: statistics.fmean(rise.value for rise in of[arm].values()) for arm in ('standard', 'pools')}
+        lines.append(row(f'{count} experts for each domain: rise of its loss', *(f'{typical[arm]:+.4f}' for arm in typical),
+                         interval(paired(of['standard'], of['pools'], 'value'))))
+    for count in (4, 8, 16):
+        of = rises(arms, results, count)
+        for arm in ('standard', 'pools'):
+            for domain in cells:
+                cells[domain].append(f"{statistics.fmean(rise.by_domain[domain] for rise in of[arm].values()):+.3f}")
+    by_domain += [row(domain, *values) for domain, values in cells.items()]
+    share = full.mean / mean(standard, 'loss')
+    lines += ['', f'The loss with all experts differs by {share:+.2%}; means over {len(full.differences)} seeds.']
+    return {'pools': lines, 'pools-by-domain': by_domain}

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# The study of document-level expert pools (EMO, arXiv 2605.06663): are experts modular, so that a part of them serves a
+# domain?
+#
+#     bash examples/studies/pools/run.sh [--jobs N] [--list]
+#
+# Trains a standard mixture of experts and one with pools, 3 seeds each, otherwise alike: 32 routed experts, of which a
+# token visits 2, one shared expert, global counts; a document's pool has 2 to 32 experts in training and 8 in
+# evaluation, the published proportions. From each model `conclave extract` then takes 4, 8 and 16 experts for each of the
+# eight domains, by 64 sequences of the domain's training text, and the domain's validation loss is measured with them.
+# N runs (2) go side by side; what is done is not repeated. --list prints the runs and starts none. Results are in
+# runs/studies/pools; `bash examples/studies/evidence.sh` makes tables and plots of them.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+# shellcheck source=examples/studies/runs.sh
+source examples/studies/runs.sh
+
+jobs=2 list=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    --jobs) jobs=$2; shift 2 ;;
+    --list) list=yes; shift ;;
+    *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  esac
+done
+
+# Longer sequences than in the balance studies, so that a document has more tokens to choose its pool by; the step is as
+# large as there.
+common=(training.global_batch_size=32 data.sequence_length=512 model.moe.num_shared_experts=1
+        'model.moe.balance=[{scope: global_batch, estimator: warm, coefficient: 0.01}]')
+
+runs() {
+  local seed
+  for seed in 31 32 33; do
+    run_line runs/studies/pools/standard/$seed 1 examples/studies/balance/study.yaml training.seed=$seed "${common[@]}"
+    run_line runs/studies/pools/pools/$seed 1 examples/studies/balance/study.yaml training.seed=$seed "${common[@]}" \
+      'model.moe.router.pool={minimum: 2, maximum: 32, evaluation: 8}'
+  done
+}
+
+# What 4, 8 and 16 of the experts are worth to each domain: subsets/DOMAIN-EXPERTS.json
+measure_more() {
+  local directory=$1 domain experts subset
+  mkdir -p "$directory/subsets"
+  for domain in $(cat data/quickstart/domains); do
+    for experts in 4 8 16; do
+      subset=$directory/subsets/$domain-$experts
+      [ ! -f "$subset.json" ] || continue
+      rm -rf "$subset"
+      "$conclave" extract "$directory" --domain "$domain" --experts "$experts" --output "$subset" >&2 || return
+      "$conclave" evaluate "$subset" --json \
+        "data.validation=[{path: data/quickstart/$domain-validation, domain: $domain}]" >"$subset.part" || return
+      rm -rf "$subset"
+      mv "$subset.part" "$subset.json"
+    done
+  done
+}
+export -f measure_more
+
+if [ -n "$list" ]; then runs; exit; fi
+need_data
+runs | run_all "$jobs"
