@@ -18,6 +18,12 @@ bool is_one_of(const std::string& word, std::initializer_list<const char*> words
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
+/// Each f of the rows of experts becomes the mean over its group of `members` consecutive ones.
+void average_in_groups(std::vector<double>& fractions, std::int64_t members) {
+  for (auto group = fractions.begin(); group != fractions.end(); group += members)
+    std::fill_n(group, members, std::accumulate(group, group + members, 0.0) / static_cast<double>(members));
+}
+
 }  // namespace
 
 BalanceLoss::BalanceLoss(const MoeRecipe& moe, std::int64_t layers, Communicator& all_tokens,
@@ -39,6 +45,9 @@ BalanceLoss::BalanceLoss(const MoeRecipe& moe, std::int64_t layers, Communicator
     check(term.scope != "group" || term.balance_batch_size >= 1, Fault::request,
           "model.moe.balance: balance_batch_size ", term.balance_batch_size,
           " came with the scope group, expected at least 1");
+    check(term.expert_groups >= 0 && (term.expert_groups == 0 || experts_ % term.expert_groups == 0),
+          Fault::request, "model.moe.balance: expert_groups ", term.expert_groups, " came for ", experts_,
+          " experts, expected 0 or a divisor of them");
   }
 }
 
@@ -209,7 +218,8 @@ Variable BalanceLoss::objective(Tape& tape, Device& device) {
     if (!active(term)) continue;
     if (is_global(term) && first_global) used_.push_back(estimate(term));
     first_global = first_global && !is_global(term);
-    const std::vector<double> fractions = fractions_of(index, counted);
+    std::vector<double> fractions = fractions_of(index, counted);
+    if (term.expert_groups > 0) average_in_groups(fractions, experts_ / term.expert_groups);
     for (std::size_t layer = 0; layer < layers.size(); ++layer)
       for (std::size_t i = 0; i < of_layer; ++i) {
         const double fraction = fractions[layer * of_layer + i];

@@ -8,6 +8,11 @@
 // ("Demons in the Detail", arXiv 2501.11873). Everything is divided here by totals of the step and only
 // summed afterwards, over micro-batches and ranks alike. L is 1 under uniform routing in every scope.
 //
+// A term over D groups of consecutive experts (DeepSeekMoE's device-level loss, arXiv 2401.06066, equations
+// 15 to 17) puts the mean of f over a group in the place of its members' f:
+//
+//   L = (D / T) sum over t of sum over groups g of F_g P_g(t),   F_g, P_g(t): sums of f_i and p_i(t) in g
+//
 // A scope enters through one function, fractions_of(), which gives f for each packed sequence of the
 // micro-batch. What it counts, and when counts cross the network, is in expert_counts.h.
 #pragma once

@@ -13,7 +13,8 @@ namespace conclave {
 struct BalanceReport {
   std::vector<std::int64_t> counts;        // assignments in the step
   std::vector<double> mean_probability;    // mean over the step's tokens of p_i
-  std::vector<double> layer_balance_loss;  // [layers]; unweighted, of the first active term
+  std::vector<double> layer_balance_loss;  // [layers]; unweighted, of the first active term, over
+                                           // groups of experts where that one is
   double load_balance_loss = 0;            // its mean over layers
   double global_balance_loss = 0;          // N sum_i f_i mean(p_i) with the whole step's f; mean over layers
   double router_z_loss = 0;                // mean over tokens of logsumexp^2, unweighted; mean over layers

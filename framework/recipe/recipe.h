@@ -40,6 +40,7 @@ struct BalanceRecipe {
   std::int64_t first_step = 0;          // acts from this step, the first being 0 ...
   std::int64_t last_step = -1;          // ... to this one; -1: to the end
   std::int64_t balance_batch_size = 0;  // sequences per group, for the scope "group"
+  std::int64_t expert_groups = 0;       // even the load of so many groups of experts; 0: of each expert
   bool operator==(const BalanceRecipe&) const = default;
 };
 

@@ -112,6 +112,10 @@ void describe(Visitor& v, BalanceRecipe& b) {
          {.least = -1, .most = largest_count}});
   v.key({"balance_batch_size", &b.balance_batch_size, "sequences per group, for the scope group",
          size_or_zero()});
+  v.key({"expert_groups", &b.expert_groups,
+         "evens the load of so many groups of consecutive experts, their members free: DeepSeekMoE's "
+         "device-level loss; 0: of each expert",
+         size_or_zero()});
 }
 
 template <>

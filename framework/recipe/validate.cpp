@@ -103,6 +103,12 @@ void validate_model(const Requirements& r, const ModelRecipe& m) {
     r.require(term.scope == "group" || term.balance_batch_size == 0, key + ".balance_batch_size",
               term.balance_batch_size, " came with the scope '", term.scope,
               "', but this key belongs to the scope 'group'; expected 0");
+    const std::int64_t groups = term.expert_groups;
+    r.require(groups != 1, key + ".expert_groups",
+              "1 came, but one group of all experts is always even; expected 0, or a divisor of "
+              "model.moe.num_experts above 1");
+    r.require(groups == 0 || moe.num_experts % groups == 0, key + ".expert_groups", groups,
+              " does not divide model.moe.num_experts: ", moe.num_experts);
   }
   count_parameters(m);  // refuses sizes whose products overflow
 }

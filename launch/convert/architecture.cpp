@@ -91,7 +91,8 @@ void read_common_config(const ConfigReader& config, ModelRecipe& m) {
 
 double router_aux_loss_coefficient(const ModelRecipe& m) {
   double weight = 0;
-  for (const BalanceRecipe& term : m.moe.balance) weight += term.coefficient;
+  for (const BalanceRecipe& term : m.moe.balance)
+    if (term.expert_groups == 0) weight += term.coefficient;
   if (m.moe.layer_reduction == "sum") weight *= static_cast<double>(count_moe_layers(m));
   return weight / static_cast<double>(m.moe.num_experts_per_tok);
 }

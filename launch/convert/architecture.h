@@ -60,8 +60,9 @@ void read_common_config(const ConfigReader& config, ModelRecipe& model);
 // For the files of architectures.
 
 /// The coefficient of the load-balancing loss as transformers computes it, which is num_experts_per_tok under
-/// even routing and a mean over layers, that weighs as much as all terms of the recipe together. It is for
-/// who goes on training there, and near at best: there is no scope but the micro-batch.
+/// even routing and a mean over layers, that weighs as much as all terms of the recipe together that even the
+/// load of single experts. It is for who goes on training there, and near at best: there is no scope but the
+/// micro-batch, and no loss over groups of experts.
 double router_aux_loss_coefficient(const ModelRecipe& model);
 /// The name that most have: ours, an expert's row of a stack as experts.E.
 std::string usual_tensor_name(const std::string& parameter, std::int64_t expert);

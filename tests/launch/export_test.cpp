@@ -117,6 +117,8 @@ TEST(Export, TheRoutersCoefficientWeighsAsMuchThere) {
   EXPECT_DOUBLE_EQ(router_aux_loss_coefficient(recipe.model), 0.04 * 2 / 2);
   recipe.model.moe.layer_reduction = "mean";
   EXPECT_DOUBLE_EQ(router_aux_loss_coefficient(recipe.model), 0.04 / 2);
+  recipe.model.moe.balance.push_back({.coefficient = 0.5, .expert_groups = 2});  // which is not known there
+  EXPECT_DOUBLE_EQ(router_aux_loss_coefficient(recipe.model), 0.04 / 2);
   recipe.model.moe.balance.clear();
   EXPECT_EQ(router_aux_loss_coefficient(recipe.model), 0);
 }

@@ -29,6 +29,8 @@ Recipe base_recipe() {
   recipe.model.num_hidden_layers = 3;
   recipe.model.moe.balance.push_back({.scope = "sequence", .coefficient = 0.05});
   recipe.model.moe.balance.push_back({.scope = "group", .coefficient = 0.1, .balance_batch_size = 2});
+  recipe.model.moe.balance.push_back(
+      {.scope = "global_batch", .estimator = "exact", .coefficient = 0.1, .expert_groups = 4});
   return recipe;
 }
 
@@ -40,7 +42,8 @@ std::string name_of(const Recipe& recipe) {
                    recipe.training.micro_batch_size);
 }
 
-/// Sigmoid scores in groups, a selection bias that moves fast, and terms over what no rank sees alone.
+/// Sigmoid scores in groups, a selection bias that moves fast, and terms over what no rank sees alone, two of
+/// them over groups of experts, whatever number of ranks the experts are on.
 Recipe other_router_recipe() {
   Recipe recipe = base_recipe();
   RouterRecipe& router = recipe.model.moe.router;
@@ -51,8 +54,10 @@ Recipe other_router_recipe() {
             .topk_group = 2,
             .z_loss_coefficient = 0.01,
             .bias = {.rate = 0.03, .scope = "global_batch", .recentre = true}};
-  recipe.model.moe.balance = {{.scope = "group", .coefficient = 0.1, .balance_batch_size = 4},
-                              {.scope = "global_batch", .estimator = "exact", .coefficient = 0.1}};
+  recipe.model.moe.balance = {
+      {.scope = "group", .coefficient = 0.1, .balance_batch_size = 4, .expert_groups = 4},
+      {.scope = "global_batch", .estimator = "exact", .coefficient = 0.1},
+      {.scope = "sequence", .coefficient = 0.1, .expert_groups = 2}};
   return recipe;
 }
 
@@ -269,6 +274,7 @@ TEST(ParallelLayout, ExtremesOfRoutingTrain) {
     Recipe base = base_recipe();
     base.model.moe.num_experts = extreme.experts;
     base.model.moe.num_experts_per_tok = extreme.top_k;
+    if (extreme.experts == 1) base.model.moe.balance.pop_back();  // which is over groups of experts
     const Oracle oracle = run_oracle(base, 2, extreme.tied);
     if (extreme.tied) {
       const std::vector<std::int64_t>& counts = oracle.results[0].balance.counts;

@@ -26,6 +26,7 @@ using Together = std::function<bool(std::int64_t, std::int64_t)>;
 struct WeightedScope {
   double coefficient;
   Together together;
+  std::int64_t expert_groups = experts;  // of consecutive ones, evened as one each
 };
 
 std::vector<MicroBatch> eight_sequences() {
@@ -66,20 +67,23 @@ struct Outcome {
 Outcome run_layout(const MoeRecipe& moe, const Layout& layout, const std::vector<WeightedScope>& scopes) {
   const std::vector<MicroBatch> step = eight_sequences();
   const double all = static_cast<double>(tokens_of(step));
-  const auto fraction = [&](const Together& together, std::int64_t position, std::size_t layer,
+  const auto fraction = [&](const WeightedScope& scope, std::int64_t position, std::size_t layer,
                             std::size_t expert) {
+    const auto members = static_cast<std::size_t>(experts / scope.expert_groups);
     double count = 0, tokens = 0;
     for (std::int64_t other = 0; other < 8; ++other)
-      if (together(position, other)) {
-        count += static_cast<double>(step[static_cast<std::size_t>(other)].counts[layer][expert]);
+      if (scope.together(position, other)) {
+        for (std::size_t i = 0; i < experts; ++i)
+          if (i / members == expert / members)
+            count += static_cast<double>(step[static_cast<std::size_t>(other)].counts[layer][i]);
         tokens += static_cast<double>(step[static_cast<std::size_t>(other)].tokens);
       }
-    return tokens > 0 ? count / (top_k * tokens) : 0;
+    return tokens > 0 ? count / static_cast<double>(members) / (top_k * tokens) : 0;
   };
   double loss = 0;  // of the first term
   for (std::int64_t position = 0; position < 8; ++position)
     for (std::size_t i = 0; i < layers * experts; ++i)
-      loss += experts / all * fraction(scopes[0].together, position, i / experts, i % experts) *
+      loss += experts / all * fraction(scopes[0], position, i / experts, i % experts) *
               step[static_cast<std::size_t>(position)].probability_sums[i / experts][i % experts] / layers;
 
   ThreadGroup everyone(static_cast<int>(layout.replicas * layout.tensor), sum);
@@ -114,9 +118,9 @@ Outcome run_layout(const MoeRecipe& moe, const Layout& layout, const std::vector
         for (std::size_t i = 0; i < gradient.size(); ++i) {
           double expected = 0;
           for (const WeightedScope& scope : scopes)
-            expected += scope.coefficient * experts / all *
-                        fraction(scope.together, first_of(m) + static_cast<std::int64_t>(i / experts), layer,
-                                 i % experts);
+            expected +=
+                scope.coefficient * experts / all *
+                fraction(scope, first_of(m) + static_cast<std::int64_t>(i / experts), layer, i % experts);
           outcome.gradient_error = std::max(outcome.gradient_error, std::abs(gradient[i] - expected));
         }
       }
@@ -182,6 +186,35 @@ TEST(BalanceOnLayouts, EachScopeGivesItsFormulaWithTheFewestCalls) {
       EXPECT_EQ(outcome.calls_of_tensor, one.of_tensor && layout.tensor > 1 ? steps : 0);
     }
   }
+}
+
+TEST(BalanceOnLayouts, GroupsOfExpertsGiveTheirFormulaAndNeedNoMoreCalls) {
+  for (const Layout& layout : all_layouts)
+    for (const std::int64_t groups : {2, 3}) {
+      SCOPED_TRACE(join_text(groups, " groups, replicas ", layout.replicas, ", tensor ", layout.tensor,
+                             ", micro-batches of ", layout.micro));
+      MoeRecipe moe = recipe_with("sequence", "exact"), of_experts = moe;
+      moe.balance = {{.scope = "group", .coefficient = 0.5, .balance_batch_size = 4, .expert_groups = groups},
+                     {.scope = "sequence", .coefficient = 0.25, .expert_groups = 5 - groups},
+                     {.scope = "data_parallel", .coefficient = 0.125, .expert_groups = groups},
+                     {.scope = "global_batch", .estimator = "exact", .expert_groups = groups},
+                     {.scope = "global_batch", .estimator = "exact", .coefficient = 1}};
+      of_experts.balance = moe.balance;
+      for (BalanceRecipe& term : of_experts.balance) term.expert_groups = 0;
+      const std::int64_t wide = layout.replicas * layout.micro;
+      const Outcome outcome = run_layout(moe, layout,
+                                         {{0.5, same_part(4), groups},
+                                          {0.25, same_part(1), 5 - groups},
+                                          {0.125, same_part(wide), groups},
+                                          {0.01, same_part(8), groups},
+                                          {1, same_part(8)}});
+      EXPECT_LT(outcome.gradient_error, 1e-14);
+      EXPECT_LT(outcome.loss_error, 1e-13);
+      const Outcome without = run_layout(of_experts, layout, {{1, same_part(4)}});
+      EXPECT_GT(without.gradient_error, 1e-4);  // the formulas differ here
+      EXPECT_EQ(outcome.calls_of_all, without.calls_of_all);
+      EXPECT_EQ(outcome.calls_of_tensor, without.calls_of_tensor);
+    }
 }
 
 TEST(BalanceOnLayouts, AllScopesAtOnceShareTheirCalls) {

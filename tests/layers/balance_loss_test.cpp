@@ -119,15 +119,18 @@ TEST_F(Balance, IsOneUnderUniformRouting) {
     micro.statistics.push_back({Tensor::from(std::vector<std::int64_t>(experts, top_k), {1, experts}),
                                 tape.output(Tensor::from(std::vector<double>(experts, 1.0), {1, experts})),
                                 tape.output(Tensor::from(std::vector<double>{0.0}, {1}))});
-  for (const std::string scope : {"sequence", "micro_batch", "data_parallel", "global_batch"}) {
-    BalanceLoss loss(recipe_with(scope, "running"), layers, *self_);
-    std::vector<MicroBatch> step{micro};
-    BalanceReport report;
-    run_step(loss, 0, step, experts, &report);
-    EXPECT_NEAR(report.load_balance_loss, 1.0, 1e-14);
-    EXPECT_NEAR(report.global_balance_loss, 1.0, 1e-14);
-    EXPECT_NEAR(report.max_load_violation, 0.0, 1e-14);
-  }
+  for (const std::string scope : {"sequence", "micro_batch", "data_parallel", "global_batch"})
+    for (const std::int64_t groups : {0, 2, 3, 6}) {
+      MoeRecipe moe = recipe_with(scope, "running");
+      moe.balance[0].expert_groups = groups;
+      BalanceLoss loss(moe, layers, *self_);
+      std::vector<MicroBatch> step{micro};
+      BalanceReport report;
+      run_step(loss, 0, step, experts, &report);
+      EXPECT_NEAR(report.load_balance_loss, 1.0, 1e-14);
+      EXPECT_NEAR(report.global_balance_loss, 1.0, 1e-14);
+      EXPECT_NEAR(report.max_load_violation, 0.0, 1e-14);
+    }
 }
 
 TEST_F(Balance, TermsActTogetherAndOnlyInTheirSteps) {

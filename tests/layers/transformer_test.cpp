@@ -45,6 +45,7 @@ Recipe variant(int which) {
   Recipe recipe = tiny_recipe();
   recipe.model.moe.balance = {{.scope = "micro_batch", .coefficient = 0.1}};
   if (which == 1) {
+    recipe.model.moe.balance.push_back({.scope = "sequence", .coefficient = 0.2, .expert_groups = 4});
     recipe.model.tie_word_embeddings = true;
     recipe.model.qk_norm = false;
     recipe.model.moe.router.norm_topk_prob = false;
