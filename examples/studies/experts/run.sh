@@ -4,20 +4,18 @@
 #
 #     bash examples/studies/experts/run.sh [--jobs N] [--list]
 #
-# The recipe is that of the balance studies with other experts. As `conclave validate` counts them, the arms with experts
-# agree within 0.6 percent in all parameters, and all arms within 0.8 percent in those that a token meets; a width of 30
-# instead of 32 pays for the routers of many experts:
+# The recipe is that of the balance studies with other experts. As `conclave validate` counts them, the arms agree
+# within 0.6 percent in all parameters and within 0.8 percent in those that a token meets; a width of 30 instead of 32 pays
+# for the routers of many experts:
 #
 #   arm              experts                                                       parameters  active per token
-#   dense            none; an MLP as wide as what a token meets elsewhere             579,136           579,136
 #   coarse-top-1     8, 1 of them per token, 256 wide (Switch)                      2,641,984           577,600
 #   coarse-top-2     16, 2 of them per token, 128 wide (GShard)                     2,645,056           580,672
 #   fine             68, 8 of them per token, 30 wide                               2,655,808           582,208
-#   fine-1-shared    67, 7 of them per token, and 1 for every token                 2,655,424           581,824
 #   fine-2-shared    66, 6 of them per token, and 2 for every token (DeepSeekMoE)   2,655,040           581,440
-#   fine-by-groups   the same; a weak term over experts, a strong one over 6 groups of 11 of them
+#   fine-by-groups   the same, with a second balance term, over 6 groups of 11 experts (its device-level loss)
 #
-# 3 seeds each. N runs (2) go side by side. What is done is not repeated: stop it and start it again as you like. --list
+# 3 seeds each, balanced over the global batch by the default estimator. N runs (2) go side by side. What is done is not repeated: stop it and start it again as you like. --list
 # prints the runs and starts none. Results are in runs/studies/experts.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
@@ -34,32 +32,24 @@ while [ $# -gt 0 ]; do
 done
 
 seeds=(11 12 13)
-over='scope: global_batch, estimator: exact'
+over='scope: global_batch, estimator: warm'
 
-# arm NAME [key=value ...]: its runs with all seeds
+# arm NAME EXPERTS CHOSEN WIDTH SHARED [BALANCE]: the runs of all seeds; BALANCE is what acts beside the usual term
 arm() {
-  local name=$1 seed
-  shift
+  local seed
   for seed in "${seeds[@]}"; do
-    run_line "runs/studies/experts/$name/$seed" 1 examples/studies/balance/study.yaml "training.seed=$seed" "$@"
+    run_line "runs/studies/experts/$1/$seed" 1 examples/studies/balance/study.yaml "training.seed=$seed" \
+      "model.moe.num_experts=$2" "model.moe.num_experts_per_tok=$3" "model.moe.moe_intermediate_size=$4" \
+      "model.moe.num_shared_experts=$5" "model.moe.balance=[{$over, coefficient: 0.01}${6:+, $6}]"
   done
 }
 
-# with_experts NAME COUNT CHOSEN WIDTH SHARED [key=value ...]
-with_experts() {
-  arm "$1" "model.moe.num_experts=$2" "model.moe.num_experts_per_tok=$3" "model.moe.moe_intermediate_size=$4" \
-    "model.moe.num_shared_experts=$5" "${@:6}"
-}
-
 runs=$(
-  arm dense model.moe.first_k_dense_replace=3 model.intermediate_size=260
-  with_experts coarse-top-1 8 1 256 0
-  with_experts coarse-top-2 16 2 128 0
-  with_experts fine 68 8 30 0
-  with_experts fine-1-shared 67 7 30 1
-  with_experts fine-2-shared 66 6 30 2
-  with_experts fine-by-groups 66 6 30 2 \
-    "model.moe.balance=[{$over, coefficient: 0.003}, {$over, coefficient: 0.05, expert_groups: 6}]"
+  arm coarse-top-1 8 1 256 0
+  arm coarse-top-2 16 2 128 0
+  arm fine 68 8 30 0
+  arm fine-2-shared 66 6 30 2
+  arm fine-by-groups 66 6 30 2 "{$over, coefficient: 0.05, expert_groups: 6}"
 )
 if [ -n "$list" ]; then
   printf '%s\n' "$runs"
