@@ -15,8 +15,9 @@
 #   fine-2-shared    66, 6 of them per token, and 2 for every token (DeepSeekMoE)   2,655,040           581,440
 #   fine-by-groups   the same, with a second balance term, over 6 groups of 11 experts (its device-level loss)
 #
-# 3 seeds each, balanced over the global batch by the default estimator. N runs (2) go side by side. What is done is not repeated: stop it and start it again as you like. --list
-# prints the runs and starts none. Results are in runs/studies/experts.
+# 3 seeds each, balanced over the global batch by the default estimator. N runs (2) go side by side. What is done is not
+# repeated: stop it and start it again as you like. --list prints the runs and starts none. Results are in
+# runs/studies/experts; `bash examples/studies/evidence.sh` makes tables and plots of them.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 # shellcheck source=examples/studies/runs.sh
@@ -27,7 +28,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --jobs) jobs=$2; shift 2 ;;
     --list) list=yes; shift ;;
-    *) sed -n '2,21s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
 
