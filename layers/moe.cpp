@@ -62,6 +62,7 @@ Moe::Result Moe::forward(Tape& tape, const Variable& residual, const ModelInput&
   std::optional<ProfilePurpose> purpose(std::in_place, "router");
   Routing routing = router_->route(tape, x, shard);
   if (capacity_factor_ > 0) routing = limit_to_capacity(routing, shard, capacity_factor_, tensor);
+  if (input.keep_probabilities) routing.statistics.probabilities = routing.probabilities;
 
   purpose.emplace("permutation");
   const FinishDispatch finish = dispatcher_->begin(tape, x, routing);

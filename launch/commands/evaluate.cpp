@@ -21,14 +21,17 @@ int run_evaluate(const std::vector<std::string>& arguments) {
        .summary =
            "Validation loss and perplexity by domain, and how far experts have specialised on domains.",
        .options = {{"batches", "N",
-                    "global batches per domain; 0, the default, takes the whole validation text"}},
+                    "global batches per domain; 0, the default, takes the whole validation text"},
+                   {"json", "", "print one JSON object, with all that the tables are made of"}},
        .more = "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory (its newest "
                "good one).\n"
                "The validation text is that of the run's recipe; key.path=value changes it. Works under "
-               "mpirun too.\n\n"
+               "mpirun too.\n"
+               "docs/specialisation.md says what the measures mean and names the keys of the JSON object.\n\n"
                "Examples:\n"
                "  conclave evaluate runs/quickstart\n"
                "  conclave evaluate runs/quickstart/checkpoints/step-00000100 --batches 8\n"
+               "  conclave evaluate runs/quickstart --json > measures.json\n"
                "  conclave evaluate runs/quickstart 'data.validation=[{path: data/other, domain: other}]'\n"},
       arguments);
   if (options.wants_help()) {
@@ -65,9 +68,16 @@ int run_evaluate(const std::vector<std::string>& arguments) {
                                    .micro_batch_size = recipe.training.micro_batch_size,
                                    .experts = recipe.model.moe.num_experts},
                                   mesh);
-    if (world->rank() == 0)
-      std::cout << source << "\n\n"
-                << evaluation_tables(results, model->transformer.moe_layers(), recipe.model.moe.num_experts);
+    if (world->rank() != 0) return 0;
+    const EvaluationContext context{.checkpoint = source,
+                                    .first_block = recipe.model.moe.first_k_dense_replace,
+                                    .layers = model->transformer.moe_layers(),
+                                    .experts = recipe.model.moe.num_experts,
+                                    .top_k = recipe.model.moe.num_experts_per_tok};
+    if (options.has("json"))
+      std::cout << evaluation_json(results, context).dump(2) << "\n";
+    else
+      std::cout << source << "\n\n" << evaluation_tables(results, context);
     return 0;
   });
 }

@@ -108,7 +108,7 @@ void add_domains(const ExpertHistory& history, const ExpertMapOptions& options, 
     json["specialisation"].push_back({{"block", options.first_block + static_cast<std::int64_t>(layer)},
                                       {"mutual_information", measured[layer].mutual_information},
                                       {"largest_share", measured[layer].largest_share},
-                                      {"entropy", measured[layer].entropy}});
+                                      {"entropy", measured[layer].load_entropy}});
   }
 }
 
