@@ -204,4 +204,26 @@ Json evaluation_json(const std::vector<DomainResult>& results, const EvaluationC
   return json;
 }
 
+std::string comparison_table(const std::vector<DomainResult>& results,
+                             const std::vector<DomainResult>& others) {
+  std::string text = format("%-20s %12s %10s %10s %10s\n", "domain", "tokens", "loss", "other", "difference");
+  const auto line = [&text](const std::string& name, const std::string& tokens, double loss, double other) {
+    text +=
+        format("%-20s %12s %10.4f %10.4f %+10.4f\n", name.c_str(), tokens.c_str(), loss, other, other - loss);
+  };
+  for (std::size_t i = 0; i < results.size(); ++i)
+    line(results[i].domain, std::to_string(results[i].target_tokens), results[i].lm_loss, others[i].lm_loss);
+  line("mean over domains", "", mean_over_domains(results), mean_over_domains(others));
+  return text;
+}
+
+Json comparison_json(const std::vector<DomainResult>& results, const std::vector<DomainResult>& others) {
+  Json json{{"domains", Json::array()},
+            {"mean_lm_loss", number_or_null(mean_over_domains(others) - mean_over_domains(results))}};
+  for (std::size_t i = 0; i < results.size(); ++i)
+    json["domains"].push_back(
+        {{"domain", results[i].domain}, {"lm_loss", number_or_null(others[i].lm_loss - results[i].lm_loss)}});
+  return json;
+}
+
 }  // namespace conclave

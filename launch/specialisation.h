@@ -42,7 +42,17 @@ struct EvaluationContext {
 /// Tables for a terminal: losses by domain, specialisation by layer, and each domain's most frequent experts.
 std::string evaluation_tables(const std::vector<DomainResult>& results, const EvaluationContext& context);
 
-/// The same and all that is behind it: docs/specialisation.md names every key. NaN becomes null.
+/// The losses of two checkpoints on the same text: that of `results`, of `others`, and how much more the
+/// others lose, by domain and in the mean.
+std::string comparison_table(const std::vector<DomainResult>& results,
+                             const std::vector<DomainResult>& others);
+
+/// {"domains": [{"domain", "lm_loss"}...], "mean_lm_loss"}: losses of `others` minus those of `results`.
+nlohmann::ordered_json comparison_json(const std::vector<DomainResult>& results,
+                                       const std::vector<DomainResult>& others);
+
+/// What evaluation_tables() tells and all that is behind it: docs/specialisation.md names every key. NaN
+/// becomes null.
 nlohmann::ordered_json evaluation_json(const std::vector<DomainResult>& results,
                                        const EvaluationContext& context);
 
