@@ -175,6 +175,7 @@ TEST_F(Extract, ChoosesGreedilyAndComputesWhatMaskingDoes) {
       EXPECT_EQ(smaller.model.moe.num_experts, experts);
       EXPECT_EQ(smaller.model.moe.num_experts_per_tok, std::min<std::int64_t>(2, experts));
 
+      const Json account = json_of(folder_ / name / "extracted.json");
       // The greedy choice by evaluating the whole model with masks, one layer after another.
       Kept expected(3), at_once;
       for (std::size_t layer = 0; layer < 3; ++layer) {
@@ -182,6 +183,10 @@ TEST_F(Extract, ChoosesGreedilyAndComputesWhatMaskingDoes) {
         if (layer == 0)
           for (std::size_t other = 0; other < 3; ++other)
             at_once.push_back(largest(results[0], other, 8, static_cast<std::size_t>(experts)));
+        for (std::size_t e = 0; e < 8; ++e)
+          EXPECT_NEAR(account["layers"][layer]["scores"][e].get<double>(),
+                      results[0].mean_probability[layer * 8 + e], 1e-12)
+              << name;
         expected[layer] = largest(results[0], layer, 8, static_cast<std::size_t>(experts));
       }
       EXPECT_EQ(kept_of(folder_ / name), expected) << name;
