@@ -230,7 +230,8 @@ function experts(run) {
     if (overDomains) overDomains.show(maps.domain_loads[layer], block);
   };
   const parts = [
-    blockControls(maps.blocks, show), heatScale(high),
+    blockControls(maps.blocks, show),
+    heatScale('no token', `${high} times the even share, or more (1 is even)`),
     html('div', {class: 'charts'}, overTime.figure, overDomains ? overDomains.figure : null), deadExperts(run)
   ];
   if (maps.specialisation) parts.push(...specialisation(maps));
@@ -279,39 +280,93 @@ function deadExperts(run) {
               (one) => [one.block, one.expert, one.last_step === 0 ? 'never' : grouped(one.last_step)])));
 }
 
+/// One line for each block.
+function blockLines(maps, title, unit, steps, values) {
+  return lineChart({
+    title,
+    unit,
+    fromZero: true,
+    series: values.map(
+        (y, i) =>
+            ({label: `block ${maps.blocks[i]}`, x: steps, y, colour: colour(i), dash: dash(i), marks: true}))
+  });
+}
+
+/// A heat map of the domains, with a column for each block.
+function domainsByBlocks(maps, title, values, meaning) {
+  const map = heatMap({
+    title,
+    rows: maps.domains,
+    columns: maps.blocks,
+    rowTitle: '',
+    columnTitle: 'block',
+    high: 1,
+    describe: (r, c, value) => `${maps.domains[r]} in block ${maps.blocks[c]}: ${value}${meaning}`,
+  });
+  map.show(values, '');
+  return map.figure;
+}
+
 function specialisation(maps) {
-  const information = maps.information;
-  return [
+  const information = maps.information, even = Math.log(maps.experts).toFixed(4);
+  const number = (value) => value === null ? '\u2013' : value.toFixed(4);
+  const overlap = heatMap({
+    title: 'Overlap of frequent experts',
+    rows: maps.domains,
+    columns: maps.domains,
+    rowTitle: '',
+    columnTitle: '',
+    high: 1,
+    describe: (r, c, value) => `${maps.domains[r]} and ${maps.domains[c]}: ${value}`,
+  });
+  const parts = [
     html('h3', {}, 'Specialisation on domains'),
     html(
         'p', {class: 'quiet'},
         'Mutual information between domain and expert, 0 when all domains use the experts alike; the largest share of a ' +
-            `domain's tokens that one expert receives, ${
-                (1 / maps.experts).toFixed(4)} when even; and the entropy of the use over all domains, ` +
-            `${Math.log(maps.experts).toFixed(4)} nats when even. All domains weigh alike.`),
+            `domain's assignments that one expert receives, ${
+                (1 / maps.experts).toFixed(4)} when even; the entropy of the use over all domains, ` +
+            `${even} nats when even; the sum of the chosen experts' probabilities, and the entropy of all of a token's ` +
+            `probabilities, ${
+                even} nats when they are alike; and how many of the experts that have twice the even ` +
+            'share or more in one domain have it in another too. All domains weigh alike.'),
     html(
         'div', {class: 'charts'},
         table(
             `After step ${grouped(maps.evaluation_step)}`,
-            ['block', 'mutual information', 'largest share', 'entropy'],
+            [
+              'block', 'mutual information', 'largest share', 'load entropy', 'score sum', 'routing entropy',
+              'overlap'
+            ],
             maps.specialisation.map(
                 (row) =>
-                    [row.block, row.mutual_information.toFixed(4), row.largest_share.toFixed(4),
-                     row.entropy.toFixed(4)])),
-        lineChart({
-          title: 'Mutual information of domain and expert',
-          unit: 'nats',
-          fromZero: true,
-          series: information.blocks.map((y, i) => ({
-                                           label: `block ${maps.blocks[i]}`,
-                                           x: information.steps,
-                                           y,
-                                           colour: colour(i),
-                                           dash: dash(i),
-                                           marks: true
-                                         }))
-        })),
+                    [row.block, number(row.mutual_information), number(row.largest_share),
+                     number(row.load_entropy), number(row.score_sum), number(row.routing_entropy),
+                     number(row.mean_overlap)])),
+        blockLines(
+            maps, 'Mutual information of domain and expert', 'nats', information.steps, information.blocks)),
+    blockControls(maps.blocks, (layer) => overlap.show(maps.overlaps[layer], `block ${maps.blocks[layer]}`)),
+    heatScale('0', '1'),
+    html(
+        'div', {class: 'charts'}, overlap.figure,
+        maps.domain_score_sums ?
+            domainsByBlocks(maps, 'Sum of chosen probabilities', maps.domain_score_sums, '') :
+            null,
+        maps.domain_entropies ?
+            domainsByBlocks(
+                maps, 'Routing entropy over its largest', maps.domain_entropies, ` of ${even} nats`) :
+            null),
   ];
+  if (maps.sharpness)
+    parts.push(html(
+        'div', {class: 'charts'},
+        blockLines(
+            maps, 'Sum of chosen probabilities over time', 'mean of tokens and domains', maps.sharpness.steps,
+            maps.sharpness.score_sums),
+        blockLines(
+            maps, 'Routing entropy over time', 'nats, mean of tokens and domains', maps.sharpness.steps,
+            maps.sharpness.entropies)));
+  return parts;
 }
 
 function plans(run) {
