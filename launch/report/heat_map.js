@@ -21,16 +21,15 @@ function heatScale(low, high) {
 
 const cellText = (value) => value === null ? 'not defined' : (value / 1000).toFixed(2);
 
-/// options: title, rows and columns (labels), rowTitle, columnTitle, high; perhaps ticks(count), which gives
-/// pairs of a column and its label in place of every n-th column's. values[row][column], in thousandths or
-/// null, are given to show().
-/// Returns {figure, show(values, note)}.
+/// options: title, rows and columns (labels), rowTitle, columnTitle, high; perhaps low and ticks(count),
+/// which gives pairs of a column and its label in place of every n-th column's. values[row][column], in
+/// thousandths or null, are given to show(). Returns {figure, show(values, note)}.
 function heatMap(options) {
   const plot = html('div', {class: 'plot'});
   const note = html('span', {class: 'unit'});
   const readout = html('p', {class: 'readout', role: 'status'});
   let values = [], width = 0, cell = null;
-  const {rows, columns} = options;
+  const {rows, columns} = options, low = options.low || 0;
   const figure = html(
       'figure', {class: 'heat-map'}, html('figcaption', {}, html('span', {}, options.title), note), plot,
       readout,
@@ -53,7 +52,7 @@ function heatMap(options) {
     values.forEach(
         (row, r) => row.forEach(
             (value, c) => pixels.data.set(
-                [...heat(value / 1000 / options.high), value === null ? 0 : 255],
+                [...heat((value / 1000 - low) / (options.high - low)), value === null ? 0 : 255],
                 4 * (r * columns.length + c))));
     context.putImageData(pixels, 0, 0);
     return canvas.toDataURL();

@@ -292,19 +292,35 @@ function blockLines(maps, title, unit, steps, values) {
   });
 }
 
-/// A heat map of the domains, with a column for each block.
+/// A heat map of the domains, with a column for each block. Its colours go from the least value to the
+/// largest.
 function domainsByBlocks(maps, title, values, meaning) {
+  const all = values.flat().filter((value) => value !== null).map((value) => value / 1000);
+  if (all.length === 0) return null;
+  const low = Math.floor(50 * Math.min(...all)) / 50,
+        high = Math.max(low + 0.02, Math.ceil(50 * Math.max(...all)) / 50);
   const map = heatMap({
     title,
     rows: maps.domains,
     columns: maps.blocks,
     rowTitle: '',
     columnTitle: 'block',
-    high: 1,
+    low,
+    high,
     describe: (r, c, value) => `${maps.domains[r]} in block ${maps.blocks[c]}: ${value}${meaning}`,
   });
-  map.show(values, '');
+  map.show(values, `dark ${low.toFixed(2)}, bright ${high.toFixed(2)}`);
   return map.figure;
+}
+
+/// How sharply routers chose, over time; runs of earlier versions do not know.
+function sharpness(maps) {
+  const {steps, score_sums, entropies} = maps.sharpness || {};
+  if (!steps) return [];
+  return [
+    blockLines(maps, 'Sum of chosen probabilities', 'mean of tokens and domains', steps, score_sums),
+    blockLines(maps, 'Routing entropy', 'nats, mean of tokens and domains', steps, entropies),
+  ];
 }
 
 function specialisation(maps) {
@@ -319,7 +335,7 @@ function specialisation(maps) {
     high: 1,
     describe: (r, c, value) => `${maps.domains[r]} and ${maps.domains[c]}: ${value}`,
   });
-  const parts = [
+  return [
     html('h3', {}, 'Specialisation on domains'),
     html(
         'p', {class: 'quiet'},
@@ -330,43 +346,34 @@ function specialisation(maps) {
             `probabilities, ${
                 even} nats when they are alike; and how many of the experts that have twice the even ` +
             'share or more in one domain have it in another too. All domains weigh alike.'),
+    table(
+        `After step ${grouped(maps.evaluation_step)}`,
+        [
+          'block', 'mutual information', 'largest share', 'load entropy', 'score sum', 'routing entropy',
+          'overlap'
+        ],
+        maps.specialisation.map(
+            (row) =>
+                [row.block, number(row.mutual_information), number(row.largest_share),
+                 number(row.load_entropy), number(row.score_sum), number(row.routing_entropy),
+                 number(row.mean_overlap)])),
     html(
         'div', {class: 'charts'},
-        table(
-            `After step ${grouped(maps.evaluation_step)}`,
-            [
-              'block', 'mutual information', 'largest share', 'load entropy', 'score sum', 'routing entropy',
-              'overlap'
-            ],
-            maps.specialisation.map(
-                (row) =>
-                    [row.block, number(row.mutual_information), number(row.largest_share),
-                     number(row.load_entropy), number(row.score_sum), number(row.routing_entropy),
-                     number(row.mean_overlap)])),
         blockLines(
-            maps, 'Mutual information of domain and expert', 'nats', information.steps, information.blocks)),
+            maps, 'Mutual information of domain and expert', 'nats', information.steps, information.blocks),
+        ...sharpness(maps)),
     blockControls(maps.blocks, (layer) => overlap.show(maps.overlaps[layer], `block ${maps.blocks[layer]}`)),
-    heatScale('0', '1'),
+    heatScale('none of them', 'all of them'),
     html(
         'div', {class: 'charts'}, overlap.figure,
         maps.domain_score_sums ?
-            domainsByBlocks(maps, 'Sum of chosen probabilities', maps.domain_score_sums, '') :
+            domainsByBlocks(maps, 'Sum of chosen probabilities, by domain', maps.domain_score_sums, '') :
             null,
-        maps.domain_entropies ?
-            domainsByBlocks(
-                maps, 'Routing entropy over its largest', maps.domain_entropies, ` of ${even} nats`) :
-            null),
+        maps.domain_entropies ? domainsByBlocks(
+                                    maps, 'Routing entropy over its largest, by domain',
+                                    maps.domain_entropies, ` of ${even} nats`) :
+                                null),
   ];
-  if (maps.sharpness)
-    parts.push(html(
-        'div', {class: 'charts'},
-        blockLines(
-            maps, 'Sum of chosen probabilities over time', 'mean of tokens and domains', maps.sharpness.steps,
-            maps.sharpness.score_sums),
-        blockLines(
-            maps, 'Routing entropy over time', 'nats, mean of tokens and domains', maps.sharpness.steps,
-            maps.sharpness.entropies)));
-  return parts;
 }
 
 function plans(run) {
