@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "layers/router_measures.h"
+#include "layers/router_readings.h"
+
 namespace conclave {
 namespace {
 
@@ -18,22 +21,99 @@ void pad(Batch& batch, std::int64_t sequences) {
   batch.sequences = sequences;
 }
 
+/// What is summed over micro-batches and ranks, of one domain.
+struct Sums {
+  Sums(std::int64_t layers, std::int64_t experts)
+      : counts(static_cast<std::size_t>(layers * experts)),
+        probabilities(counts.size()),
+        chosen_probability(static_cast<std::size_t>(layers)),
+        entropy(static_cast<std::size_t>(layers)) {}
+
+  void add(const std::vector<RouterStatistics>& layers) {
+    const std::vector<RouterReading> readings = read_routers(layers, ReadChosen::no);
+    const std::vector<RouterMeasures> measures = measure_routers(layers);
+    for (std::size_t layer = 0; layer < readings.size(); ++layer) {
+      const RouterReading& reading = readings[layer];
+      const auto experts = static_cast<std::size_t>(reading.experts);
+      for (std::size_t i = 0; i < reading.counts.size(); ++i) {
+        counts[layer * experts + i % experts] += reading.counts[i];
+        probabilities[layer * experts + i % experts] += reading.probability_sums[i];
+      }
+      chosen_probability[layer] += measures[layer].chosen_probability;
+      entropy[layer] += measures[layer].entropy;
+    }
+  }
+
+  std::int64_t targets = 0, tokens = 0;
+  std::vector<std::int64_t> counts;  // [layers, experts]
+  double loss = 0;
+  std::vector<double> probabilities;                // [layers, experts]
+  std::vector<double> chosen_probability, entropy;  // [layers]
+};
+
+/// Adds up what the ranks saw, all domains together. Collective.
+void join(std::vector<Sums>& domains, Communicator& world) {
+  std::vector<std::int64_t> integers;
+  std::vector<double> reals;
+  const auto each = [&domains](auto&& visit_integers, auto&& visit_reals) {
+    for (Sums& sums : domains) {
+      visit_integers(&sums.targets, 1);
+      visit_integers(&sums.tokens, 1);
+      visit_integers(sums.counts.data(), sums.counts.size());
+      visit_reals(&sums.loss, 1);
+      visit_reals(sums.probabilities.data(), sums.probabilities.size());
+      visit_reals(sums.chosen_probability.data(), sums.chosen_probability.size());
+      visit_reals(sums.entropy.data(), sums.entropy.size());
+    }
+  };
+  const auto put_into = [](auto& all) {
+    return [&all](const auto* values, std::size_t count) { all.insert(all.end(), values, values + count); };
+  };
+  each(put_into(integers), put_into(reals));
+  const Tensor all_integers = Tensor::from(integers, {static_cast<std::int64_t>(integers.size())});
+  const Tensor all_reals = Tensor::from(reals, {static_cast<std::int64_t>(reals.size())});
+  world.all_reduce(all_integers, ReduceOp::sum, Purpose::statistics);
+  world.all_reduce(all_reals, ReduceOp::sum, Purpose::statistics);
+  integers = all_integers.to_host<std::int64_t>();
+  reals = all_reals.to_host<double>();
+  const auto take_from = [](const auto& all) {
+    return [next = all.begin()](auto* values, std::size_t count) mutable {
+      std::copy_n(next, count, values);
+      next += static_cast<std::ptrdiff_t>(count);
+    };
+  };
+  each(take_from(integers), take_from(reals));
+}
+
+DomainResult result_of(const std::string& domain, const Sums& sums) {
+  const auto targets = static_cast<double>(std::max<std::int64_t>(sums.targets, 1)),
+             tokens = static_cast<double>(std::max<std::int64_t>(sums.tokens, 1));
+  const auto over_tokens = [tokens](std::vector<double> values) {
+    for (double& value : values) value /= tokens;
+    return values;
+  };
+  return {.domain = domain,
+          .target_tokens = sums.targets,
+          .lm_loss = sums.loss / targets,
+          .expert_counts = sums.counts,
+          .tokens = sums.tokens,
+          .mean_probability = over_tokens(sums.probabilities),
+          .score_sum = over_tokens(sums.chosen_probability),
+          .entropy = over_tokens(sums.entropy)};
+}
+
 }  // namespace
 
 std::vector<DomainResult> evaluate(const Transformer& transformer, const ValidationData& validation,
                                    const EvaluationOptions& options, const Mesh& mesh) {
   const Communicator& data = mesh.axis(Axis::data);
   const bool first_tensor_rank = mesh.axis(Axis::tensor).rank() == 0;  // the others hold the same losses
-  const std::int64_t micro = options.micro_batch_size, layers = transformer.moe_layers();
-  std::vector<DomainResult> results;
-  std::vector<double> losses;
-  std::vector<std::int64_t> counts;  // per domain: target tokens, then [layers, experts]
+  const std::int64_t micro = options.micro_batch_size;
+  std::vector<Sums> domains;
   for (std::int64_t dataset = 0; dataset < validation.datasets(); ++dataset) {
     std::int64_t sequences = validation.sequences(dataset);
     if (options.most_sequences > 0) sequences = std::min(sequences, options.most_sequences);
-    double loss = 0;
-    std::int64_t targets = 0;
-    std::vector<std::int64_t> chosen(static_cast<std::size_t>(layers * options.experts));
+    Sums& sums = domains.emplace_back(transformer.moe_layers(), options.experts);
     for (std::int64_t round = 0; round < sequences; round += micro * data.size()) {
       mesh.world().note_progress();
       const std::int64_t first = std::min(round + data.rank() * micro, sequences);
@@ -42,41 +122,24 @@ std::vector<DomainResult> evaluate(const Transformer& transformer, const Validat
       if (count > 0) batch = validation.batch(dataset, first, count);
       if (count == 0) batch.length = validation.length();
       pad(batch, micro);
-      const ModelInput input = to_device(batch, transformer.device());
+      ModelInput input = to_device(batch, transformer.device());
+      input.keep_probabilities = true;
       Tape tape(Tape::Mode::forward_only);
       const Transformer::Result result = transformer.forward(tape, input);
       const double token_losses = transformer.loss(tape, result.hidden, input, {}).loss_sum();
       if (first_tensor_rank) {
-        loss += token_losses;
-        targets += batch.target_tokens();
+        sums.loss += token_losses;
+        sums.targets += batch.target_tokens();
+        sums.tokens += batch.real_tokens();
       }
-      for (std::size_t layer = 0; layer < result.statistics.size(); ++layer) {
-        const auto values = result.statistics[layer].counts.to_host<std::int64_t>();
-        for (std::size_t i = 0; i < values.size(); ++i)
-          chosen[layer * static_cast<std::size_t>(options.experts) +
-                 i % static_cast<std::size_t>(options.experts)] += values[i];
-      }
+      sums.add(result.statistics);  // routers see each token on one tensor rank only
     }
-    losses.push_back(loss);
-    counts.push_back(targets);
-    counts.insert(counts.end(), chosen.begin(), chosen.end());
   }
-  if (losses.empty()) return results;
-
-  const Tensor all_losses = Tensor::from(losses, {static_cast<std::int64_t>(losses.size())});
-  const Tensor all_counts = Tensor::from(counts, {static_cast<std::int64_t>(counts.size())});
-  mesh.world().all_reduce(all_losses, ReduceOp::sum, Purpose::statistics);
-  mesh.world().all_reduce(all_counts, ReduceOp::sum, Purpose::statistics);
-  losses = all_losses.to_host<double>();
-  counts = all_counts.to_host<std::int64_t>();
-  const std::size_t stride = counts.size() / losses.size();
-  for (std::size_t i = 0; i < losses.size(); ++i) {
-    const auto begin = counts.begin() + static_cast<std::ptrdiff_t>(i * stride);
-    results.push_back({.domain = validation.domain_name(static_cast<std::int64_t>(i)),
-                       .target_tokens = *begin,
-                       .lm_loss = losses[i] / static_cast<double>(std::max<std::int64_t>(*begin, 1)),
-                       .expert_counts = {begin + 1, begin + static_cast<std::ptrdiff_t>(stride)}});
-  }
+  std::vector<DomainResult> results;
+  if (domains.empty()) return results;
+  join(domains, mesh.world());
+  for (std::size_t i = 0; i < domains.size(); ++i)
+    results.push_back(result_of(validation.domain_name(static_cast<std::int64_t>(i)), domains[i]));
   return results;
 }
 

@@ -1,4 +1,4 @@
-// Validation: the mean loss of each domain's held-out text, and which experts its tokens chose.
+// Validation: the mean loss of each domain's held-out text, which experts its tokens chose, and how sharply.
 // The sequences that are evaluated do not depend on the number of ranks.
 #pragma once
 
@@ -15,7 +15,12 @@ struct DomainResult {
   std::string domain;
   std::int64_t target_tokens = 0;
   double lm_loss = 0;                       // mean over target tokens, nats
-  std::vector<std::int64_t> expert_counts;  // [layers, experts]
+  std::vector<std::int64_t> expert_counts;  // [layers, experts]; assignments
+  std::int64_t tokens = 0;  // input tokens, padding not counted; over which the means below go
+  std::vector<double>
+      mean_probability{};           // [layers, experts]; of p, the router's probability (docs/balance.md)
+  std::vector<double> score_sum{};  // [layers]; mean of the sum of the chosen experts' p
+  std::vector<double> entropy{};    // [layers]; mean of -sum_i p_i log p_i, nats
 };
 
 struct EvaluationOptions {

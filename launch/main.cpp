@@ -11,6 +11,7 @@
 #include "launch/commands/doctor.h"
 #include "launch/commands/evaluate.h"
 #include "launch/commands/export.h"
+#include "launch/commands/extract.h"
 #include "launch/commands/generate.h"
 #include "launch/commands/import.h"
 #include "launch/commands/inspect.h"
@@ -49,6 +50,8 @@ int main(int argument_count, char** arguments) {
       {"inspect", "lists what is in a checkpoint and verifies it", run_inspect},
       {"export", "writes a checkpoint as a Hugging Face model directory", run_export},
       {"import", "makes a checkpoint from a Hugging Face model directory, also upcycled", run_import},
+      {"extract", "makes a smaller checkpoint with the experts that one domain needs", run_extract,
+       Processes::all},
       {"ranks", "where each rank of a run is, or was when it died", run_ranks},
       {"report", "shows a run, or several, as one HTML page", run_report},
       {"doctor", "what this machine has for training, and what is wrong with it", run_doctor, Processes::all},

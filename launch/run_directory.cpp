@@ -121,6 +121,7 @@ void RunDirectory::write_samples(std::int64_t step, bool skipped, const std::vec
 
 void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainResult>& results) {
   std::vector<std::int64_t> counts;
+  std::vector<double> score_sum, entropy;
   std::vector<std::pair<std::string, double>> losses;
   const auto line = [&](const std::string& domain, std::int64_t tokens, double loss) {
     metrics_.write({{"step", step},
@@ -136,9 +137,11 @@ void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainR
     line(result.domain, result.target_tokens, result.lm_loss);
     tokens += result.target_tokens;
     counts.insert(counts.end(), result.expert_counts.begin(), result.expert_counts.end());
+    score_sum.insert(score_sum.end(), result.score_sum.begin(), result.score_sum.end());
+    entropy.insert(entropy.end(), result.entropy.begin(), result.entropy.end());
   }
   line("mean", tokens, mean_over_domains(results));
-  if (!counts.empty()) experts_.add_evaluation(step, counts);
+  if (!counts.empty()) experts_.add_evaluation(step, counts, score_sum, entropy);
   if (events_) events_->add_evaluation(step, losses, counts);
 }
 

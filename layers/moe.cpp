@@ -5,25 +5,26 @@
 
 namespace conclave {
 
+RouteRule route_rule(const RouterRecipe& router, const Tensor& selection_bias) {
+  check(router.kind == "softmax" || router.kind == "sigmoid", Fault::request, "model.moe.router.kind: \"",
+        router.kind, "\" came, the known routers are softmax and sigmoid");
+  return {.score = router.kind == "sigmoid" ? RouteRule::Score::sigmoid : RouteRule::Score::softmax,
+          .renormalise = router.norm_topk_prob,
+          .scale = router.routed_scaling_factor,
+          .groups = router.n_group,
+          .chosen_groups = router.topk_group,
+          .selection_bias = selection_bias};
+}
+
 std::unique_ptr<Router> make_router(ParameterSet& parameters, const std::string& name,
                                     const ModelRecipe& model, const Tensor& selection_bias) {
   const MoeRecipe& moe = model.moe;
-  const RouterRecipe& router = moe.router;
-  check(router.kind == "softmax" || router.kind == "sigmoid", Fault::request, "model.moe.router.kind: \"",
-        router.kind, "\" came, the known routers are softmax and sigmoid");
-  return std::make_unique<TopKRouter>(
-      parameters, name,
-      TopKRouter::Options{
-          .hidden = model.hidden_size,
-          .experts = moe.num_experts,
-          .top_k = moe.num_experts_per_tok,
-          .rule = {.score = router.kind == "sigmoid" ? RouteRule::Score::sigmoid : RouteRule::Score::softmax,
-                   .renormalise = router.norm_topk_prob,
-                   .scale = router.routed_scaling_factor,
-                   .groups = router.n_group,
-                   .chosen_groups = router.topk_group,
-                   .selection_bias = selection_bias},
-          .initializer_range = model.initializer_range});
+  return std::make_unique<TopKRouter>(parameters, name,
+                                      TopKRouter::Options{.hidden = model.hidden_size,
+                                                          .experts = moe.num_experts,
+                                                          .top_k = moe.num_experts_per_tok,
+                                                          .rule = route_rule(moe.router, selection_bias),
+                                                          .initializer_range = model.initializer_range});
 }
 
 namespace {
@@ -62,6 +63,7 @@ Moe::Result Moe::forward(Tape& tape, const Variable& residual, const ModelInput&
   std::optional<ProfilePurpose> purpose(std::in_place, "router");
   Routing routing = router_->route(tape, x, shard);
   if (capacity_factor_ > 0) routing = limit_to_capacity(routing, shard, capacity_factor_, tensor);
+  if (input.keep_probabilities) routing.statistics.probabilities = routing.probabilities;
 
   purpose.emplace("permutation");
   const FinishDispatch finish = dispatcher_->begin(tape, x, routing);

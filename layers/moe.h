@@ -15,6 +15,9 @@
 
 namespace conclave {
 
+/// How the recipe's routers choose. selection_bias: float64 [experts], of the layer; undefined: none.
+RouteRule route_rule(const RouterRecipe& router, const Tensor& selection_bias = {});
+
 /// The router that the recipe names. selection_bias: float64 [experts], of this layer; undefined: none.
 std::unique_ptr<Router> make_router(ParameterSet& parameters, const std::string& name,
                                     const ModelRecipe& model, const Tensor& selection_bias = {});

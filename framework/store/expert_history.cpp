@@ -64,6 +64,11 @@ void check_rows(const Hdf5File& file, const fs::path& path, const char* steps,
   }
 }
 
+/// A file of a version that did not measure how sharply routers choose has none.
+bool has_scores(const Hdf5File& file) {
+  return file.contains("evaluation/score_sum");
+}
+
 void check_layout(const Hdf5File& file, const fs::path& path, const ExpertHistoryWriter::Options& options) {
   const std::int64_t layers = file.integer_attribute("/", "layers");
   const std::int64_t experts = file.integer_attribute("/", "experts");
@@ -76,14 +81,17 @@ void check_layout(const Hdf5File& file, const fs::path& path, const ExpertHistor
   check_rows(file, path, "step", {"counts", "probability"}, {{layers, experts}, {layers, experts}});
   check_rows(file, path, "evaluation/step", {"evaluation/counts"},
              {{static_cast<std::int64_t>(options.domains.size()), layers, experts}});
+  if (has_scores(file))
+    check_rows(file, path, "evaluation/step", {"evaluation/score_sum", "evaluation/entropy"},
+               std::vector<Dims>(2, {static_cast<std::int64_t>(options.domains.size()), layers}));
   if (file.has_attribute("/", "expert_ranks"))
     check_rows(file, path, "step", {"load_per_expert_rank", "layer_balance_loss", "layer_load_violation"},
                {{layers, file.integer_attribute("/", "expert_ranks")}, {layers}, {layers}});
 }
 
-/// A file of another layout, or of a version that did not keep loads by rank.
-bool has_other_ranks(const Hdf5File& file, const ExpertHistoryWriter::Options& options) {
-  return !file.has_attribute("/", "expert_ranks") ||
+/// A file of another layout, or of a version that did not keep loads by rank or scores.
+bool must_be_written_anew(const Hdf5File& file, const ExpertHistoryWriter::Options& options) {
+  return !has_scores(file) || !file.has_attribute("/", "expert_ranks") ||
          file.integer_attribute("/", "expert_ranks") != options.expert_ranks;
 }
 
@@ -102,6 +110,8 @@ void create_structure(Hdf5File& file, const ExpertHistoryWriter::Options& option
   file.create_rows("layer_load_violation", ElementType::float64, {layers});
   file.create_rows("evaluation/step", ElementType::int64, {});
   file.create_rows("evaluation/counts", ElementType::int64, {domains, layers, experts});
+  file.create_rows("evaluation/score_sum", ElementType::float64, {domains, layers});
+  file.create_rows("evaluation/entropy", ElementType::float64, {domains, layers});
 }
 
 /// Adds the rows of `history`; what follows from the counts is computed here.
@@ -117,6 +127,8 @@ void append(Hdf5File& file, const ExpertHistory& history, const ExpertHistoryWri
   file.append_rows("layer_load_violation", rows, load_violations(history.counts, options.experts).data());
   file.append_rows("evaluation/step", evaluations, history.evaluation_step.data());
   file.append_rows("evaluation/counts", evaluations, history.evaluation_counts.data());
+  file.append_rows("evaluation/score_sum", evaluations, history.evaluation_score_sum.data());
+  file.append_rows("evaluation/entropy", evaluations, history.evaluation_entropy.data());
 }
 
 /// Changes a copy of the file, or a new one, and puts it in the file's place.
@@ -188,6 +200,10 @@ ExpertHistory read_expert_history(const fs::path& path) {
   }
   history.evaluation_step = read_dataset<std::int64_t>(file, path, "evaluation/step");
   history.evaluation_counts = read_dataset<std::int64_t>(file, path, "evaluation/counts");
+  if (has_scores(file)) {
+    history.evaluation_score_sum = read_dataset<double>(file, path, "evaluation/score_sum");
+    history.evaluation_entropy = read_dataset<double>(file, path, "evaluation/entropy");
+  }
   return history;
 }
 
@@ -202,9 +218,16 @@ ExpertHistoryReader::ExpertHistoryReader(const fs::path& path)
   const auto domains = static_cast<std::int64_t>(overview_.domains.size());
   const auto steps = static_cast<std::int64_t>(overview_.step.size());
   const auto evaluations = static_cast<std::int64_t>(overview_.evaluation_step.size());
-  for (const auto& [name, dims] :
-       {std::pair{"counts", Dims{steps, overview_.layers, overview_.experts}},
-        std::pair{"evaluation/counts", Dims{evaluations, domains, overview_.layers, overview_.experts}}}) {
+  std::vector<std::pair<const char*, Dims>> expected{
+      {"counts", {steps, overview_.layers, overview_.experts}},
+      {"evaluation/counts", {evaluations, domains, overview_.layers, overview_.experts}}};
+  if (has_scores(*file_)) {
+    overview_.evaluation_score_sum = read_dataset<double>(*file_, path, "evaluation/score_sum");
+    overview_.evaluation_entropy = read_dataset<double>(*file_, path, "evaluation/entropy");
+    for (const char* name : {"evaluation/score_sum", "evaluation/entropy"})
+      expected.push_back({name, {evaluations, domains, overview_.layers}});
+  }
+  for (const auto& [name, dims] : expected) {
     const Dims found = file_->describe(name).dims;
     check(found == dims && overview_.layers >= 0 && overview_.experts > 0, Fault::data, "Expert history ",
           path.string(), ": ", name, " has dims ", dims_text(found), ", expected ", dims_text(dims),
@@ -249,18 +272,18 @@ void ExpertHistoryWriter::drop_rows_after(std::int64_t step) {
     return static_cast<std::int64_t>(std::upper_bound(steps.begin(), steps.end(), step) - steps.begin());
   };
   std::vector<std::int64_t> steps, evaluation_steps;
-  bool other_ranks = false;
+  bool other = false;
   {
     const Hdf5File file(path_, Hdf5File::Mode::read);
     check_layout(file, path_, options_);
-    other_ranks = has_other_ranks(file, options_);
+    other = must_be_written_anew(file, options_);
     steps = read_dataset<std::int64_t>(file, path_, "step");
     evaluation_steps = read_dataset<std::int64_t>(file, path_, "evaluation/step");
   }
   has_file_ = true;
   rows_in_file_ = rows_up_to(steps);
   const std::int64_t evaluations = rows_up_to(evaluation_steps);
-  if (other_ranks) return write_anew(evaluations);
+  if (other) return write_anew(evaluations);
   if (rows_in_file_ == static_cast<std::int64_t>(steps.size()) &&
       evaluations == static_cast<std::int64_t>(evaluation_steps.size()))
     return;
@@ -268,7 +291,9 @@ void ExpertHistoryWriter::drop_rows_after(std::int64_t step) {
     for (const char* name : {"step", "counts", "probability", "load_per_expert_rank", "layer_balance_loss",
                              "layer_load_violation"})
       file.keep_rows(name, rows_in_file_);
-    for (const char* name : {"evaluation/step", "evaluation/counts"}) file.keep_rows(name, evaluations);
+    for (const char* name :
+         {"evaluation/step", "evaluation/counts", "evaluation/score_sum", "evaluation/entropy"})
+      file.keep_rows(name, evaluations);
   });
 }
 
@@ -282,7 +307,10 @@ void ExpertHistoryWriter::write_anew(std::int64_t evaluations) {
   history.probability.resize(rows * row);
   history.layer_balance_loss.resize(rows * layers, std::numeric_limits<double>::quiet_NaN());
   history.evaluation_step.resize(static_cast<std::size_t>(evaluations));
-  history.evaluation_counts.resize(static_cast<std::size_t>(evaluations) * options_.domains.size() * row);
+  const std::size_t domains = static_cast<std::size_t>(evaluations) * options_.domains.size();
+  history.evaluation_counts.resize(domains * row);
+  history.evaluation_score_sum.resize(domains * layers, std::numeric_limits<double>::quiet_NaN());
+  history.evaluation_entropy.resize(domains * layers, std::numeric_limits<double>::quiet_NaN());
   replace_file(path_, false, options_, [&](Hdf5File& file) { append(file, history, options_); });
 }
 
@@ -305,13 +333,20 @@ void ExpertHistoryWriter::add_step(std::int64_t step, const std::vector<std::int
   if (waiting >= std::max(options_.flush_interval, rows_in_file_ / 32)) flush();
 }
 
-void ExpertHistoryWriter::add_evaluation(std::int64_t step, const std::vector<std::int64_t>& counts) {
-  const std::size_t expected =
-      options_.domains.size() * static_cast<std::size_t>(options_.layers * options_.experts);
-  check(counts.size() == expected, "ExpertHistoryWriter::add_evaluation: ", counts.size(),
-        " counts came, expected ", expected);
+void ExpertHistoryWriter::add_evaluation(std::int64_t step, const std::vector<std::int64_t>& counts,
+                                         const std::vector<double>& score_sum,
+                                         const std::vector<double>& entropy) {
+  const std::size_t scores = options_.domains.size() * static_cast<std::size_t>(options_.layers),
+                    expected = scores * static_cast<std::size_t>(options_.experts);
+  check(counts.size() == expected && score_sum.size() == scores && entropy.size() == scores,
+        "ExpertHistoryWriter::add_evaluation: ", counts.size(), " counts, ", score_sum.size(),
+        " score sums and ", entropy.size(), " entropies came, expected ", expected, " counts and ", scores,
+        " of the others");
   pending_.evaluation_step.push_back(step);
   pending_.evaluation_counts.insert(pending_.evaluation_counts.end(), counts.begin(), counts.end());
+  pending_.evaluation_score_sum.insert(pending_.evaluation_score_sum.end(), score_sum.begin(),
+                                       score_sum.end());
+  pending_.evaluation_entropy.insert(pending_.evaluation_entropy.end(), entropy.begin(), entropy.end());
 }
 
 void ExpertHistoryWriter::flush() {

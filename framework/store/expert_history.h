@@ -28,6 +28,10 @@ struct ExpertHistory {
   std::vector<double> layer_load_violation;     // [steps, layers]; most loaded expert / mean load - 1
   std::vector<std::int64_t> evaluation_step;    // [evaluations]
   std::vector<std::int64_t> evaluation_counts;  // [evaluations, domains, layers, experts]
+  /// [evaluations, domains, layers]; means over the domain's tokens: the sum of the chosen experts'
+  /// probabilities, and the entropy of all of them in nats. NaN, or nothing at all, where an earlier version
+  /// wrote the file.
+  std::vector<double> evaluation_score_sum, evaluation_entropy;
 };
 
 ExpertHistory read_expert_history(const std::filesystem::path& path);
@@ -79,7 +83,9 @@ class ExpertHistoryWriter {
                 const std::vector<double>& probability,          // [layers, experts]
                 const std::vector<double>& layer_balance_loss);  // [layers]
   void add_evaluation(std::int64_t step,
-                      const std::vector<std::int64_t>& counts);  // [domains, layers, experts]
+                      const std::vector<std::int64_t>& counts,  // [domains, layers, experts]
+                      const std::vector<double>& score_sum,     // [domains, layers]
+                      const std::vector<double>& entropy);      // [domains, layers]
   void flush();
 
  private:

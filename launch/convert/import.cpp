@@ -1,7 +1,6 @@
 #include "launch/convert/import.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "framework/base/error.h"
 #include "framework/recipe/model_size.h"
@@ -9,9 +8,9 @@
 #include "framework/recipe/validate.h"
 #include "framework/recipe/write.h"
 #include "framework/store/checkpoint_directory.h"
-#include "framework/store/checkpoint_stream.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/lookup.h"
+#include "launch/convert/first_checkpoint.h"
 #include "launch/convert/hub_directory.h"
 #include "launch/convert/tokenizer_files.h"
 #include "launch/model.h"
@@ -142,14 +141,12 @@ class Importer {
 
  private:
   void add(const std::string& name, const Dims& dims, const std::vector<T>& values) {
-    stream_.add(name, ElementTypeOf<T>::value, dims, values.data());
+    add_first(stream_, name, dims, values);
     bytes_ += values.size() * sizeof(T);
     if (bytes_ / gigabyte > said_) {
       said_ = bytes_ / gigabyte;
       say_(join_text(said_, " GB written"));
     }
-    for (const char* moment : {"optimizer/moment1/", "optimizer/moment2/"})
-      stream_.add_zeros(moment + name.substr(std::strlen("model/")), ElementTypeOf<T>::value, dims);
   }
   /// The rows of one source, or the whole of it.
   std::vector<T> values_of(std::size_t first, std::size_t end) const {
@@ -178,17 +175,6 @@ class Importer {
   std::size_t bytes_ = 0, said_ = 0;  // so far, and the gigabytes that have been told of
 };
 
-/// What Trainer::attributes says at the beginning of a run.
-Attributes attributes_at_the_beginning(const Recipe& recipe) {
-  Attributes attributes = own_attributes(0);
-  for (const char* count : {"tokens", "sequences", "sequences_skipped", "optimizer_updates", "layout_zero"})
-    attributes[count] = std::int64_t{0};
-  for (const char* degree : {"layout_ranks", "layout_tensor", "layout_expert", "layout_expert_tensor"})
-    attributes[degree] = std::int64_t{1};
-  attributes["recipe"] = to_yaml(recipe);
-  return attributes;
-}
-
 template <class T>
 void write_checkpoint(const ImportOptions& options, const HubDirectory& directory,
                       const Architecture& architecture, const ModelRecipe& source, Recipe& recipe,
@@ -210,7 +196,7 @@ void write_checkpoint(const ImportOptions& options, const HubDirectory& director
     stream.add(selection_bias_name, ElementType::float64,
                {count_moe_layers(recipe.model), recipe.model.moe.num_experts}, values.data());
   write_text_durably(options.run / "recipe.yaml", to_yaml(recipe));
-  stream.commit(attributes_at_the_beginning(recipe));
+  stream.commit(first_attributes(recipe));
 }
 
 /// The model of the weights with what a run may choose anew: how it is trained, not what it computes; of an

@@ -66,49 +66,103 @@ void add_loads(const ExpertHistoryReader& reader, const ExpertMapOptions& option
   }
 }
 
-/// The counts of one evaluation as evaluate() gives them.
+/// One row of an array with rows of this width.
+template <class T>
+std::vector<T> part(const std::vector<T>& values, std::size_t row, std::size_t width) {
+  const auto begin = values.begin() + static_cast<std::ptrdiff_t>(row * width);
+  return {begin, begin + static_cast<std::ptrdiff_t>(width)};
+}
+
+Json number_or_null(double value) {
+  return std::isfinite(value) ? Json(value) : Json();
+}
+Json thousandths_or_null(double value) {
+  return std::isfinite(value) ? Json(std::lround(1000 * value)) : Json();
+}
+
+/// What was measured in one evaluation of a run, as evaluate() gives it; losses are in metrics.jsonl.
 std::vector<DomainResult> results_of(const ExpertHistory& history, std::size_t evaluation) {
-  const auto width = static_cast<std::size_t>(history.layers * history.experts);
+  const auto layers = static_cast<std::size_t>(history.layers),
+             width = layers * static_cast<std::size_t>(history.experts);
   std::vector<DomainResult> results;
   for (std::size_t domain = 0; domain < history.domains.size(); ++domain) {
-    const auto begin = history.evaluation_counts.begin() +
-                       static_cast<std::ptrdiff_t>((evaluation * history.domains.size() + domain) * width);
-    results.push_back({.domain = history.domains[domain],
-                       .expert_counts = {begin, begin + static_cast<std::ptrdiff_t>(width)}});
+    const std::size_t row = evaluation * history.domains.size() + domain;
+    DomainResult& result = results.emplace_back();
+    result.domain = history.domains[domain];
+    result.expert_counts = part(history.evaluation_counts, row, width);
+    if (!history.evaluation_score_sum.empty()) {
+      result.score_sum = part(history.evaluation_score_sum, row, layers);
+      result.entropy = part(history.evaluation_entropy, row, layers);
+    }
   }
   return results;
 }
 
-void add_domains(const ExpertHistory& history, const ExpertMapOptions& options, Json& json) {
-  const std::size_t evaluations = history.evaluation_step.size();
+/// How the measures went from evaluation to evaluation.
+void add_measures_over_time(const ExpertHistory& history, Json& json) {
   const auto layers = static_cast<std::size_t>(history.layers);
-  std::vector<Json> information(layers, Json::array());
+  const bool has_scores = !history.evaluation_score_sum.empty();
+  std::vector<Json> information(layers, Json::array()), score_sums = information, entropies = information;
   Json steps = Json::array();
-  for (const Stretch& stretch : stretches(evaluations, most_stretches)) {
+  for (const Stretch& stretch : stretches(history.evaluation_step.size(), most_stretches)) {
     steps.push_back(history.evaluation_step[stretch.last]);
     const auto measured =
         measure_specialisation(results_of(history, stretch.last), history.layers, history.experts);
-    for (std::size_t layer = 0; layer < layers; ++layer)
+    for (std::size_t layer = 0; layer < layers; ++layer) {
       information[layer].push_back(measured[layer].mutual_information);
+      score_sums[layer].push_back(number_or_null(measured[layer].score_sum));
+      entropies[layer].push_back(number_or_null(measured[layer].routing_entropy));
+    }
   }
   json["information"] = {{"steps", steps}, {"blocks", information}};
+  if (has_scores)
+    json["sharpness"] = {{"steps", steps}, {"score_sums", score_sums}, {"entropies", entropies}};
+}
 
-  const std::vector<DomainResult> last = results_of(history, evaluations - 1);
+void add_domains(const ExpertHistory& history, const ExpertMapOptions& options, Json& json) {
+  const std::size_t domains = history.domains.size();
+  const auto layers = static_cast<std::size_t>(history.layers);
+  const bool has_scores = !history.evaluation_score_sum.empty();
+  add_measures_over_time(history, json);
+
+  const std::vector<DomainResult> last = results_of(history, history.evaluation_step.size() - 1);
   const auto measured = measure_specialisation(last, history.layers, history.experts);
   json["domains"] = history.domains;
   json["evaluation_step"] = history.evaluation_step.back();
-  json["domain_loads"] = Json::array();
-  json["specialisation"] = Json::array();
+  for (const char* name : {"domain_loads", "overlaps", "specialisation"}) json[name] = Json::array();
   for (std::size_t layer = 0; layer < layers; ++layer) {
-    Json of_layer = Json::array();
-    for (const DomainResult& result : last)
-      of_layer.push_back(
-          thousandths(result.expert_counts, history.experts, static_cast<std::int64_t>(layer)));
-    json["domain_loads"].push_back(of_layer);
-    json["specialisation"].push_back({{"block", options.first_block + static_cast<std::int64_t>(layer)},
-                                      {"mutual_information", measured[layer].mutual_information},
-                                      {"largest_share", measured[layer].largest_share},
-                                      {"entropy", measured[layer].entropy}});
+    const LayerSpecialisation& of_layer = measured[layer];
+    Json loads = Json::array(), overlaps = Json::array();
+    for (std::size_t domain = 0; domain < domains; ++domain) {
+      loads.push_back(
+          thousandths(last[domain].expert_counts, history.experts, static_cast<std::int64_t>(layer)));
+      Json row = Json::array();
+      for (const double overlap : part(of_layer.overlap, domain, domains))
+        row.push_back(thousandths_or_null(overlap));
+      overlaps.push_back(row);
+    }
+    json["domain_loads"].push_back(loads);
+    json["overlaps"].push_back(overlaps);
+    json["specialisation"].push_back(
+        {{"block", options.first_block + static_cast<std::int64_t>(layer)},
+         {"mutual_information", of_layer.mutual_information},
+         {"largest_share", of_layer.largest_share},
+         {"load_entropy", of_layer.load_entropy},
+         {"score_sum", has_scores ? number_or_null(of_layer.score_sum) : Json()},
+         {"routing_entropy", has_scores ? number_or_null(of_layer.routing_entropy) : Json()},
+         {"mean_overlap", number_or_null(of_layer.mean_overlap)}});
+  }
+  if (!has_scores) return;
+  const double even = std::log(static_cast<double>(history.experts));
+  for (const char* name : {"domain_score_sums", "domain_entropies"}) json[name] = Json::array();
+  for (const DomainResult& result : last) {
+    Json score_sums = Json::array(), entropies = Json::array();
+    for (std::size_t layer = 0; layer < layers; ++layer) {
+      score_sums.push_back(thousandths_or_null(result.score_sum[layer]));
+      entropies.push_back(thousandths_or_null(even > 0 ? result.entropy[layer] / even : 0));
+    }
+    json["domain_score_sums"].push_back(score_sums);
+    json["domain_entropies"].push_back(entropies);
   }
 }
 

@@ -18,8 +18,14 @@ struct ExpertMapOptions {
 ///  "dead": [{"block", "expert", "last_step"}...], last_step 0: never chosen;
 ///  after an evaluation also "domains": [name...], "evaluation_step": n,
 ///  "domain_loads": [block][domain][expert], in thousandths of the even share,
-///  "specialisation": [{"block", "mutual_information", "largest_share", "entropy"}...],
-///  "information": {"steps": [step...], "blocks": [block][evaluation]}}
+///  "overlaps": [block][domain][domain], in thousandths,
+///  "specialisation": [{"block", "mutual_information", "largest_share", "load_entropy", "score_sum",
+///  "routing_entropy", "mean_overlap"}...],
+///  "information": {"steps": [step...], "blocks": [block][evaluation]},
+///  and where experts.h5 has them "domain_score_sums": [domain][block], in thousandths,
+///  "domain_entropies": [domain][block], in thousandths of log(experts),
+///  "sharpness": {"steps": [step...], "score_sums": [block][evaluation], "entropies": likewise}}
+/// Measures are those of launch/specialisation.h; null where one is not defined.
 /// Steps are read in parts. Fault::data where the file is missing or damaged.
 nlohmann::ordered_json expert_maps(const std::filesystem::path& path, const ExpertMapOptions& options);
 

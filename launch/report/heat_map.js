@@ -11,24 +11,25 @@ function heat(share) {
   return viridis[below].map((low, i) => Math.round(low + (place - below) * (viridis[below + 1][i] - low)));
 }
 
-/// The bar that says what colours mean: loads as multiples of the even share.
-function heatScale(high) {
+/// The bar that says what colours mean, from one end to the other.
+function heatScale(low, high) {
   const stops = viridis.map(([r, g, b]) => `rgb(${r} ${g} ${b})`).join(', ');
   return html(
-      'p', {class: 'scale'}, 'no token',
-      html('i', {style: `background: linear-gradient(to right, ${stops})`}),
-      `${high} times the even share, or more (1 is even)`);
+      'p', {class: 'scale'}, low, html('i', {style: `background: linear-gradient(to right, ${stops})`}),
+      high);
 }
 
-/// options: title, rows and columns (labels), rowTitle, columnTitle, high; perhaps ticks(count), which gives
-/// pairs of a column and its label in place of every n-th column's. values[row][column] are given to show().
-/// Returns {figure, show(values, note)}.
+const cellText = (value) => value === null ? 'not defined' : (value / 1000).toFixed(2);
+
+/// options: title, rows and columns (labels), rowTitle, columnTitle, high; perhaps low and ticks(count),
+/// which gives pairs of a column and its label in place of every n-th column's. values[row][column], in
+/// thousandths or null, are given to show(). Returns {figure, show(values, note)}.
 function heatMap(options) {
   const plot = html('div', {class: 'plot'});
   const note = html('span', {class: 'unit'});
   const readout = html('p', {class: 'readout', role: 'status'});
   let values = [], width = 0, cell = null;
-  const {rows, columns} = options;
+  const {rows, columns} = options, low = options.low || 0;
   const figure = html(
       'figure', {class: 'heat-map'}, html('figcaption', {}, html('span', {}, options.title), note), plot,
       readout,
@@ -40,8 +41,7 @@ function heatMap(options) {
                 ...sample(columns.length).map((c) => columns[c])
               ],
               rows.map(
-                  (label,
-                   r) => [label, ...sample(columns.length).map((c) => (values[r][c] / 1000).toFixed(2))]))));
+                  (label, r) => [label, ...sample(columns.length).map((c) => cellText(values[r][c]))]))));
   const sample = (count) => count <= 64 ? [...Array(count).keys()] :
                                           [...Array(24).keys()].map((i) => Math.round(i * (count - 1) / 23));
 
@@ -51,8 +51,9 @@ function heatMap(options) {
     const pixels = context.createImageData(columns.length, rows.length);
     values.forEach(
         (row, r) => row.forEach(
-            (value, c) =>
-                pixels.data.set([...heat(value / 1000 / options.high), 255], 4 * (r * columns.length + c))));
+            (value, c) => pixels.data.set(
+                [...heat((value / 1000 - low) / (options.high - low)), value === null ? 0 : 255],
+                4 * (r * columns.length + c))));
     context.putImageData(pixels, 0, 0);
     return canvas.toDataURL();
   }
@@ -124,7 +125,7 @@ function heatMap(options) {
         height: inner / rows.length
       };
       marker.append(svg('rect', {class: 'cell', ...box}), svg('rect', {class: 'cell-edge', ...box}));
-      readout.textContent = options.describe(r, c, (values[r][c] / 1000).toFixed(2));
+      readout.textContent = options.describe(r, c, cellText(values[r][c]));
     };
     picture.addEventListener('pointermove', (event) => {
       const frame = picture.getBoundingClientRect(), ratio = width / frame.width;

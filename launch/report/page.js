@@ -230,7 +230,8 @@ function experts(run) {
     if (overDomains) overDomains.show(maps.domain_loads[layer], block);
   };
   const parts = [
-    blockControls(maps.blocks, show), heatScale(high),
+    blockControls(maps.blocks, show),
+    heatScale('no token', `${high} times the even share, or more (1 is even)`),
     html('div', {class: 'charts'}, overTime.figure, overDomains ? overDomains.figure : null), deadExperts(run)
   ];
   if (maps.specialisation) parts.push(...specialisation(maps));
@@ -279,38 +280,99 @@ function deadExperts(run) {
               (one) => [one.block, one.expert, one.last_step === 0 ? 'never' : grouped(one.last_step)])));
 }
 
+/// One line for each block.
+function blockLines(maps, title, unit, steps, values) {
+  return lineChart({
+    title,
+    unit,
+    fromZero: true,
+    series: values.map(
+        (y, i) =>
+            ({label: `block ${maps.blocks[i]}`, x: steps, y, colour: colour(i), dash: dash(i), marks: true}))
+  });
+}
+
+/// A heat map of the domains, with a column for each block. Its colours go from the least value to the
+/// largest.
+function domainsByBlocks(maps, title, values, meaning) {
+  const all = values.flat().filter((value) => value !== null).map((value) => value / 1000);
+  if (all.length === 0) return null;
+  const low = Math.floor(50 * Math.min(...all)) / 50,
+        high = Math.max(low + 0.02, Math.ceil(50 * Math.max(...all)) / 50);
+  const map = heatMap({
+    title,
+    rows: maps.domains,
+    columns: maps.blocks,
+    rowTitle: '',
+    columnTitle: 'block',
+    low,
+    high,
+    describe: (r, c, value) => `${maps.domains[r]} in block ${maps.blocks[c]}: ${value}${meaning}`,
+  });
+  map.show(values, `dark ${low.toFixed(2)}, bright ${high.toFixed(2)}`);
+  return map.figure;
+}
+
+/// How sharply routers chose, over time; runs of earlier versions do not know.
+function sharpness(maps) {
+  const {steps, score_sums, entropies} = maps.sharpness || {};
+  if (!steps) return [];
+  return [
+    blockLines(maps, 'Sum of chosen probabilities', 'mean of tokens and domains', steps, score_sums),
+    blockLines(maps, 'Routing entropy', 'nats, mean of tokens and domains', steps, entropies),
+  ];
+}
+
 function specialisation(maps) {
-  const information = maps.information;
+  const information = maps.information, even = Math.log(maps.experts).toFixed(4);
+  const number = (value) => value === null ? '\u2013' : value.toFixed(4);
+  const overlap = heatMap({
+    title: 'Overlap of frequent experts',
+    rows: maps.domains,
+    columns: maps.domains,
+    rowTitle: '',
+    columnTitle: '',
+    high: 1,
+    describe: (r, c, value) => `${maps.domains[r]} and ${maps.domains[c]}: ${value}`,
+  });
   return [
     html('h3', {}, 'Specialisation on domains'),
     html(
         'p', {class: 'quiet'},
         'Mutual information between domain and expert, 0 when all domains use the experts alike; the largest share of a ' +
-            `domain's tokens that one expert receives, ${
-                (1 / maps.experts).toFixed(4)} when even; and the entropy of the use over all domains, ` +
-            `${Math.log(maps.experts).toFixed(4)} nats when even. All domains weigh alike.`),
+            `domain's assignments that one expert receives, ${
+                (1 / maps.experts).toFixed(4)} when even; the entropy of the use over all domains, ` +
+            `${even} nats when even; the sum of the chosen experts' probabilities, and the entropy of all of a token's ` +
+            `probabilities, ${
+                even} nats when they are alike; and how many of the experts that have twice the even ` +
+            'share or more in one domain have it in another too. All domains weigh alike.'),
+    table(
+        `After step ${grouped(maps.evaluation_step)}`,
+        [
+          'block', 'mutual information', 'largest share', 'load entropy', 'score sum', 'routing entropy',
+          'overlap'
+        ],
+        maps.specialisation.map(
+            (row) =>
+                [row.block, number(row.mutual_information), number(row.largest_share),
+                 number(row.load_entropy), number(row.score_sum), number(row.routing_entropy),
+                 number(row.mean_overlap)])),
     html(
         'div', {class: 'charts'},
-        table(
-            `After step ${grouped(maps.evaluation_step)}`,
-            ['block', 'mutual information', 'largest share', 'entropy'],
-            maps.specialisation.map(
-                (row) =>
-                    [row.block, row.mutual_information.toFixed(4), row.largest_share.toFixed(4),
-                     row.entropy.toFixed(4)])),
-        lineChart({
-          title: 'Mutual information of domain and expert',
-          unit: 'nats',
-          fromZero: true,
-          series: information.blocks.map((y, i) => ({
-                                           label: `block ${maps.blocks[i]}`,
-                                           x: information.steps,
-                                           y,
-                                           colour: colour(i),
-                                           dash: dash(i),
-                                           marks: true
-                                         }))
-        })),
+        blockLines(
+            maps, 'Mutual information of domain and expert', 'nats', information.steps, information.blocks),
+        ...sharpness(maps)),
+    blockControls(maps.blocks, (layer) => overlap.show(maps.overlaps[layer], `block ${maps.blocks[layer]}`)),
+    heatScale('none of them', 'all of them'),
+    html(
+        'div', {class: 'charts'}, overlap.figure,
+        maps.domain_score_sums ?
+            domainsByBlocks(maps, 'Sum of chosen probabilities, by domain', maps.domain_score_sums, '') :
+            null,
+        maps.domain_entropies ? domainsByBlocks(
+                                    maps, 'Routing entropy over its largest, by domain',
+                                    maps.domain_entropies, ` of ${even} nats`) :
+                                null),
   ];
 }
 

@@ -106,6 +106,8 @@ void make_expert_history(const fs::path& folder, const fs::path& scratch) {
     add("layer_load_violation", ElementType::float64, {3, 2}, per_layer.data());
     add("evaluation/step", ElementType::int64, {1}, evaluation_steps.data());
     add("evaluation/counts", ElementType::int64, {1, 2, 2, 4}, evaluated.data());
+    add("evaluation/score_sum", ElementType::float64, {1, 2, 2}, per_layer.data());
+    add("evaluation/entropy", ElementType::float64, {1, 2, 2}, per_layer.data());
     file.close();
   }
   write(folder / "written", read(path));

@@ -36,7 +36,8 @@ void resume(const std::string& path) {
   value_or_error([&] {
     ExpertHistoryWriter writer(path,
                                {.layers = 2, .experts = 4, .domains = {"english", "c"}, .resume_step = 3});
-    writer.add_evaluation(4, std::vector<std::int64_t>(16, 1));
+    writer.add_evaluation(4, std::vector<std::int64_t>(16, 1), std::vector<double>(4, 0.5),
+                          std::vector<double>(4, 1.0));
     writer.flush();
   });
 }
@@ -111,6 +112,8 @@ void run_expert_history(std::string_view bytes) {
     add_dataset(file, "layer_load_violation", real, {rows, 2}, choices);
     add_dataset(file, "evaluation/step", whole, {evaluations}, choices);
     add_dataset(file, "evaluation/counts", whole, {evaluations, 2, 2, 4}, choices);
+    add_dataset(file, "evaluation/score_sum", real, {evaluations, 2, 2}, choices);
+    add_dataset(file, "evaluation/entropy", real, {evaluations, 2, 2}, choices);
     file.close();
   } catch (const Error&) {
     return;  // HDF5 does not make such a file

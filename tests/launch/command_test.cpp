@@ -61,6 +61,18 @@ TEST_F(Command, ARunLeavesWhatTheContractPromises) {
   const Outcome evaluated = conclave_command("evaluate " + path("whole"));
   EXPECT_EQ(evaluated.exit_code, 0) << evaluated.output;
   EXPECT_NE(evaluated.output.find("mutual information"), std::string::npos);
+  const Json measures = Json::parse(conclave_command("evaluate " + path("whole") + " --json", 2).output);
+  EXPECT_EQ(measures["experts"], 4);
+  ASSERT_EQ(measures["layers"].size(), 2u);
+  ASSERT_EQ(measures["domains"].size(), 2u);
+  for (const Json& domain : measures["domains"])
+    for (std::size_t layer = 0; layer < 2; ++layer) {
+      std::int64_t assignments = 0;
+      for (const Json& count : domain["counts"][layer]) assignments += count.get<std::int64_t>();
+      EXPECT_EQ(assignments, 2 * domain["tokens"].get<std::int64_t>());
+      EXPECT_GE(domain["score_sum"][layer].get<double>(), 0.5);  // the two best of four
+      EXPECT_LE(domain["entropy"][layer].get<double>(), std::log(4.0) + 1e-6);
+    }
   const Outcome generated = conclave_command("generate " + path("whole") + " --prompt '12 ' --tokens 20");
   EXPECT_EQ(generated.exit_code, 0) << generated.output;
   EXPECT_EQ(generated.output.rfind("12 ", 0), 0u) << generated.output;

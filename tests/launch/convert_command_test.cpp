@@ -108,6 +108,68 @@ TEST_F(ConvertCommand, ADenseModelBecomesAMixtureThatTrains) {
   }
 }
 
+TEST_F(ConvertCommand, AnExtractIsEvaluatedSampledAndTrained) {
+  const std::string words = "extract " + path("run") + " --domain letters --experts ";
+  const Outcome extracted = conclave_command(words + "2 --output " + path("letters-2"), 2);
+  ASSERT_EQ(extracted.exit_code, 0) << extracted.output;
+  expect_words(extracted, {"block 0: the kept experts have", "block 1: the kept experts have",
+                           "Done: " + path("letters-2") + "/checkpoints/step-00000000",
+                           "--against " + path("letters-2")});
+  EXPECT_EQ(occurrences(extracted.output, "Done:"), 1u) << "each rank speaks";
+  ASSERT_EQ(conclave_command(words + "4 --output " + path("letters-4")).exit_code, 0);
+  const Outcome inspected = conclave_command("inspect " + path("letters-2"));
+  EXPECT_EQ(inspected.exit_code, 0);
+  expect_words(inspected,
+               {"extracted: {\"source\":", "gate.weight  float32 [2, 32]", "every checksum is right"});
+
+  const Outcome compared = conclave_command("evaluate " + path("run") + " --against " + path("letters-2"));
+  EXPECT_EQ(compared.exit_code, 0) << compared.output;
+  expect_words(compared, {"Difference, other minus first", "mean over domains"});
+  const Json two = Json::parse(
+      conclave_command("evaluate " + path("run") + " --json --against " + path("letters-2"), 2).output);
+  EXPECT_EQ(two["experts"], 4);
+  EXPECT_EQ(two["against"]["experts"], 2);
+  EXPECT_EQ(two["difference"]["domains"][1]["domain"], "letters");
+  EXPECT_NEAR(
+      two["difference"]["domains"][1]["lm_loss"].get<double>(),
+      two["against"]["domains"][1]["lm_loss"].get<double>() - two["domains"][1]["lm_loss"].get<double>(),
+      1e-12);
+  EXPECT_NE(two["difference"]["mean_lm_loss"], 0.0);
+  const Json all = Json::parse(
+      conclave_command("evaluate " + path("run") + " --json --against " + path("letters-4")).output);
+  EXPECT_EQ(all["difference"]["mean_lm_loss"], 0.0);
+
+  const std::string text = " --tokens 20 --temperature 0 --prompt abc";
+  EXPECT_EQ(conclave_command("generate " + path("run") + text).output,
+            conclave_command("generate " + path("letters-4") + text).output);
+  EXPECT_EQ(conclave_command("generate " + path("letters-2") + text).exit_code, 0);
+  EXPECT_EQ(conclave_command("export " + path("letters-2") + " " + path("letters-2-exported")).exit_code, 0);
+  const Outcome trained =
+      conclave_command("train " + path("letters-2") + "/recipe.yaml training.steps=3 parallel.expert=2", 2);
+  EXPECT_EQ(trained.exit_code, 0) << trained.output;
+  const Outcome begun = train("begun",
+                              "training.steps=2 model.num_key_value_heads=2 model.moe.num_experts=2 "
+                              "checkpoint.initialize_from=" +
+                                  path("letters-2"));
+  EXPECT_EQ(begun.exit_code, 0) << begun.output;
+}
+
+TEST_F(ConvertCommand, WhatCannotBeExtractedOrComparedIsASentence) {
+  const std::string run = path("run") + " ";
+  expect_refusal("extract " + run + "--domain poems --experts 2", 2, {"poems", "numbers, letters"});
+  expect_refusal("extract " + run + "--domain letters --experts 5", 2, {"--experts 5", "1 to 4"});
+  expect_refusal("extract " + run + "--domain letters", 2, {"--experts is missing"});
+  expect_refusal("extract " + run + "--experts 2", 2, {"--domain is missing"});
+  expect_refusal("extract " + run + "--domain letters --experts 2 --calibration test", 2,
+                 {"train or validation"});
+  expect_refusal("extract " + run + "--domain letters --experts 2 --output " + path("run"), 2,
+                 {"is there already"});
+  expect_refusal("extract " + path("nowhere") + " --domain letters --experts 2", 3, {"nowhere"});
+  ASSERT_EQ(train("wider", "model.vocab_size=300 training.steps=1").exit_code, 0);
+  expect_refusal("evaluate " + run + "--against " + path("wider"), 2, {"300 token ids", "264"});
+  expect_refusal("evaluate " + run + "--against " + path("nowhere"), 3, {"nowhere"});
+}
+
 TEST_F(ConvertCommand, WhatIsWrongHasItsExitCode) {
   expect_refusal("export " + path("run"), 2, {"1 places came", "conclave export --help"});
   expect_refusal("export " + path("run") + " " + path("exported"), 2, {"is there already"});

@@ -125,9 +125,9 @@ class ReportBrowser : public Command {
 
 TEST_F(ReportBrowser, DrawsEverythingOnADesk) {
   const Json seen = show(path("one"), 1280);
-  EXPECT_EQ(seen["charts"], 9) << seen;
-  EXPECT_EQ(seen["maps"], 2);
-  EXPECT_GE(seen["curves"], 10);  // seven charts of one, one of two domains, two blocks
+  EXPECT_EQ(seen["charts"], 11) << seen;
+  EXPECT_EQ(seen["maps"], 5);     // loads over time and by domain; overlap, score sums, entropies
+  EXPECT_GE(seen["curves"], 10);  // seven charts of one, one of two domains, three of two blocks
   EXPECT_EQ(seen["headings"],
             Json({"Training", "Domains and time", "Experts", "Layout and memory", "Log and recipe"}));
   EXPECT_NE(seen["legend"][0], seen["legend"][1]);
@@ -154,7 +154,7 @@ TEST_F(ReportBrowser, IsDarkWhereTheReaderLikesIt) {
 TEST_F(ReportBrowser, ShowsTwoRuns) {
   const Json seen = show(path("one") + " " + path("two"), 360);
   EXPECT_EQ(seen["headings"][0], "Side by side");
-  EXPECT_EQ(seen["charts"], 9) << seen;
+  EXPECT_EQ(seen["charts"], 11) << seen;
 }
 
 }  // namespace

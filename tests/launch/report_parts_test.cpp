@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 
 #include "framework/store/expert_history.h"
 #include "launch/event_log.h"
@@ -196,6 +197,28 @@ TEST(ExpertMaps, FindsDeadExpertsAndAddsUpStretches) {
   EXPECT_EQ(maps["dead"][1]["expert"], 2);
   EXPECT_EQ(maps["dead"][1]["last_step"], 0);
   EXPECT_FALSE(maps.contains("domains"));  // no evaluation yet
+}
+
+TEST(ExpertMaps, MeasuresThatNobodyKnowsAreNull) {
+  const TemporaryDirectory scratch;
+  const std::string path = scratch.file("experts.h5");
+  const double unknown = std::numeric_limits<double>::quiet_NaN();
+  {  // one expert of four takes everything of a; b uses them alike, so no expert is frequent in it
+    ExpertHistoryWriter writer(path, {.layers = 1, .experts = 4, .domains = {"a", "b"}});
+    const std::vector<std::int64_t> counts{40, 0, 0, 0, 10, 10, 10, 10};
+    writer.add_evaluation(1, counts, {unknown, unknown}, {unknown, unknown});
+    writer.add_evaluation(2, counts, {0.75, 0.25}, {0.5, std::log(4.0)});
+    writer.flush();
+  }
+  const auto maps = expert_maps(path, {});
+  using Json = nlohmann::ordered_json;
+  EXPECT_EQ(maps["overlaps"][0], Json::parse("[[1000, 0], [0, null]]"));
+  EXPECT_EQ(maps["domain_score_sums"], Json::parse("[[750], [250]]"));
+  EXPECT_EQ(maps["domain_entropies"][1][0], 1000);
+  EXPECT_EQ(maps["sharpness"]["steps"], Json({1, 2}));
+  EXPECT_EQ(maps["sharpness"]["score_sums"][0], Json({nullptr, 0.5}));
+  EXPECT_EQ(maps["specialisation"][0]["mean_overlap"], 0);
+  EXPECT_EQ(maps["specialisation"][0]["score_sum"], 0.5);
 }
 
 }  // namespace

@@ -149,6 +149,20 @@ TEST_F(Report, HasTheLoadsOfExperts) {
                               static_cast<std::ptrdiff_t>(((1 * 2 + domain) * 2 + layer) * 4),
                           expert));
   ASSERT_EQ(experts["specialisation"].size(), 2u);
+  ASSERT_EQ(experts["overlaps"].size(), 2u);
+  ASSERT_EQ(experts["overlaps"][1].size(), 2u);
+  EXPECT_EQ(experts["overlaps"][1][0].size(), 2u);
+  for (std::size_t domain = 0; domain < 2; ++domain)
+    for (std::size_t layer = 0; layer < 2; ++layer) {
+      const std::size_t at = (1 * 2 + domain) * 2 + layer;  // [evaluations, domains, layers]
+      EXPECT_EQ(experts["domain_score_sums"][domain][layer],
+                std::lround(1000 * history.evaluation_score_sum[at]));
+      EXPECT_EQ(experts["domain_entropies"][domain][layer],
+                std::lround(1000 * history.evaluation_entropy[at] / std::log(4.0)));
+      EXPECT_GE(history.evaluation_score_sum[at], 0.5);  // the two best of four
+    }
+  EXPECT_EQ(experts["sharpness"]["score_sums"][1][1], experts["specialisation"][1]["score_sum"]);
+  EXPECT_EQ(experts["sharpness"]["entropies"][0][1], experts["specialisation"][0]["routing_entropy"]);
   ASSERT_EQ(experts["information"]["steps"], Json({5, 10}));
   EXPECT_EQ(experts["information"]["blocks"][1][1], experts["specialisation"][1]["mutual_information"]);
 }

@@ -87,6 +87,9 @@ class Resume : public Command {
     EXPECT_EQ(a.layer_balance_loss.size(), static_cast<std::size_t>(2 * last_step));
     EXPECT_EQ(a.evaluation_step, b.evaluation_step);
     EXPECT_EQ(a.evaluation_counts, b.evaluation_counts);
+    EXPECT_EQ(a.evaluation_score_sum, b.evaluation_score_sum);
+    EXPECT_EQ(a.evaluation_entropy, b.evaluation_entropy);
+    EXPECT_FALSE(a.evaluation_entropy.empty());
   }
 };
 

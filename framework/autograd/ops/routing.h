@@ -15,6 +15,7 @@ struct RouterStatistics {
   Tensor chosen;              // int32 [tokens, top_k]; the assignments that were counted, -1 for padding
   std::int64_t first_token = 0;  // where these tokens begin in the micro-batch
   Tensor dropped;                // int64 [1]; assignments beyond capacity; undefined: experts have none
+  Tensor probabilities;          // [tokens, experts]; Routing::probabilities, kept for evaluations only
 };
 
 struct Routing {

@@ -33,7 +33,10 @@ void log_steps(ExpertHistoryWriter& writer, std::int64_t first, std::int64_t las
       probability[i] = 0.125 * static_cast<double>(step) + static_cast<double>(i);
     }
     writer.add_step(step, counts, probability, {0.5 * static_cast<double>(step), static_cast<double>(run)});
-    if (step % 5 == 0) writer.add_evaluation(step, std::vector<std::int64_t>(12, run * 100 + step));
+    if (step % 5 == 0)
+      writer.add_evaluation(step, std::vector<std::int64_t>(12, run * 100 + step),
+                            std::vector<double>(4, 0.25 * static_cast<double>(step)),
+                            std::vector<double>(4, 0.5 + static_cast<double>(run)));
   }
 }
 
@@ -109,6 +112,8 @@ TEST(ExpertHistory, ARunThatGoesOnWithOtherRanksHasTheirLoads) {
   EXPECT_EQ(history.evaluation_step, (std::vector<std::int64_t>{5, 10, 15}));
   EXPECT_EQ(history.evaluation_counts[0], 5);
   EXPECT_EQ(history.evaluation_counts[12], 110);
+  EXPECT_EQ(history.evaluation_score_sum[4], 2.5);
+  EXPECT_EQ(history.evaluation_entropy[4], 1.5);
 }
 
 TEST(ExpertHistory, AFileWithoutLoadsIsGoneOnWith) {
@@ -131,12 +136,18 @@ TEST(ExpertHistory, AFileWithoutLoadsIsGoneOnWith) {
     file.create_rows("probability", ElementType::float64, {2, 3});
     file.append_rows("probability", 5, whole.probability.data());
     file.create_rows("evaluation/step", ElementType::int64, {});
+    file.append_rows("evaluation/step", 1, whole.evaluation_step.data());
     file.create_rows("evaluation/counts", ElementType::int64, {2, 2, 3});
+    file.append_rows("evaluation/counts", 1, whole.evaluation_counts.data());
     file.close();
+    EXPECT_EQ(ExpertHistoryReader(path).overview().evaluation_step.size(), 1u);
+    EXPECT_TRUE(ExpertHistoryReader(path).overview().evaluation_score_sum.empty());
   }
   {
     ExpertHistoryWriter writer(path, options(5));
     log_steps(writer, 6, 7, 0);
+    writer.add_evaluation(7, std::vector<std::int64_t>(12, 8), std::vector<double>(4, 0.75),
+                          std::vector<double>(4, 0.25));
   }
   const ExpertHistory history = read_expert_history(path);
   ASSERT_EQ(history.step.size(), 7u);
@@ -144,6 +155,13 @@ TEST(ExpertHistory, AFileWithoutLoadsIsGoneOnWith) {
   EXPECT_EQ(history.load_per_expert_rank[0], 10 + 11 + 12);
   EXPECT_TRUE(std::isnan(history.layer_balance_loss[0])) << "nobody knows it";
   EXPECT_EQ(history.layer_balance_loss[12], 3.5);
+  EXPECT_EQ(history.evaluation_step, (std::vector<std::int64_t>{5, 7}));
+  EXPECT_EQ(history.evaluation_counts[0], 5);
+  ASSERT_EQ(history.evaluation_score_sum.size(), 8u);
+  EXPECT_TRUE(std::isnan(history.evaluation_score_sum[0])) << "nobody knows it";
+  EXPECT_TRUE(std::isnan(history.evaluation_entropy[3]));
+  EXPECT_EQ(history.evaluation_score_sum[4], 0.75);
+  EXPECT_EQ(history.evaluation_entropy[7], 0.25);
 }
 
 TEST(ExpertHistory, AKilledRunLeavesAReadableFile) {
@@ -218,10 +236,11 @@ TEST(ExpertHistory, WithoutDomainsOrWithAnotherLayout) {
   {
     ExpertHistoryWriter writer(path, {.layers = 1, .experts = 2, .domains = {}});
     writer.add_step(1, {3, 4}, {0.5, 0.5}, {1.0});
-    writer.add_evaluation(1, {});
+    writer.add_evaluation(1, {}, {}, {});
     sentence_of(Fault::internal, [&] { writer.add_step(2, {3}, {0.5}, {1.0}); });
     sentence_of(Fault::internal, [&] { writer.add_step(2, {3, 4}, {0.5, 0.5}, {}); });
-    sentence_of(Fault::internal, [&] { writer.add_evaluation(2, {3}); });
+    sentence_of(Fault::internal, [&] { writer.add_evaluation(2, {3}, {}, {}); });
+    sentence_of(Fault::internal, [&] { writer.add_evaluation(2, {}, {0.5}, {}); });
   }
   EXPECT_TRUE(read_expert_history(path).domains.empty());
   EXPECT_EQ(read_expert_history(path).evaluation_step.size(), 1u);

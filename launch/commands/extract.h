@@ -1,0 +1,12 @@
+// `conclave extract`: a smaller checkpoint with the experts that one domain needs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace conclave {
+
+/// The arguments after the word extract. Returns the exit code.
+int run_extract(const std::vector<std::string>& arguments);
+
+}  // namespace conclave

@@ -1,0 +1,20 @@
+// The first checkpoint of a run that begins with a model from elsewhere: its parameters, an optimizer at its
+// beginning (moments of zero, no updates), step 0.
+#pragma once
+
+#include <vector>
+
+#include "framework/recipe/recipe.h"
+#include "framework/store/checkpoint_stream.h"
+
+namespace conclave {
+
+/// What Trainer::attributes says at the beginning of a run.
+Attributes first_attributes(const Recipe& recipe);
+
+/// A parameter, "model/NAME", with its moments. float and double.
+template <class T>
+void add_first(CheckpointStream& stream, const std::string& name, const Dims& dims,
+               const std::vector<T>& values);
+
+}  // namespace conclave
