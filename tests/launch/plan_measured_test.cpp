@@ -39,7 +39,7 @@ Recipe base_recipe() {
 }
 
 /// As large without a draw: exchanges() measures outside of training.
-constexpr PoolRecipe pool_of_4{.minimum = 4, .maximum = 4, .evaluation = 4};
+constexpr PoolRecipe pool_of_6{.minimum = 6, .maximum = 6, .evaluation = 6};
 
 struct Case {
   std::string name;
@@ -90,7 +90,7 @@ std::vector<Case> cases(std::int64_t ranks) {
     r.model.partial_rotary_factor = 0.5;
   });
   with("pools of documents, exact", 1, [](Recipe& r) {
-    r.model.moe.router.pool = pool_of_4;
+    r.model.moe.router.pool = pool_of_6;
     r.model.moe.balance[0] = {.scope = "global_batch", .estimator = "exact"};
   });
   with("wide vocabulary", 1, [](Recipe& r) { r.model.vocab_size = 4000; });
@@ -160,12 +160,12 @@ std::vector<Case> cases(std::int64_t ranks) {
     r.parallel.sequence = true;
     r.parallel.expert = 2;
     r.training.recompute = "block";
-    r.model.moe.router.pool = pool_of_4;
+    r.model.moe.router.pool = pool_of_6;
   });
   with("tensor of all, pools, exact", 2, [ranks](Recipe& r) {
     r.parallel.tensor = ranks;
     r.model.num_key_value_heads = 4;
-    r.model.moe.router.pool = pool_of_4;
+    r.model.moe.router.pool = pool_of_6;
     r.model.moe.balance[0] = {.scope = "global_batch", .estimator = "exact"};
   });
   with("sequence, expert, recompute, zero", 2, [](Recipe& r) {
