@@ -150,6 +150,15 @@ TEST(DeviceLayout, PoolsOfDocumentsAreThoseOfOneCpuRank) {
   for (Device* device : other_devices())
     for (const Recipe& recipe : layouts(test::mpi_world()->size(), base))
       ASSERT_NO_FATAL_FAILURE(expect_equal(recipe, *device, pools));
+  for (const auto mode : {emulated::StreamMode::deferred, emulated::StreamMode::racing})
+    for (const Recipe& recipe : layouts(test::mpi_world()->size(), base)) {
+      if (recipe.parallel.tensor == 1 ||
+          (mode == emulated::StreamMode::deferred && recipe.parallel.zero == 0))  // as below
+        continue;
+      emulated::set_stream_mode(mode);
+      expect_equal(recipe, emulated_device(), pools);
+      emulated::set_stream_mode(emulated::StreamMode::eager);
+    }
 }
 
 TEST(DeviceLayout, OnCudaToo) {
