@@ -28,6 +28,16 @@ Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches, Device& 
       optimizer_(model_.parameters, reducer_, recipe.optimizer),
       clock_(mesh.world()) {}
 
+namespace {
+
+/// Where a micro-batch begins in the global batch: micro-step m of replica r holds the sequences from
+/// position (m * replicas + r) * micro on.
+std::int64_t first_sequence_of(std::int64_t micro_step, std::int64_t micro, const Communicator& data) {
+  return (micro_step * data.size() + data.rank()) * micro;
+}
+
+}  // namespace
+
 std::vector<Batch> Trainer::take_batches() const {
   const Communicator& data = mesh_.axis(Axis::data);
   const std::int64_t micro = recipe_.training.micro_batch_size;
@@ -35,10 +45,8 @@ std::vector<Batch> Trainer::take_batches() const {
   check(size % (micro * replicas) == 0, Fault::request, "step ", steps_done_, ": a global batch of ", size,
         " sequences does not divide into micro-batches of ", micro, " over ", replicas, " data ranks");
   std::vector<Batch> batches;
-  // Micro-step m of replica r holds the sequences from position (m * replicas + r) * micro of the global
-  // batch.
   for (std::int64_t m = 0; m < size / (micro * replicas); ++m)
-    batches.push_back(batches_(steps_done_, (m * replicas + data.rank()) * micro, micro));
+    batches.push_back(batches_(steps_done_, first_sequence_of(m, micro, data), micro));
   return batches;
 }
 
@@ -178,9 +186,14 @@ StepResult Trainer::step(const std::vector<double>& votes) {
   const std::vector<Batch> batches = take_batches();
   const Totals totals = agree_on_totals(batches);
   std::vector<ModelInput> inputs;
-  for (const Batch& batch : batches) inputs.push_back(to_device(batch, device_));
-  model_.parameters.clear_gradients();
   const Communicator& data = mesh_.axis(Axis::data);
+  for (const Batch& batch : batches) {
+    const auto micro_step = static_cast<std::int64_t>(inputs.size());
+    inputs.push_back(to_device(batch, device_));
+    inputs.back().draws = {recipe_.training.seed, steps_done_,
+                           first_sequence_of(micro_step, recipe_.training.micro_batch_size, data)};
+  }
+  model_.parameters.clear_gradients();
   const std::vector<double> previous_fractions = balance_.previous_fractions();
   balance_.begin_step(steps_done_, totals.tokens,
                       {.replica = data.rank(),

@@ -1,10 +1,10 @@
 #include "layers/capacity.h"
 
 #include <algorithm>
-#include <cmath>
 #include <compare>
 #include <limits>
 
+#include "framework/kernels/scalar_math.h"
 #include "framework/recipe/model_size.h"
 #include "framework/tensor/host_copies.h"
 
@@ -15,13 +15,6 @@ struct Assignment {
   double probability;
   std::size_t slot;  // token * top_k + k, counted over the micro-batch
 };
-
-/// The first `digits` binary digits of p.
-double rounded(double p, int digits) {
-  int exponent = 0;
-  const double mantissa = std::frexp(p, &exponent);
-  return std::ldexp(std::nearbyint(std::ldexp(mantissa, digits)), exponent - digits);
-}
 
 /// p of each assignment, rounded to half of its type's digits, [tokens, top_k]; 0 where there is none.
 /// `read`: the routing's probabilities, after one other.
@@ -35,9 +28,9 @@ std::vector<double> chosen_probabilities(const Routing& routing, const std::vect
     for (std::size_t slot = 0; slot < experts.size(); ++slot)
       if (experts[slot] >= 0)
         chosen[slot] =
-            rounded(static_cast<double>(
-                        probabilities[slot / top_k * columns + static_cast<std::size_t>(experts[slot])]),
-                    std::numeric_limits<decltype(zero)>::digits / 2);
+            rounded_to(static_cast<double>(
+                           probabilities[slot / top_k * columns + static_cast<std::size_t>(experts[slot])]),
+                       std::numeric_limits<decltype(zero)>::digits / 2);
   });
   return chosen;
 }

@@ -2,6 +2,27 @@
 
 namespace conclave {
 
+namespace {
+
+std::vector<DocumentSpan> documents_of(const Batch& batch) {
+  std::vector<DocumentSpan> documents;
+  const auto start = [&](std::int64_t t) { return batch.document_start[static_cast<std::size_t>(t)]; };
+  for (std::int64_t sequence = 0; sequence < batch.sequences; ++sequence) {
+    const std::int64_t first = sequence * batch.length, end = first + batch.length;
+    std::int64_t ordinal = 0;
+    for (std::int64_t t = first; t < end; ++t) {
+      if (batch.tokens[static_cast<std::size_t>(t)] < 0) continue;
+      const bool goes_on = t > first && !documents.empty() && documents.back().end == t &&
+                           documents.back().sequence == sequence && start(t) == start(t - 1);
+      if (!goes_on) documents.push_back({t, t, sequence, ordinal++});
+      documents.back().end = t + 1;
+    }
+  }
+  return documents;
+}
+
+}  // namespace
+
 ModelInput shard_of(const ModelInput& input, std::int64_t rank, std::int64_t ranks) {
   const std::int64_t tokens = input.tokens.elements() / ranks, begin = rank * tokens;
   check(tokens * ranks == input.tokens.elements(), Fault::request,
@@ -25,7 +46,10 @@ ModelInput to_device(const Batch& batch, Device& device) {
           .tokens = Tensor::from(batch.tokens, {tokens}, device),
           .targets = Tensor::from(batch.targets, {tokens}, device),
           .positions = Tensor::from(positions, {tokens}, device),
-          .document_start = Tensor::from(batch.document_start, {batch.sequences, batch.length}, device)};
+          .document_start = Tensor::from(batch.document_start, {batch.sequences, batch.length}, device),
+          .documents = std::make_shared<const std::vector<DocumentSpan>>(documents_of(batch)),
+          .draws = {},
+          .pools = {}};
 }
 
 }  // namespace conclave

@@ -1,22 +1,45 @@
 // ModelInput: one micro-batch on the device, the form in which it walks through the layers.
 #pragma once
 
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "framework/autograd/ops/routing.h"
 #include "framework/data/batch.h"
 #include "framework/tensor/tensor.h"
 
 namespace conclave {
 
+/// What attention sees as one document: consecutive real tokens of one sequence.
+struct DocumentSpan {
+  std::int64_t begin = 0, end = 0;  // tokens of the micro-batch, the last one not included
+  std::int64_t sequence = 0;        // of the micro-batch
+  std::int64_t ordinal = 0;         // in its sequence, from 0
+};
+
+/// What is drawn for a micro-batch in training is keyed by this, so that no layout changes a draw.
+struct DrawPlace {
+  std::uint64_t seed = 0;
+  std::int64_t step = 0;
+  std::int64_t first_sequence = 0;  // position in the step of the micro-batch's first sequence
+};
+
 struct ModelInput {
   std::int64_t sequences = 0, length = 0;
-  std::int64_t first_token = 0;     // where `tokens` begins in the micro-batch, when it is a shard of it
-  Tensor tokens;                    // int32 [tokens]; -1: padding
-  Tensor targets;                   // int32 [tokens]; -1: not counted
-  Tensor positions;                 // int32 [tokens]; column in the sequence
-  Tensor document_start;            // int32 [sequences, length]; first column that attention may look at
+  std::int64_t first_token = 0;  // where `tokens` begins in the micro-batch, when it is a shard of it
+  Tensor tokens;                 // int32 [tokens]; -1: padding
+  Tensor targets;                // int32 [tokens]; -1: not counted
+  Tensor positions;              // int32 [tokens]; column in the sequence
+  Tensor document_start;         // int32 [sequences, length]; first column that attention may look at
+  std::shared_ptr<const std::vector<DocumentSpan>> documents;  // of the whole micro-batch, in order
+  std::optional<DrawPlace> draws;                              // none outside of training
+  RoutePools pools;                 // of a layer's routers on these tokens (layers/document_pools.h)
   bool keep_probabilities = false;  // RouterStatistics::probabilities too, for measuring routers
 };
 
-/// A tensor rank's even share of the tokens; document_start stays that of the whole micro-batch.
+/// A tensor rank's even share of the tokens; document_start and documents stay those of the whole
+/// micro-batch.
 ModelInput shard_of(const ModelInput& input, std::int64_t rank, std::int64_t ranks);
 
 ModelInput to_device(const Batch& batch, Device& device = cpu_device());

@@ -50,6 +50,7 @@ Moe::Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& m
       dispatcher_(make_dispatcher(model.moe, parallelism)),
       experts_(parameters, name + ".experts",
                {model.moe.num_experts, model.hidden_size, model.moe.moe_intermediate_size}, range) {
+  if (model.moe.router.pool.maximum > 0) pools_.emplace(model.moe.router.pool, name);
   if (model.moe.num_shared_experts > 0)
     shared_experts_.emplace(parameters, name + ".shared_experts", model.hidden_size,
                             model.moe.num_shared_experts * model.moe.moe_intermediate_size, range,
@@ -59,8 +60,9 @@ Moe::Moe(ParameterSet& parameters, const std::string& name, const ModelRecipe& m
 Moe::Result Moe::forward(Tape& tape, const Variable& residual, const ModelInput& input) const {
   Communicator& tensor = parallelism_.tensor();
   const Variable x = parallelism_.enter_shard(tape, residual);
-  const ModelInput shard = shard_of(input, tensor.rank(), tensor.size());
+  ModelInput shard = shard_of(input, tensor.rank(), tensor.size());
   std::optional<ProfilePurpose> purpose(std::in_place, "router");
+  if (pools_) shard.pools = pools_->of(shard, tensor);
   Routing routing = router_->route(tape, x, shard);
   if (capacity_factor_ > 0) routing = limit_to_capacity(routing, shard, capacity_factor_, tensor);
   if (input.keep_probabilities) routing.statistics.probabilities = routing.probabilities;

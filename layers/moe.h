@@ -9,6 +9,7 @@
 
 #include "framework/recipe/recipe.h"
 #include "layers/dispatcher.h"
+#include "layers/document_pools.h"
 #include "layers/experts.h"
 #include "layers/mlp.h"
 #include "layers/router.h"
@@ -42,6 +43,7 @@ class Moe {
  private:
   Parallelism parallelism_;
   double capacity_factor_;
+  std::optional<DocumentPools> pools_;
   std::unique_ptr<Router> router_;
   std::unique_ptr<Dispatcher> dispatcher_;
   Experts experts_;

@@ -16,6 +16,7 @@ namespace conclave {
 inline RouteOptions route_options(const ModelInput& input, std::int64_t top_k, const RouteRule& rule = {}) {
   return {.top_k = top_k,
           .rule = rule,
+          .pools = input.pools,
           .sequences = input.sequences,
           .length = input.length,
           .first_token = input.first_token};
@@ -24,7 +25,8 @@ inline RouteOptions route_options(const ModelInput& input, std::int64_t top_k, c
 class Router {
  public:
   virtual ~Router() = default;
-  /// x [tokens, hidden] -> experts and weights [tokens, top_k], statistics by sequence
+  /// x [tokens, hidden] -> experts and weights [tokens, top_k], statistics by sequence. Where input.pools
+  /// says so, from each document's pool alone, which route_options() hands on to route().
   virtual Routing route(Tape& tape, const Variable& x, const ModelInput& input) const = 0;
 };
 

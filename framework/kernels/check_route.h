@@ -1,4 +1,5 @@
-// What every backend's route() asks of its arguments before it computes; shapes are in kernels.h.
+// What every backend's route(), and the kernels of pools, ask of their arguments before they compute; shapes
+// are in kernels.h.
 #pragma once
 
 #include "framework/kernels/kernels.h"
@@ -18,6 +19,13 @@ inline void check_route(const Tensor& logits, const Tensor& tokens, const RouteR
   check_tensor(result.probability_sums, "route", "probability_sums", {sequences, experts}, DType::float64);
   if (rule.selection_bias.defined())
     check_tensor(rule.selection_bias, "route", "selection_bias", {experts}, DType::float64);
+}
+
+/// What every backend's sum_over_documents() and mask_outside_pools() ask of shapes and types. What the rows
+/// of documents say is the caller's word: it may lie on a device.
+inline void check_documents(const Tensor& logits, const Tensor& documents, const Tensor& sums) {
+  check_tensor(documents, "documents of pools", "documents", {documents.rows(), 3}, DType::int32);
+  check_tensor(sums, "documents of pools", "sums", {documents.rows(), logits.dim(1)}, DType::float64);
 }
 
 }  // namespace conclave

@@ -166,8 +166,10 @@ class Kernels {
   // --------------------------------------------------------------------------------------
 
   /// Scores, the top_k experts (ties: the lower index) and their weights, by the rule. logits sums [tokens,
-  /// experts], float32 or float64; tokens int32 [tokens], -1 for padding: routed nowhere, counted nowhere.
-  /// Statistics are kept by sequence: result.first_token and length say which token belongs to which.
+  /// experts], float32 or float64; tokens int32 [tokens], -1 for padding: routed nowhere, counted nowhere. A
+  /// logit of -infinity takes an expert out of the running for its token, whatever its selection bias: p is
+  /// exactly 0, and so is the gradient. Statistics are kept by sequence: result.first_token and length say
+  /// which token belongs to which.
   virtual void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule,
                      const RouteResult& result) const = 0;
   /// dlogits from the gradients of weights, probability_sums and z_sum (float64 [1]). A softmax needs no
@@ -175,6 +177,17 @@ class Kernels {
   virtual void route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
                               const Tensor& dweights, const Tensor& dprobability_sums, const Tensor& dz_sum,
                               const Tensor& dlogits) const = 0;
+  /// sums[d] = the sum over the tokens of document d of softmax(logits), in their order: logits sums [tokens,
+  /// experts]; documents int32 [documents, 3]: the first token, the one after the last, and what
+  /// mask_outside_pools reads; sums float64 [documents, experts].
+  virtual void sum_over_documents(const Tensor& logits, const Tensor& documents,
+                                  const Tensor& sums) const = 0;
+  /// Of each document as many experts as the third number of its row says keep their logits, those with the
+  /// largest sums (ties: the lower index); the logits of all others become -infinity for all of its tokens.
+  /// Sums are compared by the first half of the digits that logits have: on another layout the last digits
+  /// of equal ones differ. Tokens of no document keep theirs.
+  virtual void mask_outside_pools(const Tensor& documents, const Tensor& sums,
+                                  const Tensor& logits) const = 0;
   /// Sorts the assignments by expert, stable in the token order (counting sort). experts int32 [tokens,
   /// top_k].
   virtual RowOrder sort_by_expert(const Tensor& experts, std::int64_t expert_count) const = 0;

@@ -206,6 +206,18 @@ void ProfiledKernels::route_backward(const RouteResult& result, const RouteRule&
   });
 }
 
+void ProfiledKernels::sum_over_documents(const Tensor& logits, const Tensor& documents,
+                                         const Tensor& sums) const {
+  return measured("sum_over_documents", {bytes_of({logits, sums})},
+                  [&] { return kernels_.sum_over_documents(logits, documents, sums); });
+}
+
+void ProfiledKernels::mask_outside_pools(const Tensor& documents, const Tensor& sums,
+                                         const Tensor& logits) const {
+  return measured("mask_outside_pools", {bytes_of({sums, logits})},
+                  [&] { return kernels_.mask_outside_pools(documents, sums, logits); });
+}
+
 RowOrder ProfiledKernels::sort_by_expert(const Tensor& experts, std::int64_t expert_count) const {
   return measured("sort_by_expert", {3 * bytes_of({experts})},
                   [&] { return kernels_.sort_by_expert(experts, expert_count); });

@@ -57,6 +57,8 @@ class ProfiledKernels final : public Kernels {
   void route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
                       const Tensor& dweights, const Tensor& dprobability_sums, const Tensor& dz_sum,
                       const Tensor& dlogits) const override;
+  void sum_over_documents(const Tensor& logits, const Tensor& documents, const Tensor& sums) const override;
+  void mask_outside_pools(const Tensor& documents, const Tensor& sums, const Tensor& logits) const override;
   RowOrder sort_by_expert(const Tensor& experts, std::int64_t expert_count) const override;
   void permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const override;
   void permute_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const override;

@@ -1,4 +1,4 @@
-// Scalar formulas that every device shares: exponential, sigmoid, SiLU.
+// Scalar formulas that every device shares: exponential, sigmoid, SiLU, rounding to some digits.
 #pragma once
 
 #include <bit>
@@ -33,6 +33,13 @@ HOST_DEVICE inline float exponential(float x) {
 }
 HOST_DEVICE inline double exponential(double x) {
   return std::exp(x);
+}
+
+/// x rounded to its first `digits` binary digits, halves away from zero.
+HOST_DEVICE inline double rounded_to(double x, int digits) {
+  if (!(x - x == 0)) return x;  // infinity or no number
+  const std::uint64_t unit = std::uint64_t{1} << (53 - digits);
+  return std::bit_cast<double>((std::bit_cast<std::uint64_t>(x) + unit / 2) & ~(unit - 1));
 }
 
 template <class T>

@@ -116,9 +116,13 @@ double NetworkTime::combine() const {
 }
 
 double NetworkTime::statistics() const {
-  const double calls = 4 + real(layout_.micro_steps);
-  return calls *
-         time_.all_reduce({ranks_, 1}, plan_network(recipe_, static_cast<int>(ranks_)).statistics / calls);
+  const ForwardRuns runs = forward_runs(recipe_, layout_);
+  const double calls = 4 + real(layout_.micro_steps),
+               joins = pool_bytes(recipe_) > 0 ? (runs.counting + runs.computing) * blocks() : 0;
+  const double bytes =
+      plan_network(recipe_, static_cast<int>(ranks_)).statistics - joins * pool_bytes(recipe_);
+  return calls * time_.all_reduce({ranks_, 1}, bytes / calls) +
+         joins * time_.all_reduce(tensor_, pool_bytes(recipe_));
 }
 
 double NetworkTime::reduction(RankGroup group, double bytes) const {

@@ -14,6 +14,8 @@
 //   router            normed input; probabilities, one factor            [A, h]; [S, experts + 1]
 //                     the scores as well where they are sigmoids         [S, experts]
 //                     choice, weights                                    [S, k] each
+//                     with pools, while it routes, the masked scores     [S, experts]; sums by document are
+//                     left out: how many documents there are hangs on the text
 //   shared experts    gate, up, product                                  [S, shared * width] each
 //   experts, R rows   input; gate, up, product                           [R, h]; [R, width / expert_tensor]
 //     on this rank    output                                             [R, h]
@@ -167,13 +169,19 @@ class MicroBatch {
     };
   }
 
+  SizedValue route_tokens(SizedTape& tape, const SizedValue& x, SizedBuffer& chosen) const {
+    const SizedValue logits = linear(tape, to_sum_type(tape, x), real(model_.moe.num_experts));
+    const SizedBuffer masked =
+        model_.moe.router.pool.maximum > 0 ? tape.sums(logits.elements()) : nullptr;  // gone with its op
+    return route(tape, logits, real(model_.moe.num_experts_per_tok), model_.moe.router.kind == "sigmoid",
+                 chosen);
+  }
+
   // layers/moe.cpp
   SizedValue moe(SizedTape& tape, const SizedValue& residual, const ExchangeRows& rows) const {
     const SizedValue x = enter_shard(tape, residual);
     SizedBuffer chosen;
-    const SizedValue weights =
-        route(tape, linear(tape, to_sum_type(tape, x), real(model_.moe.num_experts)),
-              real(model_.moe.num_experts_per_tok), model_.moe.router.kind == "sigmoid", chosen);
+    const SizedValue weights = route_tokens(tape, x, chosen);
     const Finish finish = expert_group(parallel_) == 1 ? dispatch_here(tape, x, weights, rows)
                           : exchanges_rows(parallel_)  ? dispatch_all_to_all(tape, x, weights, rows)
                                                        : dispatch_all_gather(tape, x, weights, rows);

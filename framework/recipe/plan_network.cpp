@@ -130,8 +130,8 @@ void add_dispatch_bytes(const Recipe& recipe, const LayoutPlan& layout, NetworkP
 /// micro-batch where a term follows them as they pass, else once; those of groups and samples; where a pass
 /// counts ahead, those of the step; probabilities of all experts and two numbers per layer, float64, with a
 /// capacity the dropped, with a selection bias of narrow scope its signs. Over tensor ranks, per micro-batch:
-/// counts of each sequence, or of all; with a capacity in each forward pass of a layer, the id and float64 p
-/// of every choice, gathered.
+/// counts of each sequence, or of all; in each forward pass of a layer with a capacity the id and float64 p
+/// of every choice, gathered, and with pools pool_bytes().
 double statistics_bytes(const Recipe& recipe, const LayoutPlan& layout) {
   double bytes = 0;
   if (layout.data_ranks > 1) bytes += 2 * 8;
@@ -149,11 +149,11 @@ double statistics_bytes(const Recipe& recipe, const LayoutPlan& layout) {
     if (moe.capacity_factor > 0) bytes += layers * 8;
   }
   if (recipe.parallel.tensor == 1) return bytes;
-  if (moe.capacity_factor > 0) {
-    const ForwardRuns runs = forward_runs(recipe, layout);
-    bytes += (runs.counting + runs.computing) * steps * layers * real(layout.tokens_per_shard) *
-             real(moe.num_experts_per_tok) * (4 + 8);
-  }
+  const ForwardRuns runs = forward_runs(recipe, layout);
+  const double passes = (runs.counting + runs.computing) * steps * layers;
+  if (moe.capacity_factor > 0)
+    bytes += passes * real(layout.tokens_per_shard) * real(moe.num_experts_per_tok) * (4 + 8);
+  bytes += passes * pool_bytes(recipe);
   if (needs.sequences)
     bytes += steps * counts * real(recipe.training.micro_batch_size);
   else if (needs.micro_batch)

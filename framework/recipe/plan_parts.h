@@ -32,6 +32,13 @@ inline bool exchanges_rows(const ParallelRecipe& p) {
   return expert_group(p) > 1 && p.dispatcher == "all_to_all";
 }
 
+/// Bytes of the all-reduce over tensor ranks in which a layer with pools joins documents that lie across
+/// them: float64 for each expert and boundary (layers/document_pools.h). 0 where there is none.
+inline double pool_bytes(const Recipe& recipe) {
+  const MoeRecipe& moe = recipe.model.moe;
+  return moe.router.pool.maximum > 0 ? real(recipe.parallel.tensor - 1) * real(moe.num_experts) * 8 : 0;
+}
+
 /// How often a step's blocks run forward per micro-batch.
 struct ForwardRuns {
   double counting = 0;   // 1 where a pass counts before the step

@@ -151,6 +151,11 @@ class Computing {
     begin("routers");
     linear(shard_, hidden_, all);
     exponentials(shard_ * all);
+    // The probabilities by which pools are chosen, and the logits copied and masked.
+    if (moe.router.pool.maximum > 0) {
+      forward(shard_ * all / machine_.exponentials_per_second);
+      forward(2 * shard_ * all * sum_bytes(recipe_) / machine_.pass_bytes_per_second, 2);
+    }
     const double rows = real(layout_.expected_expert_rows),
                  width = real(moe.moe_intermediate_size / recipe_.parallel.expert_tensor);
     begin("experts");

@@ -20,6 +20,14 @@ struct SelectionBiasRecipe {
   bool operator==(const SelectionBiasRecipe&) const = default;
 };
 
+/// Experts that a document's tokens may use, the same for all of them (EMO); maximum 0: all experts.
+struct PoolRecipe {
+  std::int64_t minimum = 0;     // in training as many as a uniform draw from here ...
+  std::int64_t maximum = 0;     // ... to here says, for each document and layer
+  std::int64_t evaluation = 0;  // outside of training
+  bool operator==(const PoolRecipe&) const = default;
+};
+
 struct RouterRecipe {
   std::string kind = "softmax";  // softmax | sigmoid
   bool norm_topk_prob = true;
@@ -28,6 +36,7 @@ struct RouterRecipe {
   std::int64_t topk_group = 1;         // ... so many
   double z_loss_coefficient = 0.001;
   SelectionBiasRecipe bias;
+  PoolRecipe pool;
   bool operator==(const RouterRecipe&) const = default;
 };
 

@@ -84,6 +84,14 @@ void describe(Visitor& v, SelectionBiasRecipe& b) {
 }
 
 template <>
+void describe(Visitor& v, PoolRecipe& p) {
+  v.key({"minimum", &p.minimum, "fewest experts in a document's pool in training", size_or_zero()});
+  v.key({"maximum", &p.maximum, "most of them, each number equally likely; 0: no pools", size_or_zero()});
+  v.key({"evaluation", &p.evaluation, "experts in a pool outside of training: evaluate, generate, validation",
+         size_or_zero()});
+}
+
+template <>
 void describe(Visitor& v, RouterRecipe& r) {
   v.key({"kind", &r.kind, "how logits become scores: softmax or sigmoid", one_of({"softmax", "sigmoid"})});
   v.key({"norm_topk_prob", &r.norm_topk_prob, "weights of the chosen experts are made to sum to 1", {}});
@@ -93,6 +101,7 @@ void describe(Visitor& v, RouterRecipe& r) {
   v.key({"topk_group", &r.topk_group, "groups that a token's experts come from", size()});
   v.key({"z_loss_coefficient", &r.z_loss_coefficient, "weight of the router z-loss; 0: off", at_least(0)});
   section(v, "bias", r.bias, "balancing without a loss: a bias on the choice, moved against the load");
+  section(v, "pool", r.pool, "experts that all tokens of a document choose from, drawn in size (EMO)");
 }
 
 template <>

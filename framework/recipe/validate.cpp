@@ -68,6 +68,31 @@ std::string nearest_multiples(std::int64_t number, std::int64_t unit) {
   return (below > 0 ? std::to_string(below) + " and " : "") + std::to_string(below + unit);
 }
 
+void validate_pool(const Requirements& r, const MoeRecipe& moe) {
+  const PoolRecipe& pool = moe.router.pool;
+  const std::string key = "model.moe.router.pool";
+  if (pool.maximum == 0) {
+    r.require(pool.minimum == 0, key + ".maximum", "0 means no pools, but minimum is ", pool.minimum,
+              "; expected the most experts in a pool, or minimum: 0");
+    r.require(pool.evaluation == 0, key + ".maximum", "0 means no pools, but evaluation is ", pool.evaluation,
+              "; expected the most experts in a pool, or evaluation: 0");
+    return;
+  }
+  const std::int64_t top_k = moe.num_experts_per_tok;
+  r.require(pool.minimum >= top_k && pool.minimum <= pool.maximum, key + ".minimum", pool.minimum,
+            " came, expected at least model.moe.num_experts_per_tok: ", top_k,
+            " and at most maximum: ", pool.maximum);
+  r.require(pool.maximum <= moe.num_experts, key + ".maximum", pool.maximum,
+            " came, expected at most model.moe.num_experts: ", moe.num_experts);
+  r.require(pool.evaluation >= top_k && pool.evaluation <= moe.num_experts, key + ".evaluation",
+            pool.evaluation, " came, expected at least model.moe.num_experts_per_tok: ", top_k,
+            " and at most model.moe.num_experts: ", moe.num_experts);
+  r.require(moe.router.kind == "softmax", key, "pools came with model.moe.router.kind: ", moe.router.kind,
+            ", but a pool is chosen by softmax probabilities; expected softmax, or maximum: 0");
+  r.require(moe.router.n_group == 1, key, "pools came with model.moe.router.n_group: ", moe.router.n_group,
+            "; a choice within groups may find too few experts of the pool; expected 1, or maximum: 0");
+}
+
 void validate_model(const Requirements& r, const ModelRecipe& m) {
   const MoeRecipe& moe = m.moe;
   r.require(moe.num_experts_per_tok <= moe.num_experts, "model.moe.num_experts_per_tok",
@@ -81,6 +106,7 @@ void validate_model(const Requirements& r, const ModelRecipe& m) {
   r.require(moe.num_experts_per_tok <= moe.num_experts / router.n_group * router.topk_group,
             "model.moe.router.topk_group", router.topk_group, " groups of ", moe.num_experts / router.n_group,
             " experts cannot give a token model.moe.num_experts_per_tok: ", moe.num_experts_per_tok);
+  validate_pool(r, moe);
   r.require(moe.first_k_dense_replace <= m.num_hidden_layers, "model.moe.first_k_dense_replace",
             moe.first_k_dense_replace, " dense blocks came, but model.num_hidden_layers is ",
             m.num_hidden_layers);
@@ -271,6 +297,18 @@ std::vector<std::string> warnings(const Recipe& recipe) {
       sentences.push_back(join_text("model.moe.balance.", i, ".estimator: ", terms[i].estimator,
                                     " belongs to the scope global_batch and does nothing for ",
                                     terms[i].scope, ", whose counts are known in time."));
+  if (recipe.model.moe.router.pool.maximum > 0) {
+    for (std::size_t i = 0; i < terms.size(); ++i)
+      if (terms[i].coefficient > 0 && (terms[i].scope == "sequence" || terms[i].scope == "micro_batch"))
+        sentences.push_back(join_text("model.moe.balance.", i, ".scope: ", terms[i].scope,
+                                      " balances the experts of few documents, each of which "
+                                      "model.moe.router.pool keeps to a few experts; expected a wider scope, "
+                                      "data_parallel or global_batch."));
+    if (!recipe.data.document_mask)
+      sentences.push_back(
+          "data.document_mask: false makes each sequence one document, and "
+          "model.moe.router.pool gives it one pool.");
+  }
   if (recipe.data.validation.empty())
     sentences.push_back("data.validation is empty: this run measures no loss on held-out text.");
   return sentences;

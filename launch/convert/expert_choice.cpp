@@ -115,8 +115,9 @@ void append_row(Batch& batch, const Batch& row) {
 ModelRecipe with_experts(const ModelRecipe& model, std::int64_t experts) {
   ModelRecipe smaller = model;
   MoeRecipe& moe = smaller.moe;
-  // Rules of training end here: places of an expert ...
+  // Rules of training end here: places of an expert, pools, of which the kept experts are one for all ...
   moe.capacity_factor = 0;
+  moe.router.pool = {};
   if (experts < model.moe.num_experts) {
     moe.num_experts = experts;
     moe.num_experts_per_tok = std::min(moe.num_experts_per_tok, experts);

@@ -157,6 +157,9 @@ void export_model(const ExportOptions& options, const std::function<void(const s
                 options.bfloat16 ? "bf16" : "fp32"));
   if (recipe.model.moe.capacity_factor > 0)
     say("The capacity of experts is left out: it drops tokens in training, and no architecture knows it.");
+  if (recipe.model.moe.router.pool.maximum > 0)
+    say("The pools of experts by document are left out: the exported model chooses among all experts for "
+        "every token, as no architecture knows pools.");
 
   // The name without a slash at its end, which would put what is unfinished inside the directory.
   const fs::path directory = fs::absolute(options.directory / "").parent_path();

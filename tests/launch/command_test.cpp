@@ -114,6 +114,36 @@ TEST_F(Command, ACapacitySaysWhatItDropped) {
   EXPECT_NE(refused.output.find("model.moe.capacity_factor"), std::string::npos) << refused.output;
 }
 
+TEST_F(Command, PoolsOfDocumentsTrainAndAreMeasuredWithTheirOwnSize) {
+  const std::string overrides =
+      "'model.moe.router.pool={minimum: 2, maximum: 3, evaluation: 2}' model.num_key_value_heads=2 "
+      "parallel.tensor=2 parallel.sequence=true training.steps=4 evaluation.batches=0";
+  const Outcome outcome = train("pools", overrides, 2);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
+  // On one rank held-out losses are those of the run, and with another size they are others.
+  const auto loss_with = [&](const std::string& change) {
+    const Outcome evaluated = conclave_command("evaluate " + path("pools") + " " + change);
+    EXPECT_EQ(evaluated.exit_code, 0) << evaluated.output;
+    return evaluated.output;
+  };
+  const std::string as_trained = loss_with("");
+  EXPECT_EQ(loss_with("model.moe.router.pool.evaluation=2"), as_trained);
+  EXPECT_NE(loss_with("model.moe.router.pool.evaluation=4"), as_trained);
+  EXPECT_NE(loss_with("data.document_mask=false"), as_trained);
+  EXPECT_EQ(conclave_command("generate " + path("pools") + " --prompt 1 --tokens 3").exit_code, 0);
+
+  const Outcome exported = conclave_command("export " + path("pools") + " " + path("exported"));
+  EXPECT_EQ(exported.exit_code, 0) << exported.output;
+  EXPECT_NE(exported.output.find("The pools of experts by document are left out"), std::string::npos)
+      << exported.output;
+
+  const Outcome refused =
+      train("no-pools", "'model.moe.router.pool={minimum: 1, maximum: 3, evaluation: 2}'");
+  EXPECT_EQ(refused.exit_code, 2) << refused.output;
+  EXPECT_NE(refused.output.find("model.moe.router.pool.minimum: 1 came"), std::string::npos)
+      << refused.output;
+}
+
 TEST_F(Command, AResumedRunIsBitEqualToOneThatWasNotStopped) {
   for (const int ranks : {1, 2}) {
     const std::string whole = "straight" + std::to_string(ranks), parts = "parts" + std::to_string(ranks);

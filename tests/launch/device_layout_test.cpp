@@ -39,7 +39,7 @@ std::string name_of(const Recipe& recipe) {
 }
 
 /// Each axis alone, axes folded, both dispatchers, bounded dispatch, sharded optimizers, recomputation.
-std::vector<Recipe> layouts(std::int64_t ranks) {
+std::vector<Recipe> layouts(std::int64_t ranks, const Recipe& base = base_recipe()) {
   std::vector<ParallelRecipe> folds;
   if (ranks == 1) folds = {{}};
   if (ranks == 2)
@@ -58,7 +58,7 @@ std::vector<Recipe> layouts(std::int64_t ranks) {
              {.tensor = 2, .expert = 2, .expert_tensor = 2, .zero = 1}};
   std::vector<Recipe> recipes;
   for (const ParallelRecipe& fold : folds) {
-    Recipe recipe = base_recipe();
+    Recipe recipe = base;
     recipe.parallel = fold;
     recipe.training.recompute = recipes.size() % 3 == 1 ? "block" : "none";
     recipe.training.micro_batch_size =
@@ -101,35 +101,35 @@ struct Oracle {
   std::vector<Tensors> gradients;
 };
 /// One CPU rank, the whole step in one micro-batch.
+Oracle run_oracle(Recipe recipe) {
+  recipe.training.micro_batch_size = recipe.training.global_batch_size;
+  Mesh alone(self_communicator(), {});
+  const auto trainer = test::make_trainer(recipe, alone, cpu_device());
+  Oracle result;
+  for (int step = 0; step < steps; ++step) {
+    result.results.push_back(trainer->step());
+    result.gradients.push_back(gradients_of(*trainer));
+  }
+  return result;
+}
 const Oracle& oracle() {
-  static const Oracle made = [] {
-    Recipe recipe = base_recipe();
-    recipe.training.micro_batch_size = recipe.training.global_batch_size;
-    Mesh alone(self_communicator(), {});
-    const auto trainer = test::make_trainer(recipe, alone, cpu_device());
-    Oracle result;
-    for (int step = 0; step < steps; ++step) {
-      result.results.push_back(trainer->step());
-      result.gradients.push_back(gradients_of(*trainer));
-    }
-    return result;
-  }();
+  static const Oracle made = run_oracle(base_recipe());
   return made;
 }
 
-void expect_equal(const Recipe& recipe, Device& device) {
+void expect_equal(const Recipe& recipe, Device& device, const Oracle& oracle = conclave::oracle()) {
   SCOPED_TRACE(join_text(name_of(recipe), " on ", device.name()));
   Mesh mesh = mesh_of(recipe);
   const auto trainer = test::make_trainer(recipe, mesh, device);
-  for (std::size_t step = 0; step < oracle().results.size(); ++step) {
+  for (std::size_t step = 0; step < oracle.results.size(); ++step) {
     const StepResult result = trainer->step();
-    const StepResult& expected = oracle().results[step];
+    const StepResult& expected = oracle.results[step];
     ASSERT_LT(difference(result.lm_loss, expected.lm_loss), 1e-5) << "step " << step;
     ASSERT_LT(difference(result.loss, expected.loss), 1e-5);
     ASSERT_LT(difference(result.gradient_norm, expected.gradient_norm), 1e-4);
     ASSERT_EQ(result.balance.counts, expected.balance.counts);
     for (const auto& [name, gradient] : gradients_of(*trainer)) {
-      const std::vector<float>& want = oracle().gradients[step].at(name);
+      const std::vector<float>& want = oracle.gradients[step].at(name);
       ASSERT_EQ(gradient.size(), want.size()) << name;
       ASSERT_LT(test::worst_difference(gradient, want), 1e-3f) << name << " in step " << step;
     }
@@ -140,6 +140,25 @@ TEST(DeviceLayout, LossesGradientsAndNormsAreThoseOfOneCpuRank) {
   for (Device* device : other_devices())
     for (const Recipe& recipe : layouts(test::mpi_world()->size()))
       ASSERT_NO_FATAL_FAILURE(expect_equal(recipe, *device));
+}
+
+// Documents that lie across tensor ranks are joined on the device.
+TEST(DeviceLayout, PoolsOfDocumentsAreThoseOfOneCpuRank) {
+  Recipe base = base_recipe();
+  base.model.moe.router.pool = {.minimum = 2, .maximum = 8, .evaluation = 3};
+  const Oracle pools = run_oracle(base);
+  for (Device* device : other_devices())
+    for (const Recipe& recipe : layouts(test::mpi_world()->size(), base))
+      ASSERT_NO_FATAL_FAILURE(expect_equal(recipe, *device, pools));
+  for (const auto mode : {emulated::StreamMode::deferred, emulated::StreamMode::racing})
+    for (const Recipe& recipe : layouts(test::mpi_world()->size(), base)) {
+      if (recipe.parallel.tensor == 1 ||
+          (mode == emulated::StreamMode::deferred && recipe.parallel.zero == 0))  // as below
+        continue;
+      emulated::set_stream_mode(mode);
+      expect_equal(recipe, emulated_device(), pools);
+      emulated::set_stream_mode(emulated::StreamMode::eager);
+    }
 }
 
 TEST(DeviceLayout, OnCudaToo) {

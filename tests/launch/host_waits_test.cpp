@@ -74,6 +74,13 @@ TEST(HostWaits, AreNoMoreForManyTokens) {
     EXPECT_EQ(waits_of_step(recipe, 1, mode), 1 + 1 + 1);
 }
 
+TEST(HostWaits, AreNoMoreForPoolsOfDocuments) {
+  Recipe recipe = recipe_of(3);
+  recipe.model.moe.router.pool = {.minimum = 2, .maximum = 8, .evaluation = 4};
+  for (const StreamMode mode : {StreamMode::eager, StreamMode::deferred})
+    EXPECT_EQ(waits_of_step(recipe, 2, mode), 2 * (3 + 1) + 1);
+}
+
 TEST(HostWaits, AreNoneForADenseLayer) {
   Recipe recipe = recipe_of(3);
   recipe.model.moe.first_k_dense_replace = 2;

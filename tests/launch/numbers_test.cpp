@@ -22,8 +22,8 @@
 namespace conclave {
 namespace {
 
-using test::mpi_world;
 using test::make_trainer;
+using test::mpi_world;
 using test::synthetic_batch;
 using test::tiny_recipe;
 

@@ -195,6 +195,29 @@ TEST(ParallelLayout, SigmoidScoresGroupsAndASelectionBiasEqualTheOracleToo) {
   }
 }
 
+/// Pools whose documents lie across tensor ranks, and the counting pass that the tiny recipe's balance needs.
+Recipe pools_recipe() {
+  Recipe recipe = base_recipe();
+  recipe.model.moe.router.norm_topk_prob = false;
+  recipe.model.moe.router.pool = {.minimum = 2, .maximum = 8, .evaluation = 3};
+  return recipe;
+}
+
+TEST(ParallelLayout, PoolsOfDocumentsEqualTheOracleToo) {
+  const Recipe base = pools_recipe();
+  const Oracle oracle = run_oracle(base, steps);
+  for (const Recipe& recipe : layouts(test::mpi_world()->size(), base))
+    ASSERT_NO_FATAL_FAILURE(expect_equal(recipe, oracle));
+  Recipe with_capacity = base;
+  with_capacity.model.moe.capacity_factor = 0.7;
+  with_capacity.data.sequence_length = 16;
+  with_capacity.model.moe.router.bias = {.rate = 0.03, .scope = "global_batch"};
+  const Oracle other = run_oracle(with_capacity, 3);
+  const std::vector<Recipe> all = layouts(test::mpi_world()->size(), with_capacity);
+  for (std::size_t index = 0; index < all.size(); index += 3)
+    ASSERT_NO_FATAL_FAILURE(expect_equal(all[index], other));
+}
+
 // What changes how parameters are shared, cut or left out, and with it which gradients travel.
 TEST(ParallelLayout, TiedFrozenAndDenseModelsEqualTheOracleToo) {
   Recipe tied = base_recipe(), frozen = base_recipe(), dense = base_recipe();
@@ -233,17 +256,17 @@ TEST(ParallelLayout, RanksWithoutTokensTrain) {
 }
 
 TEST(ParallelLayout, InFp32TheFirstEightLossesAgree) {
-  Recipe base = base_recipe();
-  base.training.precision = "fp32";
-  const Oracle oracle = run_oracle(base, 8);
-  for (Recipe recipe : layouts(test::mpi_world()->size())) {
-    SCOPED_TRACE(name_of(recipe));
-    recipe.training.precision = "fp32";
-    Mesh mesh = mesh_of(recipe);
-    const auto trainer = make_trainer(recipe, mesh);
-    for (int step = 0; step < 8; ++step)
-      ASSERT_LT(difference(trainer->step().lm_loss, oracle.results[static_cast<std::size_t>(step)].lm_loss),
-                1e-5);
+  for (Recipe base : {base_recipe(), pools_recipe()}) {
+    base.training.precision = "fp32";
+    const Oracle oracle = run_oracle(base, 8);
+    for (const Recipe& recipe : layouts(test::mpi_world()->size(), base)) {
+      SCOPED_TRACE(name_of(recipe));
+      Mesh mesh = mesh_of(recipe);
+      const auto trainer = make_trainer(recipe, mesh);
+      for (int step = 0; step < 8; ++step)
+        ASSERT_LT(difference(trainer->step().lm_loss, oracle.results[static_cast<std::size_t>(step)].lm_loss),
+                  1e-5);
+    }
   }
 }
 

@@ -38,6 +38,9 @@ Recipe base_recipe() {
   return recipe;
 }
 
+/// As large without a draw: exchanges() measures outside of training.
+constexpr PoolRecipe pool_of_6{.minimum = 6, .maximum = 6, .evaluation = 6};
+
 struct Case {
   std::string name;
   Recipe recipe;
@@ -85,6 +88,10 @@ std::vector<Case> cases(std::int64_t ranks) {
   with("norms over all heads, half of each head turned", 1, [](Recipe& r) {
     r.model.qk_norm_over = "all_heads";
     r.model.partial_rotary_factor = 0.5;
+  });
+  with("pools of documents, exact", 1, [](Recipe& r) {
+    r.model.moe.router.pool = pool_of_6;
+    r.model.moe.balance[0] = {.scope = "global_batch", .estimator = "exact"};
   });
   with("wide vocabulary", 1, [](Recipe& r) { r.model.vocab_size = 4000; });
   with("exact", 1,
@@ -147,6 +154,19 @@ std::vector<Case> cases(std::int64_t ranks) {
     r.parallel.tensor = 2;
     r.parallel.sequence = true;
     r.model.moe.first_k_dense_replace = 1;
+  });
+  with("sequence, expert, recompute, pools", 2, [](Recipe& r) {
+    r.parallel.tensor = 2;
+    r.parallel.sequence = true;
+    r.parallel.expert = 2;
+    r.training.recompute = "block";
+    r.model.moe.router.pool = pool_of_6;
+  });
+  with("tensor of all, pools, exact", 2, [ranks](Recipe& r) {
+    r.parallel.tensor = ranks;
+    r.model.num_key_value_heads = 4;
+    r.model.moe.router.pool = pool_of_6;
+    r.model.moe.balance[0] = {.scope = "global_batch", .estimator = "exact"};
   });
   with("sequence, expert, recompute, zero", 2, [](Recipe& r) {
     r.parallel.tensor = 2;

@@ -27,7 +27,7 @@ const std::string everything =
     " {pattern: \"*.experts.*\", lr_scale: 0.5, weight_decay: 0.02}]'"
     " 'model.moe.balance=[{scope: global_batch, estimator: warm, coefficient: 0.05},"
     " {scope: global_batch, estimator: exact, coefficient: 0.02, first_step: 8}]'"
-    " model.moe.router.bias.rate=0.01 ";
+    " model.moe.router.bias.rate=0.01 'model.moe.router.pool={minimum: 2, maximum: 4, evaluation: 3}' ";
 
 std::string step_name(int step) {
   return "step-000000" + std::string(step < 10 ? "0" : "") + std::to_string(step);

@@ -27,7 +27,8 @@ class ModelOn {
 
   /// Forward and backward; the loss.
   double differentiate(std::int64_t step) {
-    const ModelInput input = to_device(test::synthetic_batch(recipe_, 0, 0, 2), device_);
+    ModelInput input = to_device(test::synthetic_batch(recipe_, 0, 0, 2), device_);
+    input.draws = {.seed = 5, .step = step, .first_sequence = 0};
     parameters_.clear_gradients();
     Tape tape;
     BalanceLoss balance(recipe_.model.moe, transformer_.moe_layers(), *self_);
@@ -69,10 +70,13 @@ class ModelOn {
   Pieces pieces_;
 };
 
-Recipe recipe_of(bool sigmoid) {
+enum class Kind { plain, sigmoid, pools };
+
+Recipe recipe_of(Kind kind) {
   Recipe recipe = test::tiny_recipe();
   recipe.model.moe.balance = {{.scope = "micro_batch", .coefficient = 0.1}};
-  if (sigmoid) {
+  if (kind == Kind::pools) recipe.model.moe.router.pool = {.minimum = 2, .maximum = 8, .evaluation = 4};
+  if (kind == Kind::sigmoid) {
     recipe.model.moe.router.kind = "sigmoid";
     recipe.model.moe.router.n_group = 4;
     recipe.model.moe.router.topk_group = 2;
@@ -83,8 +87,8 @@ Recipe recipe_of(bool sigmoid) {
 
 TEST(EmulatedModel, HasTheGradientsOfTheCpu) {
   for (Device* device : test::gpu_devices())
-    for (const bool sigmoid : {false, true}) {
-      ModelOn cpu(recipe_of(sigmoid), cpu_device()), other(recipe_of(sigmoid), *device);
+    for (const Kind kind : {Kind::plain, Kind::sigmoid, Kind::pools}) {
+      ModelOn cpu(recipe_of(kind), cpu_device()), other(recipe_of(kind), *device);
       const double loss = cpu.differentiate(0);
       EXPECT_NEAR(other.differentiate(0), loss, 1e-5 * loss) << device->name();
       const std::vector<float> expected = cpu.gradients(), got = other.gradients();
@@ -95,13 +99,13 @@ TEST(EmulatedModel, HasTheGradientsOfTheCpu) {
         error = std::max(error, std::abs(got[i] - expected[i]));
       }
       EXPECT_GT(largest, 1e-3f);
-      EXPECT_LE(error, 1e-5f * largest) << "sigmoid " << sigmoid;
+      EXPECT_LE(error, 1e-5f * largest) << "kind " << static_cast<int>(kind);
     }
 }
 
 TEST(EmulatedModel, TrainsAsTheCpuDoes) {
   for (Device* device : test::gpu_devices()) {
-    ModelOn cpu(recipe_of(false), cpu_device()), other(recipe_of(false), *device);
+    ModelOn cpu(recipe_of(Kind::plain), cpu_device()), other(recipe_of(Kind::plain), *device);
     double first = 0, last = 0;
     for (std::int64_t step = 0; step < 20; ++step) {
       last = cpu.differentiate(step);

@@ -61,7 +61,18 @@ Recipe variant(int which) {
     recipe.model.qk_norm_over = "all_heads";
     recipe.model.partial_rotary_factor = 0.5;
   }
+  if (which == 5) {
+    recipe.model.moe.router.norm_topk_prob = false;
+    recipe.model.moe.router.pool = {.minimum = 2, .maximum = 6, .evaluation = 3};
+  }
   return recipe;
+}
+
+/// Of step 1, so that pools are drawn as in training.
+ModelInput training_input(const TinyModel& model, std::int64_t sequences) {
+  ModelInput input = to_device(synthetic_batch(model.recipe, 0, 0, sequences));
+  input.draws = {.seed = 7, .step = 1, .first_sequence = 0};
+  return input;
 }
 
 /// Per layer; counts are those before dropping.
@@ -74,9 +85,9 @@ std::vector<std::int64_t> dropped_by(const TinyModel& model, const ModelInput& i
 }
 
 TEST(TransformerModel, GradientOfEveryParameterEqualsDifferences) {
-  for (int which = 0; which < 5; ++which) {
+  for (int which = 0; which < 6; ++which) {
     TinyModel model(variant(which));
-    const ModelInput input = to_device(synthetic_batch(model.recipe, 0, 0, 2));
+    const ModelInput input = training_input(model, 2);
     if (which == 3) {
       for (const std::int64_t dropped : dropped_by(model, input)) EXPECT_GT(dropped, 4);
     }
@@ -107,13 +118,15 @@ TEST(TransformerModel, GradientOfEveryParameterEqualsDifferences) {
 }
 
 TEST(TransformerModel, RecomputationChangesNothing) {
-  TinyModel plain(variant(0)), again(variant(0), Recompute::block);
-  const ModelInput input = to_device(synthetic_batch(plain.recipe, 1, 0, 3));
-  EXPECT_EQ(plain.objective(input, true), again.objective(input, true));
-  for (std::size_t i = 0; i < plain.parameters.all().size(); ++i)
-    EXPECT_EQ(plain.parameters.all()[i].gradient.finished().to_host<double>(),
-              again.parameters.all()[i].gradient.finished().to_host<double>())
-        << plain.parameters.all()[i].name;
+  for (const int which : {0, 5}) {
+    TinyModel plain(variant(which)), again(variant(which), Recompute::block);
+    const ModelInput input = training_input(plain, 3);
+    EXPECT_EQ(plain.objective(input, true), again.objective(input, true));
+    for (std::size_t i = 0; i < plain.parameters.all().size(); ++i)
+      EXPECT_EQ(plain.parameters.all()[i].gradient.finished().to_host<double>(),
+                again.parameters.all()[i].gradient.finished().to_host<double>())
+          << plain.parameters.all()[i].name << " in variant " << which;
+  }
 }
 
 TEST(TransformerModel, DroppedAssignmentsAreCountedOnceAndCountsAreThoseBefore) {

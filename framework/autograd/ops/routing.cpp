@@ -4,8 +4,30 @@
 
 namespace conclave {
 
+namespace {
+
+/// A copy of the logits, -infinity outside of each document's pool.
+Tensor keep_pools(const Tensor& logits, const RoutePools& pools) {
+  const Kernels& kernels = kernels_of(logits);
+  const Tensor sums = Tensor::empty({pools.documents.dim(0), logits.dim(1)}, DType::float64, logits.device());
+  kernels.sum_over_documents(logits, pools.documents, sums);
+  if (pools.join) pools.join(sums);
+  const Tensor masked = logits.clone();
+  kernels.mask_outside_pools(pools.documents, sums, masked);
+  return masked;
+}
+
+}  // namespace
+
 Routing route(Tape& tape, const Variable& scores, const Tensor& tokens, const RouteOptions& options) {
-  const Variable logits = to_type(tape, scores, sum_type(scores.value.dtype()));
+  Variable logits = to_type(tape, scores, sum_type(scores.value.dtype()));
+  if (options.pools.documents.defined()) {
+    check(options.rule.score == RouteRule::Score::softmax, Fault::request,
+          "route: pools came with sigmoid scores; expected softmax");
+    // The gradient is handed on as it is: for -infinity, p is 0, and with it the gradient that route()
+    // brings.
+    logits.value = keep_pools(logits.value, options.pools);
+  }
   const std::int64_t count = logits.value.dim(0), experts = logits.value.dim(1);
   const DType dtype = logits.value.dtype();
   Device& device = logits.value.device();

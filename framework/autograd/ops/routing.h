@@ -2,6 +2,8 @@
 // expert, and combining expert outputs.
 #pragma once
 
+#include <functional>
+
 #include "framework/autograd/tape.h"
 
 namespace conclave {
@@ -25,16 +27,27 @@ struct Routing {
   Tensor probabilities;  // [tokens, experts]; p_i before any renormalisation, which a capacity drops by
 };
 
+/// Pools of experts by document, from which alone its tokens choose (EMO, arXiv 2605.06663): those with the
+/// largest sums over the document of softmax(scores). The sums carry no gradient.
+struct RoutePools {
+  Tensor documents;  // int32 [documents, 3]: first token, the one after the last, experts in the pool;
+                     // undefined: no pools
+  /// Adds to sums, float64 [documents, experts], what other ranks have of the same documents; empty: nothing.
+  std::function<void(const Tensor& sums)> join;
+};
+
 struct RouteOptions {
   std::int64_t top_k = 1;
   RouteRule rule;
+  RoutePools pools = {};
   std::int64_t sequences = 1;    // of the micro-batch, all of one length
   std::int64_t length = 0;       // of a sequence; 0: the tokens divided evenly
   std::int64_t first_token = 0;  // where these tokens begin in the micro-batch
 };
 
 /// Scores over experts, then the top_k largest, as the rule says. Only weights and statistics carry
-/// gradients, the choice does not.
+/// gradients, the choice does not. With pools everything, statistics included, is that of logits which are
+/// -infinity outside of the pool; these rules must have softmax scores.
 Routing route(Tape& tape, const Variable& logits,  // [tokens, experts]
               const Tensor& tokens,                // int32 [tokens]; -1: padding
               const RouteOptions& options);

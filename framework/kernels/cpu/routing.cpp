@@ -10,6 +10,7 @@
 
 #include "framework/kernels/check_route.h"
 #include "framework/kernels/cpu/cpu_kernels.h"
+#include "framework/kernels/cpu/softmax.h"
 #include "framework/kernels/scalar_math.h"
 
 namespace conclave {
@@ -25,23 +26,6 @@ void select_top_k(const T* values, std::int64_t count, std::int64_t top_k, std::
     for (; place > 0 && values[i] > values[chosen[place - 1]]; --place) chosen[place] = chosen[place - 1];
     chosen[place] = static_cast<std::int32_t>(i);
   }
-}
-
-/// softmax of values[0..count) into p; returns logsumexp(values).
-template <class T>
-T softmax(const T* values, std::int64_t count, T* p) {
-  T largest = values[0];
-  for (std::int64_t i = 1; i < count; ++i) largest = std::max(largest, values[i]);
-  T sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (std::int64_t i = 0; i < count; ++i) {
-    p[i] = exponential(values[i] - largest);
-    sum += p[i];
-  }
-  const T inverse = T(1) / sum;
-#pragma omp simd
-  for (std::int64_t i = 0; i < count; ++i) p[i] *= inverse;
-  return largest + std::log(sum);
 }
 
 /// log sigmoid(x), without overflow on either side.
@@ -114,9 +98,12 @@ class TokenRouter {
     // By logit where its order is the score's: the score may round two different logits to one number.
     if (selection_.empty()) return select_top_k(logits, experts_, top_k_, chosen);
     const double* bias = rule_.selection_bias.defined() ? rule_.selection_bias.data<double>() : nullptr;
-    for (std::int64_t i = 0; i < experts_; ++i)
+    for (std::int64_t i = 0; i < experts_; ++i) {
+      const bool out = logits[i] == -std::numeric_limits<T>::infinity();
       selection_[static_cast<std::size_t>(i)] =
-          static_cast<double>(by_score_ ? score_of(p, i) : logits[i]) + (bias != nullptr ? bias[i] : 0.0);
+          static_cast<double>(by_score_ && !out ? score_of(p, i) : logits[i]) +
+          (bias != nullptr ? bias[i] : 0.0);
+    }
     if (rule_.chosen_groups < rule_.groups) keep_best_groups(selection_, rule_);
     select_top_k(selection_.data(), experts_, top_k_, chosen);
   }

@@ -73,6 +73,10 @@ class DeviceKernels final : public Kernels {
                       const Tensor& dweights, const Tensor& dprobability_sums, const Tensor& dz_sum,
                       const Tensor& dlogits) const override;
 
+  // pools.cu
+  void sum_over_documents(const Tensor& logits, const Tensor& documents, const Tensor& sums) const override;
+  void mask_outside_pools(const Tensor& documents, const Tensor& sums, const Tensor& logits) const override;
+
   // permutation.cu
   RowOrder sort_by_expert(const Tensor& experts, std::int64_t expert_count) const override;
   void permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const override;

@@ -157,7 +157,7 @@ KERNEL route_kernel(RouteSizes z, RouteChoice choice, const float* logits, const
     UNROLL for (int j = 0; j < per_lane; ++j) {
       const std::int64_t expert = lane_index() + j * warp_size;
       score[j] = choice.sigmoid ? std::exp(values[j]) : p[j];
-      if (expert >= z.experts) continue;
+      if (values[j] == lowest<float>()) continue;  // not in the running, or beyond the last
       if (choice.by_score) selection[j] = score[j];
       if (choice.bias != nullptr) selection[j] += choice.bias[expert];
       if (choice.renormalise) score[j] = p[j];  // from here what a choice is weighed by

@@ -2,6 +2,7 @@
 // full sort.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "tests/framework/kernels/op_table.h"
@@ -23,6 +24,8 @@ struct Route {
   double scale = 1;
   Size groups = 1, chosen_groups = 1;
   bool biased = false;
+  bool masked =
+      false;  // of each token about half of the experts, of at least 2 top_k, are out of the running
 };
 
 /// The experts in the order in which the rule prefers them, written as a sort of everything.
@@ -54,6 +57,8 @@ void add_route(std::vector<OpCase>& cases, const Route& z) {
   Values logits = draw("logits", length_of(count * n), z.spread), tokens(count);
   if (z.ties)
     for (double& logit : logits) logit = std::round(logit);
+  for (Size i = 0; z.masked && i < logits.size(); ++i)
+    if ((i / n + i % n) % 2 == 1) logits[i] = -std::numeric_limits<double>::infinity();
   for (Size t = 0; t < count; ++t) tokens[t] = z.padding && t % 5 >= 3 ? -1 : 17;
   const Values dweights = draw("dweights", length_of(count * z.top_k)),
                dsums = draw("dsums", length_of(z.sequences * n)), bias = draw("bias", length_of(n), 0.3);
@@ -79,9 +84,10 @@ void add_route(std::vector<OpCase>& cases, const Route& z) {
     }
     for (Size i = 0; i < n; ++i) sums[s * n + i] += p[t * n + i] = z.sigmoid ? q[i] / all_scores : softmax[i];
     const bool by_logit = !z.biased && !(z.sigmoid && z.groups > 1);
-    const std::vector<Size> order = preference(
-        z, by_logit ? Values(logits.begin() + length_of(t * n), logits.begin() + length_of(t * n + n)) : q,
-        bias);
+    Values preferred(logits.begin() + length_of(t * n), logits.begin() + length_of(t * n + n));
+    for (Size i = 0; !by_logit && i < n; ++i)
+      if (std::isfinite(preferred[i])) preferred[i] = q[i];
+    const std::vector<Size> order = preference(z, preferred, bias);
     for (Size k = 0; k < z.top_k; ++k) kept += q[order[k]];
     Values dp(dsums.begin() + length_of(s * n), dsums.begin() + length_of(s * n + n));
     for (Size k = 0; k < z.top_k; ++k) {
@@ -107,26 +113,27 @@ void add_route(std::vector<OpCase>& cases, const Route& z) {
   }
   const Shape by_expert{length_of(count), length_of(n)}, by_slot{length_of(count), length_of(z.top_k)};
   const Shape statistics{length_of(z.sequences), length_of(n)};
-  OpCase op{join_text("route_", z.sequences, 'x', z.length, "_top_", z.top_k, "_of_", n,
-                      z.renormalise ? "_renormalised" : "", z.padding ? "_padding" : "",
-                      z.ties ? "_ties" : "", z.sigmoid ? "_sigmoid" : "", z.biased ? "_biased" : "",
-                      z.groups > 1 ? join_text("_", z.chosen_groups, "_of_", z.groups, "_groups") : "",
-                      "_scale_", 10 * z.scale, "_tenths_spread_", z.spread),
-            static_cast<double>(n), [=](const Kernels& kernels, const Arguments& a) {
-              const RouteResult result{
-                  a["experts"],       a["weights"],          a["probabilities"], a["log_sum_exp"],
-                  a["counts"],        a["probability_sums"], a["z_sum"],         0,
-                  length_of(z.length)};
-              const RouteRule rule{.score = z.sigmoid ? RouteRule::Score::sigmoid : RouteRule::Score::softmax,
-                                   .renormalise = z.renormalise,
-                                   .scale = z.scale,
-                                   .groups = length_of(z.groups),
-                                   .chosen_groups = length_of(z.chosen_groups),
-                                   .selection_bias = z.biased ? a["bias"] : Tensor()};
-              kernels.route(a["logits"], a["tokens"], rule, result);
-              kernels.route_backward(result, rule, z.sigmoid ? a["logits"] : Tensor(), a["dweights"],
-                                     a["dsums"], a["dz"], a["dlogits"]);
-            }};
+  OpCase op{
+      join_text("route_", z.sequences, 'x', z.length, "_top_", z.top_k, "_of_", n,
+                z.renormalise ? "_renormalised" : "", z.padding ? "_padding" : "", z.ties ? "_ties" : "",
+                z.sigmoid ? "_sigmoid" : "", z.biased ? "_biased" : "", z.masked ? "_masked" : "",
+                z.groups > 1 ? join_text("_", z.chosen_groups, "_of_", z.groups, "_groups") : "", "_scale_",
+                10 * z.scale, "_tenths_spread_", z.spread),
+      static_cast<double>(n), [=](const Kernels& kernels, const Arguments& a) {
+        const RouteResult result{
+            a["experts"],       a["weights"],          a["probabilities"], a["log_sum_exp"],
+            a["counts"],        a["probability_sums"], a["z_sum"],         0,
+            length_of(z.length)};
+        const RouteRule rule{.score = z.sigmoid ? RouteRule::Score::sigmoid : RouteRule::Score::softmax,
+                             .renormalise = z.renormalise,
+                             .scale = z.scale,
+                             .groups = length_of(z.groups),
+                             .chosen_groups = length_of(z.chosen_groups),
+                             .selection_bias = z.biased ? a["bias"] : Tensor()};
+        kernels.route(a["logits"], a["tokens"], rule, result);
+        kernels.route_backward(result, rule, z.sigmoid ? a["logits"] : Tensor(), a["dweights"], a["dsums"],
+                               a["dz"], a["dlogits"]);
+      }};
   op.bfloat16_runs = OpCase::BFloat16Runs::nowhere;
   op.input("logits", by_expert, logits).input("tokens", {length_of(count)}, tokens, Type::int32);
   if (z.biased) op.input("bias", {length_of(n)}, bias, Type::float64);
@@ -236,6 +243,12 @@ std::vector<OpCase> routing_cases() {
         add_route(cases, {2, 9, 31, 8, renormalise, false, false, 20, sigmoid, 1, 1, 1, biased});
       }
   }
+  for (const bool renormalise : {false, true})
+    for (const bool sigmoid : {false, true})
+      for (const bool biased : {false, true}) {
+        add_route(cases, {2, 9, 7, 3, renormalise, true, false, 1, sigmoid, 1.5, 1, 1, biased, true});
+        add_route(cases, {1, 70, 129, 8, renormalise, false, false, 2, sigmoid, 1, 1, 1, biased, true});
+      }
   // As large as routers are; on a GPU 32, 128 and 512 experts are the limits of kernels, 64 tokens a block's
   // share.
   for (const Size experts : {32, 33, 128, 129}) add_route(cases, {1, 3, experts, 4, true, false, false});

@@ -24,7 +24,7 @@ namespace {
 std::vector<OpCase> small_cases() {
   constexpr std::int64_t most_elements = 20000;
   std::vector<OpCase> cases;
-  for (auto* family : {elementwise_cases, attention_cases, vocabulary_cases, routing_cases})
+  for (auto* family : {elementwise_cases, attention_cases, vocabulary_cases, routing_cases, pool_cases})
     for (OpCase& op : family()) {
       std::int64_t elements = 0;
       for (const Slot& slot : op.slots) elements += slot.shape.elements();

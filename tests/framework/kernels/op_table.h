@@ -79,6 +79,7 @@ std::vector<OpCase> elementwise_cases();
 std::vector<OpCase> attention_cases();
 std::vector<OpCase> vocabulary_cases();
 std::vector<OpCase> routing_cases();
+std::vector<OpCase> pool_cases();
 std::vector<OpCase> all_cases();
 
 }  // namespace conclave::test

@@ -48,6 +48,25 @@ TEST(Exponential, IsExactAtZeroAndTameOutsideItsRange) {
     EXPECT_TRUE(std::isnan(exponential(std::bit_cast<float>(nan)))) << "a failed run must show";
 }
 
+TEST(Rounding, KeepsTheFirstDigits) {
+  EXPECT_EQ(rounded_to(0.0, 12), 0.0);
+  EXPECT_EQ(rounded_to(1.0, 12), 1.0);
+  EXPECT_EQ(rounded_to(4095.0, 12), 4095.0);
+  EXPECT_EQ(rounded_to(4095.5, 12), 4096.0);  // up to a power of two
+  EXPECT_EQ(rounded_to(-4097.0, 12), -4098.0);
+  EXPECT_EQ(rounded_to(4096.9, 12), 4096.0);
+  for (double x = 1e-12; x < 1e12; x *= 1.37) {
+    EXPECT_NEAR(rounded_to(x, 26), x, std::ldexp(x, -26));
+    EXPECT_EQ(rounded_to(x, 53), x);
+    const double once = rounded_to(x, 12);
+    EXPECT_EQ(rounded_to(once, 12), once);
+  }
+  const double infinity = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(rounded_to(infinity, 12), infinity);
+  EXPECT_EQ(rounded_to(-infinity, 12), -infinity);
+  EXPECT_TRUE(std::isnan(rounded_to(std::bit_cast<double>(0x7FFFFFFFFFFFFFFFull), 12)));
+}
+
 TEST(Silu, IsItsTextbookFormula) {
   for (double x = -20; x < 20; x += 0.37) {
     const float narrow = static_cast<float>(x);

@@ -158,6 +158,29 @@ TEST(TimePlan, CountsAttentionAndPasses) {
   // Routers of 8, the chosen and the shared experts of 16, a dense 40, and 48 logits; both ways.
   EXPECT_NEAR(plan_time(recipe, 1, machine).computing_seconds(),
               2 * 16 * 128 * (2 * (8 + (2 + 1) * 16) + 40 + 48), 1e-3);
+  // With pools the routers' once more, forward alone.
+  const double without = plan_time(recipe, 1, machine).computing_seconds();
+  Recipe pools = recipe;
+  pools.model.moe.router.pool = {.minimum = 2, .maximum = 8, .evaluation = 2};
+  EXPECT_NEAR(plan_time(pools, 1, machine).computing_seconds() - without, 16 * 128 * 2 * 8, 1e-3);
+}
+
+TEST(TimePlan, PoolsAreJoinedOverTensorRanksAlone) {
+  Recipe recipe = small_recipe();
+  recipe.parallel = {.tensor = 2};
+  Recipe pools = recipe;
+  pools.model.moe.router.pool = {.minimum = 2, .maximum = 8, .evaluation = 2};
+  MachineModel machine = free_machine();
+  machine.ranks_per_node = 8;
+  machine.processors_per_node = 8;
+  const auto statistics = [&](const Recipe& one, int ranks) {
+    return seconds_of(plan_time(one, ranks, machine).network, "statistics");
+  };
+  EXPECT_GT(statistics(pools, 4), statistics(recipe, 4));
+  EXPECT_EQ(plan_network(pools, 4).statistics - plan_network(recipe, 4).statistics,
+            static_cast<double>(plan_layout(recipe, 4).micro_steps * 2 * 8 * 8));  // 2 layers, 8 experts
+  recipe.parallel = pools.parallel = {};
+  EXPECT_EQ(statistics(pools, 4), statistics(recipe, 4));
 }
 
 TEST(TimePlan, SharedProcessorsAreSlower) {

@@ -28,6 +28,23 @@ TEST(Validate, RefusesTheImpossibleWithNumbers) {
       {{"model.moe.router.n_group=4", "model.moe.num_experts_per_tok=5"},
        1,
        {"topk_group: 1 groups of 4 experts cannot give a token", "num_experts_per_tok: 5"}},
+      {{"model.moe.router.pool={maximum: 8, evaluation: 4}"},
+       1,
+       {"model.moe.router.pool.minimum", "0 came", "num_experts_per_tok: 2", "maximum: 8"}},
+      {{"model.moe.router.pool={minimum: 9, maximum: 8, evaluation: 4}"}, 1, {"pool.minimum", "9 came"}},
+      {{"model.moe.router.pool={minimum: 2, maximum: 17, evaluation: 4}"},
+       1,
+       {"pool.maximum", "17 came", "at most model.moe.num_experts: 16"}},
+      {{"model.moe.router.pool={minimum: 2, maximum: 8}"}, 1, {"pool.evaluation", "0 came", "at least"}},
+      {{"model.moe.router.pool={minimum: 2, maximum: 8, evaluation: 17}"}, 1, {"pool.evaluation", "17 came"}},
+      {{"model.moe.router.pool={minimum: 2}"}, 1, {"pool.maximum", "0 means no pools", "minimum is 2"}},
+      {{"model.moe.router.pool={evaluation: 2}"}, 1, {"pool.maximum", "0 means no pools", "evaluation is 2"}},
+      {{"model.moe.router.pool={minimum: 2, maximum: 8, evaluation: 4}", "model.moe.router.kind=sigmoid"},
+       1,
+       {"model.moe.router.pool", "kind: sigmoid", "expected softmax"}},
+      {{"model.moe.router.pool={minimum: 2, maximum: 8, evaluation: 4}", "model.moe.router.n_group=2"},
+       1,
+       {"model.moe.router.pool", "n_group: 2", "expected 1"}},
       {{"model.num_key_value_heads=3"}, 1, {"model.num_key_value_heads", "3", "divisor of 4"}},
       {{"model.head_dim=31"}, 1, {"model.head_dim", "31", "even"}},
       {{"model.moe.first_k_dense_replace=5"}, 1, {"first_k_dense_replace", "5", "4"}},
@@ -156,6 +173,20 @@ TEST(Warnings, NameWhatIsAcceptedAndNotActedOn) {
   recipe.data.validation.clear();
   EXPECT_EQ(warnings(recipe), std::vector<std::string>{
                                   "data.validation is empty: this run measures no loss on held-out text."});
+
+  Recipe pools = example_recipe();
+  pools.model.moe.router.pool = {.minimum = 2, .maximum = 16, .evaluation = 8};
+  EXPECT_TRUE(warnings(pools).empty());
+  pools.model.moe.balance.push_back({.scope = "sequence"});
+  pools.data.document_mask = false;
+  ASSERT_EQ(warnings(pools).size(), 2u);
+  EXPECT_EQ(warnings(pools)[0],
+            "model.moe.balance.1.scope: sequence balances the experts of few documents, each of which "
+            "model.moe.router.pool keeps to a few experts; expected a wider scope, data_parallel or "
+            "global_batch.");
+  EXPECT_EQ(warnings(pools)[1],
+            "data.document_mask: false makes each sequence one document, and model.moe.router.pool gives it "
+            "one pool.");
 
   Recipe narrow = example_recipe();
   narrow.model.moe.balance[0].scope = "micro_batch";
