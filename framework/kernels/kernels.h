@@ -182,10 +182,10 @@ class Kernels {
   /// mask_outside_pools reads; sums float64 [documents, experts].
   virtual void sum_over_documents(const Tensor& logits, const Tensor& documents,
                                   const Tensor& sums) const = 0;
-  /// Of each document as many experts as the third number of its row says keep their logits, those with the
-  /// largest sums (ties: the lower index); the logits of all others become -infinity for all of its tokens.
-  /// Sums are compared by the first half of the digits that logits have: on another layout the last digits
-  /// of equal ones differ. Tokens of no document keep theirs.
+  /// Of each document as many experts as the third number of its row says keep their logits (all, if it is
+  /// larger), those with the largest sums (ties: the lower index); the logits of all others become -infinity
+  /// for all of its tokens. Sums are compared by the first half of the digits that logits have: on another
+  /// layout the last digits of equal ones differ. Tokens of no document keep theirs.
   virtual void mask_outside_pools(const Tensor& documents, const Tensor& sums,
                                   const Tensor& logits) const = 0;
   /// Sorts the assignments by expert, stable in the token order (counting sort). experts int32 [tokens,

@@ -82,8 +82,11 @@ void validate_pool(const Requirements& r, const MoeRecipe& moe) {
   r.require(pool.minimum >= top_k && pool.minimum <= pool.maximum, key + ".minimum", pool.minimum,
             " came, expected at least model.moe.num_experts_per_tok: ", top_k,
             " and at most maximum: ", pool.maximum);
-  r.require(pool.maximum <= moe.num_experts, key + ".maximum", pool.maximum,
-            " came, expected at most model.moe.num_experts: ", moe.num_experts);
+  // EMO draws up to the number of all experts, shared ones included; from the routed ones on, nothing is
+  // masked.
+  r.require(pool.maximum <= moe.num_experts + moe.num_shared_experts, key + ".maximum", pool.maximum,
+            " came, expected at most model.moe.num_experts and num_shared_experts together: ",
+            moe.num_experts + moe.num_shared_experts);
   r.require(pool.evaluation >= top_k && pool.evaluation <= moe.num_experts, key + ".evaluation",
             pool.evaluation, " came, expected at least model.moe.num_experts_per_tok: ", top_k,
             " and at most model.moe.num_experts: ", moe.num_experts);

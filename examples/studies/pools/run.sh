@@ -5,8 +5,8 @@
 #     bash examples/studies/pools/run.sh [--jobs N] [--list]
 #
 # Trains a standard mixture of experts and one with pools, 3 seeds each, otherwise alike: 32 routed experts, of which a
-# token visits 2, one shared expert, global counts; a document's pool has 2 to 32 experts in training and 8 in
-# evaluation, the published proportions. From each model `conclave extract` then takes 4, 8 and 16 experts for each of the
+# token visits 2, one shared expert, global counts; a document's pool is drawn from 3 to 33 experts in training, all of
+# them above 32, and has 8 in evaluation: the published proportions. From each model `conclave extract` then takes 4, 8 and 16 experts for each of the
 # eight domains, by 64 sequences of the domain's training text, and the domain's validation loss is measured with them.
 # N runs (2) go side by side; what is done is not repeated. --list prints the runs and starts none. Results are in
 # runs/studies/pools; `bash examples/studies/evidence.sh` makes tables and plots of them.
@@ -34,7 +34,7 @@ runs() {
   for seed in 31 32 33; do
     run_line runs/studies/pools/standard/$seed 1 examples/studies/balance/study.yaml training.seed=$seed "${common[@]}"
     run_line runs/studies/pools/pools/$seed 1 examples/studies/balance/study.yaml training.seed=$seed "${common[@]}" \
-      'model.moe.router.pool={minimum: 2, maximum: 32, evaluation: 8}'
+      'model.moe.router.pool={minimum: 3, maximum: 33, evaluation: 8}'
   done
 }
 

@@ -87,7 +87,8 @@ std::vector<OpCase> pool_cases() {
   std::vector<OpCase> cases;
   for (const Size experts : {1, 2, 7, 31, 33, 128, 512}) {
     const Size half = (experts + 1) / 2;
-    const std::vector<Document> packed{{0, 5, 1}, {5, 6, half}, {6, 11, experts}, {13, 20, half}};
+    const std::vector<Document> packed{
+        {0, 5, 1}, {5, 6, half}, {6, 10, experts}, {10, 11, experts + 1}, {13, 20, half}};
     add_sums(cases, "packed", 21, experts, packed);
     for (const bool ties : {false, true}) add_mask(cases, "packed", 21, experts, packed, ties);
   }
