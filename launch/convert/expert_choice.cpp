@@ -123,6 +123,7 @@ ModelRecipe with_experts(const ModelRecipe& model, std::int64_t experts) {
     moe.num_experts_per_tok = std::min(moe.num_experts_per_tok, experts);
     // ... and groups, of which the kept experts would not be even parts.
     moe.router.n_group = moe.router.topk_group = 1;
+    std::erase_if(moe.balance, [](const BalanceRecipe& term) { return term.expert_groups > 0; });
   }
   return smaller;
 }

@@ -222,6 +222,21 @@ TEST_F(Extract, AllExpertsAreTheSameModelBitByBit) {
   }
 }
 
+TEST_F(Extract, EndsPoolsAndGroups) {
+  const fs::path plain = save_whole();
+  extract(plain, "low", 3, "plain");
+  const Kept kept = kept_of(folder_ / "plain");
+  const auto expected = evaluate_run(folder_ / "plain");
+  recipe_.model.moe.router.pool = {.minimum = 2, .maximum = 8, .evaluation = 2};
+  recipe_.model.moe.balance = {{.coefficient = 0.02}, {.coefficient = 0.05, .expert_groups = 4}};
+  const Recipe smaller = extract(save_whole(), "low", 3, "pools");  // of the same weights
+  EXPECT_EQ(smaller.model.moe.router.pool, PoolRecipe{});
+  EXPECT_EQ(smaller.model.moe.balance, (std::vector<BalanceRecipe>{{.coefficient = 0.02}}));
+  EXPECT_EQ(kept_of(folder_ / "pools"), kept);
+  const auto got = evaluate_run(folder_ / "pools");
+  for (std::size_t domain = 0; domain < 2; ++domain) EXPECT_EQ(got[domain].lm_loss, expected[domain].lm_loss);
+}
+
 TEST_F(Extract, FindsTheExpertsThatADomainUses) {
   // The first number of a token's state says its domain and nothing changes it before the router, which sends
   // the one domain to experts 1 and 5 and the other to 2 and 6.
