@@ -13,9 +13,9 @@ struct Series {
   std::size_t size() const { return step.size(); }
 };
 
-/// About `most` points that draw the same curve: the first and the last one, and of each of most / 2
-/// stretches with as many points the least and the largest value, at their own steps and in their order. A
-/// stretch without a number keeps its first step as NaN. A series that is short enough comes back as it is.
+/// About `most` points that draw the same curve: the first and the last one, and of each of most / 2 stretches
+/// with as many points the least and the largest value, at their own steps and in their order. A stretch
+/// without a number keeps its first step as NaN. A series that is short enough comes back as it is.
 Series thinned(const Series& series, std::size_t most);
 
 /// The first and last index of each of at most `most` stretches of about equal length that `size` things are
