@@ -10,7 +10,7 @@
 #include "launch/command_line.h"
 #include "launch/job.h"
 #include "launch/model.h"
-#include "launch/specialisation.h"
+#include "launch/report/evaluation_report.h"
 #include "parallel/agreement.h"
 
 namespace conclave {

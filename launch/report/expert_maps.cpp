@@ -6,8 +6,8 @@
 #include "framework/base/error.h"
 #include "framework/store/expert_history.h"
 #include "framework/store/lookup.h"
+#include "launch/report/evaluation_report.h"
 #include "launch/report/series.h"
-#include "launch/specialisation.h"
 
 namespace conclave {
 namespace {
