@@ -6,9 +6,9 @@
 #   sweep     coefficients 0.003, 0.01, 0.03, 0.1 x {micro_batch, global_batch exact} x 2 seeds. It chooses, for each
 #             arm, the coefficient with the lowest validation loss; nothing else is read from it
 #   main      both arms at their coefficient, 8 other seeds in pairs
-#   controls  3 of these seeds each of: the arms at equal load, shuffled tokens, mixed micro-batches, the other
-#             estimators, groups of 8 and 16 sequences, a selection bias in place of the loss, both scopes at once,
-#             switches of scope at a quarter and at three quarters of the run
+#   controls  3 of these seeds each of: both arms at equal coefficients and at equal load, shuffled tokens, mixed
+#             micro-batches, the other estimators, groups of 8 and 16 sequences, a selection bias in place of the loss,
+#             both scopes at once, switches of scope at a quarter and at three quarters of the run
 #   layout    main once more on 2 ranks that share the experts
 # Without names: all four, in this order, which is also the order in which they need one another. N runs (2) go side by
 # side. What is done is not repeated: stop it and start it again as you like. --list prints the runs and starts none.
@@ -61,48 +61,58 @@ sweep() {
 
 # Sets best_micro, best_exact and matched_exact from the sweep.
 choose() {
-  [ -f $results/chosen ] || python3 examples/studies/balance/choose.py $results >$results/chosen.part
-  [ -f $results/chosen ] || mv $results/chosen.part $results/chosen
+  if [ ! -f $results/chosen ]; then
+    local chosen
+    chosen=$(python3 examples/studies/balance/choose.py $results "${#sweep_seeds[@]}") || return 2
+    echo "$chosen" >$results/chosen
+  fi
   # shellcheck disable=SC1091
   source $results/chosen
 }
 
 main() {
   local seed
-  choose
+  choose || return
   for seed in "${main_seeds[@]}"; do
     arm micro "$seed" "$(micro "$best_micro")"
     arm exact "$seed" "$(exact "$best_exact")"
   done
 }
 
+# All with the coefficient of the arm exact, so that what is counted is all that differs; micro-equal is what they are
+# compared with, unless both arms have one coefficient anyway.
 controls() {
   local seed quarter=75 three_quarters=225  # of the recipe's 300 steps; the first step is 0
-  choose
+  choose || return
   for seed in "${control_seeds[@]}"; do
+    if [ "$best_micro" != "$best_exact" ]; then arm micro-equal "$seed" "$(micro "$best_exact")"; fi
+    if [ "$matched_exact" != "$best_exact" ]; then arm exact-matched "$seed" "$(exact "$matched_exact")"; fi
     arm shuffle "$seed" "{scope: shuffle, coefficient: $best_exact}"
-    arm micro-mixed "$seed" "$(micro "$best_micro")" data.domain_block=0
+    arm micro-mixed "$seed" "$(micro "$best_exact")" data.domain_block=0
     arm group-8 "$seed" "{scope: group, balance_batch_size: 8, coefficient: $best_exact}"
     arm group-16 "$seed" "{scope: group, balance_batch_size: 16, coefficient: $best_exact}"
-    if [ "$matched_exact" != "$best_exact" ]; then arm exact-matched "$seed" "$(exact "$matched_exact")"; fi
-    if [ "$best_micro" != "$best_exact" ]; then arm micro-equal "$seed" "$(micro "$best_exact")"; fi
     arm running "$seed" "{scope: global_batch, estimator: running, coefficient: $best_exact}"
     arm warm "$seed" "{scope: global_batch, estimator: warm, coefficient: $best_exact}"
     arm lagged "$seed" "{scope: global_batch, estimator: lagged, coefficient: $best_exact}"
     arm bias-micro "$seed" '' 'model.moe.router.bias={rate: 0.001, scope: micro_batch}'
     arm bias-global "$seed" '' 'model.moe.router.bias={rate: 0.001, scope: global_batch}'
     arm exact-and-micro "$seed" "$(exact "$best_exact"), $(micro "$(awk "BEGIN { print $best_exact / 100 }")")"
-    arm micro-to-exact-early "$seed" "$(micro "$best_micro" "last_step: $((quarter - 1))"), $(exact "$best_exact" "first_step: $quarter")"
-    arm micro-to-exact-late "$seed" "$(micro "$best_micro" "last_step: $((three_quarters - 1))"), $(exact "$best_exact" "first_step: $three_quarters")"
-    arm exact-to-micro-early "$seed" "$(exact "$best_exact" "last_step: $((quarter - 1))"), $(micro "$best_micro" "first_step: $quarter")"
-    arm exact-to-micro-late "$seed" "$(exact "$best_exact" "last_step: $((three_quarters - 1))"), $(micro "$best_micro" "first_step: $three_quarters")"
+    switched micro-to-exact-early micro exact "$quarter"
+    switched micro-to-exact-late micro exact "$three_quarters"
+    switched exact-to-micro-early exact micro "$quarter"
+    switched exact-to-micro-late exact micro "$three_quarters"
   done
+}
+
+# switched NAME FIRST SECOND STEP: the one term before the step, the other from it on
+switched() {
+  arm "$1" "$seed" "$("$2" "$best_exact" "last_step: $(($4 - 1))"), $("$3" "$best_exact" "first_step: $4")"
 }
 
 # Two ranks keep two cores busy: one run at a time. The micro-batches of both layouts hold the same sequences.
 layout() {
   local seed ranks=2
-  choose
+  choose || return
   for seed in "${main_seeds[@]}"; do
     arm micro-2-ranks "$seed" "$(micro "$best_micro")" parallel.expert=2
     arm exact-2-ranks "$seed" "$(exact "$best_exact")" parallel.expert=2
