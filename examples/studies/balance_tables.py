@@ -120,6 +120,8 @@ def tables(arms):
     made = {'sweep': sweep_table(arms)}
     if {'micro', 'exact'} <= arms.keys():
         made['pairs'], made['main'] = pair_tables(arms, 'micro', 'exact')
+        if 'micro-equal' in arms:
+            made['equal'] = pair_tables(arms, 'micro-equal', 'exact')[1]
     if {'micro', 'exact', 'shuffle'} <= arms.keys():
         made['controls'] = controls_table(arms)
     if {'micro', 'exact', 'group-8', 'group-16'} <= arms.keys():

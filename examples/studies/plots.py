@@ -12,7 +12,7 @@ import matplotlib.pyplot as plot
 from paired import paired
 
 COLOURS = {'micro': '#c4622d', 'exact': '#2d6fc4'}
-NAMES = {'micro': 'micro-batch', 'exact': 'global'}
+NAMES = {'micro': 'micro-batch', 'exact': 'global', 'micro-equal': 'micro-batch, coefficient of global'}
 
 
 def save(figure, path):
@@ -47,7 +47,8 @@ def draw_pairs(arms, path):
 def draw_over_time(arms, results, path):
     """Mutual information at the evaluations on the way, mean over layers; every seed a line."""
     figure, axis = plot.subplots(figsize=(4.5, 2.8))
-    for arm, colour in COLOURS.items():
+    equal = {'micro-equal': '#e0b090'} if 'micro-equal' in arms else {}
+    for arm, colour in (COLOURS | equal).items():
         for index, seed in enumerate(sorted(arms[arm])):
             with h5py.File(results / arm / str(seed) / 'experts.h5') as file:
                 steps, counts = file['evaluation/step'][:], file['evaluation/counts'][:].astype(float)

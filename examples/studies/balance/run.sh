@@ -5,10 +5,10 @@
 #
 #   sweep     coefficients 0.003, 0.01, 0.03, 0.1 x {micro_batch, global_batch exact} x 2 seeds. It chooses, for each
 #             arm, the coefficient with the lowest validation loss; nothing else is read from it
-#   main      both arms at their coefficient, 8 other seeds in pairs
-#   controls  3 of these seeds each of: both arms at equal coefficients and at equal load, shuffled tokens, mixed
-#             micro-batches, the other estimators, groups of 8 and 16 sequences, a selection bias in place of the loss,
-#             both scopes at once, switches of scope at a quarter and at three quarters of the run
+#   main      both arms at their coefficient, and micro_batch at that of global_batch, 8 other seeds in pairs
+#   controls  3 of these seeds each of: both arms at equal load, shuffled tokens, mixed micro-batches, the other
+#             estimators, groups of 8 and 16 sequences, a selection bias in place of the loss, both scopes at once,
+#             switches of scope at a quarter and at three quarters of the run
 #   layout    main once more on 2 ranks that share the experts
 # Without names: all four, in this order, which is also the order in which they need one another. N runs (2) go side by
 # side. What is done is not repeated: stop it and start it again as you like. --list prints the runs and starts none.
@@ -76,16 +76,15 @@ main() {
   for seed in "${main_seeds[@]}"; do
     arm micro "$seed" "$(micro "$best_micro")"
     arm exact "$seed" "$(exact "$best_exact")"
+    if [ "$best_micro" != "$best_exact" ]; then arm micro-equal "$seed" "$(micro "$best_exact")"; fi
   done
 }
 
-# All with the coefficient of the arm exact, so that what is counted is all that differs; micro-equal is what they are
-# compared with, unless both arms have one coefficient anyway.
+# All with the coefficient of the arm exact, so that what is counted is all that differs.
 controls() {
   local seed quarter=75 three_quarters=225  # of the recipe's 300 steps; the first step is 0
   choose || return
   for seed in "${control_seeds[@]}"; do
-    if [ "$best_micro" != "$best_exact" ]; then arm micro-equal "$seed" "$(micro "$best_exact")"; fi
     if [ "$matched_exact" != "$best_exact" ]; then arm exact-matched "$seed" "$(exact "$matched_exact")"; fi
     arm shuffle "$seed" "{scope: shuffle, coefficient: $best_exact}"
     arm micro-mixed "$seed" "$(micro "$best_exact")" data.domain_block=0
