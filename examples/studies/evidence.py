@@ -9,16 +9,14 @@ import balance_tables, modular_tables, plots
 from results import read_runs
 
 
-def tables_of(studies):
+STUDIES = ('balance', 'controls', 'experts', 'pools')
+
+
+def tables_of(studies, runs):
     """All tables that the finished runs allow, by name, as lines of Markdown."""
-    tables = {}
-    if 'balance' in studies:
-        tables |= balance_tables.tables(studies['balance'])
-    if 'experts' in studies:
-        tables |= modular_tables.structure_tables(studies['experts'])
-    if 'pools' in studies:
-        tables |= modular_tables.pool_tables(studies['pools'], pathlib.Path('runs/studies/pools'))
-    return tables
+    return (balance_tables.balance_tables(studies['balance']) | balance_tables.control_tables(studies['controls']) |
+            modular_tables.structure_tables(studies['experts']) |
+            modular_tables.pool_tables(studies['pools'], runs / 'pools'))
 
 
 def insert(document, tables):
@@ -37,8 +35,8 @@ def main():
     parser.add_argument('--document', type=pathlib.Path, default=pathlib.Path('docs/evidence.md'))
     parser.add_argument('--plots', type=pathlib.Path, default=pathlib.Path('docs/evidence'))
     arguments = parser.parse_args()
-    studies = {path.name: read_runs(path) for path in sorted(arguments.runs.iterdir()) if path.is_dir()}
-    arguments.document.write_text(insert(arguments.document.read_text(), tables_of(studies)))
+    studies = {study: read_runs(arguments.runs / study) for study in STUDIES}
+    arguments.document.write_text(insert(arguments.document.read_text(), tables_of(studies, arguments.runs)))
     arguments.plots.mkdir(exist_ok=True)
     everything = [dict(study=study) | dataclasses.asdict(run)
                   for study, arms in studies.items() for runs in arms.values() for run in runs.values()]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything in docs/evidence.md that was measured, from a built checkout: trains and measures all studies, which takes
-# some four hours on two cores, and writes the document's tables and plots anew.
+# about four hours on two cores, and writes the document's tables and plots anew.
 #
 #     bash examples/studies/evidence.sh [--jobs N] [--tables]
 #

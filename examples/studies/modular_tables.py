@@ -1,7 +1,7 @@
 """Tables of the studies of the structure of experts and of document-level pools."""
-import json, pathlib, statistics
+import dataclasses, json, pathlib, statistics
 
-from balance_tables import head, interval, mean, row
+from balance_tables import comparable, head, interval, mean, number, row
 from paired import paired
 
 STRUCTURES = {
@@ -12,16 +12,22 @@ STRUCTURES = {
 
 
 def structure_tables(arms):
-    reference = arms.get('coarse-top-2')
+    reference = 'coarse-top-2'
     lines = head('model', 'loss', 'loss - GShard, 95% interval', 'mutual information', 'load violation')
     for arm, what in STRUCTURES.items():
-        if arm not in arms:
+        if not comparable(arms, arm, reference):
             continue
-        runs = arms[arm]
-        against = interval(paired(reference, runs, 'loss')) if reference and arm != 'coarse-top-2' else ''
-        lines.append(row(what, f"{mean(runs, 'loss'):.4f}", against, f"{mean(runs, 'information'):.3f}",
-                         f"{mean(runs, 'violation'):.2f}"))
-    return {'experts': lines + ['', f'Means over {len(reference)} seeds; differences are of pairs.']}
+        against = '' if arm == reference else interval(paired(arms[reference], arms[arm], 'loss'))
+        lines.append(row(what, number(mean(arms[arm], 'loss')), against, number(mean(arms[arm], 'information'), 3),
+                         number(mean(arms[arm], 'violation'), 2)))
+    if len(lines) == 2:
+        return {}
+    return {'experts': lines + ['', f'Means over {len(arms[reference])} seeds; differences are of pairs.']}
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    loss: float
 
 
 class Rise:
@@ -41,10 +47,18 @@ def rises(arms, results: pathlib.Path, experts):
 
 
 def pool_tables(arms, results: pathlib.Path):
+    if not comparable(arms, 'standard', 'pools'):
+        return {}
     standard, pools = arms['standard'], arms['pools']
     full = paired(standard, pools, 'loss')
+    causal = {seed: Loss(json.loads((results / 'pools' / str(seed) / 'without_pools.json').read_text())['mean_lm_loss'])
+              for seed in pools}
+    full_causal = paired(standard, causal, 'loss')
     lines = head('model', 'standard', 'pools', 'pools - standard, 95% interval')
-    lines.append(row('all 32 experts: loss', f"{mean(standard, 'loss'):.4f}", f"{mean(pools, 'loss'):.4f}", interval(full)))
+    lines.append(row('all 32 experts, evaluated with pools: loss', number(mean(standard, 'loss')),
+                     number(mean(pools, 'loss')), interval(full)))
+    lines.append(row('all 32 experts, evaluated without: loss', number(mean(standard, 'loss')),
+                     number(mean(causal, 'loss')), interval(full_causal)))
     by_domain = head('domain', *(f'{arm}, {count} of 32' for count in (4, 8, 16) for arm in ('standard', 'pools')))
     cells = {domain: [] for domain in next(iter(standard.values())).domain_losses}
     for count in (16, 8, 4):
@@ -58,6 +72,7 @@ def pool_tables(arms, results: pathlib.Path):
             for domain in cells:
                 cells[domain].append(f"{statistics.fmean(rise.by_domain[domain] for rise in of[arm].values()):+.3f}")
     by_domain += [row(domain, *values) for domain, values in cells.items()]
-    share = full.mean / mean(standard, 'loss')
-    lines += ['', f'The loss with all experts differs by {share:+.2%}; means over {len(full.differences)} seeds.']
+    with_pools, without = (one.mean / mean(standard, 'loss') for one in (full, full_causal))
+    lines += ['', (f'The loss with all experts differs by {with_pools:+.2%} with pools and by {without:+.2%} without; means '
+                   f'over {len(full.differences)} seeds. Rises are over the loss of the first row.')]
     return {'pools': lines, 'pools-by-domain': by_domain}

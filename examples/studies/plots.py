@@ -1,5 +1,5 @@
 """Plots of docs/evidence.md, as SVG files that are the same bytes for the same runs."""
-import json, pathlib, statistics
+import json, pathlib
 
 import h5py
 import matplotlib
@@ -9,6 +9,7 @@ matplotlib.rcParams.update({'svg.hashsalt': 'conclave', 'font.size': 9, 'axes.sp
                             'axes.spines.right': False, 'figure.dpi': 100})
 import matplotlib.pyplot as plot
 
+from balance_tables import BATCHES, comparable, mean, seeds_of
 from paired import paired
 
 COLOURS = {'micro': '#c4622d', 'exact': '#2d6fc4'}
@@ -30,7 +31,7 @@ def draw_pairs(arms, path):
             values = [getattr(arms[arm][seed], name) for arm in COLOURS]
             axis.plot([0, 1], values, color='#999', linewidth=0.8, zorder=1)
             axis.scatter([0, 1], values, color=list(COLOURS.values()), s=14, zorder=2)
-        axis.set_xticks([0, 1], list(NAMES.values()))
+        axis.set_xticks([0, 1], [NAMES[arm] for arm in COLOURS])
         axis.set_xlim(-0.4, 1.4)
         axis.set_ylim(bottom=0)
         axis.set_title(title, fontsize=9)
@@ -65,14 +66,14 @@ def draw_over_time(arms, results, path):
 
 
 def draw_trend(arms, path):
-    by_size = {4: arms.get('micro-equal', arms['micro']), 8: arms['group-8'], 16: arms['group-16'], 64: arms['exact']}
-    seeds = sorted(set.intersection(*(set(runs) for runs in by_size.values())))
+    by_size = {size: arms[arm] for size, arm in BATCHES.items()}
+    seeds = seeds_of(*by_size.values())
     figure, axes = plot.subplots(1, 2, figsize=(6, 2.6))
     for axis, name, title in zip(axes, ('loss', 'information'), ('loss, nats', 'mutual information, nats')):
         for seed in seeds:
             axis.plot(list(by_size), [getattr(by_size[size][seed], name) for size in by_size], color='#999', linewidth=0.8)
-        axis.plot(list(by_size), [statistics.fmean(getattr(by_size[size][seed], name) for seed in seeds)
-                                  for size in by_size], color=COLOURS['exact'], marker='o', markersize=4)
+        axis.plot(list(by_size), [mean(runs, name, seeds) for runs in by_size.values()], color=COLOURS['exact'],
+                  marker='o', markersize=4)
         axis.set_xscale('log', base=2)
         axis.set_xticks(list(by_size), list(map(str, by_size)))
         axis.set_xlabel('sequences counted together')
@@ -111,10 +112,10 @@ def shares_of(directory):
 
 
 def draw(studies, runs: pathlib.Path, plots: pathlib.Path):
-    arms = studies.get('balance', {})
-    if {'micro', 'exact'} <= arms.keys():
+    arms = studies['balance']
+    if comparable(arms, 'micro', 'exact'):
         draw_pairs(arms, plots / 'pairs.svg')
         draw_over_time(arms, runs / 'balance', plots / 'over_time.svg')
         draw_heat_maps(arms, runs / 'balance', plots / 'shares.svg')
-    if {'micro', 'exact', 'group-8', 'group-16'} <= arms.keys():
-        draw_trend(arms, plots / 'trend.svg')
+    if comparable(studies['controls'], *BATCHES.values()):
+        draw_trend(studies['controls'], plots / 'trend.svg')

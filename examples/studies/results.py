@@ -8,8 +8,8 @@ import dataclasses, json, pathlib, statistics
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training run. Losses in nats per byte, domains weighing alike; measures are means over layers, 0 of a dense
-    model. docs/specialisation.md defines them."""
+    """One training run. Losses in nats per byte, domains weighing alike; measures are means over layers, as
+    docs/specialisation.md defines them."""
     arm: str
     seed: int
     loss: float
@@ -18,7 +18,7 @@ class Run:
     largest_share: float     # the most that any expert gets of a domain's assignments
     score_sum: float         # mean probability mass of the chosen experts; uniform routing has k / N
     entropy: float           # nats, of a token's routing probabilities
-    overlap: float           # of two domains' frequent experts
+    overlap: float | None    # of two domains' frequent experts; None where no domain has any
     violation: float         # most loaded expert / mean load - 1, mean of the last 50 steps
     tokens: int              # trained on
 
@@ -29,15 +29,14 @@ def lines_of(path):
 
 
 def mean_over(rows, name):
-    """Of the rows in which it is defined; 0 without any."""
-    defined = [row[name] for row in rows if row.get(name) is not None]
-    return statistics.fmean(defined) if defined else 0.0
+    """None unless it is defined in all rows."""
+    values = [row[name] for row in rows]
+    return None if None in values else statistics.fmean(values)
 
 
 def read_run(directory: pathlib.Path) -> Run:
     evaluation = json.loads((directory / 'evaluation.json').read_text())
     steps = [line for line in lines_of(directory / 'metrics.jsonl') if 'split' not in line and 'lm_loss' in line]
-    steps = list({step['step']: step for step in steps}.values())  # a resumed run repeats some
     layers = evaluation['layers']
     return Run(arm=directory.parent.name, seed=int(directory.name), loss=evaluation['mean_lm_loss'],
                domain_losses={domain['domain']: domain['lm_loss'] for domain in evaluation['domains']},

@@ -1,23 +1,50 @@
 # Trains and measures many runs, some of them side by side, and goes on where it was stopped. To be sourced by the
-# studies' run.sh in the root of the repository.
+# studies' run.sh, which are then in the root of the repository.
 #
 # A run is a line of fields with tabs between them: DIRECTORY RANKS RECIPE [key=value ...]. It is done when its
-# directory has evaluation.json, what `conclave evaluate --json` says of its last checkpoint on the whole validation text.
+# directory has evaluation.json, what `conclave evaluate --json` says of its last checkpoint. run.txt there has the line
+# and the recipe's checksum, so that no run of other settings is taken for it.
 # A study that measures more exports a function measure_more DIRECTORY, which is called before that.
+script=$(realpath "$0")
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 conclave=build/release/conclave
 export conclave
 export OMP_NUM_THREADS=1
 
-# run_line NAME RANKS RECIPE [key=value ...]: prints such a line
+# usage: the script's first comment, as help; the exit code is that of a wrong request
+usage() {
+  awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$script" >&2
+  exit 2
+}
+
+# run_line DIRECTORY RANKS RECIPE [key=value ...]: prints such a line
 run_line() { local IFS=$'\t'; printf '%s\n' "$*"; }
+
+# settings_of LINE: what run.txt has
+settings_of() {
+  local recipe
+  IFS=$'\t' read -r _ _ recipe _ <<<"$1"
+  printf '%s\nrecipe %s\n' "$1" "$(grep -v '^#' "$recipe" | cksum)"
+}
+
+# is_done LINE: whether the run is; false with a sentence where its directory holds another
+is_done() {
+  local directory=${1%%$'\t'*}
+  [ -f "$directory/run.txt" ] || return 1
+  if [ "$(cat "$directory/run.txt")" != "$(settings_of "$1")" ]; then
+    echo "$directory holds a run of other settings, as its run.txt says; remove or rename it first" >&2
+    exit 2
+  fi
+  [ -f "$directory/evaluation.json" ]
+}
 
 # train_and_measure LINE: one run from its beginning, or from where it was stopped, to its measures
 train_and_measure() {
   local directory ranks recipe overrides start=$SECONDS code=0
   IFS=$'\t' read -r directory ranks recipe overrides <<<"$1"
   IFS=$'\t' read -r -a overrides <<<"$overrides"
-  [ ! -f "$directory/evaluation.json" ] || return 0
   mkdir -p "$directory"
+  settings_of "$1" >"$directory/run.txt"
   local command=("$conclave")
   if [ "$ranks" -gt 1 ]; then
     command=(mpirun -n "$ranks" --oversubscribe --bind-to none --mca mpi_yield_when_idle 1)
@@ -26,7 +53,8 @@ train_and_measure() {
   fi
   "${command[@]}" train "$recipe" "${overrides[@]}" "output=$directory" >"$directory/output.txt" 2>&1 &&
     measure_more "$directory" 2>>"$directory/output.txt" &&
-    "$conclave" evaluate "$directory" --json --batches "${measured_batches:-0}" >"$directory/evaluation.json.part" 2>>"$directory/output.txt" || code=$?
+    "$conclave" evaluate "$directory" --json --batches "${measured_batches:-0}" >"$directory/evaluation.json.part" \
+      2>>"$directory/output.txt" || code=$?
   if [ "$code" -ne 0 ]; then
     echo "$directory ended with exit code $code: $(tail -n 1 "$directory/output.txt")" >&2
     return 255  # xargs starts no more runs
@@ -35,14 +63,14 @@ train_and_measure() {
   echo "$(date +%H:%M:%S)  ${directory#runs/studies/}  $((SECONDS - start)) s"
 }
 measure_more() { :; }
-export -f train_and_measure measure_more
+export -f train_and_measure measure_more settings_of
 
 # run_all JOBS: the runs of standard input, JOBS of them side by side; those that are done are not repeated
 run_all() {
   local jobs=$1 lines=() left=() line
   mapfile -t lines
   for line in "${lines[@]}"; do
-    [ -f "${line%%$'\t'*}/evaluation.json" ] || left+=("$line")
+    is_done "$line" || left+=("$line")
   done
   echo "${#lines[@]} runs, $((${#lines[@]} - ${#left[@]})) of them done before"
   [ ${#left[@]} -gt 0 ] || return 0
@@ -51,7 +79,7 @@ run_all() {
 
 # need_data: the studies read the quickstart's eight domains
 need_data() {
-  [ -x "$conclave" ] || { echo "$0: $conclave is missing; build it first: cmake --preset release && cmake --build --preset release" >&2; exit 2; }
+  [ -x "$conclave" ] || { echo "$script: $conclave is missing; build it first: cmake --preset release && cmake --build --preset release" >&2; exit 2; }
   [ -f data/quickstart/complete ] || bash launch/prepare_quickstart_data.sh
-  [ -f data/quickstart/complete ] || { echo "$0: the studies need all eight domains of data/quickstart." >&2; exit 3; }
+  [ -f data/quickstart/complete ] || { echo "$script: the studies need all eight domains of data/quickstart." >&2; exit 3; }
 }

@@ -15,20 +15,19 @@
 #   fine-2-shared    66, 6 of them per token, and 2 for every token (DeepSeekMoE)   2,655,040           581,440
 #   fine-by-groups   the same, with a second balance term, over 6 groups of 11 experts (its device-level loss)
 #
-# 3 seeds each, balanced over the global batch by the default estimator. N runs (2) go side by side. What is done is not
+# 3 seeds each, half as long as there, balanced over the global batch by the default estimator. N runs (2) go side by side. What is done is not
 # repeated: stop it and start it again as you like. --list prints the runs and starts none. Results are in
 # runs/studies/experts; `bash examples/studies/evidence.sh` makes tables and plots of them.
 set -euo pipefail
-cd "$(dirname "$0")/../../.."
 # shellcheck source=examples/studies/runs.sh
-source examples/studies/runs.sh
+source "$(dirname "$0")/../runs.sh"
 
 jobs=2 list=''
 while [ $# -gt 0 ]; do
   case $1 in
-    --jobs) jobs=$2; shift 2 ;;
+    --jobs) jobs=${2:?--jobs needs a number}; shift 2 ;;
     --list) list=yes; shift ;;
-    *) sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) usage ;;
   esac
 done
 
@@ -39,7 +38,7 @@ over='scope: global_batch, estimator: warm'
 arm() {
   local seed
   for seed in "${seeds[@]}"; do
-    run_line "runs/studies/experts/$1/$seed" 1 examples/studies/balance/study.yaml "training.seed=$seed" \
+    run_line "runs/studies/experts/$1/$seed" 1 examples/studies/balance/study.yaml "training.seed=$seed" training.steps=150 \
       "model.moe.num_experts=$2" "model.moe.num_experts_per_tok=$3" "model.moe.moe_intermediate_size=$4" \
       "model.moe.num_shared_experts=$5" "model.moe.balance=[{$over, coefficient: 0.01}${6:+, $6}]"
   done

@@ -7,20 +7,20 @@
 # Trains a standard mixture of experts and one with pools, 3 seeds each, otherwise alike: 32 routed experts, of which a
 # token visits 2, one shared expert, global counts; a document's pool is drawn from 3 to 33 experts in training, all of
 # them above 32, and has 8 in evaluation: the published proportions. From each model `conclave extract` then takes 4, 8 and 16 experts for each of the
-# eight domains, by 64 sequences of the domain's training text, and the domain's validation loss is measured with them.
+# eight domains, by 64 sequences of the domain's training text, and the domain's validation loss is measured with them. The
+# model with pools is also measured without: a pool is chosen by the whole document, later tokens included.
 # N runs (2) go side by side; what is done is not repeated. --list prints the runs and starts none. Results are in
 # runs/studies/pools; `bash examples/studies/evidence.sh` makes tables and plots of them.
 set -euo pipefail
-cd "$(dirname "$0")/../../.."
 # shellcheck source=examples/studies/runs.sh
-source examples/studies/runs.sh
+source "$(dirname "$0")/../runs.sh"
 
 jobs=2 list=''
 while [ $# -gt 0 ]; do
   case $1 in
-    --jobs) jobs=$2; shift 2 ;;
+    --jobs) jobs=${2:?--jobs needs a number}; shift 2 ;;
     --list) list=yes; shift ;;
-    *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) usage ;;
   esac
 done
 
@@ -42,6 +42,10 @@ runs() {
 measure_more() {
   local directory=$1 domain experts subset
   mkdir -p "$directory/subsets"
+  if [[ $directory == */pools/pools/* ]] && [ ! -f "$directory/without_pools.json" ]; then
+    "$conclave" evaluate "$directory" --json model.moe.router.pool.evaluation=32 >"$directory/without_pools.part" || return
+    mv "$directory/without_pools.part" "$directory/without_pools.json"
+  fi
   for domain in $(cat data/quickstart/domains); do
     for experts in 4 8 16; do
       subset=$directory/subsets/$domain-$experts
