@@ -1,6 +1,7 @@
 #include "layers/router_measures.h"
 
 #include <cmath>
+#include <limits>
 
 #include "framework/tensor/host_copies.h"
 
@@ -36,9 +37,10 @@ RouterMeasures measure(const std::vector<std::int32_t>& chosen, std::int64_t top
 std::vector<RouterMeasures> measure_routers(const std::vector<RouterStatistics>& layers) {
   std::vector<Tensor> tensors;
   for (const RouterStatistics& layer : layers) {
-    check(layer.probabilities.defined(), Fault::request,
-          "measure_routers: a router left no probabilities behind; a router of one's own must fill "
-          "Routing::probabilities to be measured");
+    if (!layer.probabilities.defined()) {
+      constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+      return std::vector<RouterMeasures>(layers.size(), {unknown, unknown});
+    }
     tensors.insert(tensors.end(), {layer.chosen, layer.probabilities});
   }
   const HostCopies copies(tensors);

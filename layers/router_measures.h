@@ -15,7 +15,8 @@ struct RouterMeasures {
   double entropy = 0;  // sum over tokens of -sum_i p_i log p_i, nats; log(experts) a token when uniform
 };
 
-/// The measures of all layers, in their order; the host waits once. Needs ModelInput::keep_probabilities.
+/// The measures of all layers, in their order; the host waits once. Needs ModelInput::keep_probabilities. NaN
+/// where a router of one's own leaves no Routing::probabilities.
 std::vector<RouterMeasures> measure_routers(const std::vector<RouterStatistics>& layers);
 
 }  // namespace conclave

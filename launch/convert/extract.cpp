@@ -93,6 +93,13 @@ Json account_of(const ExtractOptions& options, const Recipe& recipe,
   return json;
 }
 
+void check_place(const fs::path& run) {
+  check(!is_there(run, Fault::request) ||
+            (is_directory_there(run, Fault::request) && entries_of(run, Fault::request).empty()),
+        Fault::request, run.string(),
+        " is there already; choose a directory that is not with --output, or remove it.");
+}
+
 void check_request(const ExtractOptions& options, const Recipe& recipe) {
   const MoeRecipe& moe = recipe.model.moe;
   check(count_moe_layers(recipe.model) > 0, Fault::request, options.checkpoint.string(),
@@ -100,10 +107,7 @@ void check_request(const ExtractOptions& options, const Recipe& recipe) {
   check(options.experts >= 1 && options.experts <= moe.num_experts, Fault::request, "--experts ",
         options.experts, " came; the layers have ", moe.num_experts, " routed experts, expected 1 to ",
         moe.num_experts);
-  check(!is_there(options.run, Fault::request) || (is_directory_there(options.run, Fault::request) &&
-                                                   entries_of(options.run, Fault::request).empty()),
-        Fault::request, options.run.string(),
-        " is there already; choose a directory that is not with --output, or remove it.");
+  check_place(options.run);
 }
 
 /// What a run of the smaller model is told.
@@ -120,6 +124,7 @@ Recipe smaller_recipe(const Recipe& recipe, const ExtractOptions& options) {
 void write_run(const ExtractOptions& options, const CheckpointReader& source, const Recipe& recipe,
                const Recipe& smaller, const std::vector<LayerChoice>& choices) {
   const Json account = account_of(options, recipe, choices);
+  check_place(options.run);  // once more, after a while
   make_directories(options.run);
   try {
     const bool wide = recipe.training.precision == "fp64";
@@ -131,11 +136,12 @@ void write_run(const ExtractOptions& options, const CheckpointReader& source, co
     else
       write_tensors<float>(source, recipe.model, choices, stream);
     write_selection_bias(source, recipe.model, choices, stream);
-    write_text_durably(options.run / "recipe.yaml", to_yaml(smaller));
-    write_json(options.run / "extracted.json", account);
     Attributes attributes = first_attributes(smaller);
     attributes["extracted"] = account.dump();
     stream.commit(attributes);
+    // Last, so that nobody trains by a recipe that has no checkpoint beside it.
+    write_json(options.run / "extracted.json", account);
+    write_text_durably(options.run / "recipe.yaml", to_yaml(smaller));
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(options.run, ignored);  // it was not there, or empty

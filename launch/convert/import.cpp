@@ -54,8 +54,9 @@ void read_model(const Architecture& architecture, const ConfigReader& config, Mo
 void check_model(const ModelRecipe& model, const std::string& file) {
   Recipe recipe;
   recipe.model = model;
-  recipe.model.moe.capacity_factor = 0;  // these two are about the data and the batches
+  recipe.model.moe.capacity_factor = 0;  // these are about the data, the batches and training
   recipe.model.moe.balance.clear();
+  recipe.model.moe.router.pool = {};
   recipe.data.tokenizer = "unknown";
   recipe.data.train = {{.path = "unknown", .domain = "unknown"}};
   try {
@@ -209,6 +210,7 @@ ModelRecipe as_trained(ModelRecipe weights, const ModelRecipe& run, bool new_rou
   weights.moe.capacity_factor = run.moe.capacity_factor;
   weights.moe.router.z_loss_coefficient = run.moe.router.z_loss_coefficient;
   weights.moe.router.bias = run.moe.router.bias;
+  weights.moe.router.pool = run.moe.router.pool;
   return weights;
 }
 
@@ -256,7 +258,7 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
     for (const std::string& change : options.overrides) apply_override(recipe, change);
     check(as_trained(shape, recipe.model, options.upcycle.has_value()) == recipe.model, Fault::request,
           "key.path=value changes what the weights mean, which is the model of ", options.directory.string(),
-          "; of model, expected balance, z-loss, selection bias, capacity, layer_reduction and "
+          "; of model, expected balance, z-loss, selection bias, pools, capacity, layer_reduction and "
           "initializer_range alone, and keys of training, data, optimizer and the like.");
     check_model(recipe.model, "the recipe");
 

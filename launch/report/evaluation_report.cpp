@@ -75,14 +75,15 @@ std::string evaluation_tables(const std::vector<DomainResult>& results, const Ev
   text +=
       format("\nSpecialisation over %zu domains (even use: share %.4f, score sum %.4f, entropies %.4f)\n",
              results.size(), 1 / experts, static_cast<double>(context.top_k) / experts, std::log(experts));
-  text += format("%-6s %19s %14s %13s %10s %16s %8s\n", "layer", "mutual information", "largest share",
+  text += format("%-6s %19s %14s %13s %10s %16s %8s\n", "block", "mutual information", "largest share",
                  "load entropy", "score sum", "routing entropy", "overlap");
   const auto measured = measure_specialisation(results, context.layers, context.experts);
   for (std::size_t layer = 0; layer < measured.size(); ++layer) {
     const LayerSpecialisation& of_layer = measured[layer];
-    text +=
-        format("%-6zu %19.4f %14.4f %13.4f %10.4f %16.4f", layer, of_layer.mutual_information,
-               of_layer.largest_share, of_layer.load_entropy, of_layer.score_sum, of_layer.routing_entropy);
+    text += format("%-6lld %19.4f %14.4f %13.4f %10.4f %16.4f",
+                   static_cast<long long>(context.first_block) + static_cast<long long>(layer),
+                   of_layer.mutual_information, of_layer.largest_share, of_layer.load_entropy,
+                   of_layer.score_sum, of_layer.routing_entropy);
     text +=
         std::isnan(of_layer.mean_overlap) ? format(" %8s\n", "-") : format(" %8.4f\n", of_layer.mean_overlap);
   }

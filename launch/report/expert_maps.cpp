@@ -73,9 +73,6 @@ std::vector<T> part(const std::vector<T>& values, std::size_t row, std::size_t w
   return {begin, begin + static_cast<std::ptrdiff_t>(width)};
 }
 
-Json number_or_null(double value) {
-  return std::isfinite(value) ? Json(value) : Json();
-}
 Json thousandths_or_null(double value) {
   return std::isfinite(value) ? Json(std::lround(1000 * value)) : Json();
 }

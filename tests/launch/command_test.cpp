@@ -120,7 +120,16 @@ TEST_F(Command, PoolsOfDocumentsTrainAndAreMeasuredWithTheirOwnSize) {
       "parallel.tensor=2 parallel.sequence=true training.steps=4 evaluation.batches=0";
   const Outcome outcome = train("pools", overrides, 2);
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
-  // On one rank held-out losses are those of the run, and with another size they are others.
+  // On one rank held-out losses are those of the run on two, and with another size they are others.
+  const Json measured = Json::parse(conclave_command("evaluate --json " + path("pools")).output);
+  int domains = 0;
+  for (const Json& line : metrics("pools"))
+    for (const Json& domain : measured["domains"])
+      if (line.value("split", "") == "validation" && line["step"] == 4 && line["domain"] == domain["domain"]) {
+        EXPECT_NEAR(line["lm_loss"].get<double>(), domain["lm_loss"].get<double>(), 1e-5);
+        ++domains;
+      }
+  EXPECT_EQ(domains, static_cast<int>(measured["domains"].size()));
   const auto loss_with = [&](const std::string& change) {
     const Outcome evaluated = conclave_command("evaluate " + path("pools") + " " + change);
     EXPECT_EQ(evaluated.exit_code, 0) << evaluated.output;
