@@ -9,9 +9,12 @@ begin=$SECONDS
 log=build/tests_run.log
 mkdir -p build
 
-# Only tests need these: h5py reads checkpoints as users do, groff the manual page, zsh its completion; chromium shows the
-# report. Not every system has the latter as a package; its test is skipped there.
+# Only tests need these: h5py reads checkpoints as users do, groff the manual page, zsh its completion; scipy does the
+# studies' statistics, chromium shows the report. Not every system has the latter two as packages; their tests are skipped
+# there.
 bash launch/install_packages.sh python3-h5py groff-base zsh
+bash launch/install_packages.sh python3-scipy ||
+  echo "tests/run.sh: going on without python3-scipy; the statistics of examples/studies are not tested."
 bash launch/install_packages.sh chromium ||
   echo "tests/run.sh: going on without chromium; the report's page is not tested in a browser."
 

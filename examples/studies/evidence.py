@@ -5,7 +5,7 @@ that have not been run leave theirs as they are.
 """
 import argparse, dataclasses, json, pathlib, re, sys
 
-import balance_tables, modular_tables, plots
+import balance_tables, modular_tables
 from results import read_runs
 
 
@@ -37,6 +37,7 @@ def main():
     arguments = parser.parse_args()
     studies = {study: read_runs(arguments.runs / study) for study in STUDIES}
     arguments.document.write_text(insert(arguments.document.read_text(), tables_of(studies, arguments.runs)))
+    import plots  # here, since tables need no matplotlib
     arguments.plots.mkdir(exist_ok=True)
     everything = [dict(study=study) | dataclasses.asdict(run)
                   for study, arms in studies.items() for runs in arms.values() for run in runs.values()]

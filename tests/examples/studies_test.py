@@ -1,0 +1,224 @@
+"""The scripts of examples/studies on made-up runs: what is read, chosen, compared and refused. Standard library; the
+statistics also need scipy, without which their cases are skipped.
+
+    python3 tests/examples/studies_test.py
+"""
+import contextlib, importlib.util, io, json, os, pathlib, shutil, subprocess, sys, tempfile, unittest
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+STUDIES = SOURCE / 'examples' / 'studies'
+sys.path[:0] = [str(STUDIES), str(STUDIES / 'balance')]
+import check, choose, results
+
+HAS_SCIPY = importlib.util.find_spec('scipy') is not None
+if HAS_SCIPY:
+    import balance_tables, evidence, modular_tables, paired
+
+
+def make_run(directory, loss=2.0, information=0.1, overlap=0.5, violation=1.0, share=0.1, score=0.2):
+    """As `conclave train` and `conclave evaluate --json` leave it: two layers, whose measures differ by a tenth."""
+    directory.mkdir(parents=True)
+    layers = [{'mutual_information': information * part, 'largest_share': share * part, 'score_sum': score * part,
+               'routing_entropy': 3.0, 'mean_overlap': overlap} for part in (0.9, 1.1)]
+    domains = [{'domain': name, 'lm_loss': loss + away} for name, away in (('english', -0.1), ('c', 0.1))]
+    (directory / 'evaluation.json').write_text(json.dumps({'mean_lm_loss': loss, 'domains': domains, 'layers': layers}))
+    lines = [{'step': 1, 'lm_loss': 3.0, 'max_load_violation': violation, 'tokens': 10},
+             {'step': 1, 'split': 'validation', 'domain': 'mean', 'lm_loss': 9.0}]
+    (directory / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def make_runs(self, study, **arms):
+        """arms: for each, the keywords of make_run by seed."""
+        for arm, seeds in arms.items():
+            for seed, values in seeds.items():
+                make_run(self.folder / study / arm.replace('_', '-') / str(seed), **values)
+        return results.read_runs(self.folder / study)
+
+
+class Results(Folder):
+    def test_a_run_is_what_its_files_say(self):
+        run = self.make_runs('balance', micro={11: dict(loss=2.5, information=0.3, overlap=None, violation=0.7)})['micro'][11]
+        self.assertEqual((run.arm, run.seed, run.loss, run.tokens), ('micro', 11, 2.5, 10))
+        self.assertAlmostEqual(run.information, 0.3)
+        self.assertAlmostEqual(run.violation, 0.7)
+        self.assertIsNone(run.overlap)
+        self.assertEqual(run.domain_losses, {'english': 2.4, 'c': 2.6})
+
+    def test_runs_that_are_not_measured_do_not_count(self):
+        (self.folder / 'balance' / 'micro' / '11').mkdir(parents=True)
+        self.assertEqual(results.read_runs(self.folder / 'balance'), {})
+
+
+class Choice(Folder):
+    def sweep(self, losses, violations):
+        for arm in losses:
+            for seed in (1, 2):
+                make_run(self.folder / arm / str(seed), loss=losses[arm], violation=violations[arm])
+
+    def test_lowest_loss_and_nearest_load(self):
+        self.sweep({'micro-0.01': 2.1, 'micro-0.1': 2.2, 'exact-0.01': 2.3, 'exact-0.1': 2.0},
+                   {'micro-0.01': 1.0, 'micro-0.1': 0.3, 'exact-0.01': 1.5, 'exact-0.1': 0.5})
+        self.assertEqual(choose.choose(self.folder, 2, ['0.01', '0.1']),
+                         {'best_micro': '0.01', 'best_exact': '0.1', 'matched_exact': '0.01'})
+
+    def test_nothing_is_chosen_from_a_part_of_the_sweep(self):
+        self.sweep({'micro-0.01': 2.1, 'exact-0.01': 2.3}, {'micro-0.01': 1.0, 'exact-0.01': 1.5})
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), self.assertRaises(SystemExit) as ended:
+            choose.choose(self.folder, 2, ['0.01', '0.1'])
+        self.assertEqual(ended.exception.code, 2)
+        self.assertIn('0 of 2 runs of micro-0.1', said.getvalue())
+
+
+class Check(Folder):
+    def outcome(self, micro, exact):
+        self.make_runs('quick', micro={21: micro, 22: {}}, exact={21: exact, 22: dict(information=0.2, share=0.2, score=0.3)})
+        sys.argv = ['check.py', str(self.folder / 'quick')]
+        with contextlib.redirect_stdout(io.StringIO()):
+            check.main()
+
+    def test_every_measure_of_every_pair_must_be_larger(self):
+        self.outcome({}, dict(information=0.11, share=0.11, score=0.21))
+
+    def test_one_that_is_not_is_seen(self):
+        with self.assertRaisesRegex(SystemExit, '1 of 6 measures'):
+            self.outcome({}, dict(information=0.11, share=0.1, score=0.21))
+
+
+@unittest.skipUnless(HAS_SCIPY, 'there is no scipy')
+class Statistics(Folder):
+    def test_interval_and_sign_test_by_hand(self):
+        runs = self.make_runs('balance', micro={seed: dict(loss=2.0) for seed in (1, 2, 3, 4, 9)},
+                              exact={seed: dict(loss=2.0 + seed) for seed in (1, 2, 3, 4)})
+        comparison = paired.paired(runs['micro'], runs['exact'], 'loss')
+        # 1, 2, 3, 4: mean 2.5, deviation sqrt(5 / 3); the t quantile with 3 degrees of freedom is 3.182446.
+        for found, wanted in zip((comparison.mean, comparison.deviation, comparison.low, comparison.high, comparison.sign_p),
+                                 (2.5, 1.290994, 2.5 - 2.054260, 2.5 + 2.054260, 0.125)):
+            self.assertAlmostEqual(found, wanted, 5)
+        self.assertEqual(comparison.below, 0)
+
+    def test_pairs_needed(self):
+        # An effect of one deviation: the well-known 10 pairs for a power of 80% at the 5% level.
+        of = paired.Paired([], 1.0, 1.0, 0, 0, 0, 1.0)
+        self.assertEqual(paired.pairs_needed(of), 10)
+
+    def test_a_fall_is_a_trend_and_a_rise_is_none(self):
+        fall = [[4.0, 3.0, 2.0, 1.0]] * 3
+        p, correlation = paired.trend([4, 8, 16, 64], fall)
+        self.assertAlmostEqual(p, (1 / 24) ** 3)  # the most extreme of all orders of four, three times
+        self.assertAlmostEqual(correlation, -1)
+        p, correlation = paired.trend([4, 8, 16, 64], [row[::-1] for row in fall])
+        self.assertAlmostEqual(p, 1)
+        self.assertAlmostEqual(correlation, 1)
+
+
+@unittest.skipUnless(HAS_SCIPY, 'there is no scipy')
+class Tables(Folder):
+    def test_there_is_a_table_where_two_seeds_are_complete_and_none_elsewhere(self):
+        self.assertEqual(evidence.tables_of({study: {} for study in evidence.STUDIES}, self.folder), {})
+        arms = self.make_runs('balance', micro={11: {}}, exact={11: {}})
+        self.assertEqual(balance_tables.balance_tables(arms), {})
+        self.assertEqual(balance_tables.control_tables(arms), {})
+        arms = self.make_runs('more', micro={11: {}, 12: dict(overlap=None)}, exact={11: {}, 12: dict(loss=1.9), 13: {}})
+        tables = balance_tables.balance_tables(arms)
+        self.assertEqual(sorted(tables), ['main', 'pairs'])
+        overlap, = (line for line in tables['main'] if line.startswith('| overlap'))
+        self.assertIn('not defined in every pair', overlap)
+        self.assertEqual(sum(line.startswith('| 1') for line in tables['pairs']), 2)
+        experts = self.make_runs('experts', coarse_top_1={11: {}, 12: {}})
+        self.assertEqual(modular_tables.structure_tables(experts), {})
+
+    def test_layouts_are_compared_seed_by_seed(self):
+        def seeds(away):
+            return {seed: dict(loss=2 + away * seed) for seed in (11, 12, 13)}
+        arms = self.make_runs('balance', micro=seeds(0), exact=seeds(0.1), micro_2_ranks=seeds(0),
+                              exact_2_ranks={seed: value for seed, value in seeds(0.1).items() if seed != 12})
+        loss, = (line for line in balance_tables.layout_table(arms) if line.startswith('| loss'))
+        self.assertIn('+0.0000 (+0.0000 to +0.0000)', loss.replace('-0.0000', '+0.0000'))
+
+    def test_a_table_without_a_place_is_a_mistake(self):
+        document = 'a\n<!-- table sweep -->\nold\n<!-- end -->\nb\n'
+        self.assertEqual(evidence.insert(document, {'sweep': ['new']}), document.replace('old', 'new'))
+        with self.assertRaisesRegex(SystemExit, 'table main'):
+            evidence.insert(document, {'main': ['new']})
+
+
+# Stands for the program: notes what it was asked, fails where the arm is called broken.
+CONCLAVE = '''#!/usr/bin/env bash
+echo "$*" >>calls.txt
+case "$*" in
+  *broken*) echo "conclave: it is broken" >&2; exit 4 ;;
+  evaluate*) echo '{}' ;;
+esac
+'''
+STUDY = '''#!/usr/bin/env bash
+# A study.
+#
+# Its second line.
+set -euo pipefail
+source "$(dirname "$0")/../runs.sh"
+[ "${1:-}" != --help ] || usage
+run_line runs/studies/a/1 1 recipe.yaml "training.seed=1" "name=${NAME:-two words}" >lines
+run_line "runs/studies/${ARM:-b}/2" 1 recipe.yaml >>lines
+run_all 1 <lines
+'''
+
+
+class Queue(Folder):
+    def setUp(self):
+        super().setUp()
+        (self.folder / 'examples/studies/study').mkdir(parents=True)
+        (self.folder / 'build/release').mkdir(parents=True)
+        shutil.copy(STUDIES / 'runs.sh', self.folder / 'examples/studies/runs.sh')
+        (self.folder / 'recipe.yaml').write_text('# a comment\nname: study\n')
+        for path, text in (('build/release/conclave', CONCLAVE), ('examples/studies/study/run.sh', STUDY)):
+            (self.folder / path).write_text(text)
+            (self.folder / path).chmod(0o755)
+
+    def run_study(self, *arguments, **environment):
+        return subprocess.run(['bash', 'run.sh', *arguments], cwd=self.folder / 'examples/studies/study', text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | environment)
+
+    def calls(self):
+        return (self.folder / 'calls.txt').read_text().splitlines()
+
+    def test_runs_are_trained_measured_and_not_repeated(self):
+        first = self.run_study()
+        self.assertEqual(first.returncode, 0, first.stdout)
+        self.assertIn('2 runs, 0 of them done before', first.stdout)
+        self.assertEqual(self.calls()[0], 'train recipe.yaml training.seed=1 name=two words output=runs/studies/a/1')
+        self.assertEqual(len(self.calls()), 4)
+        self.assertTrue((self.folder / 'runs/studies/b/2/evaluation.json').exists())
+        self.assertIn('2 runs, 2 of them done before', self.run_study().stdout)
+        self.assertEqual(len(self.calls()), 4)
+
+    def test_a_failure_ends_the_study_with_its_reason_and_what_is_done_stays(self):
+        failed = self.run_study(ARM='broken')
+        self.assertNotEqual(failed.returncode, 0)
+        self.assertIn('runs/studies/broken/2 ended with exit code 4: conclave: it is broken', failed.stdout)
+        self.assertIn('2 runs, 1 of them done before', self.run_study(ARM='b').stdout)
+
+    def test_a_run_of_other_settings_is_refused(self):
+        self.run_study()
+        for change in (lambda: self.run_study(NAME='another'), self.with_another_recipe):
+            refused = change()
+            self.assertEqual(refused.returncode, 2, refused.stdout)
+            self.assertIn('runs/studies/a/1 holds a run of other settings', refused.stdout)
+
+    def with_another_recipe(self):
+        (self.folder / 'recipe.yaml').write_text('name: another\n')
+        return self.run_study()
+
+    def test_help_is_the_first_comment_from_anywhere(self):
+        shown = self.run_study('--help')
+        self.assertEqual((shown.returncode, shown.stdout), (2, 'A study.\n\nIts second line.\n'))
+
+
+if __name__ == '__main__':
+    unittest.main()
