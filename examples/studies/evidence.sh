@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything in docs/evidence.md that was measured, from a built checkout: trains and measures all studies, which takes
-# about four hours on two cores, and writes the document's tables and plots anew.
+# Everything in docs/evidence.md that was measured, from a clean checkout: builds Conclave, trains and measures all
+# studies, which takes about four hours on two cores, and writes the document's tables and plots anew.
 #
 #     bash examples/studies/evidence.sh [--jobs N] [--tables]
 #
@@ -8,14 +8,15 @@
 # what the runs made so far allow. Python draws and does the statistics: scipy, matplotlib and h5py, in a virtual
 # environment that is made in .cache/studies, or in the Python that STUDIES_PYTHON names.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+# shellcheck source=examples/studies/runs.sh
+source "$(dirname "$0")/runs.sh"
 
 jobs=2 train=yes
 while [ $# -gt 0 ]; do
   case $1 in
-    --jobs) jobs=$2; shift 2 ;;
+    --jobs) jobs=${2:?--jobs needs a number}; shift 2 ;;
     --tables) train=''; shift ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) usage ;;
   esac
 done
 
@@ -24,6 +25,11 @@ python=${STUDIES_PYTHON:-.cache/studies/bin/python}
 "$python" -c 'import h5py, matplotlib, scipy' 2>/dev/null || "$python" -m pip install --quiet h5py matplotlib scipy
 
 if [ -n "$train" ]; then
+  if [ ! -x "$conclave" ]; then
+    bash launch/install_packages.sh
+    cmake --preset release
+    cmake --build --preset release --target conclave
+  fi
   for study in balance experts pools; do
     bash "examples/studies/$study/run.sh" --jobs "$jobs"
   done

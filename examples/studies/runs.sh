@@ -6,7 +6,7 @@
 # and the recipe's checksum, so that no run of other settings is taken for it.
 # A study that measures more exports a function measure_more DIRECTORY, which is called before that.
 script=$(realpath "$0")
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../.."
 conclave=build/release/conclave
 export conclave
 export OMP_NUM_THREADS=1
