@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything in docs/evidence.md that was measured, from a clean checkout: builds Conclave, trains and measures all
-# studies, which takes about four hours on two cores, and writes the document's tables and plots anew.
+# studies, which takes hours (docs/evidence.md), and writes the document's tables and plots anew.
 #
 #     bash examples/studies/evidence.sh [--jobs N] [--tables]
 #

@@ -27,7 +27,7 @@ settings_of() {
   printf '%s\nrecipe %s\n' "$1" "$(grep -v '^#' "$recipe" | cksum)"
 }
 
-# is_done LINE: whether the run is; false with a sentence where its directory holds another
+# is_done LINE: whether the run is; ends the study with a sentence where its directory holds another
 is_done() {
   local directory=${1%%$'\t'*}
   [ -f "$directory/run.txt" ] || return 1
@@ -77,9 +77,30 @@ run_all() {
   printf '%s\n' "${left[@]}" | xargs -d '\n' -n 1 -P "$jobs" bash -c 'train_and_measure "$1"' train_and_measure
 }
 
+# study_of "$@": what a study does whose only options are --jobs N and --list, with the runs of standard input
+study_of() {
+  local jobs=2 list=''
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --jobs) jobs=${2:?--jobs needs a number}; shift 2 ;;
+      --list) list=yes; shift ;;
+      *) usage ;;
+    esac
+  done
+  if [ -n "$list" ]; then cat; return; fi
+  need_data </dev/null
+  run_all "$jobs"
+}
+
 # need_data: the studies read the quickstart's eight domains
 need_data() {
-  [ -x "$conclave" ] || { echo "$script: $conclave is missing; build it first: cmake --preset release && cmake --build --preset release" >&2; exit 2; }
+  if [ ! -x "$conclave" ]; then
+    echo "$script: $conclave is missing; build it first: cmake --preset release && cmake --build --preset release" >&2
+    exit 2
+  fi
   [ -f data/quickstart/complete ] || bash launch/prepare_quickstart_data.sh
-  [ -f data/quickstart/complete ] || { echo "$script: the studies need all eight domains of data/quickstart." >&2; exit 3; }
+  if [ ! -f data/quickstart/complete ]; then
+    echo "$script: the studies need all eight domains of data/quickstart." >&2
+    exit 3
+  fi
 }

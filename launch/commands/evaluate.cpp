@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "framework/data/tokenizer.h"
+#include "framework/recipe/model_size.h"
 #include "framework/recipe/parse.h"
 #include "framework/recipe/validate.h"
 #include "launch/checkpoint_choice.h"
@@ -26,7 +27,7 @@ struct Evaluated {
     const ModelRecipe& model = recipe.model;
     return {.checkpoint = source,
             .first_block = model.moe.first_k_dense_replace,
-            .layers = model.num_hidden_layers - model.moe.first_k_dense_replace,
+            .layers = count_moe_layers(model),
             .experts = model.moe.num_experts,
             .top_k = model.moe.num_experts_per_tok};
   }

@@ -85,12 +85,13 @@ std::vector<double> mean_probabilities(const Transformer& transformer, std::size
   sums = all.to_host<double>();
   const double tokens = sums.back();
   sums.pop_back();
-  for (double& sum : sums) {
-    sum /= tokens;
-    check(std::isfinite(sum), Fault::data,
-          "the routers of this checkpoint give probabilities that are no numbers",
-          " on the text; was it saved after training had gone wrong?");
-  }
+  for (double& sum : sums) sum /= tokens;
+  agree(world, [&] {
+    check(
+        std::all_of(sums.begin(), sums.end(), [](double sum) { return std::isfinite(sum); }), Fault::data,
+        "the routers of this checkpoint give probabilities that are no numbers; was it saved after training "
+        "had gone wrong?");
+  });
   return sums;
 }
 

@@ -7,7 +7,6 @@
 #include "framework/recipe/validate.h"
 #include "framework/recipe/write.h"
 #include "framework/store/durable_file.h"
-#include "framework/store/lookup.h"
 #include "launch/convert/expert_choice.h"
 #include "launch/convert/first_checkpoint.h"
 #include "launch/convert/json_file.h"
@@ -93,13 +92,6 @@ Json account_of(const ExtractOptions& options, const Recipe& recipe,
   return json;
 }
 
-void check_place(const fs::path& run) {
-  check(!is_there(run, Fault::request) ||
-            (is_directory_there(run, Fault::request) && entries_of(run, Fault::request).empty()),
-        Fault::request, run.string(),
-        " is there already; choose a directory that is not with --output, or remove it.");
-}
-
 void check_request(const ExtractOptions& options, const Recipe& recipe) {
   const MoeRecipe& moe = recipe.model.moe;
   check(count_moe_layers(recipe.model) > 0, Fault::request, options.checkpoint.string(),
@@ -107,7 +99,7 @@ void check_request(const ExtractOptions& options, const Recipe& recipe) {
   check(options.experts >= 1 && options.experts <= moe.num_experts, Fault::request, "--experts ",
         options.experts, " came; the layers have ", moe.num_experts, " routed experts, expected 1 to ",
         moe.num_experts);
-  check_place(options.run);
+  check_place_of_run(options.run);
 }
 
 /// What a run of the smaller model is told.
@@ -124,7 +116,7 @@ Recipe smaller_recipe(const Recipe& recipe, const ExtractOptions& options) {
 void write_run(const ExtractOptions& options, const CheckpointReader& source, const Recipe& recipe,
                const Recipe& smaller, const std::vector<LayerChoice>& choices) {
   const Json account = account_of(options, recipe, choices);
-  check_place(options.run);  // once more, after a while
+  check_place_of_run(options.run);  // once more, after a while
   make_directories(options.run);
   try {
     const bool wide = recipe.training.precision == "fp64";

@@ -3,8 +3,15 @@
 #include <cstring>
 
 #include "framework/recipe/write.h"
+#include "framework/store/lookup.h"
 
 namespace conclave {
+
+void check_place_of_run(const std::filesystem::path& run) {
+  check(!is_there(run, Fault::request) ||
+            (is_directory_there(run, Fault::request) && entries_of(run, Fault::request).empty()),
+        Fault::request, run.string(), " is there already; choose a directory that is not, or remove it.");
+}
 
 Attributes first_attributes(const Recipe& recipe) {
   Attributes attributes = own_attributes(0);

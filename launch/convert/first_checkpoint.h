@@ -2,12 +2,16 @@
 // beginning (moments of zero, no updates), step 0.
 #pragma once
 
+#include <filesystem>
 #include <vector>
 
 #include "framework/recipe/recipe.h"
 #include "framework/store/checkpoint_stream.h"
 
 namespace conclave {
+
+/// Fault::request unless a run can be made there: nothing, or an empty directory.
+void check_place_of_run(const std::filesystem::path& run);
 
 /// What Trainer::attributes says at the beginning of a run.
 Attributes first_attributes(const Recipe& recipe);

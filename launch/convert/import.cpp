@@ -51,18 +51,17 @@ void read_model(const Architecture& architecture, const ConfigReader& config, Mo
 }
 
 /// The rules that hold for a model alone; a config.json can break them too.
-void check_model(const ModelRecipe& model, const std::string& file) {
+void check_model(const ModelRecipe& model, const std::string& file, Fault fault) {
   Recipe recipe;
   recipe.model = model;
-  recipe.model.moe.capacity_factor = 0;  // these are about the data, the batches and training
+  recipe.model.moe.capacity_factor = 0;  // these two are about the data and the batches
   recipe.model.moe.balance.clear();
-  recipe.model.moe.router.pool = {};
   recipe.data.tokenizer = "unknown";
   recipe.data.train = {{.path = "unknown", .domain = "unknown"}};
   try {
     validate_recipe(recipe, 1);
   } catch (const Error& error) {
-    fail(Fault::data, file, ": ", error.what());
+    fail(fault, file, ": ", error.what());
   }
 }
 
@@ -196,8 +195,9 @@ void write_checkpoint(const ImportOptions& options, const HubDirectory& director
   if (!values.empty() && bias.rate > 0)
     stream.add(selection_bias_name, ElementType::float64,
                {count_moe_layers(recipe.model), recipe.model.moe.num_experts}, values.data());
-  write_text_durably(options.run / "recipe.yaml", to_yaml(recipe));
   stream.commit(first_attributes(recipe));
+  // Last, so that nobody trains by a recipe that has no checkpoint beside it.
+  write_text_durably(options.run / "recipe.yaml", to_yaml(recipe));
 }
 
 /// The model of the weights with what a run may choose anew: how it is trained, not what it computes; of an
@@ -219,10 +219,7 @@ ModelRecipe as_trained(ModelRecipe weights, const ModelRecipe& run, bool new_rou
 Recipe import_model(const ImportOptions& options, const Say& say) {
   check(!options.run.filename().string().starts_with("step-"), Fault::request, options.run.string(),
         " came; give the directory of a run, in which checkpoints/step-00000000 will be made.");
-  check(!is_there(options.run, Fault::request) || (is_directory_there(options.run, Fault::request) &&
-                                                   entries_of(options.run, Fault::request).empty()),
-        Fault::request, options.run.string(),
-        " is there already; choose a directory that is not, or remove it.");
+  check_place_of_run(options.run);
   const ConfigReader config(options.directory / "config.json");
   const Architecture& architecture = architecture_of(config);
   check(!options.upcycle || !architecture.has_experts, Fault::request, options.directory.string(), " is ",
@@ -231,9 +228,12 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
   Recipe recipe;
   if (!options.recipe.empty()) recipe = load_recipe(options.recipe);
   ModelRecipe source = recipe.model;
+  source.moe.router.pool = {};  // no config.json has them
   read_model(architecture, config, source);
-  check_model(source, config.file());
+  check_model(source, config.file(), Fault::data);
+  const PoolRecipe pool = recipe.model.moe.router.pool;
   recipe.model = options.upcycle ? upcycled(source, *options.upcycle) : source;
+  recipe.model.moe.router.pool = pool;
   if (options.recipe.empty()) {
     recipe.name = fs::absolute(options.directory / "").parent_path().filename().string();
     recipe.data.sequence_length =
@@ -260,7 +260,7 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
           "key.path=value changes what the weights mean, which is the model of ", options.directory.string(),
           "; of model, expected balance, z-loss, selection bias, pools, capacity, layer_reduction and "
           "initializer_range alone, and keys of training, data, optimizer and the like.");
-    check_model(recipe.model, "the recipe");
+    check_model(recipe.model, "the recipe", Fault::request);
 
     const bool wide = recipe.training.precision == "fp64";
     check_free_space(options.run, static_cast<std::size_t>(count_parameters(shape).total()) * (wide ? 8 : 4));

@@ -178,9 +178,11 @@ TEST_F(Evaluation, MeasuresWhatPlainLoopsFind) {
 
 TEST_F(Evaluation, IsTheSameOnEveryLayout) {
   const auto ranks = static_cast<std::int64_t>(test::mpi_world()->size());
-  for (const bool sigmoid : {false, true}) {
+  for (const std::string router : {"plain", "pools", "sigmoid"}) {
+    SCOPED_TRACE(router);
     Recipe recipe = recipe_;
-    if (sigmoid) {
+    if (router == "pools") recipe.model.moe.router.pool = {.minimum = 2, .maximum = 8, .evaluation = 3};
+    if (router == "sigmoid") {
       recipe.model.moe.router.kind = "sigmoid";
       recipe.model.moe.router.norm_topk_prob = false;
       recipe.model.moe.router.n_group = 4;
@@ -209,6 +211,40 @@ TEST_F(Evaluation, IsTheSameOnEveryDevice) {
   const Mesh mesh(test::mpi_world(), {});
   for (Device* device : test::mpi_devices())
     expect_same(evaluate_with(recipe_, mesh, *device), expected, 1e-5);
+}
+
+/// A router of one's own that leaves nothing but what training needs.
+class TerseRouter final : public Router {
+ public:
+  explicit TerseRouter(std::unique_ptr<Router> router) : router_(std::move(router)) {}
+  Routing route(Tape& tape, const Variable& x, const ModelInput& input) const override {
+    Routing routing = router_->route(tape, x, input);
+    routing.probabilities = {};
+    return routing;
+  }
+
+ private:
+  std::unique_ptr<Router> router_;
+};
+
+TEST_F(Evaluation, ARouterWithoutProbabilitiesHasLossesAndShares) {
+  const Model model(
+      recipe_, Mesh::alone(), cpu_device(),
+      [](ParameterSet& parameters, const std::string& name, const ModelRecipe& of_model, const Tensor& bias) {
+        return std::make_unique<TerseRouter>(make_router(parameters, name, of_model, bias));
+      });
+  const auto got = evaluate(model.transformer, ValidationData(recipe_.data, recipe_.model.vocab_size),
+                            {.micro_batch_size = recipe_.training.micro_batch_size, .experts = 8},
+                            Mesh::alone()),
+             wanted = evaluate_with(recipe_, Mesh::alone());
+  for (std::size_t domain = 0; domain < 2; ++domain) {
+    EXPECT_EQ(got[domain].lm_loss, wanted[domain].lm_loss);
+    EXPECT_EQ(got[domain].expert_counts, wanted[domain].expert_counts);
+    for (std::size_t layer = 0; layer < 2; ++layer) {
+      EXPECT_TRUE(std::isnan(got[domain].score_sum[layer]));
+      EXPECT_TRUE(std::isnan(got[domain].entropy[layer]));
+    }
+  }
 }
 
 TEST_F(Evaluation, ADenseModelHasLossesAlone) {

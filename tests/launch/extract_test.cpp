@@ -352,6 +352,11 @@ TEST_F(Extract, WhatCannotBeIsASentence) {
                            }),
                {"what the weights mean"});
   EXPECT_FALSE(fs::exists(folder_ / "a"));
+  recipe_.model.initializer_range = 1e308;  // some weights overflow
+  const fs::path broken = save_whole();
+  expect_words(sentence_of(Fault::data, [&] { extract(broken, "low", 2, "a"); }), {"no numbers"});
+  EXPECT_FALSE(fs::exists(folder_ / "a"));
+  recipe_.model.initializer_range = 0.02;
   recipe_.model.moe.first_k_dense_replace = 4;
   const fs::path dense = save_whole();
   expect_words(sentence_of(Fault::request, [&] { extract(dense, "low", 2, "a"); }), {"dense model"});

@@ -1,5 +1,6 @@
 // Import: foreign directories that are wrong, overrides that would change what weights mean, and what it
 // never writes over.
+#include "framework/recipe/parse.h"
 #include "tests/launch/convert_models.h"
 
 namespace conclave {
@@ -126,6 +127,30 @@ TEST_F(Import, WritesOverNothingAndKeepsTheShape) {
                                  silent);
                            }),
                {"has experts already"});
+}
+
+TEST_F(Import, TakesPoolsFromOverridesAndRecipes) {
+  const std::string pools = "model.moe.router.pool={minimum: 2, maximum: 4, evaluation: 3}";
+  const fs::path first = scratch_.path() / "first", second = scratch_.path() / "second";
+  const auto pools_of = [](const Recipe& recipe) { return recipe.model.moe.router.pool.maximum; };
+  EXPECT_EQ(pools_of(import_model({.directory = directory_, .run = first, .overrides = {pools}}, silent)), 4);
+  EXPECT_EQ(pools_of(import_model({.directory = directory_, .run = second, .recipe = first / "recipe.yaml"},
+                                  silent)),
+            4);
+  EXPECT_EQ(pools_of(load_recipe(second / "recipe.yaml")), 4);
+  expect_words(refusal(Fault::request, {"model.moe.router.pool={minimum: 2, maximum: 400, evaluation: 3}"}),
+               {"the recipe", "model.moe.router.pool.maximum", "400 came"});
+  Recipe recipe = load_recipe(first / "recipe.yaml");
+  recipe.model.moe.router.pool.maximum = 400;
+  std::ofstream(scratch_.path() / "wrong.yaml") << to_yaml(recipe);
+  expect_words(sentence_of(Fault::request,
+                           [&] {
+                             import_model({.directory = directory_,
+                                           .run = scratch_.path() / "third",
+                                           .recipe = scratch_.path() / "wrong.yaml"},
+                                          silent);
+                           }),
+               {"model.moe.router.pool.maximum", "400 came"});
 }
 
 }  // namespace

@@ -13,8 +13,9 @@
 #             loss, both scopes at once, switches of scope at a quarter and at three quarters of the run
 # Without names: all four, in this order; all need the sweep. N runs (2) go side by side. What is done is not repeated:
 # stop it and start it again as you like. --list prints the runs and starts none. --quick instead trains 3 pairs of 0.5 MB
-# each, in some two minutes, and ends with 1 unless experts specialise more with global counts in every pair. Results are
-# in runs/studies/balance and runs/studies/controls; `bash examples/studies/evidence.sh` makes tables and plots of them.
+# each, in three minutes of one core's time, and ends with 1 unless experts specialise more with global counts in every
+# pair. Results are in runs/studies/balance and runs/studies/controls; `bash examples/studies/evidence.sh` makes tables
+# and plots of them.
 set -euo pipefail
 # shellcheck source=examples/studies/runs.sh
 source "$(dirname "$0")/../runs.sh"

@@ -4,9 +4,9 @@
 #
 #     bash examples/studies/experts/run.sh [--jobs N] [--list]
 #
-# The recipe is that of the balance studies with other experts. As `conclave validate` counts them, the arms agree
-# within 0.6 percent in all parameters and within 0.8 percent in those that a token meets; a width of 30 instead of 32 pays
-# for the routers of many experts:
+# The recipe is that of the balance studies with other experts. As `conclave validate` counts them, the arms agree within
+# 0.6 percent in all parameters and within 0.8 percent in those that a token meets; a width of 30 instead of 32 pays for
+# the routers of many experts:
 #
 #   arm              experts                                                       parameters  active per token
 #   coarse-top-1     8, 1 of them per token, 256 wide (Switch)                      2,641,984           577,600
@@ -15,21 +15,12 @@
 #   fine-2-shared    66, 6 of them per token, and 2 for every token (DeepSeekMoE)   2,655,040           581,440
 #   fine-by-groups   the same, with a second balance term, over 6 groups of 11 experts (its device-level loss)
 #
-# 3 seeds each, half as long as there, balanced over the global batch by the default estimator. N runs (2) go side by side. What is done is not
-# repeated: stop it and start it again as you like. --list prints the runs and starts none. Results are in
-# runs/studies/experts; `bash examples/studies/evidence.sh` makes tables and plots of them.
+# 3 seeds each, half as long as there, balanced over the global batch by the default estimator. N runs (2) go side by
+# side. What is done is not repeated: stop it and start it again as you like. --list prints the runs and starts none.
+# Results are in runs/studies/experts; `bash examples/studies/evidence.sh` makes tables and plots of them.
 set -euo pipefail
 # shellcheck source=examples/studies/runs.sh
 source "$(dirname "$0")/../runs.sh"
-
-jobs=2 list=''
-while [ $# -gt 0 ]; do
-  case $1 in
-    --jobs) jobs=${2:?--jobs needs a number}; shift 2 ;;
-    --list) list=yes; shift ;;
-    *) usage ;;
-  esac
-done
 
 seeds=(11 12 13)
 over='scope: global_batch, estimator: warm'
@@ -44,16 +35,10 @@ arm() {
   done
 }
 
-runs=$(
+{
   arm coarse-top-1 8 1 256 0
   arm coarse-top-2 16 2 128 0
   arm fine 68 8 30 0
   arm fine-2-shared 66 6 30 2
   arm fine-by-groups 66 6 30 2 "{$over, coefficient: 0.05, expert_groups: 6}"
-)
-if [ -n "$list" ]; then
-  printf '%s\n' "$runs"
-  exit
-fi
-need_data
-run_all "$jobs" <<<"$runs"
+} | study_of "$@"

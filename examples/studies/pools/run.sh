@@ -6,23 +6,15 @@
 #
 # Trains a standard mixture of experts and one with pools, 3 seeds each, otherwise alike: 32 routed experts, of which a
 # token visits 2, one shared expert, global counts; a document's pool is drawn from 3 to 33 experts in training, all of
-# them above 32, and has 8 in evaluation: the published proportions. From each model `conclave extract` then takes 4, 8 and 16 experts for each of the
-# eight domains, by 64 sequences of the domain's training text, and the domain's validation loss is measured with them. The
-# model with pools is also measured without: a pool is chosen by the whole document, later tokens included.
+# them above 32, and has 8 in evaluation: the published proportions. From each model `conclave extract` then takes 4, 8
+# and 16 experts for each of the eight domains, by 64 sequences of the domain's training text, and the domain's
+# validation loss is measured with them. The model with pools is also measured without: a pool is chosen by the whole
+# document, later tokens included.
 # N runs (2) go side by side; what is done is not repeated. --list prints the runs and starts none. Results are in
 # runs/studies/pools; `bash examples/studies/evidence.sh` makes tables and plots of them.
 set -euo pipefail
 # shellcheck source=examples/studies/runs.sh
 source "$(dirname "$0")/../runs.sh"
-
-jobs=2 list=''
-while [ $# -gt 0 ]; do
-  case $1 in
-    --jobs) jobs=${2:?--jobs needs a number}; shift 2 ;;
-    --list) list=yes; shift ;;
-    *) usage ;;
-  esac
-done
 
 # Longer sequences than in the balance studies, so that a document has more tokens to choose its pool by; the step is as
 # large as there.
@@ -61,6 +53,4 @@ measure_more() {
 }
 export -f measure_more
 
-if [ -n "$list" ]; then runs; exit; fi
-need_data
-runs | run_all "$jobs"
+runs | study_of "$@"

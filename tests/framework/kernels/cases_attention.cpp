@@ -8,8 +8,6 @@
 namespace conclave::test {
 namespace {
 
-using Size = std::size_t;
-
 void add_rope(std::vector<OpCase>& cases, Size tokens, Size heads, Size width, Size rotary,
               int first_position) {
   constexpr double theta = 10000;
@@ -28,15 +26,14 @@ void add_rope(std::vector<OpCase>& cases, Size tokens, Size heads, Size width, S
         back[one] = (pair / turn).real(), back[two] = (pair / turn).imag();
       }
   }
-  const auto signed_size = [](Size size) { return static_cast<std::int64_t>(size); };
-  const Shape shape{signed_size(tokens), signed_size(heads), signed_size(width)};
+  const Shape shape{length_of(tokens), length_of(heads), length_of(width)};
   OpCase op{join_text("rope_", tokens, 'x', heads, 'x', width, "_turns_", rotary, "_from_", first_position),
             1.0 + first_position,  // an angle is as wrong as it is large
-            [turned = signed_size(rotary)](const Kernels& kernels, const Arguments& a) {
+            [turned = length_of(rotary)](const Kernels& kernels, const Arguments& a) {
               kernels.rope(a["x"], a["positions"], theta, turned, Rotation::forward, a["y"]);
               kernels.rope(a["x"], a["positions"], theta, turned, Rotation::inverse, a["back"]);
             }};
-  op.input("x", shape, x).input("positions", {signed_size(tokens)}, positions, Type::int32);
+  op.input("x", shape, x).input("positions", {length_of(tokens)}, positions, Type::int32);
   cases.push_back(op.output("y", shape, y).output("back", shape, back));
 }
 

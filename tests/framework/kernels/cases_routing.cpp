@@ -10,12 +10,6 @@
 namespace conclave::test {
 namespace {
 
-using Size = std::size_t;
-
-std::int64_t length_of(Size size) {
-  return static_cast<std::int64_t>(size);
-}
-
 struct Route {
   Size sequences, length, experts, top_k;
   bool renormalise, padding, ties;

@@ -15,6 +15,12 @@
 namespace conclave::test {
 
 using Values = std::vector<double>;
+using Size = std::size_t;  // of loops over Values
+
+/// The same as shapes have it.
+inline std::int64_t length_of(Size size) {
+  return static_cast<std::int64_t>(size);
+}
 
 enum class Role { input, output, update };  // update: read and written
 /// floating: of the type that the case runs in; sums: of its sum_type.
