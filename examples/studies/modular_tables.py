@@ -46,33 +46,40 @@ def rises(arms, results: pathlib.Path, experts):
             for arm, runs in arms.items()}
 
 
+POOLS = {'pools': 'pools of 3 to 33', 'pools-wide': 'of 16 to 33'}  # arm: what it is
+
+
 def pool_tables(arms, results: pathlib.Path):
-    if not comparable(arms, 'standard', 'pools'):
+    names = [arm for arm in POOLS if comparable(arms, 'standard', arm)]
+    if not names:
         return {}
-    standard, pools = arms['standard'], arms['pools']
-    full = paired(standard, pools, 'loss')
-    causal = {seed: Loss(json.loads((results / 'pools' / str(seed) / 'without_pools.json').read_text())['mean_lm_loss'])
-              for seed in pools}
-    full_causal = paired(standard, causal, 'loss')
-    lines = head('model', 'standard', 'pools', 'pools - standard, 95% interval')
-    lines.append(row('all 32 experts, evaluated with pools: loss', number(mean(standard, 'loss')),
-                     number(mean(pools, 'loss')), interval(full)))
-    lines.append(row('all 32 experts, evaluated without: loss', number(mean(standard, 'loss')),
-                     number(mean(causal, 'loss')), interval(full_causal)))
-    by_domain = head('domain', *(f'{arm}, {count} of 32' for count in (4, 8, 16) for arm in ('standard', 'pools')))
-    cells = {domain: [] for domain in next(iter(standard.values())).domain_losses}
+    arms = {arm: arms[arm] for arm in ('standard', *names)}
+    standard = arms['standard']
+    lines = head('loss, and its rise', 'standard', *(POOLS[arm] for arm in names),
+                 *(f'{POOLS[arm]} - standard, 95% interval' for arm in names))
+
+    def add(what, runs, name, form):
+        """runs: by arm, then by seed; the row of one measure."""
+        lines.append(row(what, *(format(mean(runs[arm], name), form) for arm in arms),
+                         *(interval(paired(runs['standard'], runs[arm], name)) for arm in names)))
+        return [paired(runs['standard'], runs[arm], name).mean / mean(standard, 'loss') for arm in names]
+
+    def without_pools(arm, seed):
+        return Loss(json.loads((results / arm / str(seed) / 'without_pools.json').read_text())['mean_lm_loss'])
+
+    with_pools = add('all 32 experts, evaluated with pools', arms, 'loss', '.4f')
+    causal = {arm: {seed: without_pools(arm, seed) for seed in arms[arm]} for arm in names}
+    without = add('all 32 experts, evaluated without', causal | {'standard': standard}, 'loss', '.4f')
     for count in (16, 8, 4):
-        of = rises(arms, results, count)
-        typical = {arm: statistics.fmean(rise.value for rise in of[arm].values()) for arm in ('standard', 'pools')}
-        lines.append(row(f'{count} experts for each domain: rise of its loss', *(f'{typical[arm]:+.4f}' for arm in typical),
-                         interval(paired(of['standard'], of['pools'], 'value'))))
-    for count in (4, 8, 16):
-        of = rises(arms, results, count)
-        for arm in ('standard', 'pools'):
-            for domain in cells:
-                cells[domain].append(f"{statistics.fmean(rise.by_domain[domain] for rise in of[arm].values()):+.3f}")
-    by_domain += [row(domain, *values) for domain, values in cells.items()]
-    with_pools, without = (one.mean / mean(standard, 'loss') for one in (full, full_causal))
-    lines += ['', (f'The loss with all experts differs by {with_pools:+.2%} with pools and by {without:+.2%} without; means '
-                   f'over {len(full.differences)} seeds. Rises are over the loss of the first row.')]
+        add(f'{count} experts for each domain: rise', rises(arms, results, count), 'value', '+.4f')
+    by_domain = head('domain', 'standard', *(POOLS[arm] for arm in names))
+    quarter = rises(arms, results, 8)
+    for domain in next(iter(standard.values())).domain_losses:
+        by_domain.append(row(domain, *(f'{statistics.fmean(rise.by_domain[domain] for rise in quarter[arm].values()):+.3f}'
+                                       for arm in arms)))
+    said = '; '.join(f'{POOLS[arm]}: {a:+.2%} with pools, {b:+.2%} without'
+                     for arm, a, b in zip(names, with_pools, without))
+    lines += ['', f'The loss with all experts against the standard model: {said}. Means over {len(standard)} seeds. Rises',
+              'are over the loss of the first row.', '',
+              '![Loss by how many experts are kept](evidence/subsets.svg)']
     return {'pools': lines, 'pools-by-domain': by_domain}

@@ -10,6 +10,7 @@ matplotlib.rcParams.update({'svg.hashsalt': 'conclave', 'font.size': 9, 'axes.sp
 import matplotlib.pyplot as plot
 
 from balance_tables import BATCHES, comparable, mean, seeds_of
+from modular_tables import POOLS, rises
 from paired import paired
 
 COLOURS = {'micro': '#c4622d', 'exact': '#2d6fc4'}
@@ -102,6 +103,24 @@ def draw_heat_maps(arms, results, path):
     plot.close(figure)
 
 
+def draw_subsets(arms, results, path):
+    """The loss by how many experts are kept for each domain, mean over domains; every seed a line."""
+    figure, axis = plot.subplots(figsize=(4.5, 2.8))
+    kept = [4, 8, 16, 32]
+    typical = {count: rises(arms, results, count) for count in kept[:-1]}
+    for arm, colour in zip(arms, ('#c4622d', '#2d6fc4', '#5aa469')):
+        for index, (seed, run) in enumerate(sorted(arms[arm].items())):
+            losses = [run.loss + typical[count][arm][seed].value for count in kept[:-1]] + [run.loss]
+            axis.plot(kept, losses, color=colour, linewidth=0.8, marker='o', markersize=3,
+                      label=POOLS.get(arm, arm) if index == 0 else None)
+    axis.set_xscale('log', base=2)
+    axis.set_xticks(kept, list(map(str, kept)))
+    axis.set_xlabel('experts kept of 32')
+    axis.set_title("loss of each domain with its experts, nats", fontsize=9)
+    axis.legend(frameon=False)
+    save(figure, path)
+
+
 def shares_of(directory):
     """Domains' names and q(expert | domain) [layers][domains][experts]."""
     evaluation = json.loads((directory / 'evaluation.json').read_text())
@@ -119,3 +138,6 @@ def draw(studies, runs: pathlib.Path, plots: pathlib.Path):
         draw_heat_maps(arms, runs / 'balance', plots / 'shares.svg')
     if comparable(studies['controls'], *BATCHES.values()):
         draw_trend(studies['controls'], plots / 'trend.svg')
+    modular = {arm: studies['pools'][arm] for arm in ('standard', *POOLS) if arm in studies['pools']}
+    if comparable(modular, 'standard', 'pools'):
+        draw_subsets(modular, runs / 'pools', plots / 'subsets.svg')

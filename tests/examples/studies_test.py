@@ -142,6 +142,27 @@ class Tables(Folder):
         loss, = (line for line in balance_tables.layout_table(arms) if line.startswith('| loss'))
         self.assertIn('+0.0000 (+0.0000 to +0.0000)', loss.replace('-0.0000', '+0.0000'))
 
+    def test_what_is_lost_by_keeping_few_experts(self):
+        kept = {'standard': 0.5, 'pools': 0.1}  # the rise of 8 experts; one seed of pools-wide compares with nothing
+        arms = self.make_runs('pools', standard={31: {}, 32: {}}, pools={31: dict(loss=2.1), 32: dict(loss=2.1)},
+                              pools_wide={31: {}})
+        for arm, rise in kept.items():
+            for seed, run in arms[arm].items():
+                directory = self.folder / 'pools' / arm / str(seed)
+                (directory / 'subsets').mkdir()
+                (directory / 'without_pools.json').write_text('{"mean_lm_loss": 2.04}')
+                for domain, loss in run.domain_losses.items():
+                    for experts in (4, 8, 16):
+                        (directory / 'subsets' / f'{domain}-{experts}.json').write_text(
+                            json.dumps({'mean_lm_loss': loss + rise * (8 / experts)}))
+        tables = modular_tables.pool_tables(arms, self.folder / 'pools')
+        text = '\n'.join(tables['pools'])
+        self.assertIn('| all 32 experts, evaluated with pools | 2.0000 | 2.1000 | +0.1000 (+0.1000 to +0.1000) |', text)
+        self.assertIn('| all 32 experts, evaluated without | 2.0000 | 2.0400 | +0.0400 (+0.0400 to +0.0400) |', text)
+        self.assertIn('| 4 experts for each domain: rise | +1.0000 | +0.2000 | -0.8000 (-0.8000 to -0.8000) |', text)
+        self.assertIn('pools of 3 to 33: +5.00% with pools, +2.00% without', text)
+        self.assertIn('| english | +0.500 | +0.100 |', tables['pools-by-domain'])
+
     def test_a_table_without_a_place_is_a_mistake(self):
         document = 'a\n<!-- table sweep -->\nold\n<!-- end -->\nb\n'
         self.assertEqual(evidence.insert(document, {'sweep': ['new']}), document.replace('old', 'new'))

@@ -5,8 +5,8 @@
 #
 #   sweep     coefficients 0.003, 0.01, 0.03, 0.1 x {micro_batch, global_batch exact} x 2 seeds. It chooses, for each
 #             arm, the coefficient with the lowest validation loss; nothing else is read from it
-#   main      both arms at their coefficient, and micro_batch at that of global_batch, 8 other seeds in pairs; on 3 of
-#             them also global_batch at the coefficient at which its load is as uneven as that of micro_batch
+#   main      both arms at their coefficient, 8 other seeds in pairs; on 3 of them also micro_batch at the coefficient of
+#             global_batch, and global_batch at the coefficient at which its load is as uneven as that of micro_batch
 #   layout    main, both arms at their coefficient, once more on 2 ranks that share the experts
 #   controls  at half the length, 3 seeds each, all with the coefficient of global_batch: both arms, shuffled tokens,
 #             mixed micro-batches, the other estimators, groups of 8 and 16 sequences, a selection bias in place of the
@@ -37,7 +37,7 @@ results=runs/studies/balance
 coefficients=(0.01 0.03 0.003 0.1)
 sweep_seeds=(1 2)
 main_seeds=(11 12 13 14 15 16 17 18)
-control_seeds=(11 12 13)
+control_seeds=(11 12 13)  # also of what is compared beside the main comparison
 
 # A balance term: its scope as in the recipe, and its coefficient.
 micro() { echo "{scope: micro_batch, coefficient: $1${2:+, $2}}"; }
@@ -75,7 +75,7 @@ main() {
     arm exact "$seed" "$(exact "$best_exact")"
   done
   if [ "$best_micro" != "$best_exact" ]; then
-    for seed in "${main_seeds[@]}"; do arm micro-equal "$seed" "$(micro "$best_exact")"; done
+    for seed in "${control_seeds[@]}"; do arm micro-equal "$seed" "$(micro "$best_exact")"; done
   fi
   if [ "$matched_exact" != "$best_exact" ]; then
     for seed in "${control_seeds[@]}"; do arm exact-matched "$seed" "$(exact "$matched_exact")"; done

@@ -4,12 +4,17 @@
 #
 #     bash examples/studies/pools/run.sh [--jobs N] [--list]
 #
-# Trains a standard mixture of experts and one with pools, 3 seeds each, otherwise alike: 32 routed experts, of which a
-# token visits 2, one shared expert, global counts; a document's pool is drawn from 3 to 33 experts in training, all of
-# them above 32, and has 8 in evaluation: the published proportions. From each model `conclave extract` then takes 4, 8
-# and 16 experts for each of the eight domains, by 64 sequences of the domain's training text, and the domain's
-# validation loss is measured with them. The model with pools is also measured without: a pool is chosen by the whole
-# document, later tokens included.
+# Trains three mixtures of experts on 3 seeds, otherwise alike: 32 routed experts, of which a token visits 2, one shared
+# expert, global counts.
+#
+#   standard    every token chooses from all experts
+#   pools       a document's pool is drawn from 3 to 33 experts in training, all of them above 32, and has 8 in
+#               evaluation: the published proportions
+#   pools-wide  from 16 to 33, and 16 in evaluation
+#
+# From each model `conclave extract` then takes 4, 8 and 16 experts for each of the eight domains, by 64 sequences of the
+# domain's training text, and the domain's validation loss is measured with them. Models with pools are also measured
+# without: a pool is chosen by the whole document, later tokens included.
 # N runs (2) go side by side; what is done is not repeated. --list prints the runs and starts none. Results are in
 # runs/studies/pools; `bash examples/studies/evidence.sh` makes tables and plots of them.
 set -euo pipefail
@@ -21,12 +26,17 @@ source "$(dirname "$0")/../runs.sh"
 common=(training.global_batch_size=32 data.sequence_length=512 model.moe.num_shared_experts=1
         'model.moe.balance=[{scope: global_batch, estimator: warm, coefficient: 0.01}]')
 
+# arm NAME SEED [key=value ...]
+arm() {
+  run_line "runs/studies/pools/$1/$2" 1 examples/studies/balance/study.yaml "training.seed=$2" "${common[@]}" "${@:3}"
+}
+
 runs() {
   local seed
   for seed in 31 32 33; do
-    run_line runs/studies/pools/standard/$seed 1 examples/studies/balance/study.yaml training.seed=$seed "${common[@]}"
-    run_line runs/studies/pools/pools/$seed 1 examples/studies/balance/study.yaml training.seed=$seed "${common[@]}" \
-      'model.moe.router.pool={minimum: 3, maximum: 33, evaluation: 8}'
+    arm standard $seed
+    arm pools $seed 'model.moe.router.pool={minimum: 3, maximum: 33, evaluation: 8}'
+    arm pools-wide $seed 'model.moe.router.pool={minimum: 16, maximum: 33, evaluation: 16}'
   done
 }
 
@@ -34,7 +44,7 @@ runs() {
 measure_more() {
   local directory=$1 domain experts subset
   mkdir -p "$directory/subsets"
-  if [[ $directory == */pools/pools/* ]] && [ ! -f "$directory/without_pools.json" ]; then
+  if [[ $directory == */pools/pools*/* ]] && [ ! -f "$directory/without_pools.json" ]; then
     "$conclave" evaluate "$directory" --json model.moe.router.pool.evaluation=32 >"$directory/without_pools.part" || return
     mv "$directory/without_pools.part" "$directory/without_pools.json"
   fi
