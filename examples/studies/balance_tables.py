@@ -1,11 +1,13 @@
 """The balance study's tables: sweep, main comparison, controls, trend, second layout."""
-import dataclasses, statistics
+import dataclasses, re, statistics
 
 from paired import paired, pairs_needed, trend
 
-MEASURES = {  # of a Run, as tables call them; those in which specialisation shows come first
-    'information': 'mutual information', 'largest_share': 'largest share', 'score_sum': 'score sum',
-    'overlap': 'overlap', 'entropy': 'routing entropy', 'violation': 'load violation', 'loss': 'loss'}
+SPECIALISATION = {  # of a Run, as tables call them: the measures that the studies are about
+    'information': 'mutual information', 'largest_share': 'largest share', 'score_sum': 'score sum'}
+DECIDING = SPECIALISATION | {'loss': 'loss'}
+MEASURES = DECIDING | {'overlap': 'overlap', 'entropy': 'routing entropy', 'violation': 'load violation'}
+SOUGHT = (0.01, 0.016, 0.025)  # differences in loss, nats; the last two bound what arXiv 2501.11873 found
 
 
 def row(*cells):
@@ -36,28 +38,34 @@ def interval(comparison, digits=4):
 
 
 def sweep_table(arms):
-    lines = head('coefficient', 'arm', 'loss', 'mutual information', 'load violation')
-    swept = sorted((float(arm.split('-', 1)[1]), arm.split('-', 1)[0], runs) for arm, runs in arms.items()
-                   if arm.split('-', 1)[0] in ('micro', 'exact') and arm.split('-', 1)[-1][0] == '0')
-    for coefficient, kind, runs in swept:
-        lines.append(row(f'{coefficient:g}', kind, *(f'{mean(runs, name):.4f}' for name in ('loss', 'information')),
-                         f"{mean(runs, 'violation'):.2f}"))
+    lines = head('coefficient', 'loss, micro', 'loss, global', 'mutual information, micro', 'mutual information, global',
+                 'load violation, micro', 'load violation, global')
+    for coefficient in sorted({arm.split('-')[1] for arm in swept_arms(arms)}, key=float):
+        pair = [arms.get(f'{kind}-{coefficient}', {}) for kind in ('micro', 'exact')]
+        lines.append(row(coefficient, *(number(mean(runs, name), digits) if runs else '–'
+                                        for name, digits in (('loss', 4), ('information', 4), ('violation', 2))
+                                        for runs in pair)))
     return lines
+
+
+def swept_arms(arms):
+    return [arm for arm in arms if re.fullmatch(r'(micro|exact)-[0-9.]+', arm)]
 
 
 def pair_tables(arms, micro, exact):
     """Each seed's pair, and what the pairs say together."""
     first, second = arms[micro], arms[exact]
     seeds = seeds_of(first, second)
-    each = head('seed', *(f'{MEASURES[name]}, micro / global' for name in ('information', 'largest_share', 'score_sum')),
-                'loss, micro', 'loss, global', 'difference')
+    each = head('seed', *(f'{title}, micro / global' for title in SPECIALISATION.values()), 'loss, micro', 'loss, global',
+                'difference')
     for seed in seeds:
         a, b = first[seed], second[seed]
-        each.append(row(seed, *(f'{getattr(a, name):.3f} / {getattr(b, name):.3f}'
-                                for name in ('information', 'largest_share', 'score_sum')),
+        each.append(row(seed, *(f'{getattr(a, name):.3f} / {getattr(b, name):.3f}' for name in SPECIALISATION),
                         f'{a.loss:.4f}', f'{b.loss:.4f}', f'{b.loss - a.loss:+.4f}'))
-    together = head('measure', 'micro', 'global', 'global - micro, 95% interval', 'deviation', 'global higher in',
-                    'sign test p')
+    coefficients = [f', coefficient {runs[seeds[0]].coefficient:g}' if runs[seeds[0]].coefficient else ''
+                    for runs in (first, second)]
+    together = head('measure', f'micro{coefficients[0]}', f'global{coefficients[1]}', 'global - micro, 95% interval',
+                    'standard deviation', 'global higher in', 'sign test p')
     for name, title in MEASURES.items():
         means = [mean(runs, name, seeds) for runs in (first, second)]
         if None in means:
@@ -65,11 +73,18 @@ def pair_tables(arms, micro, exact):
             continue
         comparison = paired(first, second, name)
         together.append(row(title, *map(number, means), interval(comparison), f'{comparison.deviation:.4f}',
-                            f'{len(seeds) - comparison.below} of {len(seeds)}', f'{comparison.sign_p:.3f}'))
-    loss = paired(first, second, 'loss')
-    together += ['', (f'To see a difference in loss as large as this one with a power of 80% at the 5% level takes '
-                      f'{pairs_needed(loss)} pairs with such a spread.')]
+                            f'{comparison.above} of {len(seeds)}', f'{comparison.sign_p:.3f}' if name in DECIDING else ''))
     return each, together
+
+
+def power_of(micro, exact):
+    """What it takes to see a difference in loss, in a sentence."""
+    deviation = paired(micro, exact, 'loss').deviation
+    if deviation == 0:
+        return ''
+    takes = ', '.join(f'{pairs_needed(sought, deviation)} pairs for {sought} nats' for sought in SOUGHT)
+    return (f'With a standard deviation of {deviation:.4f} between pairs, a test at the 5% level sees a true difference in '
+            f'loss with a power of 80% from so many pairs on: {takes}.')
 
 
 CONTROLS = {  # arm: what it is
@@ -87,21 +102,26 @@ CONTROLS = {  # arm: what it is
 BATCHES = {4: 'micro', 8: 'group-8', 16: 'group-16', 64: 'exact'}  # sequences counted together: arm
 
 
-def controls_table(arms):
-    lines = head('arm', 'mutual information', 'largest share', 'score sum', 'load violation', 'loss',
-                 'loss - micro-batch counts', 'loss - global counts')
+def controls_tables(arms):
+    """Means of each arm, and its pairs with both main arms."""
+    values = head('arm', *(MEASURES[name] for name in (*SPECIALISATION, 'violation', 'loss')), 'seeds')
+    pairs = head('arm', *(f'{MEASURES[name]} - {other}' for name in ('information', 'loss') for other in ('micro', 'global')),
+                 'mutual information between both in')
     for arm, what in CONTROLS.items():
         seeds = seeds_of(arms.get(arm, {}), arms['micro'], arms['exact'])
         if len(seeds) < 2:
             continue
         runs = arms[arm]
-        against = ['' if other == arm else interval(paired({s: arms[other][s] for s in seeds}, runs, 'loss'))
-                   for other in ('micro', 'exact')]
-        lines.append(row(what, *(number(mean(runs, name, seeds), 3) for name in ('information', 'largest_share', 'score_sum')),
-                         number(mean(runs, 'violation', seeds), 2), number(mean(runs, 'loss', seeds)), *against))
-    seeds = seeds_of(arms['micro'], arms['exact'])
-    return lines + ['', (f"Means over seeds {', '.join(map(str, seeds))}. Differences are of pairs, with 95% intervals; of so "
-                         'many, one in twenty lies outside by chance.')]
+        values.append(row(what, *(number(mean(runs, name, seeds), 3) for name in SPECIALISATION),
+                          number(mean(runs, 'violation', seeds), 2), number(mean(runs, 'loss', seeds)),
+                          ', '.join(map(str, seeds))))
+        against = ['' if other == arm else interval(paired({s: arms[other][s] for s in seeds}, runs, name), digits)
+                   for name, digits in (('information', 3), ('loss', 4)) for other in ('micro', 'exact')]
+        between = sum(arms['micro'][s].information < runs[s].information < arms['exact'][s].information for s in seeds)
+        pairs.append(row(what, *against, '' if arm in ('micro', 'exact') else f'{between} of {len(seeds)}'))
+    pairs += ['', ('Differences of pairs, with 95% intervals that are not corrected for their number: of some sixty that '
+                   'share two references, about three would exclude zero even if nothing differed.')]
+    return {'controls': values, 'controls-pairs': pairs}
 
 
 def trend_table(arms):
@@ -109,12 +129,11 @@ def trend_table(arms):
     seeds = seeds_of(*by_size.values())
     lines = head('sequences counted together', *by_size)
     tests = []
-    for name in ('loss', 'information'):
+    for name in ('information', 'loss'):
         lines.append(row(MEASURES[name], *(number(mean(runs, name, seeds)) for runs in by_size.values())))
-        sign = 1 if name == 'loss' else -1
-        p, correlation = trend(list(by_size), [[sign * getattr(by_size[size][seed], name) for size in by_size]
-                                               for seed in seeds])
-        tests.append(f"{MEASURES[name]}: mean rank correlation {sign * correlation:+.2f}, Page's test p = {p:.4f}")
+        found = trend(list(by_size), [[getattr(by_size[size][seed], name) for size in by_size] for seed in seeds])
+        tests.append(f"{MEASURES[name]}: mean rank correlation {found.correlation:+.2f}, Page's exact test one-sided for a "
+                     f'rise p = {found.rise_p:.2g}, for a fall p = {found.fall_p:.2g}')
     return lines + ['', '; '.join(tests) + f' ({len(seeds)} seeds).', '',
                     '![Loss and mutual information by balance batch size](evidence/trend.svg)']
 
@@ -125,18 +144,27 @@ class Gap:
     value: float
 
 
-def layout_table(arms):
-    lines = head('measure', 'global - micro on 1 rank', 'on 2 ranks', '2 ranks - 1 rank, 95% interval')
+def layout_tables(arms):
+    """What the arms differ by on both layouts, and what the layouts differ by within an arm."""
     layouts = [('micro', 'exact'), ('micro-2-ranks', 'exact-2-ranks')]
     seeds = seeds_of(*(arms[arm] for layout in layouts for arm in layout))
+    gaps = head('measure', 'global - micro on 1 rank', 'on 2 ranks', 'global higher on 1 rank', 'on 2 ranks',
+                '2 ranks - 1 rank of the difference, 95% interval')
+    within = head('measure', 'micro: 2 ranks - 1 rank, 95% interval', 'global: 2 ranks - 1 rank',
+                  'standard deviation between layouts, micro, global', 'between seeds, micro, global')
     for name, title in MEASURES.items():
-        runs = [[{seed: arms[arm][seed] for seed in seeds} for arm in layout] for layout in layouts]
-        if any(mean(arm, name) is None for layout in runs for arm in layout):
+        runs = {arm: {seed: arms[arm][seed] for seed in seeds} for layout in layouts for arm in layout}
+        if any(mean(arm, name) is None for arm in runs.values()):
             continue
-        one, two = (paired(*layout, name) for layout in runs)
-        gaps = [dict(enumerate(map(Gap, comparison.differences))) for comparison in (one, two)]
-        lines.append(row(title, interval(one), interval(two), interval(paired(*gaps, 'value'))))
-    return lines + ['', f'{len(seeds)} pairs on each layout.']
+        one, two = (paired(runs[micro], runs[exact], name) for micro, exact in layouts)
+        change = paired(*(dict(enumerate(map(Gap, comparison.differences))) for comparison in (one, two)), 'value')
+        gaps.append(row(title, interval(one), interval(two), *(f'{of.above} of {len(seeds)}' for of in (one, two)),
+                        interval(change)))
+        moved = [paired(runs[arm], runs[f'{arm}-2-ranks'], name) for arm in ('micro', 'exact')]
+        seeds_deviate = [statistics.stdev(getattr(run, name) for run in runs[arm].values()) for arm in ('micro', 'exact')]
+        within.append(row(title, *map(interval, moved), ', '.join(f'{of.deviation:.4f}' for of in moved),
+                          ', '.join(f'{deviation:.4f}' for deviation in seeds_deviate)))
+    return {'layout': gaps + ['', f'{len(seeds)} pairs on each layout.'], 'layout-within': within}
 
 
 def comparable(arms, *names):
@@ -146,23 +174,24 @@ def comparable(arms, *names):
 
 def balance_tables(arms):
     made = {}
-    if any('-0' in arm for arm in arms):
+    if swept_arms(arms):
         made['sweep'] = sweep_table(arms)
     if comparable(arms, 'micro', 'exact'):
         made['pairs'], made['main'] = pair_tables(arms, 'micro', 'exact')
+        made['main'] += ['', power_of(arms['micro'], arms['exact'])]
     if comparable(arms, 'micro-equal', 'exact'):
         made['equal'] = pair_tables(arms, 'micro-equal', 'exact')[1]
     if comparable(arms, 'micro', 'exact-matched'):
         made['matched'] = pair_tables(arms, 'micro', 'exact-matched')[1]
     if comparable(arms, 'micro', 'exact', 'micro-2-ranks', 'exact-2-ranks'):
-        made['layout'] = layout_table(arms)
+        made |= layout_tables(arms)
     return made
 
 
 def control_tables(arms):
     made = {}
     if comparable(arms, 'micro', 'exact'):
-        made['controls'] = controls_table(arms)
+        made |= controls_tables(arms)
     if comparable(arms, *BATCHES.values()):
         made['trend'] = trend_table(arms)
     return made

@@ -15,7 +15,7 @@ STUDIES = ('balance', 'controls', 'experts', 'pools')
 def tables_of(studies, runs):
     """All tables that the finished runs allow, by name, as lines of Markdown."""
     return (balance_tables.balance_tables(studies['balance']) | balance_tables.control_tables(studies['controls']) |
-            modular_tables.structure_tables(studies['experts']) |
+            modular_tables.structure_tables(studies['experts'], runs / 'experts') |
             modular_tables.pool_tables(studies['pools'], runs / 'pools'))
 
 
@@ -29,19 +29,26 @@ def insert(document, tables):
     return document
 
 
+def list_of(studies, before):
+    """The figures of all runs as JSON, a line each; of studies without runs those from before."""
+    lines = [dict(study=study) | dataclasses.asdict(run)
+             for study, arms in studies.items() for runs in arms.values() for run in runs.values()]
+    lines += [line for line in before if not studies.get(line['study'])]
+    return '[\n' + ',\n'.join(map(json.dumps, lines)) + '\n]\n'
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--runs', type=pathlib.Path, default=pathlib.Path('runs/studies'))
     parser.add_argument('--document', type=pathlib.Path, default=pathlib.Path('docs/evidence.md'))
     parser.add_argument('--plots', type=pathlib.Path, default=pathlib.Path('docs/evidence'))
     arguments = parser.parse_args()
+    import plots  # here, since tables need no matplotlib, and before anything is written
     studies = {study: read_runs(arguments.runs / study) for study in STUDIES}
     arguments.document.write_text(insert(arguments.document.read_text(), tables_of(studies, arguments.runs)))
-    import plots  # here, since tables need no matplotlib
     arguments.plots.mkdir(exist_ok=True)
-    everything = [dict(study=study) | dataclasses.asdict(run)
-                  for study, arms in studies.items() for runs in arms.values() for run in runs.values()]
-    (arguments.plots / 'runs.json').write_text('[\n' + ',\n'.join(map(json.dumps, everything)) + '\n]\n')
+    listed = arguments.plots / 'runs.json'
+    listed.write_text(list_of(studies, json.loads(listed.read_text()) if listed.exists() else []))
     plots.draw(studies, arguments.runs, arguments.plots)
     for study, arms in studies.items():
         print(f'{study}: {sum(map(len, arms.values()))} runs in {len(arms)} arms')

@@ -1,7 +1,7 @@
 """Tables of the studies of the structure of experts and of document-level pools."""
-import dataclasses, json, pathlib, statistics
+import json, pathlib, statistics, types
 
-from balance_tables import comparable, head, interval, mean, number, row
+from balance_tables import comparable, head, interval, mean, number, row, seeds_of
 from paired import paired
 
 STRUCTURES = {
@@ -9,77 +9,102 @@ STRUCTURES = {
     'fine': '68 experts, 8 per token',
     'fine-2-shared': '66 experts, 6 per token, 2 shared (DeepSeekMoE)',
     'fine-by-groups': 'the same, a second balance term over 6 groups of experts'}
+CONTRASTS = {  # what is asked: which arm less which
+    'two experts per token of half the size, not one': ('coarse-top-2', 'coarse-top-1'),
+    'fine-grained experts': ('fine', 'coarse-top-2'),
+    'two of them shared': ('fine-2-shared', 'fine'),
+    'fine-grained with two shared, DeepSeekMoE against GShard': ('fine-2-shared', 'coarse-top-2'),
+    'the term over groups': ('fine-by-groups', 'fine-2-shared')}
+GROUPS = 6  # of fine-by-groups
 
 
-def structure_tables(arms):
-    reference = 'coarse-top-2'
-    lines = head('model', 'loss', 'loss - GShard, 95% interval', 'mutual information', 'load violation')
+def group_violation(directory, groups):
+    """Most loaded group of neighbouring experts over the mean group, less 1: of the assignments of all validation text,
+    domains weighing alike, mean over layers."""
+    domains = [domain['counts'] for domain in json.loads((directory / 'evaluation.json').read_text())['domains']]
+    violations = []
+    for layer in zip(*domains):
+        shares = [sum(counts[expert] / sum(counts) for counts in layer) for expert in range(len(layer[0]))]
+        size = len(shares) // groups
+        loads = [sum(shares[group * size:(group + 1) * size]) for group in range(groups)]
+        violations.append(max(loads) / statistics.fmean(loads) - 1)
+    return statistics.fmean(violations)
+
+
+def structure_tables(arms, results: pathlib.Path):
+    lines = head('model', 'loss', 'load violation', f'the same of {GROUPS} groups', 'mutual information', 'seeds')
     for arm, what in STRUCTURES.items():
-        if not comparable(arms, arm, reference):
+        if arm not in arms:
             continue
-        against = '' if arm == reference else interval(paired(arms[reference], arms[arm], 'loss'))
-        lines.append(row(what, number(mean(arms[arm], 'loss')), against, number(mean(arms[arm], 'information'), 3),
-                         number(mean(arms[arm], 'violation'), 2)))
-    if len(lines) == 2:
-        return {}
-    return {'experts': lines + ['', f'Means over {len(arms[reference])} seeds; differences are of pairs.']}
+        runs = arms[arm]
+        by_group = '' if not arm.startswith('fine-') else number(
+            statistics.fmean(group_violation(results / arm / str(seed), GROUPS) for seed in runs), 2)
+        lines.append(row(what, number(mean(runs, 'loss')), number(mean(runs, 'violation'), 2), by_group,
+                         number(mean(runs, 'information'), 3), ', '.join(map(str, sorted(runs)))))
+    contrasts = head('what changes', 'loss: difference, 95% interval', 'lower in')
+    for what, (arm, reference) in CONTRASTS.items():
+        if comparable(arms, arm, reference):
+            difference = paired(arms[reference], arms[arm], 'loss')
+            count = len(difference.differences)
+            contrasts.append(row(what, interval(difference), f'{sum(d < 0 for d in difference.differences)} of {count}'))
+    return {'experts': lines, 'experts-contrasts': contrasts} if len(contrasts) > 2 else {}
 
 
-@dataclasses.dataclass(frozen=True)
-class Loss:
-    loss: float
+POOLS = {'pools': 'pools of 3 to 33', 'pools-wide': 'wide pools'}  # arm: what it is
+KEPT = {'16': '16 experts for each domain', '8': '8 experts', '8-scaled': '8 experts, their weights scaled', '4': '4 experts'}
 
 
-class Rise:
-    """How much a domain's loss rises when only some experts are kept, mean over domains."""
+def read_losses(directory, run):
+    """Of one model, in nats, mean over domains: without and with_pools of all experts, and by how many are kept loss_8 and
+    so on, and rise_8 over the loss without pools, of which extracts have none; by_domain[count][domain]."""
+    def loss(path):
+        return json.loads(path.read_text())['mean_lm_loss']
 
-    def __init__(self, run, directory, experts):
-        subset = {domain: json.loads((directory / f'{domain}-{experts}.json').read_text())['mean_lm_loss']
-                  for domain in run.domain_losses}
-        self.by_domain = {domain: subset[domain] - run.domain_losses[domain] for domain in subset}
-        self.value = statistics.fmean(self.by_domain.values())
-
-
-def rises(arms, results: pathlib.Path, experts):
-    """By arm and seed."""
-    return {arm: {seed: Rise(run, results / arm / str(seed) / 'subsets', experts) for seed, run in runs.items()}
-            for arm, runs in arms.items()}
-
-
-POOLS = {'pools': 'pools of 3 to 33', 'pools-wide': 'of 16 to 33'}  # arm: what it is
+    without = directory / 'without_pools.json'
+    values = types.SimpleNamespace(with_pools=run.loss, without=loss(without) if without.exists() else run.loss, by_domain={})
+    for count in KEPT:
+        of = {domain: loss(directory / 'subsets' / f'{domain}-{count}.json') for domain in run.domain_losses}
+        values.by_domain[count] = of
+        setattr(values, f'loss_{count}', statistics.fmean(of.values()))
+        setattr(values, f'rise_{count}', statistics.fmean(of.values()) - values.without)
+    return values
 
 
-def pool_tables(arms, results: pathlib.Path):
+def read_pools(arms, results: pathlib.Path):
+    """Losses by arm and seed: of the standard model and of those with pools, of the seeds that they have in common."""
     names = [arm for arm in POOLS if comparable(arms, 'standard', arm)]
     if not names:
         return {}
-    arms = {arm: arms[arm] for arm in ('standard', *names)}
-    standard = arms['standard']
-    lines = head('loss, and its rise', 'standard', *(POOLS[arm] for arm in names),
-                 *(f'{POOLS[arm]} - standard, 95% interval' for arm in names))
+    seeds = seeds_of(*(arms[arm] for arm in ('standard', *names)))
+    return {arm: {seed: read_losses(results / arm / str(seed), arms[arm][seed]) for seed in seeds}
+            for arm in ('standard', *names)}
 
-    def add(what, runs, name, form):
-        """runs: by arm, then by seed; the row of one measure."""
-        lines.append(row(what, *(format(mean(runs[arm], name), form) for arm in arms),
-                         *(interval(paired(runs['standard'], runs[arm], name)) for arm in names)))
-        return [paired(runs['standard'], runs[arm], name).mean / mean(standard, 'loss') for arm in names]
 
-    def without_pools(arm, seed):
-        return Loss(json.loads((results / arm / str(seed) / 'without_pools.json').read_text())['mean_lm_loss'])
+def pool_tables(arms, results: pathlib.Path):
+    models = read_pools(arms, results)
+    if not models:
+        return {}
+    others = [arm for arm in models if arm != 'standard']
+    titles = ['standard', *(POOLS[arm] for arm in others), *(f'{POOLS[arm]} - standard, 95% interval' for arm in others)]
 
-    with_pools = add('all 32 experts, evaluated with pools', arms, 'loss', '.4f')
-    causal = {arm: {seed: without_pools(arm, seed) for seed in arms[arm]} for arm in names}
-    without = add('all 32 experts, evaluated without', causal | {'standard': standard}, 'loss', '.4f')
-    for count in (16, 8, 4):
-        add(f'{count} experts for each domain: rise', rises(arms, results, count), 'value', '+.4f')
-    by_domain = head('domain', 'standard', *(POOLS[arm] for arm in names))
-    quarter = rises(arms, results, 8)
-    for domain in next(iter(standard.values())).domain_losses:
-        by_domain.append(row(domain, *(f'{statistics.fmean(rise.by_domain[domain] for rise in quarter[arm].values()):+.3f}'
-                                       for arm in arms)))
-    said = '; '.join(f'{POOLS[arm]}: {a:+.2%} with pools, {b:+.2%} without'
-                     for arm, a, b in zip(names, with_pools, without))
-    lines += ['', f'The loss with all experts against the standard model: {said}. Means over {len(standard)} seeds. Rises',
-              'are over the loss of the first row.', '',
-              '![Loss by how many experts are kept](evidence/subsets.svg)']
-    return {'pools': lines, 'pools-by-domain': by_domain}
+    def add(lines, what, name, sign=''):
+        lines.append(row(what, *(f'{mean(runs, name):{sign}.4f}' for runs in models.values()),
+                         *(interval(paired(models['standard'], models[arm], name)) for arm in others)))
+
+    losses, rises = head('loss', *titles), head('rise of the loss', *titles)
+    add(losses, 'all 32 experts, without pools', 'without')
+    add(losses, 'all 32 experts, with pools', 'with_pools')
+    for count, what in KEPT.items():
+        add(losses, what, f'loss_{count}')
+        add(rises, what, f'rise_{count}', '+')
+    standard = mean(models['standard'], 'without')
+    said = '; '.join(f"{POOLS[arm]} {mean(models[arm], 'without') / standard - 1:+.2%} without pools, "
+                     f"{mean(models[arm], 'with_pools') / standard - 1:+.2%} with" for arm in others)
+    losses += ['', f"Means over {len(models['standard'])} seeds. All 32 experts against the standard model: {said}.", '',
+               '![Loss by how many experts are kept](evidence/subsets.svg)']
+    by_domain = head('domain', *titles[:len(models)])
+    for domain in next(iter(arms['standard'].values())).domain_losses:
+        by_domain.append(row(domain, *(
+            f'{statistics.fmean(one.by_domain["8-scaled"][domain] for one in runs.values()):.4f}'
+            for runs in models.values())))
+    return {'pools': losses, 'pools-rises': rises, 'pools-by-domain': by_domain}

@@ -10,7 +10,7 @@ matplotlib.rcParams.update({'svg.hashsalt': 'conclave', 'font.size': 9, 'axes.sp
 import matplotlib.pyplot as plot
 
 from balance_tables import BATCHES, comparable, mean, seeds_of
-from modular_tables import POOLS, rises
+from modular_tables import POOLS, read_pools
 from paired import paired
 
 COLOURS = {'micro': '#c4622d', 'exact': '#2d6fc4'}
@@ -103,20 +103,18 @@ def draw_heat_maps(arms, results, path):
     plot.close(figure)
 
 
-def draw_subsets(arms, results, path):
-    """The loss by how many experts are kept for each domain, mean over domains; every seed a line."""
+def draw_subsets(models, path):
+    """The loss by how many experts are kept for each domain, mean over domains; every seed a line; bars: weights scaled."""
     figure, axis = plot.subplots(figsize=(4.5, 2.8))
-    kept = [4, 8, 16, 32]
-    typical = {count: rises(arms, results, count) for count in kept[:-1]}
-    for arm, colour in zip(arms, ('#c4622d', '#2d6fc4', '#5aa469')):
-        for index, (seed, run) in enumerate(sorted(arms[arm].items())):
-            losses = [run.loss + typical[count][arm][seed].value for count in kept[:-1]] + [run.loss]
-            axis.plot(kept, losses, color=colour, linewidth=0.8, marker='o', markersize=3,
-                      label=POOLS.get(arm, arm) if index == 0 else None)
+    for (arm, runs), colour in zip(models.items(), ('#c4622d', '#2d6fc4', '#5aa469')):
+        for index, losses in enumerate(runs.values()):
+            axis.plot([4, 8, 16, 32], [losses.loss_4, losses.loss_8, losses.loss_16, losses.without], color=colour,
+                      linewidth=0.8, marker='o', markersize=3, label=POOLS.get(arm, arm) if index == 0 else None)
+            axis.plot([8], [getattr(losses, 'loss_8-scaled')], color=colour, marker='_', markersize=8)
     axis.set_xscale('log', base=2)
-    axis.set_xticks(kept, list(map(str, kept)))
-    axis.set_xlabel('experts kept of 32')
-    axis.set_title("loss of each domain with its experts, nats", fontsize=9)
+    axis.set_xticks([4, 8, 16, 32], ['4', '8', '16', '32'])
+    axis.set_xlabel('experts kept of 32; bars: weights scaled')
+    axis.set_title('loss of each domain with its experts, nats', fontsize=9)
     axis.legend(frameon=False)
     save(figure, path)
 
@@ -138,6 +136,6 @@ def draw(studies, runs: pathlib.Path, plots: pathlib.Path):
         draw_heat_maps(arms, runs / 'balance', plots / 'shares.svg')
     if comparable(studies['controls'], *BATCHES.values()):
         draw_trend(studies['controls'], plots / 'trend.svg')
-    modular = {arm: studies['pools'][arm] for arm in ('standard', *POOLS) if arm in studies['pools']}
-    if comparable(modular, 'standard', 'pools'):
-        draw_subsets(modular, runs / 'pools', plots / 'subsets.svg')
+    models = read_pools(studies['pools'], runs / 'pools')
+    if models:
+        draw_subsets(models, plots / 'subsets.svg')

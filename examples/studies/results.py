@@ -3,7 +3,7 @@
 A run's last checkpoint was measured on the whole validation text: evaluation.json (docs/specialisation.md says what is
 in it). How it got there is in metrics.jsonl.
 """
-import dataclasses, json, pathlib, statistics
+import dataclasses, json, pathlib, re, statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,9 @@ class Run:
     score_sum: float         # mean probability mass of the chosen experts; uniform routing has k / N
     entropy: float           # nats, of a token's routing probabilities
     overlap: float | None    # of two domains' frequent experts; None where no domain has any
-    violation: float         # most loaded expert / mean load - 1, mean of the last 50 steps
+    violation: float         # most loaded expert / mean load - 1 in training, of the worst layer, mean of the last sixth
     tokens: int              # trained on
+    coefficient: float | None  # of its first balance term, where it has one
 
 
 def lines_of(path):
@@ -34,6 +35,13 @@ def mean_over(rows, name):
     return None if None in values else statistics.fmean(values)
 
 
+def coefficient_of(directory):
+    """As run.txt has it."""
+    path = directory / 'run.txt'
+    found = re.search(r'model\.moe\.balance=\[[^\t]*?coefficient: ([0-9.e-]+)', path.read_text() if path.exists() else '')
+    return float(found[1]) if found else None
+
+
 def read_run(directory: pathlib.Path) -> Run:
     evaluation = json.loads((directory / 'evaluation.json').read_text())
     steps = [line for line in lines_of(directory / 'metrics.jsonl') if 'split' not in line and 'lm_loss' in line]
@@ -42,14 +50,15 @@ def read_run(directory: pathlib.Path) -> Run:
                domain_losses={domain['domain']: domain['lm_loss'] for domain in evaluation['domains']},
                information=mean_over(layers, 'mutual_information'), largest_share=mean_over(layers, 'largest_share'),
                score_sum=mean_over(layers, 'score_sum'), entropy=mean_over(layers, 'routing_entropy'),
-               overlap=mean_over(layers, 'mean_overlap'), violation=mean_over(steps[-50:], 'max_load_violation'),
-               tokens=sum(step['tokens'] for step in steps))
+               overlap=mean_over(layers, 'mean_overlap'), violation=mean_over(steps[-max(1, len(steps) // 6):], 'max_load_violation'),
+               tokens=sum(step['tokens'] for step in steps), coefficient=coefficient_of(directory))
 
 
 def read_runs(results: pathlib.Path) -> dict[str, dict[int, Run]]:
-    """The finished runs of a study: by arm, then by seed."""
+    """The finished runs of a study: by arm, then by seed, which are the names of their directories."""
     arms = {}
     for path in sorted(results.glob('*/*/evaluation.json')):
-        run = read_run(path.parent)
-        arms.setdefault(run.arm, {})[run.seed] = run
+        if path.parent.name.isdigit():  # others were put aside
+            run = read_run(path.parent)
+            arms.setdefault(run.arm, {})[run.seed] = run
     return arms

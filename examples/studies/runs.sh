@@ -3,7 +3,8 @@
 #
 # A run is a line of fields with tabs between them: DIRECTORY RANKS RECIPE [key=value ...]. It is done when its
 # directory has evaluation.json, what `conclave evaluate --json` says of its last checkpoint. run.txt there has the line
-# and the recipe's checksum, so that no run of other settings is taken for it.
+# and the checksums of recipe and text, so that no run of other settings is taken for it; made_by.txt says which program
+# and processor made it.
 # A study that measures more exports a function measure_more DIRECTORY, which is called before that.
 script=$(realpath "$0")
 cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../.."
@@ -24,7 +25,7 @@ run_line() { local IFS=$'\t'; printf '%s\n' "$*"; }
 settings_of() {
   local recipe
   IFS=$'\t' read -r _ _ recipe _ <<<"$1"
-  printf '%s\nrecipe %s\n' "$1" "$(grep -v '^#' "$recipe" | cksum)"
+  printf '%s\nrecipe %s\ntext %s\n' "$1" "$(grep -v '^#' "$recipe" | cksum)" "$text_checksum"
 }
 
 # is_done LINE: whether the run is; ends the study with a sentence where its directory holds another
@@ -32,7 +33,7 @@ is_done() {
   local directory=${1%%$'\t'*}
   [ -f "$directory/run.txt" ] || return 1
   if [ "$(cat "$directory/run.txt")" != "$(settings_of "$1")" ]; then
-    echo "$directory holds a run of other settings, as its run.txt says; remove or rename it first" >&2
+    echo "$directory holds a run of other settings, as its run.txt says; remove it, or move it out of runs/studies" >&2
     exit 2
   fi
   [ -f "$directory/evaluation.json" ]
@@ -45,6 +46,7 @@ train_and_measure() {
   IFS=$'\t' read -r -a overrides <<<"$overrides"
   mkdir -p "$directory"
   settings_of "$1" >"$directory/run.txt"
+  made_by >>"$directory/made_by.txt"
   local command=("$conclave")
   if [ "$ranks" -gt 1 ]; then
     command=(mpirun -n "$ranks" --oversubscribe --bind-to none --mca mpi_yield_when_idle 1)
@@ -63,11 +65,19 @@ train_and_measure() {
   echo "$(date +%H:%M:%S)  ${directory#runs/studies/}  $((SECONDS - start)) s"
 }
 measure_more() { :; }
-export -f train_and_measure measure_more settings_of
+made_by() {
+  date
+  "$conclave" --version
+  git describe --always --dirty 2>/dev/null || true
+  grep -m 1 'model name' /proc/cpuinfo || uname -m
+}
+export -f train_and_measure measure_more settings_of made_by
 
 # run_all JOBS: the runs of standard input, JOBS of them side by side; those that are done are not repeated
 run_all() {
   local jobs=$1 lines=() left=() line
+  text_checksum=$( (cat data/quickstart/*.bin 2>/dev/null || true) | cksum)
+  export text_checksum
   mapfile -t lines
   for line in "${lines[@]}"; do
     is_done "$line" || left+=("$line")

@@ -20,7 +20,8 @@ def make_run(directory, loss=2.0, information=0.1, overlap=0.5, violation=1.0, s
     directory.mkdir(parents=True)
     layers = [{'mutual_information': information * part, 'largest_share': share * part, 'score_sum': score * part,
                'routing_entropy': 3.0, 'mean_overlap': overlap} for part in (0.9, 1.1)]
-    domains = [{'domain': name, 'lm_loss': loss + away} for name, away in (('english', -0.1), ('c', 0.1))]
+    domains = [{'domain': name, 'lm_loss': loss + away, 'counts': [[30, 10, 10, 10, 10, 5, 5, 5, 5, 5, 5, 0]] * 2}
+               for name, away in (('english', -0.1), ('c', 0.1))]
     (directory / 'evaluation.json').write_text(json.dumps({'mean_lm_loss': loss, 'domains': domains, 'layers': layers}))
     lines = [{'step': 1, 'lm_loss': 3.0, 'max_load_violation': violation, 'tokens': 10},
              {'step': 1, 'split': 'validation', 'domain': 'mean', 'lm_loss': 9.0}]
@@ -44,15 +45,23 @@ class Folder(unittest.TestCase):
 class Results(Folder):
     def test_a_run_is_what_its_files_say(self):
         run = self.make_runs('balance', micro={11: dict(loss=2.5, information=0.3, overlap=None, violation=0.7)})['micro'][11]
-        self.assertEqual((run.arm, run.seed, run.loss, run.tokens), ('micro', 11, 2.5, 10))
+        self.assertEqual((run.arm, run.seed, run.loss, run.tokens, run.coefficient), ('micro', 11, 2.5, 10, None))
         self.assertAlmostEqual(run.information, 0.3)
         self.assertAlmostEqual(run.violation, 0.7)
         self.assertIsNone(run.overlap)
         self.assertEqual(run.domain_losses, {'english': 2.4, 'c': 2.6})
 
-    def test_runs_that_are_not_measured_do_not_count(self):
+    def test_runs_that_are_not_measured_or_put_aside_do_not_count(self):
         (self.folder / 'balance' / 'micro' / '11').mkdir(parents=True)
+        make_run(self.folder / 'balance' / 'micro' / '12.old')
         self.assertEqual(results.read_runs(self.folder / 'balance'), {})
+
+    def test_the_coefficient_is_the_first_terms(self):
+        for line, wanted in (('training.seed=11\tmodel.moe.balance=[{scope: global_batch, coefficient: 0.003}, '
+                              '{scope: micro_batch, coefficient: 0.1}]\ta=b', 0.003),
+                             ('model.moe.balance=[]\tmodel.moe.router.bias={coefficient: 5}', None)):
+            (self.folder / 'run.txt').write_text(line + '\nrecipe 1 2\n')
+            self.assertEqual(results.coefficient_of(self.folder), wanted)
 
 
 class Choice(Folder):
@@ -101,21 +110,25 @@ class Statistics(Folder):
         for found, wanted in zip((comparison.mean, comparison.deviation, comparison.low, comparison.high, comparison.sign_p),
                                  (2.5, 1.290994, 2.5 - 2.054260, 2.5 + 2.054260, 0.125)):
             self.assertAlmostEqual(found, wanted, 5)
-        self.assertEqual(comparison.below, 0)
+        self.assertEqual(comparison.above, 4)
 
     def test_pairs_needed(self):
         # An effect of one deviation: the well-known 10 pairs for a power of 80% at the 5% level.
-        of = paired.Paired([], 1.0, 1.0, 0, 0, 0, 1.0)
-        self.assertEqual(paired.pairs_needed(of), 10)
+        self.assertEqual(paired.pairs_needed(-2.0, 2.0), 10)
 
-    def test_a_fall_is_a_trend_and_a_rise_is_none(self):
+    def test_equal_differences_are_no_reason_to_stop(self):
+        runs = self.make_runs('balance', micro={1: {}, 2: {}}, exact={1: {}, 2: {}})
+        self.assertEqual(balance_tables.power_of(runs['micro'], runs['exact']), '')
+        self.assertEqual(paired.paired(runs['micro'], runs['exact'], 'loss').above, 0)
+
+    def test_trends_of_both_directions(self):
         fall = [[4.0, 3.0, 2.0, 1.0]] * 3
-        p, correlation = paired.trend([4, 8, 16, 64], fall)
-        self.assertAlmostEqual(p, (1 / 24) ** 3)  # the most extreme of all orders of four, three times
-        self.assertAlmostEqual(correlation, -1)
-        p, correlation = paired.trend([4, 8, 16, 64], [row[::-1] for row in fall])
-        self.assertAlmostEqual(p, 1)
-        self.assertAlmostEqual(correlation, 1)
+        most = (1 / 24) ** 3  # the most extreme of all orders of four, three times
+        for rows, fall_p, rise_p, correlation in ((fall, most, 1, -1), ([row[::-1] for row in fall], 1, most, 1)):
+            found = paired.trend([4, 8, 16, 64], rows)
+            self.assertAlmostEqual(found.fall_p, fall_p)
+            self.assertAlmostEqual(found.rise_p, rise_p)
+            self.assertAlmostEqual(found.correlation, correlation)
 
 
 @unittest.skipUnless(HAS_SCIPY, 'there is no scipy')
@@ -132,15 +145,36 @@ class Tables(Folder):
         self.assertIn('not defined in every pair', overlap)
         self.assertEqual(sum(line.startswith('| 1') for line in tables['pairs']), 2)
         experts = self.make_runs('experts', coarse_top_1={11: {}, 12: {}})
-        self.assertEqual(modular_tables.structure_tables(experts), {})
+        self.assertEqual(modular_tables.structure_tables(experts, self.folder / 'experts'), {})
+        swept = self.make_runs('sweep', **{'micro_0.01': {1: {}}, 'exact_0.01.old': {1: {}}})
+        self.assertEqual(balance_tables.balance_tables(swept)['sweep'][2:], ['| 0.01 | 2.0000 | – | 0.1000 | – | 1.00 | – |'])
 
     def test_layouts_are_compared_seed_by_seed(self):
         def seeds(away):
             return {seed: dict(loss=2 + away * seed) for seed in (11, 12, 13)}
         arms = self.make_runs('balance', micro=seeds(0), exact=seeds(0.1), micro_2_ranks=seeds(0),
                               exact_2_ranks={seed: value for seed, value in seeds(0.1).items() if seed != 12})
-        loss, = (line for line in balance_tables.layout_table(arms) if line.startswith('| loss'))
-        self.assertIn('+0.0000 (+0.0000 to +0.0000)', loss.replace('-0.0000', '+0.0000'))
+        tables = balance_tables.layout_tables(arms)
+        loss, = (line.replace('-0.0000', '+0.0000') for line in tables['layout'] if line.startswith('| loss'))
+        self.assertIn('2 of 2 | 2 of 2 | +0.0000 (+0.0000 to +0.0000) |', loss)
+        loss, = (line for line in tables['layout-within'] if line.startswith('| loss'))
+        self.assertIn('| 0.0000, 0.0000 | 0.0000, 0.1414 |', loss)
+
+    def test_controls_are_compared_with_both_arms(self):
+        arms = self.make_runs('controls', micro={11: {}, 12: {}}, exact={11: dict(information=0.3), 12: dict(information=0.3)},
+                              shuffle={11: dict(information=0.2, loss=1.9), 12: dict(information=0.4, loss=1.9)})
+        tables = balance_tables.controls_tables(arms)
+        shuffle, = (line for line in tables['controls-pairs'] if 'shuffled' in line)
+        self.assertIn('-0.1000 (-0.1000 to -0.1000)', shuffle)
+        self.assertTrue(shuffle.endswith('| 1 of 2 |'), shuffle)
+
+    def test_structures_are_contrasted_and_their_groups_measured(self):
+        arms = self.make_runs('experts', fine={11: {}, 12: {}}, fine_2_shared={11: dict(loss=1.9), 12: dict(loss=1.9)})
+        tables = modular_tables.structure_tables(arms, self.folder / 'experts')
+        self.assertEqual(tables['experts-contrasts'][2:],
+                         ['| two of them shared | -0.1000 (-0.1000 to -0.1000) | 2 of 2 |'])
+        # In every domain and layer two groups of 75 and 25.
+        self.assertAlmostEqual(modular_tables.group_violation(self.folder / 'experts/fine/11', 2), 75 / 50 - 1)
 
     def test_what_is_lost_by_keeping_few_experts(self):
         kept = {'standard': 0.5, 'pools': 0.1}  # the rise of 8 experts; one seed of pools-wide compares with nothing
@@ -150,18 +184,27 @@ class Tables(Folder):
             for seed, run in arms[arm].items():
                 directory = self.folder / 'pools' / arm / str(seed)
                 (directory / 'subsets').mkdir()
-                (directory / 'without_pools.json').write_text('{"mean_lm_loss": 2.04}')
+                if arm == 'pools':
+                    (directory / 'without_pools.json').write_text('{"mean_lm_loss": 2.04}')
                 for domain, loss in run.domain_losses.items():
-                    for experts in (4, 8, 16):
+                    for experts, part in (('4', 2), ('8', 1), ('8-scaled', 0.5), ('16', 0.25)):
                         (directory / 'subsets' / f'{domain}-{experts}.json').write_text(
-                            json.dumps({'mean_lm_loss': loss + rise * (8 / experts)}))
+                            json.dumps({'mean_lm_loss': loss + rise * part}))
         tables = modular_tables.pool_tables(arms, self.folder / 'pools')
-        text = '\n'.join(tables['pools'])
-        self.assertIn('| all 32 experts, evaluated with pools | 2.0000 | 2.1000 | +0.1000 (+0.1000 to +0.1000) |', text)
-        self.assertIn('| all 32 experts, evaluated without | 2.0000 | 2.0400 | +0.0400 (+0.0400 to +0.0400) |', text)
-        self.assertIn('| 4 experts for each domain: rise | +1.0000 | +0.2000 | -0.8000 (-0.8000 to -0.8000) |', text)
-        self.assertIn('pools of 3 to 33: +5.00% with pools, +2.00% without', text)
-        self.assertIn('| english | +0.500 | +0.100 |', tables['pools-by-domain'])
+        losses, rises = tables['pools'], tables['pools-rises']
+        self.assertIn('| all 32 experts, without pools | 2.0000 | 2.0400 | +0.0400 (+0.0400 to +0.0400) |', losses)
+        self.assertIn('| all 32 experts, with pools | 2.0000 | 2.1000 | +0.1000 (+0.1000 to +0.1000) |', losses)
+        self.assertIn('| 4 experts | 3.0000 | 2.3000 | -0.7000 (-0.7000 to -0.7000) |', losses)
+        # 2.1 + 0.1 with 8 experts, of which none is a pool, over 2.04
+        self.assertIn('| 8 experts | +0.5000 | +0.1600 | -0.3400 (-0.3400 to -0.3400) |', rises)
+        self.assertIn('pools of 3 to 33 +2.00% without pools, +5.00% with', '\n'.join(losses))
+        self.assertIn('| english | 2.1500 | 2.0500 |', tables['pools-by-domain'])
+
+    def test_figures_of_studies_without_runs_stay(self):
+        before = [dict(study='pools', arm='standard'), dict(study='balance', arm='old')]
+        arms = self.make_runs('balance', micro={11: {}})
+        found = json.loads(evidence.list_of({'balance': arms, 'pools': {}}, before))
+        self.assertEqual([(line['study'], line['arm']) for line in found], [('balance', 'micro'), ('pools', 'standard')])
 
     def test_a_table_without_a_place_is_a_mistake(self):
         document = 'a\n<!-- table sweep -->\nold\n<!-- end -->\nb\n'
@@ -172,6 +215,7 @@ class Tables(Folder):
 
 # Stands for the program: notes what it was asked, fails where the arm is called broken.
 CONCLAVE = '''#!/usr/bin/env bash
+[ "$1" != --version ] || exit 0
 echo "$*" >>calls.txt
 case "$*" in
   *broken*) echo "conclave: it is broken" >&2; exit 4 ;;

@@ -4,7 +4,7 @@
 #     bash examples/studies/balance/run.sh [--jobs N] [--list] [--quick] [sweep] [main] [layout] [controls]
 #
 #   sweep     coefficients 0.003, 0.01, 0.03, 0.1 x {micro_batch, global_batch exact} x 2 seeds. It chooses, for each
-#             arm, the coefficient with the lowest validation loss; nothing else is read from it
+#             arm, the coefficient with the lowest validation loss, and by the load in training that of equal load
 #   main      both arms at their coefficient, 8 other seeds in pairs; on 3 of them also micro_batch at the coefficient of
 #             global_batch, and global_batch at the coefficient at which its load is as uneven as that of micro_batch
 #   layout    main, both arms at their coefficient, once more on 2 ranks that share the experts

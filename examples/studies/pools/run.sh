@@ -13,8 +13,9 @@
 #   pools-wide  from 16 to 33, and 16 in evaluation
 #
 # From each model `conclave extract` then takes 4, 8 and 16 experts for each of the eight domains, by 64 sequences of the
-# domain's training text, and the domain's validation loss is measured with them. Models with pools are also measured
-# without: a pool is chosen by the whole document, later tokens included.
+# domain's training text, and the domain's validation loss is measured with them; 8 experts also with their weights
+# times the share of the router's probability that they had among all 32, since a softmax over fewer gives larger weights.
+# Models with pools are also measured without: a pool is chosen by the whole document, later tokens included.
 # N runs (2) go side by side; what is done is not repeated. --list prints the runs and starts none. Results are in
 # runs/studies/pools; `bash examples/studies/evidence.sh` makes tables and plots of them.
 set -euo pipefail
@@ -40,22 +41,28 @@ runs() {
   done
 }
 
-# What 4, 8 and 16 of the experts are worth to each domain: subsets/DOMAIN-EXPERTS.json
+# What 4, 8 and 16 of the experts are worth to each domain: subsets/DOMAIN-EXPERTS.json, and DOMAIN-8-scaled.json
 measure_more() {
-  local directory=$1 domain experts subset
+  local directory=$1 domains domain experts subset validation share
+  domains=$(cat data/quickstart/domains) || return
   mkdir -p "$directory/subsets"
   if [[ $directory == */pools/pools*/* ]] && [ ! -f "$directory/without_pools.json" ]; then
     "$conclave" evaluate "$directory" --json model.moe.router.pool.evaluation=32 >"$directory/without_pools.part" || return
     mv "$directory/without_pools.part" "$directory/without_pools.json"
   fi
-  for domain in $(cat data/quickstart/domains); do
+  for domain in $domains; do
     for experts in 4 8 16; do
       subset=$directory/subsets/$domain-$experts
       [ ! -f "$subset.json" ] || continue
       rm -rf "$subset"
       "$conclave" extract "$directory" --domain "$domain" --experts "$experts" --output "$subset" >&2 || return
-      "$conclave" evaluate "$subset" --json \
-        "data.validation=[{path: data/quickstart/$domain-validation, domain: $domain}]" >"$subset.part" || return
+      validation="data.validation=[{path: data/quickstart/$domain-validation, domain: $domain}]"
+      "$conclave" evaluate "$subset" --json "$validation" >"$subset.part" || return
+      if [ "$experts" = 8 ]; then
+        share=$(python3 examples/studies/pools/kept_share.py "$subset/extracted.json") || return
+        "$conclave" evaluate "$subset" --json "$validation" "model.moe.router.routed_scaling_factor=$share" \
+          >"$subset-scaled.json" || return
+      fi
       rm -rf "$subset"
       mv "$subset.part" "$subset.json"
     done
