@@ -73,7 +73,8 @@ def pair_tables(arms, micro, exact):
             continue
         comparison = paired(first, second, name)
         together.append(row(title, *map(number, means), interval(comparison), f'{comparison.deviation:.4f}',
-                            f'{comparison.above} of {len(seeds)}', f'{comparison.sign_p:.3f}' if name in DECIDING else ''))
+                            f'{comparison.above} of {len(seeds)}',
+                            f'{comparison.sign_p:.3f}' if name in DECIDING else ''))
     return each, together
 
 
@@ -105,7 +106,7 @@ BATCHES = {4: 'micro', 8: 'group-8', 16: 'group-16', 64: 'exact'}  # sequences c
 def controls_tables(arms):
     """Means of each arm, and its pairs with both main arms."""
     values = head('arm', *(MEASURES[name] for name in (*SPECIALISATION, 'violation', 'loss')), 'seeds')
-    pairs = head('arm', *(f'{MEASURES[name]} - {other}' for name in ('information', 'loss') for other in ('micro', 'global')),
+    pairs = head('arm', *(f'{MEASURES[name]} - {arm}' for name in ('information', 'loss') for arm in ('micro', 'global')),
                  'mutual information between both in')
     for arm, what in CONTROLS.items():
         seeds = seeds_of(arms.get(arm, {}), arms['micro'], arms['exact'])
@@ -161,9 +162,9 @@ def layout_tables(arms):
         gaps.append(row(title, interval(one), interval(two), *(f'{of.above} of {len(seeds)}' for of in (one, two)),
                         interval(change)))
         moved = [paired(runs[arm], runs[f'{arm}-2-ranks'], name) for arm in ('micro', 'exact')]
-        seeds_deviate = [statistics.stdev(getattr(run, name) for run in runs[arm].values()) for arm in ('micro', 'exact')]
+        between = [statistics.stdev(getattr(run, name) for run in runs[arm].values()) for arm in ('micro', 'exact')]
         within.append(row(title, *map(interval, moved), ', '.join(f'{of.deviation:.4f}' for of in moved),
-                          ', '.join(f'{deviation:.4f}' for deviation in seeds_deviate)))
+                          ', '.join(f'{deviation:.4f}' for deviation in between)))
     return {'layout': gaps + ['', f'{len(seeds)} pairs on each layout.'], 'layout-within': within}
 
 

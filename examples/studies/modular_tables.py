@@ -45,13 +45,14 @@ def structure_tables(arms, results: pathlib.Path):
     for what, (arm, reference) in CONTRASTS.items():
         if comparable(arms, arm, reference):
             difference = paired(arms[reference], arms[arm], 'loss')
-            count = len(difference.differences)
-            contrasts.append(row(what, interval(difference), f'{sum(d < 0 for d in difference.differences)} of {count}'))
+            lower = sum(one < 0 for one in difference.differences)
+            contrasts.append(row(what, interval(difference), f'{lower} of {len(difference.differences)}'))
     return {'experts': lines, 'experts-contrasts': contrasts} if len(contrasts) > 2 else {}
 
 
 POOLS = {'pools': 'pools of 3 to 33', 'pools-wide': 'wide pools'}  # arm: what it is
-KEPT = {'16': '16 experts for each domain', '8': '8 experts', '8-scaled': '8 experts, their weights scaled', '4': '4 experts'}
+KEPT = {'16': '16 experts for each domain', '8': '8 experts', '8-scaled': '8 experts, their weights scaled',
+        '4': '4 experts'}  # as files are named: what it is
 
 
 def read_losses(directory, run):
@@ -61,7 +62,8 @@ def read_losses(directory, run):
         return json.loads(path.read_text())['mean_lm_loss']
 
     without = directory / 'without_pools.json'
-    values = types.SimpleNamespace(with_pools=run.loss, without=loss(without) if without.exists() else run.loss, by_domain={})
+    values = types.SimpleNamespace(with_pools=run.loss, without=loss(without) if without.exists() else run.loss,
+                                   by_domain={})
     for count in KEPT:
         of = {domain: loss(directory / 'subsets' / f'{domain}-{count}.json') for domain in run.domain_losses}
         values.by_domain[count] = of
@@ -100,8 +102,8 @@ def pool_tables(arms, results: pathlib.Path):
     standard = mean(models['standard'], 'without')
     said = '; '.join(f"{POOLS[arm]} {mean(models[arm], 'without') / standard - 1:+.2%} without pools, "
                      f"{mean(models[arm], 'with_pools') / standard - 1:+.2%} with" for arm in others)
-    losses += ['', f"Means over {len(models['standard'])} seeds. All 32 experts against the standard model: {said}.", '',
-               '![Loss by how many experts are kept](evidence/subsets.svg)']
+    losses += ['', f"Means over {len(models['standard'])} seeds. All 32 experts against the standard model: {said}.",
+               '', '![Loss by how many experts are kept](evidence/subsets.svg)']
     by_domain = head('domain', *titles[:len(models)])
     for domain in next(iter(arms['standard'].values())).domain_losses:
         by_domain.append(row(domain, *(

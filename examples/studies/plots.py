@@ -72,7 +72,8 @@ def draw_trend(arms, path):
     figure, axes = plot.subplots(1, 2, figsize=(6, 2.6))
     for axis, name, title in zip(axes, ('loss', 'information'), ('loss, nats', 'mutual information, nats')):
         for seed in seeds:
-            axis.plot(list(by_size), [getattr(by_size[size][seed], name) for size in by_size], color='#999', linewidth=0.8)
+            values = [getattr(runs[seed], name) for runs in by_size.values()]
+            axis.plot(list(by_size), values, color='#999', linewidth=0.8)
         axis.plot(list(by_size), [mean(runs, name, seeds) for runs in by_size.values()], color=COLOURS['exact'],
                   marker='o', markersize=4)
         axis.set_xscale('log', base=2)
@@ -94,7 +95,8 @@ def draw_heat_maps(arms, results, path):
             # Experts in the order of the domain that uses them most, so that a diagonal is specialisation.
             order = sorted(range(len(rows[0])), key=lambda e: (max(range(len(rows)), key=lambda d: rows[d][e]), e))
             axis = axes[layer][column]
-            image = axis.imshow([[line[e] for e in order] for line in rows], aspect='auto', vmin=0, vmax=largest, cmap='viridis')
+            image = axis.imshow([[line[e] for e in order] for line in rows], aspect='auto', vmin=0, vmax=largest,
+                                cmap='viridis')
             axis.set_yticks(range(len(domains)), domains if column == 0 else [''] * len(domains), fontsize=6)
             axis.set_xticks([])
             axis.set_title(f'{NAMES[arm]}, layer {layer}', fontsize=8)

@@ -38,7 +38,8 @@ def mean_over(rows, name):
 def coefficient_of(directory):
     """As run.txt has it."""
     path = directory / 'run.txt'
-    found = re.search(r'model\.moe\.balance=\[[^\t]*?coefficient: ([0-9.e-]+)', path.read_text() if path.exists() else '')
+    settings = path.read_text() if path.exists() else ''
+    found = re.search(r'model\.moe\.balance=\[[^\t]*?coefficient: ([0-9.e-]+)', settings)
     return float(found[1]) if found else None
 
 
@@ -50,7 +51,8 @@ def read_run(directory: pathlib.Path) -> Run:
                domain_losses={domain['domain']: domain['lm_loss'] for domain in evaluation['domains']},
                information=mean_over(layers, 'mutual_information'), largest_share=mean_over(layers, 'largest_share'),
                score_sum=mean_over(layers, 'score_sum'), entropy=mean_over(layers, 'routing_entropy'),
-               overlap=mean_over(layers, 'mean_overlap'), violation=mean_over(steps[-max(1, len(steps) // 6):], 'max_load_violation'),
+               overlap=mean_over(layers, 'mean_overlap'),
+               violation=mean_over(steps[-max(1, len(steps) // 6):], 'max_load_violation'),
                tokens=sum(step['tokens'] for step in steps), coefficient=coefficient_of(directory))
 
 
