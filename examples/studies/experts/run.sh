@@ -22,23 +22,19 @@ set -euo pipefail
 # shellcheck source=examples/studies/runs.sh
 source "$(dirname "$0")/../runs.sh"
 
-seeds=(11 12 13)
 over='scope: global_batch, estimator: warm'
 
-# arm NAME EXPERTS CHOSEN WIDTH SHARED [BALANCE]: the runs of all seeds; BALANCE is what acts beside the usual term
+# arm NAME EXPERTS CHOSEN WIDTH SHARED [BALANCE]: of the seed; BALANCE is what acts beside the usual term
 arm() {
-  local seed
-  for seed in "${seeds[@]}"; do
-    run_line "runs/studies/experts/$1/$seed" 1 examples/studies/balance/study.yaml "training.seed=$seed" training.steps=150 \
-      "model.moe.num_experts=$2" "model.moe.num_experts_per_tok=$3" "model.moe.moe_intermediate_size=$4" \
-      "model.moe.num_shared_experts=$5" "model.moe.balance=[{$over, coefficient: 0.01}${6:+, $6}]"
-  done
+  run_line "runs/studies/experts/$1/$seed" 1 examples/studies/balance/study.yaml "training.seed=$seed" training.steps=150 \
+    "model.moe.num_experts=$2" "model.moe.num_experts_per_tok=$3" "model.moe.moe_intermediate_size=$4" \
+    "model.moe.num_shared_experts=$5" "model.moe.balance=[{$over, coefficient: 0.01}${6:+, $6}]"
 }
 
-{
+for seed in 11 12 13; do
   arm coarse-top-1 8 1 256 0
   arm coarse-top-2 16 2 128 0
   arm fine 68 8 30 0
   arm fine-2-shared 66 6 30 2
   arm fine-by-groups 66 6 30 2 "{$over, coefficient: 0.05, expert_groups: 6}"
-} | study_of "$@"
+done | study_of "$@"
