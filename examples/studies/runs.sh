@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Trains and measures many runs, some of them side by side, and goes on where it was stopped. To be sourced by the
 # studies' run.sh, which are then in the root of the repository.
 #
@@ -7,7 +8,7 @@
 # and processor made it.
 # A study that measures more exports a function measure_more DIRECTORY, which is called before that.
 script=$(realpath "$0")
-cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../.."
+cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../.." || exit
 conclave=build/release/conclave
 export conclave
 export OMP_NUM_THREADS=1
