@@ -29,10 +29,14 @@ def insert(document, tables):
     return document
 
 
-def list_of(studies, before):
-    """The figures of all runs as JSON, a line each; of studies without runs those from before."""
+def list_of(studies, models, before):
+    """The figures of all runs as JSON, a line each; models: what read_pools gives; of studies without runs those from
+    before."""
     lines = [dict(study=study) | dataclasses.asdict(run)
              for study, arms in studies.items() for runs in arms.values() for run in runs.values()]
+    for line in lines:
+        if line['study'] == 'pools' and line['seed'] in models.get(line['arm'], {}):
+            line['extracts'] = vars(models[line['arm']][line['seed']])
     lines += [line for line in before if not studies.get(line['study'])]
     return '[\n' + ',\n'.join(map(json.dumps, lines)) + '\n]\n'
 
@@ -48,7 +52,8 @@ def main():
     arguments.document.write_text(insert(arguments.document.read_text(), tables_of(studies, arguments.runs)))
     arguments.plots.mkdir(exist_ok=True)
     listed = arguments.plots / 'runs.json'
-    listed.write_text(list_of(studies, json.loads(listed.read_text()) if listed.exists() else []))
+    listed.write_text(list_of(studies, modular_tables.read_pools(studies['pools'], arguments.runs / 'pools'),
+                              json.loads(listed.read_text()) if listed.exists() else []))
     plots.draw(studies, arguments.runs, arguments.plots)
     for study, arms in studies.items():
         print(f'{study}: {sum(map(len, arms.values()))} runs in {len(arms)} arms')

@@ -203,7 +203,7 @@ class Tables(Folder):
     def test_figures_of_studies_without_runs_stay(self):
         before = [dict(study='pools', arm='standard'), dict(study='balance', arm='old')]
         arms = self.make_runs('balance', micro={11: {}})
-        found = json.loads(evidence.list_of({'balance': arms, 'pools': {}}, before))
+        found = json.loads(evidence.list_of({'balance': arms, 'pools': {}}, {}, before))
         self.assertEqual([(line['study'], line['arm']) for line in found], [('balance', 'micro'), ('pools', 'standard')])
 
     def test_a_table_without_a_place_is_a_mistake(self):

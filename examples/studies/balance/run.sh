@@ -7,7 +7,7 @@
 #             arm, the coefficient with the lowest validation loss, and by the load in training that of equal load
 #   main      both arms at their coefficient, 8 other seeds in pairs; on 3 of them also micro_batch at the coefficient of
 #             global_batch, and global_batch at the coefficient at which its load is as uneven as that of micro_batch
-#   layout    main, both arms at their coefficient, once more on 2 ranks that share the experts
+#   layout    5 pairs of main, both arms at their coefficient, once more on 2 ranks that share the experts
 #   controls  at half the length, 3 seeds each, all with the coefficient of global_batch: both arms, shuffled tokens,
 #             mixed micro-batches, the other estimators, groups of 8 and 16 sequences, a selection bias in place of the
 #             loss, both scopes at once, switches of scope at a quarter and at three quarters of the run
@@ -37,6 +37,7 @@ results=runs/studies/balance
 coefficients=(0.01 0.03 0.003 0.1)
 sweep_seeds=(1 2)
 main_seeds=(11 12 13 14 15 16 17 18)
+layout_seeds=(11 12 13 14 15)
 control_seeds=(11 12 13)  # also of what is compared beside the main comparison
 
 # A balance term: its scope as in the recipe, and its coefficient.
@@ -86,7 +87,7 @@ main() {
 layout() {
   local seed ranks=2
   choose || return
-  for seed in "${main_seeds[@]}"; do
+  for seed in "${layout_seeds[@]}"; do
     arm micro-2-ranks "$seed" "$(micro "$best_micro")" parallel.expert=2
     arm exact-2-ranks "$seed" "$(exact "$best_exact")" parallel.expert=2
   done

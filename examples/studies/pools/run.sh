@@ -8,7 +8,7 @@
 # expert, global counts.
 #
 #   standard    every token chooses from all experts
-#   pools       a document's pool is drawn from 3 to 33 experts in training, all of them above 32, and has 8 in
+#   pools       a document's pool is drawn from 3 to 33 experts in training, from 32 on all of them, and has 8 in
 #               evaluation: the published proportions
 #   pools-wide  from 16 to 33, and 16 in evaluation
 #
