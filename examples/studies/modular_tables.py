@@ -32,7 +32,7 @@ def group_violation(directory, groups):
 
 
 def structure_tables(arms, results: pathlib.Path):
-    lines = head('model', 'loss', 'load violation', f'the same of {GROUPS} groups', 'mutual information', 'seeds')
+    lines = head('model', 'loss', 'load violation', f'of {GROUPS} groups, validation text', 'mutual information', 'seeds')
     for arm, what in STRUCTURES.items():
         if arm not in arms:
             continue
