@@ -7,7 +7,7 @@ set -euo pipefail
 packages=(
   build-essential cmake ninja-build ccache pkg-config
   libopenmpi-dev openmpi-bin libhdf5-dev hdf5-tools
-  libdnnl-dev libyaml-cpp-dev libsentencepiece-dev libxxhash-dev nlohmann-json3-dev libgtest-dev
+  libdnnl-dev ocl-icd-opencl-dev libyaml-cpp-dev libsentencepiece-dev libxxhash-dev nlohmann-json3-dev libgtest-dev
   libpcre2-dev libicu-dev
   libprotobuf-dev protobuf-compiler libisal-dev libpng-dev
   "$@"
