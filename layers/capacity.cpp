@@ -1,9 +1,9 @@
 #include "layers/capacity.h"
 
 #include <algorithm>
-#include <compare>
 #include <limits>
 
+#include "framework/base/total_order.h"
 #include "framework/kernels/scalar_math.h"
 #include "framework/recipe/model_size.h"
 #include "framework/tensor/host_copies.h"
@@ -74,7 +74,7 @@ Routing limit_to_capacity(const Routing& routing, const ModelInput& input, doubl
       if (assignments.size() > capacity) {
         // A total order, also where training has gone wrong and p is no number.
         std::sort(assignments.begin(), assignments.end(), [](const Assignment& a, const Assignment& b) {
-          const auto order = std::strong_order(a.probability, b.probability);
+          const auto order = total_order(a.probability, b.probability);
           return order != 0 ? order > 0 : a.slot < b.slot;
         });
         for (std::size_t i = capacity; i < assignments.size(); ++i)

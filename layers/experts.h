@@ -19,12 +19,15 @@ class Experts {
   };
   Experts(ParameterSet& parameters, const std::string& name, const Options& options,
           const InitialRange& range)
-      : gate_(stack(parameters, name + ".gate_proj.weight",
-                    {options.experts, options.intermediate, options.hidden}, range.inner, 1)),
-        up_(stack(parameters, name + ".up_proj.weight",
-                  {options.experts, options.intermediate, options.hidden}, range.inner, 1)),
-        down_(stack(parameters, name + ".down_proj.weight",
-                    {options.experts, options.hidden, options.intermediate}, range.residual, 2)) {}
+      : gate_(parameters.create(name + ".gate_proj.weight",
+                                {options.experts, options.intermediate, options.hidden}, normal(range.inner),
+                                Decay::yes, stacked(1))),
+        up_(parameters.create(name + ".up_proj.weight",
+                              {options.experts, options.intermediate, options.hidden}, normal(range.inner),
+                              Decay::yes, stacked(1))),
+        down_(parameters.create(name + ".down_proj.weight",
+                                {options.experts, options.hidden, options.intermediate},
+                                normal(range.residual), Decay::yes, stacked(2))) {}
 
   /// x [rows, hidden] sorted by expert, offsets int64 [experts of this rank + 1] -> [rows, hidden]; with
   /// expert_tensor ranks, this rank's terms of the sums that are the outputs.
@@ -35,11 +38,9 @@ class Experts {
   }
 
  private:
-  static const Parameter& stack(ParameterSet& parameters, const std::string& name, Shape shape,
-                                double deviation, int intermediate_dim) {
-    return parameters.create(
-        name, shape, {Initializer::Kind::normal, deviation}, Decay::yes,
-        {{{0, Axis::expert}, {intermediate_dim, Axis::expert_tensor}}, Axis::expert_data});
+  static Initializer normal(double deviation) { return {Initializer::Kind::normal, deviation}; }
+  static Placement stacked(int intermediate_dim) {
+    return {{{0, Axis::expert}, {intermediate_dim, Axis::expert_tensor}}, Axis::expert_data};
   }
   const Parameter &gate_, &up_, &down_;
 };

@@ -40,7 +40,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     check(text.size() <= longest_text, Fault::data, "tokenizer ", path_, ": one text of ", text.size(),
           " bytes came, at most ", longest_text, " are possible; split the document");
     std::vector<int> ids;
-    const auto status = processor_.Encode(text, &ids);
+    const auto status = processor_.Encode({text.data(), text.size()}, &ids);
     check(status.ok(), Fault::data, "tokenizer ", path_, " cannot encode this text: ", status.ToString());
     return ids;
   }
@@ -65,7 +65,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   /// status, and throws at a piece without letters.
   std::string load(std::string_view bytes) {
     try {
-      const auto status = processor_.LoadFromSerializedProto(bytes);
+      const auto status = processor_.LoadFromSerializedProto({bytes.data(), bytes.size()});
       if (!status.ok()) return status.ToString();
       return processor_.GetPieceSize() > 0 ? "" : "it has no pieces";
     } catch (const std::exception& error) {

@@ -1,5 +1,6 @@
 #include "framework/recipe/machine.h"
 
+#include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <sstream>

@@ -1,10 +1,10 @@
 // Pools of experts by document: sums of probabilities, and logits outside of the pool masked.
 #include <algorithm>
-#include <compare>
 #include <limits>
 #include <numeric>
 #include <vector>
 
+#include "framework/base/total_order.h"
 #include "framework/kernels/check_route.h"
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/cpu/softmax.h"
@@ -20,7 +20,7 @@ void order_by_size(const double* values, int digits, std::vector<double>& rounde
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
     const auto by_value =
-        std::strong_order(rounded[static_cast<std::size_t>(a)], rounded[static_cast<std::size_t>(b)]);
+        total_order(rounded[static_cast<std::size_t>(a)], rounded[static_cast<std::size_t>(b)]);
     return by_value != 0 ? by_value > 0 : a < b;
   });
 }

@@ -161,7 +161,7 @@ TEST(ExpertPointers, AreThoseOfTheExpertsThatHaveRows) {
 
 class Planted : public testing::Test {
  protected:
-  void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
+  void SetUp() override { testing::GTEST_FLAG(death_test_style) = "threadsafe"; }
   static bool under(const char* sanitizer) { return std::string_view(sanitizer::name) == sanitizer; }
 };
 

@@ -91,7 +91,7 @@ TEST(EmulatedMemory, RefusesToTakeHostForDevice) {
 using EmulatedMemoryDeathTest = testing::Test;
 
 TEST(EmulatedMemoryDeathTest, FaultsUnderTheHand) {
-  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";
   const auto look = [] {
     const Tensor tensor = Tensor::from(std::vector<float>{1, 2}, {2}, emulated_device());
     explain_emulated_faults();
