@@ -8,7 +8,7 @@ include(CMakePackageConfigHelpers)
 # Debian's archive of protobuf-lite cannot be put into a shared library, and its own shared one would meet that of
 # SentencePiece.
 set(of_the_command "/(bench|commands|convert|report)/")
-string(APPEND of_the_command "|/(command_line|event_log|page_parts|run_directory|training_run)\\.cpp")
+string(APPEND of_the_command "|/(command_line|event_log|page_parts|run_directory|shell_word|training_run)\\.cpp")
 set(folders base device tensor kernels autograd recipe data store telemetry parallel layers optim)
 add_library(conclave_shared SHARED $<FILTER:$<TARGET_OBJECTS:conclave_launch>,EXCLUDE,${of_the_command}>)
 foreach(folder ${folders})
@@ -27,6 +27,14 @@ target_include_directories(conclave_shared INTERFACE $<INSTALL_INTERFACE:${CMAKE
 target_compile_features(conclave_shared INTERFACE cxx_std_20)
 set_target_properties(conclave_shared conclave PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
 
+# Nothing is copied before everything is built: the quickstart, for one, builds the command alone.
+install(CODE "
+foreach(built IN ITEMS \"$<TARGET_FILE:conclave>\" \"$<TARGET_FILE:conclave_shared>\" \"${CMAKE_BINARY_DIR}/conclave.1\")
+  if(NOT EXISTS \"\${built}\")
+    message(FATAL_ERROR \"Nothing was installed, since \${built} is not built yet. \"
+            \"Build everything first: cmake --build \\\"${CMAKE_BINARY_DIR}\\\"\")
+  endif()
+endforeach()")
 install(TARGETS conclave RUNTIME)
 install(TARGETS conclave_shared EXPORT ConclaveTargets LIBRARY)
 
@@ -36,9 +44,9 @@ install(DIRECTORY framework parallel layers optim launch DESTINATION ${CMAKE_INS
         PATTERN "launch/bench" EXCLUDE PATTERN "launch/commands" EXCLUDE PATTERN "launch/convert" EXCLUDE
         PATTERN "launch/command_line.h" EXCLUDE
         PATTERN "launch/report" EXCLUDE PATTERN "launch/event_log.h" EXCLUDE PATTERN "launch/run_directory.h" EXCLUDE
-        PATTERN "launch/training_run.h" EXCLUDE
+        PATTERN "launch/training_run.h" EXCLUDE PATTERN "launch/shell_word.h" EXCLUDE
         PATTERN "launch/packaging" EXCLUDE PATTERN "launch/completion" EXCLUDE
-        PATTERN "kernels/cpu" EXCLUDE PATTERN "kernels/cuda" EXCLUDE PATTERN "device/cuda" EXCLUDE
+        PATTERN "kernels/cpu" EXCLUDE PATTERN "kernels/cuda" EXCLUDE PATTERN "kernels/onednn" EXCLUDE PATTERN "device/cuda" EXCLUDE
         PATTERN "device/stand_in" EXCLUDE PATTERN "device/runtime.h" EXCLUDE PATTERN "device/sanitizer*" EXCLUDE
         PATTERN "parallel/nccl" EXCLUDE
         PATTERN "telemetry/tensorboard" EXCLUDE PATTERN "hdf5_internal.h" EXCLUDE PATTERN "json_text.h" EXCLUDE)

@@ -30,6 +30,18 @@ install_all() {
   [ "$("$prefix/bin/conclave" --version)" = "conclave $version" ] || fail "the installed command is of another version"
 }
 
+# Before everything is built nothing is installed, and a sentence says what to build.
+check_unbuilt() {
+  rm -rf "$package/unbuilt" "$package/unbuilt_prefix"
+  cmake -S "$source" -B "$package/unbuilt" -DCONCLAVE_TESTS=OFF >"$package/unbuilt.log" 2>&1 || fail "the configuration failed"
+  if cmake --install "$package/unbuilt" --prefix "$package/unbuilt_prefix" >"$package/unbuilt.log" 2>&1; then
+    fail "an empty build was installed"
+  fi
+  tr -s ' \n' '  ' <"$package/unbuilt.log" | grep -q "Build everything first: cmake --build" ||
+    { cat "$package/unbuilt.log" >&2; fail "no sentence says what to build"; }
+  [ ! -e "$package/unbuilt_prefix" ] || fail "something was installed all the same"
+}
+
 # Versions of the library and of its symbols; it shows its own names and nothing of the libraries inside.
 check_library() {
   local file soname hidden undefined
@@ -171,6 +183,7 @@ check_completion_zsh() {
 
 case $part in
   install) install_all ;;
+  unbuilt) check_unbuilt ;;
   library) check_library ;;
   headers) check_headers ;;
   programs) check_programs ;;
