@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds everything with the release preset and runs every test that this machine can run.
-# Arguments go to ctest, for example: bash tests/run.sh -R store. The last lines say what passed, failed and was
-# skipped; the exit code is 0 only when nothing failed.
+#   bash tests/run.sh              everything, some of it once more under sanitizers, and the loaders fuzzed
+#   bash tests/run.sh -R store     arguments go to ctest
+#   bash tests/run.sh --only NAME  builds the test program NAME alone and runs it
+# The last lines say what passed, failed and was skipped; the exit code is 0 only when nothing failed.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -9,28 +11,44 @@ begin=$SECONDS
 log=build/tests_run.log
 mkdir -p build
 
-# Only tests need these: h5py reads checkpoints as users do, groff the manual page, zsh its completion; scipy does the
-# studies' statistics, chromium shows the report. Not every system has the latter two as packages; their tests are skipped
-# there.
-bash launch/install_packages.sh python3-h5py groff-base zsh
-bash launch/install_packages.sh python3-scipy ||
-  echo "tests/run.sh: going on without python3-scipy; the statistics of examples/studies are not tested."
-bash launch/install_packages.sh chromium ||
-  echo "tests/run.sh: going on without chromium; the report's page is not tested in a browser."
+# lap NAME: what was done since the lap before is called NAME in the table of minutes.
+laps='' lap_begin=$SECONDS
+lap() {
+  laps+="${laps:+, }$1 $(awk -v seconds=$((SECONDS - lap_begin)) 'BEGIN { printf "%.1f", seconds / 60 }')"
+  lap_begin=$SECONDS
+}
 
-echo "tests/run.sh: building the release preset"
+# A single test program takes no packages but those of the build.
+only=''
+if [ "${1:-}" = --only ]; then
+  [ $# -eq 2 ] || { echo "tests/run.sh: --only takes one name, such as tape_test." >&2; exit 2; }
+  only=$2
+  set -- -R "^$2(_[0-9]+_ranks)?\$"
+fi
+
+# Only tests need these: h5py reads checkpoints as users do, groff the manual page, zsh its completion; scipy does the
+# studies' statistics, chromium shows the report. A test whose package cannot be had is skipped.
+bash launch/install_packages.sh
+if [ -z "$only" ]; then
+  bash launch/install_packages.sh --optional python3 python3-h5py groff-base zsh python3-scipy chromium
+fi
+
+lap packages
+echo "tests/run.sh: building ${only:-everything} with the release preset"
+target=(--target "${only:-all}")
 if ! cmake --preset release >"$log" 2>&1; then
   tail -n 20 "$log" >&2
   echo "tests/run.sh: the configuration failed, for the reason above." >&2
   exit 1
 fi
 if [ -t 1 ]; then
-  cmake --build --preset release || { echo "tests/run.sh: the build failed, for the reason above." >&2; exit 1; }
-elif ! cmake --build --preset release >"$log" 2>&1; then
+  cmake --build --preset release "${target[@]}" || { echo "tests/run.sh: the build failed, for the reason above." >&2; exit 1; }
+elif ! cmake --build --preset release "${target[@]}" >"$log" 2>&1; then
   grep -A 15 -E 'FAILED:|error' "$log" | head -n 60 >&2 || true
   echo "tests/run.sh: the build failed; all of its output is in $log." >&2
   exit 1
 fi
+lap build
 echo "tests/run.sh: built after $((SECONDS - begin)) s; running the tests"
 
 # Tests with several MPI ranks say so to ctest (PROCESSORS), which then runs fewer beside them.
@@ -38,6 +56,8 @@ jobs=$(nproc)
 if [ "$jobs" -gt 8 ]; then jobs=8; fi
 code=0
 ctest --preset release --no-tests=error -j "$jobs" "$@" 2>&1 | tee "$log" || code=$?
+
+lap tests
 
 # ctest numbers each result line: "12/34 Test #5: name ....   Passed    0.10 sec".
 results=$(grep -E '^ *[0-9]+/[0-9]+ +Test +#' "$log" || true)
@@ -69,8 +89,10 @@ races=$sanitizers
 if [ $# -eq 0 ]; then
   echo "tests/run.sh: building some of the tests with AddressSanitizer and UndefinedBehaviorSanitizer"
   sanitizers=$(run_labelled debug sanitized_tests sanitized) || code=1
+  lap sanitizers
   echo "tests/run.sh: building the device code with ThreadSanitizer"
   races=$(run_labelled thread race_tests races) || code=1
+  lap races
 fi
 
 # Likewise, where there is nvcc, the device cuda for every GPU of its preset, warnings being errors. Its kernels are
@@ -97,6 +119,7 @@ elif [ $# -eq 0 ]; then
   else
     on_gpu="$device_tests tests skipped, this machine has no GPU"
   fi
+  lap cuda
 fi
 
 # Likewise every loader of foreign bytes with inputs of libFuzzer, for a short time.
@@ -110,9 +133,11 @@ if [ $# -eq 0 ]; then
     fuzzing="FAILED, $fuzzing"
     code=1
   fi
+  lap fuzzing
 fi
 
 echo
+echo "minutes: $laps"
 echo "under sanitizers: $sanitizers"
 echo "device code under ThreadSanitizer: $races"
 echo "device cuda: $cuda"

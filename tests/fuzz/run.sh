@@ -19,11 +19,17 @@ unavailable() {
   echo "tests/fuzz/run.sh: skipped, $* is not installed and cannot be installed here." >&2
   exit 77
 }
-bash launch/install_packages.sh clang || unavailable clang
-if ! echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }' |
-     clang++ -x c++ -fsanitize=fuzzer,address - -o build/fuzzer_probe 2>/dev/null; then
+bash launch/install_packages.sh
+bash launch/install_packages.sh --optional clang
+command -v clang++ >/dev/null || unavailable clang
+links_fuzzers() {
+  echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }' |
+    clang++ -x c++ -fsanitize=fuzzer,address - -o build/fuzzer_probe 2>/dev/null
+}
+if ! links_fuzzers; then
   major=$(clang++ -dumpversion | cut -d. -f1)
-  bash launch/install_packages.sh "libclang-rt-$major-dev" || unavailable "libclang-rt-$major-dev"
+  bash launch/install_packages.sh --optional "libclang-rt-$major-dev"
+  links_fuzzers || unavailable "libclang-rt-$major-dev"
 fi
 rm -f build/fuzzer_probe
 

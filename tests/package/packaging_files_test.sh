@@ -19,8 +19,6 @@ done
 for option in $(grep -rhoE 'CONCLAVE_[A-Z]+' "$folder" | sort -u); do
   grep -qE "(option|set)\($option " CMakeLists.txt || complain "CMakeLists.txt has no $option"
 done
-python3 -m py_compile "$folder/spack/package.py" || complain "$folder/spack/package.py is not Python"
-rm -rf "$folder/spack/__pycache__"
 grep -q "version(\"$version\"" "$folder/spack/package.py" || complain "package.py does not have version $version"
 grep -q "^version: $version$" CITATION.cff || complain "CITATION.cff does not have version $version"
 grep -q "^## $version" CHANGELOG.md || complain "CHANGELOG.md does not have version $version"
@@ -28,4 +26,12 @@ grep -q "^## $version" CHANGELOG.md || complain "CHANGELOG.md does not have vers
 for package in onednn hdf5 yaml-cpp sentencepiece xxhash nlohmann-json protobuf isa-l libpng mpi; do
   grep -q "depends_on(\"$package[\"@+~ ]" "$folder/spack/package.py" || complain "package.py does not depend on $package"
 done
+# The recipe of Spack's is a program in Python.
+if command -v python3 >/dev/null; then
+  python3 -m py_compile "$folder/spack/package.py" || complain "$folder/spack/package.py is not Python"
+  rm -rf "$folder/spack/__pycache__"
+elif [ "$mistakes" -eq 0 ]; then
+  echo "packaging_files_test: skipped in part, since python3 is not installed: $folder/spack/package.py was not compiled."
+  exit 77
+fi
 [ "$mistakes" -eq 0 ]
