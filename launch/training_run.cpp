@@ -12,6 +12,7 @@
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/validate.h"
 #include "launch/job.h"
+#include "launch/shell_word.h"
 #include "launch/stop_signals.h"
 #include "optim/schedule.h"
 #include "parallel/agreement.h"
@@ -364,7 +365,7 @@ void TrainingRun::close() {
   logger_.info("Done: ", trainer_->steps_done(), " steps, ",
                fixed(static_cast<double>(trainer_->tokens_done()) / 1e6, 2), " M tokens",
                std::isnan(final_loss_) ? "" : ", mean validation loss " + fixed(final_loss_, 4) + " nats",
-               ". Try: conclave generate ", recipe_.output, " --prompt \"The \"");
+               ". Try: conclave generate ", shell_word(recipe_.output), " --prompt \"The \"");
 }
 
 }  // namespace conclave

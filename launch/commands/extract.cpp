@@ -8,6 +8,7 @@
 #include "launch/command_line.h"
 #include "launch/convert/extract.h"
 #include "launch/job.h"
+#include "launch/shell_word.h"
 
 namespace conclave {
 
@@ -58,8 +59,8 @@ int run_extract(const std::vector<std::string>& arguments) {
       if (world->rank() == 0) std::cout << line << std::endl;
     });
     if (world->rank() == 0)
-      std::cout << "Done: " << recipe.output << "/checkpoints/step-00000000. Try: conclave evaluate " << path
-                << " --against " << recipe.output << std::endl;
+      std::cout << "Done: " << recipe.output << "/checkpoints/step-00000000. Try: conclave evaluate " << shell_word(path)
+                << " --against " << shell_word(recipe.output) << std::endl;
     return 0;
   });
 }

@@ -6,6 +6,7 @@
 #include "framework/base/error.h"
 #include "launch/command_line.h"
 #include "launch/convert/import.h"
+#include "launch/shell_word.h"
 
 namespace conclave {
 namespace {
@@ -68,8 +69,8 @@ int run_import(const std::vector<std::string>& arguments) {
                                       .overrides = options.overrides(),
                                       .upcycle = upcycle_options(options)},
                                      [](const std::string& line) { std::cout << line << std::endl; });
-  std::cout << "Done: " << places[1] << "/checkpoints/step-00000000. Try: conclave train " << places[1]
-            << "/recipe.yaml"
+  std::cout << "Done: " << places[1] << "/checkpoints/step-00000000. Try: conclave train "
+            << shell_word(places[1] + "/recipe.yaml")
             << (recipe.data.train.empty() ? " 'data.train=[{path: PREFIX, domain: NAME}]'" : "") << std::endl;
   return 0;
 }
