@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # From a fresh machine to a trained mixture-of-experts model: installs what is missing, builds, prepares real text,
 # trains examples/quickstart.yaml on two MPI ranks, evaluates it per domain and lets it write a sample.
-# Running it again costs nothing: each phase recognises its finished work. Arguments (key.path=value) go to `train`.
+# Running it again costs nothing: each phase recognises its finished work.
+#   bash launch/quickstart.sh                         the whole: less than 15 minutes on two cores, from nothing
+#   bash launch/quickstart.sh --short                 three steps into a directory of their own: does everything work?
+#   bash launch/quickstart.sh training.steps=600 ...  other values (key.path=value) for `train`
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -61,6 +64,14 @@ find_domains() {
   domain_overrides=("data.train=[$train_list]" "data.validation=[$validation_list]")
 }
 
+# Three steps, and little of what is measured after them. Later arguments win over these.
+evaluation=() sample=()
+if [ "${1:-}" = --short ]; then
+  shift
+  set -- training.steps=3 evaluation.batches=1 output=runs/quickstart_short "$@"
+  evaluation=(--batches 1) sample=(--tokens 32)
+fi
+
 output=$(sed -n 's/^output: *\([^ #]*\).*/\1/p' "$recipe")
 for argument in "$@"; do
   case $argument in output=*) output=${argument#output=} ;; esac
@@ -71,11 +82,12 @@ phase "2/7 build" build
 phase "3/7 real text in eight domains" bash launch/prepare_quickstart_data.sh
 find_domains
 phase "4/7 training on $ranks ranks" train ${domain_overrides[@]+"${domain_overrides[@]}"} "$@"
-phase "5/7 loss and experts per domain" "$conclave" evaluate "$output"
-phase "6/7 a sample" "$conclave" generate "$output" --prompt "In the beginning"
+phase "5/7 loss and experts per domain" "$conclave" evaluate "$output" ${evaluation[@]+"${evaluation[@]}"}
+phase "6/7 a sample" "$conclave" generate "$output" --prompt "In the beginning" ${sample[@]+"${sample[@]}"}
 phase "7/7 a page of curves and heat maps" "$conclave" report "$output"
 
+page=$(printf '%q' "$output/report.html") run=$(printf '%q' "$output")
 say "A mixture-of-experts model was trained on $ranks ranks in $((SECONDS - begin)) s in all; everything it left is in $output."
-echo "   Look: open $output/report.html in a browser."
+echo "   Look: open $page in a browser."
 echo "   Next: change a number in $recipe (or say it here: bash launch/quickstart.sh training.steps=600 output=runs/longer),"
-echo "   look into a checkpoint ($conclave inspect $output), or read docs/tour.md."
+echo "   look into a checkpoint ($conclave inspect $run), or read docs/tour.md."

@@ -8,7 +8,7 @@ usage() {
 usage: bash tests/full.sh [--scale FACTOR] [--only PART,PART...] [--list]
 
   --scale FACTOR    counts times FACTOR, at least 1 each (1)
-  --only PARTS      of kills samples flips truncations power refusals layouts watchdog fuzz soak; all by default
+  --only PARTS      of kills samples flips truncations power refusals layouts watchdog fuzz soak fresh; all by default
   --list            says what each part does and how long it takes about, and ends
 
 Examples:
@@ -22,7 +22,7 @@ refuse() {
 }
 
 cd "$(dirname "$0")/.."
-all=(kills samples flips truncations power refusals layouts watchdog fuzz soak)
+all=(kills samples flips truncations power refusals layouts watchdog fuzz soak fresh)
 scale=1 chosen=("${all[@]}") list=''
 while [ $# -gt 0 ]; do
   case $1 in
@@ -54,11 +54,13 @@ declare -A what=(
   [watchdog]="a stopped rank, a skipped collective, an endless loop, 1000 clean steps, every way to end"
   [fuzz]="every loader's harness for $fuzz_seconds s"
   [soak]="training for $soak_seconds s with random faults"
+  [fresh]="both commands of README.md on empty Debian 12 and 13, as root and as a user, and without a package"
 )
 declare -A estimate=(
   [kills]=$((kills * 5 / 2 + 20)) [samples]=30 [flips]=$((flips / 7 + 10)) [truncations]=$((lengths * 7 + 10))
   [power]=$((cuts / 12 + 5)) [refusals]=60 [layouts]=180 [watchdog]=120
   [fuzz]=$((harnesses * fuzz_seconds / 2 + 60)) [soak]=$((soak_seconds + 10))
+  [fresh]=12000
 )
 total=0
 for part in "${chosen[@]}"; do
@@ -69,7 +71,8 @@ done
 if [ -n "$list" ]; then exit 0; fi
 
 mkdir -p "$logs"
-bash launch/install_packages.sh python3-h5py
+bash launch/install_packages.sh
+bash launch/install_packages.sh --optional python3-h5py debootstrap
 echo "tests/full.sh: building the release preset"
 if ! { cmake --preset release && cmake --build --preset release; } >"$logs/build.log" 2>&1; then
   grep -A 15 -E 'FAILED:|[Ee]rror' "$logs/build.log" | head -n 60 >&2 || true
@@ -94,6 +97,7 @@ run_part() {
       ;;
     layouts) on_ranks 4 $tests/launch/checkpointing_test --gtest_filter='*Layout*' ;;
     watchdog) $tests/launch/reliability_test ;;
+    fresh) fresh_machines ;;
     fuzz) bash tests/fuzz/run.sh "$fuzz_seconds" ;;
     soak)
       if [ "$soak_seconds" -ge 1200 ]; then
@@ -106,6 +110,12 @@ run_part() {
   esac
 }
 
+fresh_machines() {
+  bash tests/fresh_machine.sh bookworm --full && bash tests/fresh_machine.sh trixie --full &&
+    bash tests/fresh_machine.sh bookworm --full --user &&
+    bash tests/fresh_machine.sh bookworm --without ocl-icd-opencl-dev
+}
+
 echo "tests/full.sh: ${#chosen[@]} parts at scale $scale, about $(((total + 59) / 60)) minutes; output in $logs/"
 begin=$SECONDS failed=() rows=()
 for part in "${chosen[@]}"; do
@@ -113,7 +123,7 @@ for part in "${chosen[@]}"; do
   part_begin=$SECONDS code=0
   # Lines that tell of progress or of a failure; everything is in the log.
   { run_part "$part" 2>&1 || echo "exit code $?"; } | tee "$logs/$part.log" |
-    grep --line-buffered -E '^[0-9]+ of [0-9]+ |kills in|power cuts|SKIPPED|FAILED|: Failure|tests/(fuzz|soak)|effective|^exit code' |
+    grep --line-buffered -E '^[0-9]+ of [0-9]+ |kills in|power cuts|SKIPPED|FAILED|: Failure|tests/(fuzz|soak|fresh_machine)|effective|^exit code' |
     sed -u 's/^/    /' || true
   if grep -q '^exit code' "$logs/$part.log"; then code=$(sed -n 's/^exit code //p' "$logs/$part.log" | tail -n 1); fi
   result=passed
