@@ -58,6 +58,9 @@ class TrainingRun {
   bool time_is_up_on_any_rank();
   /// Says what is wrong with a step's numbers, once, with the data that the step was made of.
   void note_numbers(const StepResult& result);
+  /// Such a step is no fault of the numbers: neither training.skip_limit nor the rollbacks count it.
+  void note_missing_targets(const StepResult& result);
+  void write_data_of(const StepResult& result);
   /// Parameters and optimizer of the last checkpoint, and the data after the steps that were skipped.
   void roll_back(const StepResult& result);
   void compare_ranks(const StepResult& result);
