@@ -175,11 +175,19 @@ void TrainingRun::describe() {
                              ? join_text((dataset.tokens() + 500) / 1000, " k")
                              : fixed(static_cast<double>(dataset.tokens()) / 1e6, 1) + " M");
   logger_.info("Training text in tokens: ", domains);
+  if (world_.rank() == 0)
+    logger_.info("Passes over it by step ", recipe_.training.steps, ": ", planned_passes_text(passes()));
   if (trainer_->steps_done() >= recipe_.training.steps)
     logger_.info("This run is complete: all ", recipe_.training.steps,
                  " steps are done. Raise training.steps to go on, or choose another output.");
   else
     logger_.info("Ready after ", fixed(logger_.elapsed_seconds(), 2), " s; writing to ", recipe_.output);
+}
+
+std::vector<DatasetPasses> TrainingRun::passes() {
+  const std::int64_t done = trainer_->steps_done();
+  return passes_of(*training_, done + skipped_data_steps(),
+                   std::max(done, recipe_.training.steps) + skipped_data_steps());
 }
 
 StepResult TrainingRun::timed_step(Progress& progress) {
@@ -355,7 +363,10 @@ void TrainingRun::validate(bool last) {
 
 void TrainingRun::save() {
   world_.note(Activity::saving, trainer_->steps_done());
-  checkpointing_->save(*trainer_, [this] { directory_->flush(); });
+  checkpointing_->save(*trainer_, [this] {
+    directory_->flush();
+    write_passes(recipe_.output, passes(), trainer_->steps_done(), recipe_.training.steps);
+  });
 }
 
 double TrainingRun::save_seconds() const {
@@ -378,6 +389,7 @@ void TrainingRun::close() {
     if (directory_) directory_->flush();
   });
   if (checkpointing_->last_checkpoint().empty()) return;
+  if (world_.rank() == 0) logger_.info("Passes over the training text: ", passes_so_far_text(passes()));
   logger_.info("Done: ", trainer_->steps_done(), " steps, ",
                fixed(static_cast<double>(trainer_->tokens_done()) / 1e6, 2), " M tokens",
                std::isnan(final_loss_) ? "" : ", mean validation loss " + fixed(final_loss_, 4) + " nats",

@@ -9,6 +9,7 @@
 
 #include "framework/base/error.h"
 #include "framework/base/random.h"
+#include "framework/data/mixture.h"
 #include "framework/data/token_description.h"
 #include "framework/data/tokenizer.h"
 
@@ -69,11 +70,11 @@ std::vector<std::int32_t> domain_indices(const std::vector<Dataset>& datasets,
   return indices;
 }
 
-std::vector<double> weights_of(const DataRecipe& data) {
+std::vector<double> weights_of(const DataRecipe& data, const std::vector<Dataset>& datasets) {
   check(!data.train.empty(), Fault::request, "data.train is empty; at least one dataset is expected");
-  std::vector<double> weights;
-  for (const DatasetRecipe& recipe : data.train) weights.push_back(recipe.weight);
-  return weights;
+  std::vector<std::int64_t> tokens;
+  for (const Dataset& dataset : datasets) tokens.push_back(dataset.tokens());
+  return mixture_weights(data.train, tokens);
 }
 
 Batch empty_batch(std::int64_t sequences, std::int64_t length) {
@@ -169,7 +170,7 @@ TrainingData::TrainingData(const DataRecipe& data, std::int64_t vocabulary, std:
       names_(conclave::domain_names(data)),
       datasets_(open_datasets(data.train, data, vocabulary)),
       domain_(domain_indices(datasets_, names_)),
-      plan_(weights_of(data), data.domain_block, seed, std::move(batch_size)) {
+      plan_(weights_of(data, datasets_), data.domain_block, seed, std::move(batch_size)) {
   for (std::size_t d = 0; d < datasets_.size(); ++d)
     check(datasets_[d].full_sequences() > 0, Fault::data, "the token file ", data.train[d].path,
           ".bin holds ", datasets_[d].tokens(), " tokens; one training sequence needs ", length_ + 1,

@@ -69,6 +69,9 @@ class TrainingData {
   const std::vector<std::string>& domain_names() const { return names_; }
   const std::vector<Dataset>& datasets() const { return datasets_; }
   std::int64_t tokens() const;
+  /// [datasets]; how many sequences each has given at the beginning of a step. That many over
+  /// full_sequences() are its passes.
+  std::vector<std::int64_t> drawn(std::int64_t step) { return plan_.drawn(step); }
 
  private:
   std::int64_t length_;

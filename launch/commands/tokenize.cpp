@@ -64,7 +64,8 @@ training. An input of fewer documents, a book for example, is held out by piece.
 A tokenizer.json is Hugging Face's, of the byte-level BPE kind (GPT-2, Llama 3, Qwen). Its ids are
 those of the library `tokenizers`: added tokens that stand in text become those tokens, and nothing is
 put around text, except the end of a document behind it: the eos_token of a tokenizer_config.json
-beside it, or else the token that is called <|endoftext|> or alike. docs/tokenizers.md says more.
+beside it, or else the token that is called <|endoftext|> or alike. docs/tokenizers.md says more,
+and docs/data.md about the rest.
 
 Examples:
   One domain from a book, one document per paragraph, a twentieth of the paragraphs held out:

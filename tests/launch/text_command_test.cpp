@@ -71,6 +71,41 @@ TEST_F(TextCommand, AValidationTextWithoutATargetIsLeftOutAndNamed) {
   EXPECT_EQ(json["mean_lm_loss"], json["domains"][0]["lm_loss"]);
 }
 
+TEST_F(TextCommand, PassesOverEachDatasetAreSaidAndReported) {
+  const std::string sizes = "'data.train=[{path: " + path("numbers") +
+                            ", domain: numbers, weight: size}, {path: " + path("letters") +
+                            ", domain: letters, weight: size}]'";
+  const Outcome checked = conclave_command("validate " + path("recipe.yaml") + " training.steps=20 " + sizes);
+  EXPECT_EQ(checked.exit_code, 0) << checked.output;
+  const std::size_t at = checked.output.find("Passes over the training text in 20 steps");
+  ASSERT_NE(at, std::string::npos) << checked.output;
+  EXPECT_NE(checked.output.find(" % of the mixture", at), std::string::npos) << checked.output;
+  EXPECT_NE(checked.output.find("weight: size"), std::string::npos) << checked.output;
+
+  ASSERT_EQ(train("passes", sizes + " training.steps=10", 2).exit_code, 0);
+  const Outcome outcome = train("passes", sizes + " training.steps=20", 2);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
+  std::ifstream file(folder_ / "passes" / "data.json");
+  const Json data = Json::parse(file);
+  EXPECT_EQ(data["step"], 20);
+  std::int64_t sequences = 0;
+  for (const Json& dataset : data["datasets"]) {
+    EXPECT_EQ(dataset["passes"], dataset["planned_passes"]);
+    const std::int64_t whole = (dataset["tokens"].get<std::int64_t>() - 1) / 32;
+    EXPECT_EQ(dataset["sequences"], whole);
+    sequences += whole;
+  }
+  // By size each text is gone over as often as the other.
+  const double passes = 20.0 * 8 / static_cast<double>(sequences);
+  for (const Json& dataset : data["datasets"]) EXPECT_NEAR(dataset["passes"].get<double>(), passes, 0.15);
+  EXPECT_EQ(occurrences(outcome.output, "Passes over it by step 20: numbers "), 1u) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "Passes over the training text: numbers "), 1u) << outcome.output;
+  ASSERT_EQ(conclave_command("report " + path("passes")).exit_code, 0);
+  std::ifstream page(folder_ / "passes" / "report.html");
+  const std::string html{std::istreambuf_iterator<char>(page), {}};
+  EXPECT_NE(html.find("Passes over the training text, after step 20"), std::string::npos);
+}
+
 // In these documents "a" is followed by "b" where a document begins and by "c" everywhere else.
 TEST_F(TextCommand, TheBeginningOfADocumentIsTrainedAndGenerated) {
   std::ofstream text(folder_ / "beginnings.txt");
