@@ -1,7 +1,9 @@
 #include "launch/evaluator.h"
 
 #include <algorithm>
+#include <limits>
 
+#include "framework/recipe/nearest.h"
 #include "layers/router_measures.h"
 #include "layers/router_readings.h"
 
@@ -86,15 +88,15 @@ void join(std::vector<Sums>& domains, Communicator& world) {
 }
 
 DomainResult result_of(const std::string& domain, const Sums& sums) {
-  const auto targets = static_cast<double>(std::max<std::int64_t>(sums.targets, 1)),
-             tokens = static_cast<double>(std::max<std::int64_t>(sums.tokens, 1));
+  const auto tokens = static_cast<double>(std::max<std::int64_t>(sums.tokens, 1));
   const auto over_tokens = [tokens](std::vector<double> values) {
     for (double& value : values) value /= tokens;
     return values;
   };
   return {.domain = domain,
           .target_tokens = sums.targets,
-          .lm_loss = sums.loss / targets,
+          .lm_loss = sums.targets > 0 ? sums.loss / static_cast<double>(sums.targets)
+                                      : std::numeric_limits<double>::quiet_NaN(),
           .expert_counts = sums.counts,
           .tokens = sums.tokens,
           .mean_probability = over_tokens(sums.probabilities),
@@ -145,8 +147,23 @@ std::vector<DomainResult> evaluate(const Transformer& transformer, const Validat
 
 double mean_over_domains(const std::vector<DomainResult>& results) {
   double sum = 0;
-  for (const DomainResult& result : results) sum += result.lm_loss;
-  return results.empty() ? 0 : sum / static_cast<double>(results.size());
+  std::int64_t counted = 0;
+  for (const DomainResult& result : results) {
+    if (result.target_tokens == 0) continue;
+    sum += result.lm_loss;
+    ++counted;
+  }
+  return counted > 0 ? sum / static_cast<double>(counted) : std::numeric_limits<double>::quiet_NaN();
+}
+
+std::string domains_without_targets(const std::vector<DomainResult>& results) {
+  std::vector<std::string> names;
+  for (const DomainResult& result : results)
+    if (result.target_tokens == 0) names.push_back(result.domain);
+  if (names.empty()) return "";
+  return join_text("The mean leaves out ", join_words(names),
+                   names.size() == 1 ? ", whose text holds no target" : ", whose texts hold no target",
+                   ": a token that another one of its document predicts.");
 }
 
 }  // namespace conclave

@@ -14,7 +14,7 @@ namespace conclave {
 struct DomainResult {
   std::string domain;
   std::int64_t target_tokens = 0;
-  double lm_loss = 0;                       // mean over target tokens, nats
+  double lm_loss = 0;                       // mean over target tokens, nats; NaN where there is none
   std::vector<std::int64_t> expert_counts;  // [layers, experts]; assignments
   std::int64_t tokens = 0;  // input tokens, padding not counted; over which the means below go
   std::vector<double>
@@ -33,7 +33,10 @@ struct EvaluationOptions {
 std::vector<DomainResult> evaluate(const Transformer& transformer, const ValidationData& validation,
                                    const EvaluationOptions& options, const Mesh& mesh);
 
-/// The mean of the domains' losses, each domain counted once.
+/// The mean of the losses of all domains that have a target, each counted once; NaN where none has.
 double mean_over_domains(const std::vector<DomainResult>& results);
+
+/// A sentence that names the domains that the mean leaves out; empty where it has all of them.
+std::string domains_without_targets(const std::vector<DomainResult>& results);
 
 }  // namespace conclave

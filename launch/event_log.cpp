@@ -66,7 +66,7 @@ void EventLog::add_step(const Metrics& line, const std::vector<std::int64_t>& co
     else if (const auto* truth = std::get_if<bool>(&value))
       values.scalars.emplace_back(tag, *truth ? 1 : 0);
   }
-  counts_.resize(counts.size());
+  counts_.resize(std::max(counts_.size(), counts.size()));  // a step that was left out has no counts
   std::transform(counts.begin(), counts.end(), counts_.begin(), counts_.begin(), std::plus<>());
   // Not every step is logged: the first one of a new interval shows it.
   if (step / snapshot_interval_ != last_snapshot_ / snapshot_interval_ || step == steps_) {

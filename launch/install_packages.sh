@@ -10,7 +10,7 @@ packages=(
   build-essential cmake ninja-build ccache pkg-config
   libopenmpi-dev openmpi-bin libhdf5-dev hdf5-tools
   libdnnl-dev ocl-icd-opencl-dev libyaml-cpp-dev libsentencepiece-dev libxxhash-dev nlohmann-json3-dev libgtest-dev
-  libpcre2-dev libicu-dev
+  libpcre2-dev libicu-dev zlib1g-dev libzstd-dev liblzma-dev
   libprotobuf-dev protobuf-compiler libisal-dev libpng-dev
 )
 optional=''

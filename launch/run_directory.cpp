@@ -94,6 +94,7 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
     line.emplace_back("max_rank_load_violation", *std::max_element(violations.begin(), violations.end()));
   }
   if (result.skipped) line.emplace_back("skipped", true);
+  if (result.no_targets) line.emplace_back("no_targets", true);
   for (int i = 0; i < purposes; ++i) {
     const auto purpose = static_cast<Purpose>(i);
     if (traffic[purpose].calls == 0) continue;
@@ -134,13 +135,13 @@ void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainR
   };
   std::int64_t tokens = 0;
   for (const DomainResult& result : results) {
-    line(result.domain, result.target_tokens, result.lm_loss);
+    if (result.target_tokens > 0) line(result.domain, result.target_tokens, result.lm_loss);
     tokens += result.target_tokens;
     counts.insert(counts.end(), result.expert_counts.begin(), result.expert_counts.end());
     score_sum.insert(score_sum.end(), result.score_sum.begin(), result.score_sum.end());
     entropy.insert(entropy.end(), result.entropy.begin(), result.entropy.end());
   }
-  line("mean", tokens, mean_over_domains(results));
+  if (tokens > 0) line("mean", tokens, mean_over_domains(results));
   if (!counts.empty()) experts_.add_evaluation(step, counts, score_sum, entropy);
   if (events_) events_->add_evaluation(step, losses, counts);
 }

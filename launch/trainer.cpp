@@ -59,9 +59,6 @@ Trainer::Totals Trainer::agree_on_totals(const std::vector<Batch>& batches) {
   const Tensor totals = Tensor::from(counts, {2});
   mesh_.axis(Axis::data).all_reduce(totals, ReduceOp::sum, Purpose::statistics);
   counts = totals.to_host<std::int64_t>();
-  if (counts[1] == 0)
-    throw Error(Fault::data, join_text("step ", steps_done_, ": the global batch holds no target token"),
-                Reach::all_ranks);
   return {counts[0], counts[1]};
 }
 
@@ -181,10 +178,55 @@ void Trainer::update(const StepResult& result) {
                         recipe_.model.moe.router.bias);
 }
 
+Trainer::Agreed Trainer::agree_on_sums(std::vector<double> sums, const std::vector<double>& votes) {
+  const auto own = static_cast<std::ptrdiff_t>(sums.size());
+  sums.push_back(stop_was_requested() ? 1.0 : 0.0);
+  sums.insert(sums.end(), votes.begin(), votes.end());
+  const Tensor reduced = Tensor::from(sums, {static_cast<std::int64_t>(sums.size())});
+  mesh_.world().all_reduce(reduced, ReduceOp::sum, Purpose::statistics);
+  sums = reduced.to_host<double>();
+  return {.sums = {sums.begin(), sums.begin() + own},
+          .stop = sums[static_cast<std::size_t>(own)] > 0,
+          .votes = {sums.begin() + own + 1, sums.end()}};
+}
+
+double Trainer::learning_rate() const {
+  return recipe_.optimizer.lr *
+         learning_rate_factor(recipe_.optimizer.schedule, steps_done_, recipe_.training.steps);
+}
+
+void Trainer::end_step(StepResult& result) {
+  tokens_done_ += result.tokens;
+  sequences_done_ += batch_size_at(recipe_.training, steps_done_);
+  result.step = ++steps_done_;
+  clock_.end_step();
+}
+
+StepResult Trainer::step_without_targets(const Totals& totals, const std::vector<double>& votes) {
+  constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+  model_.parameters.clear_gradients();
+  clock_.begin(Activity::optimizer, steps_done_ + 1);
+  const Agreed agreed = agree_on_sums({}, votes);
+  StepResult result{.tokens = totals.tokens,
+                    .lm_loss = unknown,
+                    .loss = unknown,
+                    .gradient_norm = unknown,
+                    .learning_rate = learning_rate(),
+                    .no_targets = true,
+                    .stop = agreed.stop,
+                    .votes = agreed.votes};
+  result.balance.load_balance_loss = result.balance.global_balance_loss = unknown;
+  result.balance.router_z_loss = result.balance.estimator_error = unknown;
+  result.balance.max_load_violation = unknown;
+  end_step(result);
+  return result;
+}
+
 StepResult Trainer::step(const std::vector<double>& votes) {
   clock_.begin(Activity::data, steps_done_ + 1);
   const std::vector<Batch> batches = take_batches();
   const Totals totals = agree_on_totals(batches);
+  if (totals.targets == 0) return step_without_targets(totals, votes);  // equal on all ranks
   std::vector<ModelInput> inputs;
   const Communicator& data = mesh_.axis(Axis::data);
   for (const Batch& batch : batches) {
@@ -208,23 +250,18 @@ StepResult Trainer::step(const std::vector<double>& votes) {
   const LossSums own = run_micro_batches(inputs, totals);
 
   clock_.begin(Activity::optimizer, steps_done_ + 1);
-  std::vector<double> sums{own.tokens, own.cross_entropy, own.auxiliary, stop_was_requested() ? 1.0 : 0.0};
-  sums.insert(sums.end(), votes.begin(), votes.end());
-  const Tensor reduced = Tensor::from(sums, {static_cast<std::int64_t>(sums.size())});
-  mesh_.world().all_reduce(reduced, ReduceOp::sum, Purpose::statistics);
-  sums = reduced.to_host<double>();
+  const Agreed agreed = agree_on_sums({own.tokens, own.cross_entropy, own.auxiliary}, votes);
 
   StepResult result;
   result.tokens = totals.tokens;
   result.target_tokens = totals.targets;
-  result.lm_loss = sums[0] / static_cast<double>(totals.targets);
-  result.loss = sums[1] + sums[2];
-  result.stop = sums[3] > 0;
-  result.votes.assign(sums.begin() + 4, sums.end());
+  result.lm_loss = agreed.sums[0] / static_cast<double>(totals.targets);
+  result.loss = agreed.sums[1] + agreed.sums[2];
+  result.stop = agreed.stop;
+  result.votes = agreed.votes;
   result.balance = balance_.end_step();
   result.gradient_norm = reducer_.norm_of(own.gradient_squares);
-  result.learning_rate = recipe_.optimizer.lr * learning_rate_factor(recipe_.optimizer.schedule, steps_done_,
-                                                                     recipe_.training.steps);
+  result.learning_rate = learning_rate();
   // Both numbers are equal on all ranks, and so is what follows.
   result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.gradient_norm);
   if (result.skipped) {
@@ -233,10 +270,7 @@ StepResult Trainer::step(const std::vector<double>& votes) {
   } else {
     update(result);
   }
-  tokens_done_ += totals.tokens;
-  sequences_done_ += batch_size_at(recipe_.training, steps_done_);
-  result.step = ++steps_done_;
-  clock_.end_step();
+  end_step(result);
   return result;
 }
 

@@ -29,6 +29,7 @@ struct StepResult {
   double learning_rate = 0;
   bool skipped = false;       // loss or gradients were not finite: parameters and optimizer are as they were
   std::string not_finite;     // where that was seen first
+  bool no_targets = false;    // the global batch had nothing to learn from: no update, no losses, no counts
   bool stop = false;          // some rank was asked to stop
   std::vector<double> votes;  // of all ranks, summed
   BalanceReport balance;
@@ -43,8 +44,8 @@ class Trainer {
           const RouterMaker& router = make_router);
 
   /// Collective. Where the loss or a gradient is not finite, all ranks alike leave out the update; the step
-  /// counts as done, so that its data are never met again. `votes`: numbers of this rank, as many on each,
-  /// that travel in the step's own all-reduce.
+  /// counts as done, so that its data are never met again. The same holds for a global batch without a
+  /// target. `votes`: numbers of this rank, as many on each, that travel in the step's own all-reduce.
   StepResult step(const std::vector<double>& votes = {});
 
   std::int64_t steps_done() const { return steps_done_; }
@@ -84,6 +85,17 @@ class Trainer {
   };
   std::vector<Batch> take_batches() const;
   Totals agree_on_totals(const std::vector<Batch>& batches);
+  /// What ranks have to tell each other at the end of a step.
+  struct Agreed {
+    std::vector<double> sums;  // of the numbers that came
+    bool stop = false;         // some rank was asked to stop
+    std::vector<double> votes;
+  };
+  Agreed agree_on_sums(std::vector<double> sums, const std::vector<double>& votes);
+  StepResult step_without_targets(const Totals& totals, const std::vector<double>& votes);
+  double learning_rate() const;
+  /// Counts the step as done.
+  void end_step(StepResult& result);
   /// Sentences about the first parameter whose gradient is not finite and, where the loss is not either,
   /// about the first layer whose output is not, found by another forward pass. Collective.
   std::string find_not_finite(const std::vector<ModelInput>& inputs, bool loss_is_finite);

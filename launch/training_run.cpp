@@ -176,11 +176,19 @@ void TrainingRun::describe() {
                              ? join_text((dataset.tokens() + 500) / 1000, " k")
                              : fixed(static_cast<double>(dataset.tokens()) / 1e6, 1) + " M");
   logger_.info("Training text in tokens: ", domains);
+  if (world_.rank() == 0)
+    logger_.info("Passes over it by step ", recipe_.training.steps, ": ", planned_passes_text(passes()));
   if (trainer_->steps_done() >= recipe_.training.steps)
     logger_.info("This run is complete: all ", recipe_.training.steps,
                  " steps are done. Raise training.steps to go on, or choose another output.");
   else
     logger_.info("Ready after ", fixed(logger_.elapsed_seconds(), 2), " s; writing to ", recipe_.output);
+}
+
+std::vector<DatasetPasses> TrainingRun::passes() {
+  const std::int64_t done = trainer_->steps_done();
+  return passes_of(*training_, done + skipped_data_steps(),
+                   std::max(done, recipe_.training.steps) + skipped_data_steps());
 }
 
 StepResult TrainingRun::timed_step(Progress& progress) {
@@ -198,7 +206,7 @@ StepResult TrainingRun::timed_step(Progress& progress) {
   if (directory_ && every(recipe_.logging.interval, result.step))
     directory_->write_step(result, seconds, flops, world_.traffic().since(before));
   if (recipe_.logging.samples) write_samples(result);
-  if (!result.skipped) name_dead_experts(result);
+  if (!result.skipped && !result.no_targets) name_dead_experts(result);
   progress.update({.step = result.step,
                    .loss = result.lm_loss,
                    .tokens_per_second = rate,
@@ -227,7 +235,7 @@ void TrainingRun::write_samples(const StepResult& result) {
                    [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<DrawnSequence> drawn;
   for (const auto& [position, one] : placed) drawn.push_back(one);
-  if (directory_) directory_->write_samples(result.step, result.skipped, drawn);
+  if (directory_) directory_->write_samples(result.step, result.skipped || result.no_targets, drawn);
 }
 
 void TrainingRun::name_dead_experts(const StepResult& result) {
@@ -260,6 +268,7 @@ bool TrainingRun::time_is_up_on_any_rank() {
 }
 
 void TrainingRun::note_numbers(const StepResult& result) {
+  if (result.no_targets) return note_missing_targets(result);
   skipped_in_row_ = result.skipped ? skipped_in_row_ + 1 : 0;
   skipped_ += result.skipped ? 1 : 0;
   if (world_.rank() != 0) return;
@@ -272,6 +281,18 @@ void TrainingRun::note_numbers(const StepResult& result) {
     logger_.warning("Step ", result.step, " is a spike: ", spike, "; log.txt names its data.");
   else
     return;
+  write_data_of(result);
+}
+
+void TrainingRun::note_missing_targets(const StepResult& result) {
+  if (world_.rank() != 0) return;
+  logger_.warning("Step ", result.step, " is left out: none of the ", result.tokens,
+                  " tokens of its global batch has a target, as documents of one token have none; log.txt "
+                  "names its data.");
+  write_data_of(result);
+}
+
+void TrainingRun::write_data_of(const StepResult& result) {
   for (const std::string& line : training_->describe(result.step - 1 + skipped_data_steps()))
     logger_.write_to_file(join_text("Data of step ", result.step, ": ", line));
 }
@@ -329,9 +350,13 @@ void TrainingRun::validate(bool last) {
                mesh_);
   std::string domains;
   for (const DomainResult& result : results)
-    domains += join_text(domains.empty() ? "" : ", ", result.domain, " ", fixed(result.lm_loss, 3));
-  logger_.info("Validation after step ", trainer_->steps_done(), ": mean ",
-               fixed(mean_over_domains(results), 4), " nats (", domains, ")");
+    if (result.target_tokens > 0)
+      domains += join_text(domains.empty() ? "" : ", ", result.domain, " ", fixed(result.lm_loss, 3));
+  if (!domains.empty())
+    logger_.info("Validation after step ", trainer_->steps_done(), ": mean ",
+                 fixed(mean_over_domains(results), 4), " nats (", domains, ")");
+  if (const std::string left_out = domains_without_targets(results); !left_out.empty() && world_.rank() == 0)
+    logger_.warning("Validation after step ", trainer_->steps_done(), ": ", left_out);
   if (directory_) directory_->write_evaluation(trainer_->steps_done(), results);
   if (last) final_loss_ = mean_over_domains(results);
   evaluation_seconds_ = seconds_since(begin);
@@ -339,7 +364,10 @@ void TrainingRun::validate(bool last) {
 
 void TrainingRun::save() {
   world_.note(Activity::saving, trainer_->steps_done());
-  checkpointing_->save(*trainer_, [this] { directory_->flush(); });
+  checkpointing_->save(*trainer_, [this] {
+    directory_->flush();
+    write_passes(recipe_.output, passes(), trainer_->steps_done(), recipe_.training.steps);
+  });
 }
 
 double TrainingRun::save_seconds() const {
@@ -362,6 +390,7 @@ void TrainingRun::close() {
     if (directory_) directory_->flush();
   });
   if (checkpointing_->last_checkpoint().empty()) return;
+  if (world_.rank() == 0) logger_.info("Passes over the training text: ", passes_so_far_text(passes()));
   logger_.info("Done: ", trainer_->steps_done(), " steps, ",
                fixed(static_cast<double>(trainer_->tokens_done()) / 1e6, 2), " M tokens",
                std::isnan(final_loss_) ? "" : ", mean validation loss " + fixed(final_loss_, 4) + " nats",

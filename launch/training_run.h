@@ -15,6 +15,7 @@
 #include "launch/checkpointing.h"
 #include "launch/directory_lock.h"
 #include "launch/loss_spikes.h"
+#include "launch/passes.h"
 #include "launch/run_directory.h"
 #include "launch/run_guard.h"
 #include "launch/step_profile.h"
@@ -38,6 +39,8 @@ class TrainingRun {
   void prepare();
   /// Of a run directory without a checkpoint: what the recipe takes from another run's. Collective.
   FoundCheckpoint take_from_another_run();
+  /// How often the run has gone over each dataset, and will have at its end.
+  std::vector<DatasetPasses> passes();
   /// What another run has seen of the data stands before this run's steps as a step of its own.
   std::int64_t skipped_data_steps() const { return trainer_->sequences_skipped() > 0 ? 1 : 0; }
   std::int64_t size_of_data_step(std::int64_t step) const;
@@ -58,6 +61,9 @@ class TrainingRun {
   bool time_is_up_on_any_rank();
   /// Says what is wrong with a step's numbers, once, with the data that the step was made of.
   void note_numbers(const StepResult& result);
+  /// Such a step is no fault of the numbers: neither training.skip_limit nor the rollbacks count it.
+  void note_missing_targets(const StepResult& result);
+  void write_data_of(const StepResult& result);
   /// Parameters and optimizer of the last checkpoint, and the data after the steps that were skipped.
   void roll_back(const StepResult& result);
   void compare_ranks(const StepResult& result);

@@ -9,6 +9,7 @@
 
 #include "framework/base/error.h"
 #include "framework/base/random.h"
+#include "framework/data/mixture.h"
 #include "framework/data/token_description.h"
 #include "framework/data/tokenizer.h"
 
@@ -27,30 +28,36 @@ std::int64_t checked_length(const DataRecipe& data) {
 
 /// What `tokenize` wrote beside the tokens must agree with them and with the recipe, and then vouches for the
 /// ids. Without it every id is looked at now: one beyond the vocabulary must not wait until it is drawn.
-void check_tokens(const TokenFile& file, const DataRecipe& data, std::int64_t vocabulary) {
+/// Says whether the recipe's tokenizer is known to have made the file.
+bool check_tokens(const TokenFile& file, TokenizerFacts& tokenizer, std::int64_t vocabulary) {
   const auto description = read_token_description(file.prefix());
-  if (!description) return file.check_all_ids();
+  if (!description) {
+    file.check_all_ids();
+    return false;
+  }
   const std::string path = file.prefix() + ".json";
   check(description->tokens == file.tokens() && description->documents == file.documents(), Fault::data, path,
         " describes ", description->documents, " documents with ", description->tokens, " tokens, but ",
         file.prefix(), ".idx has ", file.documents(), " with ", file.tokens(),
         "; the files do not belong together");
-  const bool same = description->fingerprint.empty()
-                        ? description->tokenizer == data.tokenizer
-                        : description->fingerprint == tokenizer_fingerprint(data.tokenizer);
+  const bool fingerprinted = !description->fingerprint.empty();
+  const bool same = fingerprinted ? description->fingerprint == tokenizer.fingerprint()
+                                  : description->tokenizer == tokenizer.name();
   check(same, Fault::data, path, " says that the tokens were made with the tokenizer ",
-        description->tokenizer, ", but the recipe's data.tokenizer ", data.tokenizer,
+        description->tokenizer, ", but the recipe's data.tokenizer ", tokenizer.name(),
         " is another one; name the same, or run `conclave tokenize` again");
   check(description->vocab_size <= vocabulary, Fault::data, path, " says that the tokenizer has ",
         description->vocab_size, " entries; model.vocab_size is ", vocabulary, ", expected at least as many");
+  return fingerprinted;
 }
 
 std::vector<Dataset> open_datasets(const std::vector<DatasetRecipe>& recipes, const DataRecipe& data,
                                    std::int64_t vocabulary) {
   std::vector<Dataset> datasets;
   std::map<std::string, std::int64_t> shards;  // of each domain, so far
+  TokenizerFacts tokenizer(data.tokenizer);
   for (const DatasetRecipe& recipe : recipes)
-    datasets.emplace_back(recipe, data, vocabulary, shards[domain_of(recipe)]++);
+    datasets.emplace_back(recipe, data, vocabulary, tokenizer, shards[domain_of(recipe)]++);
   return datasets;
 }
 
@@ -63,11 +70,11 @@ std::vector<std::int32_t> domain_indices(const std::vector<Dataset>& datasets,
   return indices;
 }
 
-std::vector<double> weights_of(const DataRecipe& data) {
+std::vector<double> weights_of(const DataRecipe& data, const std::vector<Dataset>& datasets) {
   check(!data.train.empty(), Fault::request, "data.train is empty; at least one dataset is expected");
-  std::vector<double> weights;
-  for (const DatasetRecipe& recipe : data.train) weights.push_back(recipe.weight);
-  return weights;
+  std::vector<std::int64_t> tokens;
+  for (const Dataset& dataset : datasets) tokens.push_back(dataset.tokens());
+  return mixture_weights(data.train, tokens);
 }
 
 Batch empty_batch(std::int64_t sequences, std::int64_t length) {
@@ -93,13 +100,13 @@ std::vector<std::string> domain_names(const DataRecipe& data) {
 }
 
 Dataset::Dataset(const DatasetRecipe& recipe, const DataRecipe& data, std::int64_t vocabulary,
-                 std::int64_t shard)
+                 TokenizerFacts& tokenizer, std::int64_t shard)
     : domain_(domain_of(recipe)),
       shard_(shard),
       length_(checked_length(data)),
       document_mask_(data.document_mask),
       file_(recipe.path, vocabulary) {
-  check_tokens(file_, data, vocabulary);
+  separator_ = separator_of(file_, check_tokens(file_, tokenizer, vocabulary), tokenizer);
   check(tokens() >= 2, Fault::data, "the token file ", recipe.path, ".bin holds ", tokens(),
         " token; at least 2 are needed, one to predict and one to predict it from");
 }
@@ -129,14 +136,24 @@ void Dataset::fill(std::int64_t sequence, Batch& batch, std::int64_t row) const 
     tokens_out[column] = targets[column] = -1;
     starts[column] = static_cast<std::int32_t>(column);
   }
-  if (!document_mask_) return;
-  for (std::int64_t document = file_.document_of(begin), column = 0; column < inputs; ++document) {
-    const std::int64_t end = std::min(inputs, file_.document_begin(document + 1) - begin);
-    std::fill(starts + column, starts + std::max(column, end), static_cast<std::int32_t>(column));
-    // The document's last token predicts nothing: what follows belongs to another one.
-    if (end > column && file_.document_begin(document + 1) - begin == end) targets[end - 1] = -1;
-    column = std::max(column, end);
+  if (document_mask_) part_documents(begin, stream, targets, starts);
+}
+
+/// `stream` holds the inputs of a sequence from `begin` on and the token after them.
+void Dataset::part_documents(std::int64_t begin, const std::vector<std::int32_t>& stream,
+                             std::int32_t* targets, std::int32_t* starts) const {
+  const std::int64_t inputs = static_cast<std::int64_t>(stream.size()) - 1;
+  for (std::int64_t document = file_.document_of(begin) + 1; document < documents(); ++document) {
+    const std::int64_t column = file_.document_begin(document) - begin;
+    if (column > inputs) break;
+    const bool separated = stream[static_cast<std::size_t>(column - 1)] == separator_;
+    const std::int64_t first = separated ? column - 1 : column;
+    if (first < inputs) starts[first] = static_cast<std::int32_t>(first);
+    // A text that no separator opens cannot be predicted: what stands before it belongs to another one.
+    if (!separated) targets[column - 1] = -1;
   }
+  for (std::int64_t column = 1; column < inputs; ++column)
+    starts[column] = std::max(starts[column], starts[column - 1]);
 }
 
 std::string Dataset::describe(std::int64_t sequence) const {
@@ -153,7 +170,7 @@ TrainingData::TrainingData(const DataRecipe& data, std::int64_t vocabulary, std:
       names_(conclave::domain_names(data)),
       datasets_(open_datasets(data.train, data, vocabulary)),
       domain_(domain_indices(datasets_, names_)),
-      plan_(weights_of(data), data.domain_block, seed, std::move(batch_size)) {
+      plan_(weights_of(data, datasets_), data.domain_block, seed, std::move(batch_size)) {
   for (std::size_t d = 0; d < datasets_.size(); ++d)
     check(datasets_[d].full_sequences() > 0, Fault::data, "the token file ", data.train[d].path,
           ".bin holds ", datasets_[d].tokens(), " tokens; one training sequence needs ", length_ + 1,

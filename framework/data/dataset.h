@@ -11,6 +11,7 @@
 
 #include "framework/data/batch.h"
 #include "framework/data/sample_plan.h"
+#include "framework/data/separator.h"
 #include "framework/data/token_file.h"
 #include "framework/recipe/recipe.h"
 
@@ -26,7 +27,7 @@ class Dataset {
  public:
   /// `shard` counts the datasets of the same domain that stand before this one in the recipe's list.
   Dataset(const DatasetRecipe& recipe, const DataRecipe& data, std::int64_t vocabulary,
-          std::int64_t shard = 0);
+          TokenizerFacts& tokenizer, std::int64_t shard = 0);
 
   const std::string& domain() const { return domain_; }
   const std::string& path() const { return file_.prefix(); }
@@ -38,17 +39,21 @@ class Dataset {
   /// The sequence that the sample-th draw of a run is: all full ones once per epoch, in an order of its own,
   /// which no two shards of a domain share.
   std::int64_t shuffled(std::int64_t sample, std::uint64_t seed) const;
-  /// Writes a sequence into a row of the batch; past the end of the stream comes padding.
+  /// Writes a sequence into a row of the batch; past the end of the stream comes padding. With
+  /// data.document_mask a document begins with the separator before its text, where there is one.
   void fill(std::int64_t sequence, Batch& batch, std::int64_t row) const;
   /// The documents that a sequence has tokens of: "17 (documents 3-5)".
   std::string describe(std::int64_t sequence) const;
 
  private:
+  void part_documents(std::int64_t begin, const std::vector<std::int32_t>& stream, std::int32_t* targets,
+                      std::int32_t* starts) const;
   std::string domain_;
   std::int64_t shard_;
   std::int64_t length_;
   bool document_mask_;
   TokenFile file_;
+  std::int32_t separator_ = no_separator;
 };
 
 class TrainingData {
@@ -64,6 +69,9 @@ class TrainingData {
   const std::vector<std::string>& domain_names() const { return names_; }
   const std::vector<Dataset>& datasets() const { return datasets_; }
   std::int64_t tokens() const;
+  /// [datasets]; how many sequences each has given at the beginning of a step. That many over
+  /// full_sequences() are its passes.
+  std::vector<std::int64_t> drawn(std::int64_t step) { return plan_.drawn(step); }
 
  private:
   std::int64_t length_;
@@ -83,7 +91,8 @@ class ValidationData {
   const std::string& domain_name(std::int64_t dataset) const;
   std::int64_t sequences(std::int64_t dataset) const;
   std::int64_t length() const { return length_; }
-  /// Every token after the first is a target exactly once over all sequences, except across documents.
+  /// Every token after the first is a target exactly once over all sequences, except the first of a text that
+  /// no separator opens.
   Batch batch(std::int64_t dataset, std::int64_t first, std::int64_t count) const;
   const std::vector<std::string>& domain_names() const { return names_; }
 

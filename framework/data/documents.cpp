@@ -1,12 +1,12 @@
-// How inputs become documents. Files are mapped, so that memory holds only the current document.
+// How inputs become documents. Files are read part by part, so that memory holds only the current document.
 #include "framework/data/documents.h"
 
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "framework/base/error.h"
+#include "framework/data/file_ending.h"
 #include "framework/data/tokenizer.h"
 
 namespace conclave {
@@ -18,8 +18,9 @@ bool is_blank(std::string_view text) {
   return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
 }
 
-bool is_json_lines(const std::string& path) {
-  return path.ends_with(".jsonl") || path.ends_with(".ndjson");
+bool has_extension(const std::string& path, const std::string& extension) {
+  return extension.empty() || filesystem::path(path).extension() == extension ||
+         filesystem::path(without_compression_ending(path)).extension() == extension;
 }
 
 /// The files below a folder in name order, which is the same on every machine.
@@ -29,8 +30,7 @@ std::vector<std::string> files_below(const filesystem::path& folder, const std::
     for (auto entry = filesystem::recursive_directory_iterator(folder); entry != end(entry); ++entry) {
       const bool hidden = entry->path().filename().string().starts_with(".");
       if (hidden && entry->is_directory()) entry.disable_recursion_pending();
-      if (!hidden && entry->is_regular_file() &&
-          (extension.empty() || entry->path().extension() == extension))
+      if (!hidden && entry->is_regular_file() && has_extension(entry->path().string(), extension))
         paths.push_back(entry->path().string());
     }
   } catch (const filesystem::filesystem_error& error) {
@@ -46,8 +46,7 @@ std::vector<std::string> files_below(const filesystem::path& folder, const std::
 
 DocumentReader::DocumentReader(const std::vector<std::string>& inputs, DocumentOptions options)
     : options_(std::move(options)) {
-  check(!inputs.empty(), Fault::request,
-        "no input came; expected text files, .jsonl files or folders of them");
+  check(!inputs.empty(), Fault::request, "no input came; expected text files, JSON files or folders of them");
   check(options_.separator == "file" || options_.separator == "blank-line" || options_.separator == "line",
         Fault::request, "document separator ", options_.separator,
         " came, expected line, blank-line or file");
@@ -73,83 +72,81 @@ DocumentReader::DocumentReader(const std::vector<std::string>& inputs, DocumentO
 }
 
 bool DocumentReader::open_next_file() {
-  finished_bytes_ += static_cast<std::int64_t>(mapped_.bytes().size());
-  at_ = 0;
-  line_ = 1;
-  mapped_ = MappedFile();
+  finished_bytes_ += source_ ? source_->bytes_used() : 0;
+  values_.reset();
+  source_.reset();
   if (file_ == paths_.size()) return false;
-  mapped_ = MappedFile(paths_[file_++], "the input");
-  if (mapped_.bytes().empty()) {
-    check(options_.skip_empty, Fault::data, "the input ", paths_[file_ - 1],
+  ++file_;
+  const bool as_text = options_.json_as_text && has_ending(without_compression_ending(path()), ".json");
+  layout_ = as_text ? RecordLayout::none : record_layout_of(path(), options_.json_field);
+  source_.emplace(path());
+  if (layout_ == RecordLayout::values) values_.emplace(*source_, path());
+  if (!source_->peek()) {
+    check(options_.skip_empty, Fault::data, "the input ", path(),
           " is empty; a document with text is expected (`--empty skip` passes over such files)");
     ++skipped_;
   }
   return true;
 }
 
-/// Through the next newline, which stays at the end.
-std::string_view DocumentReader::take_line() {
-  const std::string_view rest = mapped_.bytes().substr(at_);
-  const std::size_t newline = rest.find('\n');
-  const std::string_view line = rest.substr(0, newline == std::string_view::npos ? newline : newline + 1);
-  at_ += line.size();
-  ++line_;
-  return line;
-}
-
-/// The raw bytes of the next document of the open file.
-std::optional<DocumentReader::Extent> DocumentReader::next_extent() {
-  const std::string_view all = mapped_.bytes();
-  const bool by_line = options_.separator == "line" || is_json_lines(paths_[file_ - 1]);
-  if (at_ == all.size()) return std::nullopt;
-  if (!by_line && options_.separator == "file") {
-    at_ = all.size();
-    return Extent{all, 1};
-  }
-  while (at_ < all.size()) {
-    const std::size_t begin = at_, first_line = line_;
-    std::string_view line = take_line();
-    if (is_blank(line)) continue;
-    std::size_t end = at_;
-    while (!by_line && at_ < all.size() && !is_blank(line = take_line())) end = at_;
-    std::string_view raw = all.substr(begin, end - begin);
-    while (raw.ends_with('\n') || raw.ends_with('\r')) raw.remove_suffix(1);
-    return Extent{raw, first_line};
+/// What is between blank lines, or one line that is not blank.
+std::optional<DocumentReader::Extent> DocumentReader::next_lines(bool single) {
+  std::string line;
+  while (source_->peek()) {
+    Extent extent{"", source_->offset(), source_->line()};
+    source_->take_line(extent.raw);
+    if (is_blank(extent.raw)) continue;
+    while (!single && source_->take_line(line) && !is_blank(line)) {
+      extent.raw += line;
+      line.clear();
+    }
+    while (extent.raw.ends_with('\n') || extent.raw.ends_with('\r')) extent.raw.pop_back();
+    return extent;
   }
   return std::nullopt;
 }
 
-std::string DocumentReader::checked_utf8(std::string_view raw) const {
-  const std::size_t bad = first_invalid_utf8(raw);
-  if (bad == std::string_view::npos) return std::string(raw);
-  if (options_.replace_invalid) return replace_invalid_utf8(raw);
-  const std::size_t offset = static_cast<std::size_t>(raw.data() - mapped_.bytes().data()) + bad;
-  fail(Fault::data, "the input ", paths_[file_ - 1], " is not UTF-8 text: the byte at offset ", offset,
-       " is ", static_cast<int>(static_cast<unsigned char>(raw[bad])),
+/// The raw bytes of the next document of the open file.
+std::optional<DocumentReader::Extent> DocumentReader::next_extent() {
+  if (layout_ == RecordLayout::lines) return next_lines(true);
+  if (layout_ == RecordLayout::values) {
+    auto value = values_->next();
+    if (!value) return std::nullopt;
+    const std::size_t line =
+        source_->line() - static_cast<std::size_t>(std::count(value->begin(), value->end(), '\n'));
+    return Extent{std::move(*value), source_->offset() - value->size(), line};
+  }
+  if (options_.separator != "file") return next_lines(options_.separator == "line");
+  if (!source_->peek()) return std::nullopt;
+  Extent extent{"", 0, 1};
+  source_->take_all(extent.raw);
+  return extent;
+}
+
+std::string DocumentReader::checked_utf8(Extent& extent) const {
+  const std::size_t bad = first_invalid_utf8(extent.raw);
+  if (bad == std::string::npos) return std::move(extent.raw);
+  if (options_.replace_invalid) return replace_invalid_utf8(extent.raw);
+  const std::size_t offset = extent.offset + bad;
+  fail(Fault::data, "the input ", path(), " is not UTF-8 text: the byte at offset ", offset,
+       source_->compressed() ? " of its unpacked text" : "", " is ",
+       static_cast<int>(static_cast<unsigned char>(extent.raw[bad])),
        ", which begins no valid character there; convert the file (iconv), or `--invalid-utf8 replace`");
 }
 
-std::string DocumentReader::text_of(const Extent& extent, bool json) {
-  std::string text = checked_utf8(extent.raw);
-  if (!json) return text;
-  const std::string& path = paths_[file_ - 1];
+/// Nothing where a line is passed over.
+std::optional<std::string> DocumentReader::text_of(Extent extent) {
+  const bool record = layout_ != RecordLayout::none, line = record || options_.separator == "line";
   try {
-    auto record = nlohmann::json::parse(text);
-    check(record.is_object(), Fault::data, path, ":", extent.line, ": this line is a JSON ",
-          record.type_name(), "; an object like {\"", options_.json_field, "\": \"...\"} is expected");
-    const auto field = record.find(options_.json_field);
-    check(field != record.end(), Fault::data, path, ":", extent.line, ": the JSON object has no field \"",
-          options_.json_field, "\"; `--json-field` names the one that keeps the text");
-    check(field->is_string(), Fault::data, path, ":", extent.line, ": the field \"", options_.json_field,
-          "\" is a JSON ", field->type_name(), "; a string is expected");
-    return std::move(field->get_ref<std::string&>());
-  } catch (const nlohmann::json::parse_error& error) {
-    fail(Fault::data, path, ":", extent.line, ": this line is not valid JSON (at byte ", error.byte,
-         " of the line); a .jsonl file keeps one object per line");
-  } catch (const nlohmann::json::exception&) {  // valid JSON that a double cannot hold, as 1e999
-    fail(Fault::data, path, ":", extent.line,
-         ": this line has a number beyond 1.8e308, the largest that is read; ",
-         "write it as a string, or leave it out");
+    std::string text = checked_utf8(extent);
+    if (!record) return text;
+    RecordText read = text_of_record(text, options_.json_field, join_text(path(), ":", extent.line));
+    lone_surrogates_ += read.lone_surrogates;
+    return std::move(read.text);
+  } catch (const Error& error) {
+    if (!options_.skip_bad_lines || !line || error.fault() != Fault::data) throw;
+    if (bad_lines_++ == 0) first_bad_line_ = error.what();
+    return std::nullopt;
   }
 }
 
@@ -176,20 +173,22 @@ Document DocumentReader::next_piece() {
 std::optional<Document> DocumentReader::next() {
   if (!long_text_.empty()) return next_piece();
   while (true) {
-    const std::optional<Extent> extent = file_ > 0 ? next_extent() : std::nullopt;
+    std::optional<Extent> extent = source_ ? next_extent() : std::nullopt;
     if (!extent) {
       if (!open_next_file()) return std::nullopt;
       continue;
     }
-    std::string text = text_of(*extent, is_json_lines(paths_[file_ - 1]));
-    if (is_blank(text)) {
-      check(options_.skip_empty, Fault::data, paths_[file_ - 1], ":", extent->line,
+    const std::size_t line = extent->line;
+    std::optional<std::string> text = text_of(std::move(*extent));
+    if (!text) continue;
+    if (is_blank(*text)) {
+      check(options_.skip_empty, Fault::data, path(), ":", line,
             ": this document holds no text; at least one character is expected (`--empty skip` passes over "
             "it)");
       ++skipped_;
       continue;
     }
-    long_text_ = std::move(text);
+    long_text_ = std::move(*text);
     long_at_ = 0;
     return next_piece();
   }

@@ -104,4 +104,13 @@ std::vector<SampleId> SamplePlan::step(std::int64_t step) {
   return samples;
 }
 
+std::vector<std::int64_t> SamplePlan::drawn(std::int64_t step) {
+  const std::int64_t blocks = first_block(step), rest = blocks % period;
+  std::vector<std::int64_t> samples;
+  for (const std::int64_t share : shares_) samples.push_back(blocks / period * share);
+  for (std::int64_t index = 0; index < rest; ++index) ++samples[static_cast<std::size_t>(turn(index).domain)];
+  for (std::int64_t& count : samples) count *= block_;
+  return samples;
+}
+
 }  // namespace conclave

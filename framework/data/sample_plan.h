@@ -26,6 +26,8 @@ class SamplePlan {
   SampleId at(std::int64_t step, std::int64_t position);
   /// The whole global batch of a step in position order.
   std::vector<SampleId> step(std::int64_t step);
+  /// [domains]; how many samples each has given at the beginning of a step.
+  std::vector<std::int64_t> drawn(std::int64_t step);
 
  private:
   struct Turn {

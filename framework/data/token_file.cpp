@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "framework/base/error.h"
+#include "framework/data/file_kind.h"
 
 namespace conclave {
 namespace {
@@ -107,6 +108,8 @@ TokenFile::TokenFile(std::string prefix, std::int64_t vocabulary)
     : prefix_(std::move(prefix)), vocabulary_(vocabulary) {
   check(vocabulary_ > 0 && vocabulary_ <= std::numeric_limits<std::int32_t>::max(), Fault::request,
         "a vocabulary of ", vocabulary_, " came for the token file ", prefix_, ", expected 1 to 2147483647");
+  std::error_code code;
+  if (!std::filesystem::exists(prefix_ + ".idx", code)) refuse_foreign_tokens(prefix_);
   const MappedFile index(prefix_ + ".idx", "token index");
   bin_ = MappedFile(prefix_ + ".bin", "token data");
   read_index(index.bytes());

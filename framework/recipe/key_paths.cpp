@@ -18,6 +18,7 @@ struct KeyPath {
 
 std::vector<std::string> words_of(const Key& key) {
   if (std::holds_alternative<bool*>(key.value)) return {"true", "false"};
+  if (!key.rule.infinity_word.empty()) return {key.rule.infinity_word};
   return std::holds_alternative<std::string*>(key.value) ? key.rule.words : std::vector<std::string>{};
 }
 

@@ -137,8 +137,7 @@ class Reader final : public Visitor {
 
   [[noreturn]] void refuse(const YamlNode& node, const std::string& path, const Key& key,
                            const std::string& hint = "") const {
-    fail(Fault::request, place(node), path, ": ", shown(node), " came, expected ", type_text(key.value),
-         hint);
+    fail(Fault::request, place(node), path, ": ", shown(node), " came, expected ", type_text(key), hint);
   }
 
   template <class Value>
@@ -167,6 +166,11 @@ class Reader final : public Visitor {
 
   template <class Number>
   void read_plain_number(const YamlNode& node, const std::string& path, const Key& key, Number& number) {
+    if constexpr (std::is_floating_point_v<Number>)
+      if (!key.rule.infinity_word.empty() && node.text == key.rule.infinity_word) {
+        number = std::numeric_limits<Number>::infinity();
+        return;
+      }
     Number read{};
     if (!read_number(node.text, read)) {
       double real = 0;

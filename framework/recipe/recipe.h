@@ -90,7 +90,7 @@ struct ModelRecipe {
 struct DatasetRecipe {
   std::string path;
   std::string domain;
-  double weight = 1.0;
+  double weight = 1.0;  // infinity, written `size`: by its tokens (framework/data/mixture.h)
   bool operator==(const DatasetRecipe&) const = default;
 };
 

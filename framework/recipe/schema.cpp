@@ -178,7 +178,10 @@ template <>
 void describe(Visitor& v, DatasetRecipe& d) {
   v.key({"path", &d.path, "PREFIX of PREFIX.bin and PREFIX.idx", filled()});
   v.key({"domain", &d.domain, "name of this kind of text", filled()});
-  v.key({"weight", &d.weight, "share of the mixture, relative to the other weights", above(0)});
+  v.key({"weight",
+         &d.weight,
+         "share of the mixture, relative to the other weights; size: by its tokens, 1 on average",
+         {.least = 0, .least_excluded = true, .infinity_word = "size"}});
 }
 
 template <>

@@ -23,6 +23,7 @@ struct Rule {
   bool most_excluded = false;
   bool filled = false;               // a text, or a list of texts, that must not be empty
   std::vector<std::string> words{};  // the only valid texts; empty: any
+  std::string infinity_word{};       // a number may be this word too, which stands for infinity; empty: none
   std::vector<std::string> later{};  // texts that have a meaning, which this version does not provide yet
 };
 
@@ -65,6 +66,7 @@ std::string complaint(const Key& key);
 
 /// The value as YAML that reads back to exactly the same value.
 std::string value_text(const ValueReference& value);
+std::string value_text(const Key& key);
 
 /// The text as a YAML scalar, in quotes where it would be read as something else.
 std::string quoted_text(const std::string& text);
@@ -74,6 +76,7 @@ std::string number_text(double number);
 
 /// "a whole number", "true or false", ...
 const char* type_text(const ValueReference& value);
+std::string type_text(const Key& key);
 
 /// "data.train" and "path" give "data.train.path"; the path of the root is "".
 std::string join_path(const std::string& path, const std::string& name);

@@ -71,7 +71,11 @@ std::string complaint(const Key& key) {
             }
             return std::string();
           },
-          [&](const double* number) { return number_complaint(*number, number_text(*number), key.rule); },
+          [&](const double* number) {
+            if (*number == std::numeric_limits<double>::infinity() && !key.rule.infinity_word.empty())
+              return std::string();
+            return number_complaint(*number, number_text(*number), key.rule);
+          },
           [&](const auto* whole) {
             return number_complaint(static_cast<double>(*whole), std::to_string(*whole), key.rule);
           },
@@ -133,6 +137,17 @@ std::string value_text(const ValueReference& value) {
                         [](const auto* whole) { return std::to_string(*whole); },
                     },
                     value);
+}
+
+std::string value_text(const Key& key) {
+  const auto* number = std::get_if<double*>(&key.value);
+  const bool word = number != nullptr && std::isinf(**number) && !key.rule.infinity_word.empty();
+  return word ? key.rule.infinity_word : value_text(key.value);
+}
+
+std::string type_text(const Key& key) {
+  const std::string& word = key.rule.infinity_word;
+  return type_text(key.value) + (word.empty() ? "" : " or '" + word + "'");
 }
 
 const char* type_text(const ValueReference& value) {

@@ -12,7 +12,7 @@ namespace {
 /// The default of every key by its path; in lists the default of an element's key, under the index "*".
 class DefaultCollector final : public Visitor {
  public:
-  void key(const Key& key) override { defaults[join_path(path_, key.name)] = value_text(key.value); }
+  void key(const Key& key) override { defaults[join_path(path_, key.name)] = value_text(key); }
   void section(const char* name, const char*, const std::function<void()>& inside) override {
     within(join_path(path_, name), inside);
   }
@@ -46,7 +46,7 @@ class Writer final : public Visitor {
     std::string comment = key.meaning;
     const std::string& usual = defaults_[join_path(path_, key.name)];
     if (usual != "\"\"") comment += " [" + usual + "]";
-    line(std::string(key.name) + ": " + value_text(key.value), comment);
+    line(std::string(key.name) + ": " + value_text(key), comment);
   }
 
   void section(const char* name, const char* meaning, const std::function<void()>& inside) override {

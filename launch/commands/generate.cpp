@@ -19,6 +19,8 @@ int run_generate(const std::vector<std::string>& arguments) {
        .positionals = "CHECKPOINT",
        .summary = "Samples text from a checkpoint.",
        .options = {{"prompt", "TEXT", "what the text begins with; without it, the beginning of a document"},
+                   {"document-start", "",
+                    "treat the prompt as the beginning of a document; without it, nothing is put before it"},
                    {"tokens", "N", "tokens to sample (default 200); an end of document ends sooner"},
                    {"temperature", "X", "0 takes the most likely token; default 0.8"},
                    {"top-k", "K", "draw among the K most likely tokens only; 0, the default: all"},
@@ -29,7 +31,8 @@ int run_generate(const std::vector<std::string>& arguments) {
                "The model sees at most the sequence length it was trained with.\n\n"
                "Examples:\n"
                "  conclave generate runs/quickstart --prompt \"In the beginning\"\n"
-               "  conclave generate runs/quickstart --prompt \"def \" --temperature 0 --tokens 100\n"},
+               "  conclave generate runs/quickstart --prompt \"def \" --temperature 0 --tokens 100\n"
+               "  conclave generate runs/quickstart --prompt \"The \" --document-start\n"},
       arguments);
   if (options.wants_help()) {
     std::fputs(options.help().c_str(), stdout);
@@ -57,13 +60,14 @@ int run_generate(const std::vector<std::string>& arguments) {
               choose_device(*self_communicator(), options.text("device", recipe.training.device)));
   load_model(checkpoint, model);
 
-  const std::string prompt = options.text("prompt", "");
-  std::vector<std::int32_t> context = tokenizer->encode(prompt);
-  // Documents are separated by this token in training, so a text without a prompt begins after one.
-  if (context.empty()) context.push_back(tokenizer->end_of_document());
+  const std::vector<std::int32_t> prompt = tokenizer->encode(options.text("prompt", ""));
+  std::vector<std::int32_t> context = prompt;
+  // In training this token opens each document, so a text that begins where a document does begins with it.
+  if (prompt.empty() || options.has("document-start"))
+    context.insert(context.begin(), tokenizer->end_of_document());
   const RandomKey key = RandomKey(sampling.seed).with("generate");
   TextStream text(*tokenizer);
-  std::cout << text.push(tokenizer->encode(prompt)) << std::flush;
+  std::cout << text.push(prompt) << std::flush;
   for (std::int64_t i = 0; i < tokens; ++i) {
     const std::int32_t token =
         sample(next_token_logits(model.transformer, context, recipe.data.sequence_length),

@@ -12,6 +12,7 @@
 
 #include "framework/base/error.h"
 #include "framework/base/random.h"
+#include "framework/data/byte_stream.h"
 #include "framework/data/documents.h"
 #include "framework/data/encoded_documents.h"
 #include "framework/data/token_file.h"
@@ -29,27 +30,31 @@ CommandUse command_use() {
       .name = "tokenize",
       .positionals = "INPUT...",
       .summary = "Turns text into token files that `conclave train` reads; trains SentencePiece models too.",
-      .options = {{"output", "PREFIX", "where to write; folders are made"},
-                  {"domain", "NAME", "what the text is; default: the file name of PREFIX"},
-                  {"tokenizer", "NAME",
-                   "bytes (default), or the path of a tokenizer.json or SentencePiece .model"},
-                  {"held-out", "FRACTION", "of the documents goes to other files, for validation"},
-                  {"held-out-output", "PREFIX", "those files; default: PREFIX of --output with -validation"},
-                  {"document-separator", "WHAT", "file (default), blank-line or line; .jsonl is by line"},
-                  {"json-field", "NAME", "of a JSON object, the field that keeps the text; default text"},
-                  {"split-long", "BYTES",
-                   "cuts longer documents into pieces at line ends; 0, default: never"},
-                  {"extension", ".EXT", "the files to take from folders; default: all"},
-                  {"empty", "WHAT", "a document without text: error (default) or skip"},
-                  {"invalid-utf8", "WHAT", "bytes that are not UTF-8: error (default) or replace"},
-                  {"train-sentencepiece", "PREFIX", "trains a vocabulary of your own: PREFIX.model"},
-                  {"vocab-size", "N", "its pieces, 256 bytes and 3 control tokens included; default 8192"},
-                  {"model-kind", "KIND", "bpe (default) or unigram"},
-                  {"character-coverage", "X", "rarer characters are spelled in bytes; default 0.9995"},
-                  {"max-megabytes", "X", "trains on a sample of about this much text; default 100"}},
+      .options =
+          {{"output", "PREFIX", "where to write; folders are made"},
+           {"domain", "NAME", "what the text is; default: the file name of PREFIX"},
+           {"tokenizer", "NAME", "bytes (default), or the path of a tokenizer.json or SentencePiece .model"},
+           {"held-out", "FRACTION", "of the documents goes to other files, for validation"},
+           {"held-out-output", "PREFIX", "those files; default: PREFIX of --output with -validation"},
+           {"document-separator", "WHAT",
+            "of text files: file (default), blank-line or line; each record of a JSON file is a document"},
+           {"json-field", "NAME", "of a JSON object, the field that keeps the text; default text"},
+           {"json-files", "WHAT", "files called .json: records (default), as below, or text as it is"},
+           {"skip-bad-lines", "", "pass over lines that cannot be read as documents, and count them"},
+           {"split-long", "BYTES", "cuts longer documents into pieces at line ends; 0, default: never"},
+           {"extension", ".EXT", "the files to take from folders; default: all"},
+           {"empty", "WHAT", "a document without text: error (default) or skip"},
+           {"invalid-utf8", "WHAT", "bytes that are not UTF-8: error (default) or replace"},
+           {"train-sentencepiece", "PREFIX", "trains a vocabulary of your own: PREFIX.model"},
+           {"vocab-size", "N", "its pieces, 256 bytes and 3 control tokens included; default 8192"},
+           {"model-kind", "KIND", "bpe (default) or unigram"},
+           {"character-coverage", "X", "rarer characters are spelled in bytes; default 0.9995"},
+           {"max-megabytes", "X", "trains on a sample of about this much text; default 100"}},
       .more =
-          R"(INPUT is a text file, a .jsonl file (one JSON object per line) or a folder, whose files are taken in
-name order. PREFIX.bin and PREFIX.idx are token files in Megatron's indexed format; PREFIX.json says
+          R"(INPUT is a text file, a JSON file or a folder, whose files are taken in name order. Each may be
+compressed by gzip, zstd or xz. A .jsonl or .ndjson file has one JSON object per line. A .json file may
+have that too, or an array of objects, or one object with the field of the text; any other is text.
+Capital letters in an ending change nothing. PREFIX.bin and PREFIX.idx are token files in Megatron's indexed format; PREFIX.json says
 what they hold.
 
 --held-out takes the same documents every time. Where the input has 20 documents or more, all pieces
@@ -59,7 +64,8 @@ training. An input of fewer documents, a book for example, is held out by piece.
 A tokenizer.json is Hugging Face's, of the byte-level BPE kind (GPT-2, Llama 3, Qwen). Its ids are
 those of the library `tokenizers`: added tokens that stand in text become those tokens, and nothing is
 put around text, except the end of a document behind it: the eos_token of a tokenizer_config.json
-beside it, or else the token that is called <|endoftext|> or alike. docs/tokenizers.md says more.
+beside it, or else the token that is called <|endoftext|> or alike. docs/tokenizers.md says more,
+and docs/data.md about the rest.
 
 Examples:
   One domain from a book, one document per paragraph, a twentieth of the paragraphs held out:
@@ -88,10 +94,12 @@ bool is_second(const Options& options, const std::string& name, const std::strin
 DocumentOptions document_options(const Options& options) {
   return {.separator = options.text("document-separator", "file"),
           .json_field = options.text("json-field", "text"),
+          .json_as_text = is_second(options, "json-files", "records", "text"),
           .replace_invalid = is_second(options, "invalid-utf8", "error", "replace"),
           .skip_empty = is_second(options, "empty", "error", "skip"),
           .split_long = options.whole_number("split-long", 0, 0),
-          .extension = options.text("extension", "")};
+          .extension = options.text("extension", ""),
+          .skip_bad_lines = options.has("skip-bad-lines")};
 }
 
 /// The line on a terminal that says how much of the input has been read.
@@ -120,6 +128,47 @@ class ReadingLine {
   Clock::time_point begin_ = Clock::now(), next_ = begin_ + std::chrono::seconds(1);
 };
 
+/// An output that is an input, under whatever name, would be lost: the files that are read are replaced.
+void refuse_overwriting(const std::vector<std::string>& inputs, const std::vector<std::string>& outputs) {
+  for (const std::string& output : outputs) {
+    std::error_code code;
+    if (!std::filesystem::exists(output, code)) continue;
+    for (const std::string& input : inputs)
+      check(!std::filesystem::equivalent(input, output, code), Fault::request, "tokenize: ", output,
+            " would be written, and it is the input ", input, "; choose another place for what is written");
+  }
+}
+
+std::vector<std::string> files_of(const std::vector<std::string>& prefixes) {
+  std::vector<std::string> files;
+  for (const std::string& prefix : prefixes)
+    for (const char* ending : {".bin", ".idx", ".json"}) files.push_back(prefix + ending);
+  return files;
+}
+
+/// How much text the inputs hold. Only unpacking says it of compressed ones.
+double text_bytes(const Options& options, const DocumentReader& reader) {
+  if (std::none_of(reader.paths().begin(), reader.paths().end(), is_compressed))
+    return static_cast<double>(reader.total_bytes());
+  DocumentReader counted(options.positionals(), document_options(options));
+  double bytes = 0;
+  while (const auto document = counted.next()) bytes += static_cast<double>(document->text.size());
+  return bytes;
+}
+
+/// What was passed over or changed.
+void report_reading(const DocumentReader& reader) {
+  const auto number = [](std::int64_t value) { return static_cast<long long>(value); };
+  if (reader.skipped() > 0) std::printf("%lld empty documents passed over\n", number(reader.skipped()));
+  if (reader.bad_lines() > 0)
+    std::printf("%lld bad lines passed over; the first: %s\n", number(reader.bad_lines()),
+                reader.first_bad_line().c_str());
+  if (reader.lone_surrogates() > 0)
+    std::printf(
+        "%lld documents have halves of surrogate pairs, which are no characters; they became U+FFFD\n",
+        number(reader.lone_surrogates()));
+}
+
 int train_model(const Options& options) {
   for (const char* name : {"output", "tokenizer", "held-out", "held-out-output", "domain"})
     check(!options.has(name), Fault::request, "tokenize: --", name,
@@ -132,10 +181,12 @@ int train_model(const Options& options) {
   check(megabytes > 0, Fault::request, "tokenize: --max-megabytes ", megabytes, " came, expected above 0");
 
   // The trainer works on lines; a text document hands out many.
+  const std::string prefix = options.text("train-sentencepiece", "");
   DocumentReader reader(options.positionals(), document_options(options));
+  refuse_overwriting(reader.paths(), {prefix + ".model"});
+  const double keep = 1e6 * megabytes / std::max(1.0, text_bytes(options, reader));
   ReadingLine progress(reader);
   const RandomKey key = RandomKey(0).with("sentencepiece");
-  const double keep = 1e6 * megabytes / std::max(1.0, static_cast<double>(reader.total_bytes()));
   std::string document;
   std::size_t at = 0, used = 0;
   std::uint64_t lines = 0;
@@ -155,12 +206,12 @@ int train_model(const Options& options) {
     used += line.size();
     return true;
   };
-  const std::string prefix = options.text("train-sentencepiece", "");
   train_sentencepiece(next_line, prefix, model);
   progress.clear();
   std::printf("%s.model: %lld %s pieces trained on %.1f MB of text in %.1f s\n", prefix.c_str(),
               static_cast<long long>(model.vocab_size), model.kind.c_str(), static_cast<double>(used) / 1e6,
               progress.seconds());
+  report_reading(reader);
   return 0;
 }
 
@@ -201,6 +252,9 @@ int write_tokens(const Options& options) {
       .vocab_size = tokenizer->vocab_size()};
   const DocumentOptions reading = document_options(options);
   DocumentReader reader(options.positionals(), reading);
+  std::vector<std::string> read = reader.paths();
+  if (name != "bytes") read.push_back(name);
+  refuse_overwriting(read, files_of({prefix, fraction > 0 ? held_out_prefix : prefix}));
   // Without --split-long every piece is a document, and both ways are the same.
   const bool whole_documents =
       fraction > 0 && reading.split_long > 0 && has_enough_documents(options.positionals(), reading);
@@ -238,10 +292,8 @@ int write_tokens(const Options& options) {
   };
   report(prefix, kept);
   if (held_out) report(held_out_prefix, *held_out);
-  std::printf("%.1f MB of text tokenized in %.1f s", static_cast<double>(bytes) / 1e6, progress.seconds());
-  if (reader.skipped() > 0)
-    std::printf(", %lld empty documents passed over", static_cast<long long>(reader.skipped()));
-  std::printf("\n");
+  std::printf("%.1f MB of text tokenized in %.1f s\n", static_cast<double>(bytes) / 1e6, progress.seconds());
+  report_reading(reader);
   return 0;
 }
 
@@ -256,10 +308,11 @@ int run_tokenize(const std::vector<std::string>& arguments) {
   }
   options.refuse_overrides();  // an input with such a name is written ./name=value
   for (const OptionUse& option : use.options)
-    check(!options.has(option.name) || !options.text(option.name, "").empty(), Fault::request, "tokenize: --",
-          option.name, " came with an empty value, expected --", option.name, " ", option.value);
+    check(option.value.empty() || !options.has(option.name) || !options.text(option.name, "").empty(),
+          Fault::request, "tokenize: --", option.name, " came with an empty value, expected --", option.name,
+          " ", option.value);
   check(!options.positionals().empty(), Fault::request,
-        "tokenize: no input came; expected text files, .jsonl files or folders (`conclave tokenize --help`)");
+        "tokenize: no input came; expected text files, JSON files or folders (`conclave tokenize --help`)");
   return options.has("train-sentencepiece") ? train_model(options) : write_tokens(options);
 }
 

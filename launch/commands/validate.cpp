@@ -5,10 +5,13 @@
 #include <cstdio>
 #include <filesystem>
 #include <iterator>
+#include <numeric>
 #include <system_error>
 
 #include "framework/base/error.h"
 #include "framework/base/text.h"
+#include "framework/data/mixture.h"
+#include "framework/data/token_file.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/parse.h"
 #include "framework/recipe/plan.h"
@@ -17,9 +20,11 @@
 #include "framework/recipe/write.h"
 #include "launch/command_line.h"
 #include "launch/model_costs.h"
+#include "launch/passes.h"
 #include "launch/placement.h"
 #include "layers/transformer.h"
 #include "optim/adamw.h"
+#include "optim/schedule.h"
 
 namespace conclave {
 namespace {
@@ -170,6 +175,36 @@ void print_time(const Recipe& recipe, int ranks, const MachineModel& machine) {
   print_row("model flops over the products' rate", text);
 }
 
+/// Only where the token files are here, as a recipe is often checked elsewhere.
+void print_passes(const Recipe& recipe) {
+  std::vector<std::int64_t> tokens, sequences;
+  for (const DatasetRecipe& set : recipe.data.train) {
+    try {
+      std::error_code ignored;
+      if (!std::filesystem::exists(set.path + ".idx", ignored)) return;
+      tokens.push_back(TokenFile(set.path, recipe.model.vocab_size).tokens());
+    } catch (const Error& error) {
+      std::printf("warning: %s\n", error.what());
+      return;
+    }
+    sequences.push_back(std::max<std::int64_t>(1, (tokens.back() - 1) / recipe.data.sequence_length));
+  }
+  if (tokens.empty()) return;
+  std::int64_t drawn = 0;
+  for (std::int64_t step = 0; step < recipe.training.steps; ++step)
+    drawn += batch_size_at(recipe.training, step);
+  const std::vector<double> weights = mixture_weights(recipe.data.train, tokens),
+                            passes = planned_passes(weights, sequences, drawn);
+  const double all = std::accumulate(weights.begin(), weights.end(), 0.0);
+  std::printf("\nPasses over the training text in %lld steps\n",
+              static_cast<long long>(recipe.training.steps));
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    print_row(join_text(recipe.data.train[i].domain, " (", recipe.data.train[i].path, ")").c_str(),
+              passes_text(passes[i]),
+              join_text(with_commas(tokens[i]), " tokens, ", fixed(100 * weights[i] / all, 1),
+                        " % of the mixture"));
+}
+
 /// How to start the ranks on machines like this one. The model's own machine may be another: it is what is
 /// here.
 void print_placement(const Recipe& recipe, int ranks) {
@@ -255,6 +290,7 @@ int run_validate(const std::vector<std::string>& arguments) {
   print_layout(recipe, static_cast<int>(ranks));
   print_memory(recipe, static_cast<int>(ranks));
   print_network(recipe, static_cast<int>(ranks));
+  print_passes(recipe);
   print_placement(recipe, static_cast<int>(ranks));
   if (options.has("machine")) {
     MachineModel machine = load_machine(options.text("machine", ""));

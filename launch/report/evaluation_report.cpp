@@ -35,13 +35,22 @@ std::string format(const char* pattern, Values... values) {
   return text;
 }
 
+/// `pattern` is for a number and as wide as `width`, which a dash takes where there is none.
+std::string number_or_dash(const char* pattern, int width, double value) {
+  return std::isnan(value) ? format("%*s", width, "-") : format(pattern, value);
+}
+
 std::string loss_table(const std::vector<DomainResult>& results) {
   std::string text = format("%-20s %12s %10s %12s\n", "domain", "tokens", "loss", "perplexity");
   for (const DomainResult& result : results)
-    text += format("%-20s %12lld %10.4f %12.3f\n", result.domain.c_str(),
-                   static_cast<long long>(result.target_tokens), result.lm_loss, std::exp(result.lm_loss));
+    text += format("%-20s %12lld ", result.domain.c_str(), static_cast<long long>(result.target_tokens)) +
+            number_or_dash("%10.4f", 10, result.lm_loss) +
+            number_or_dash(" %12.3f", 13, std::exp(result.lm_loss)) + "\n";
   const double mean = mean_over_domains(results);
-  return text + format("%-20s %12s %10.4f %12.3f\n", "mean over domains", "", mean, std::exp(mean));
+  text += format("%-20s %12s ", "mean over domains", "") + number_or_dash("%10.4f", 10, mean) +
+          number_or_dash(" %12.3f", 13, std::exp(mean)) + "\n";
+  const std::string left_out = domains_without_targets(results);
+  return left_out.empty() ? text : text + left_out + "\n";
 }
 
 std::string frequent_experts_table(const std::vector<DomainResult>& results,
@@ -135,8 +144,8 @@ std::string comparison_table(const std::vector<DomainResult>& results,
                              const std::vector<DomainResult>& others) {
   std::string text = format("%-20s %12s %10s %10s %10s\n", "domain", "tokens", "loss", "other", "difference");
   const auto line = [&text](const std::string& name, const std::string& tokens, double loss, double other) {
-    text +=
-        format("%-20s %12s %10.4f %10.4f %+10.4f\n", name.c_str(), tokens.c_str(), loss, other, other - loss);
+    text += format("%-20s %12s ", name.c_str(), tokens.c_str()) + number_or_dash("%10.4f", 10, loss) +
+            number_or_dash(" %10.4f", 11, other) + number_or_dash(" %+10.4f", 11, other - loss) + "\n";
   };
   for (std::size_t i = 0; i < results.size(); ++i)
     line(results[i].domain, std::to_string(results[i].target_tokens), results[i].lm_loss, others[i].lm_loss);

@@ -12,6 +12,7 @@
 #include "launch/bench/figure.h"
 #include "launch/report/expert_maps.h"
 #include "launch/report/metrics_table.h"
+#include "launch/report/passes_table.h"
 #include "launch/report/plan_tables.h"
 #include "launch/report/recipe_table.h"
 #include "launch/report/run_log.h"
@@ -215,6 +216,9 @@ RunReport read_run(const fs::path& directory, const RunReportOptions& options) {
             "memory and network.");
       for (Json& table : plan_tables(*recipe, static_cast<int>(ranks))) tables.push_back(std::move(table));
     });
+  try_reading(notes, [&] {
+    if (Json passes = passes_table(directory); !passes.is_null()) tables.push_back(std::move(passes));
+  });
   json["tables"] = tables;
 
   json["profile"] = nullptr;

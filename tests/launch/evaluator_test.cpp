@@ -247,6 +247,29 @@ TEST_F(Evaluation, ARouterWithoutProbabilitiesHasLossesAndShares) {
   }
 }
 
+TEST_F(Evaluation, ADomainWithoutATargetIsLeftOutOfTheMeanAndNamed) {
+  const std::string bare = folder_ / "bare";
+  agree(*test::mpi_world(), [&] {
+    if (test::mpi_world()->rank() != 0) return;
+    TokenFileWriter writer(bare, 64);
+    for (const std::int32_t token : {3, 9, 27, 17}) writer.append_document({&token, 1});
+    writer.finish({.tokenizer = "bytes", .fingerprint = "bytes", .vocab_size = 64});
+  });
+  const Mesh mesh(test::mpi_world(), {});
+  const auto without = evaluate_with(recipe_, mesh);
+  EXPECT_EQ(domains_without_targets(without), "");
+  recipe_.data.validation.insert(recipe_.data.validation.begin(), {.path = bare, .domain = "bare"});
+  const auto results = evaluate_with(recipe_, mesh);
+  ASSERT_EQ(results.size(), 3u);
+  EXPECT_EQ(results[0].target_tokens, 0);
+  EXPECT_TRUE(std::isnan(results[0].lm_loss));
+  EXPECT_EQ(results[0].tokens, 3);
+  EXPECT_NEAR(mean_over_domains(results), mean_over_domains(without), 1e-12);
+  EXPECT_EQ(domains_without_targets(results).find("The mean leaves out bare, whose text holds no target"),
+            0u);
+  EXPECT_TRUE(std::isnan(mean_over_domains({results[0]})));
+}
+
 TEST_F(Evaluation, ADenseModelHasLossesAlone) {
   recipe_.model.moe.first_k_dense_replace = 3;
   const auto results = evaluate_with(recipe_, Mesh::alone());

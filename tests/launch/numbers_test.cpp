@@ -100,6 +100,47 @@ TEST(Numbers, ASkippedStepEqualsAnUpdateLeftOutByHand) {
   EXPECT_EQ(values(*trainer), values(*by_hand));
 }
 
+/// Step `bare` has no target on any rank; in every other step one micro-batch has none.
+Trainer::BatchSource batches_without_targets(const Recipe& recipe, std::int64_t bare) {
+  return [recipe, bare](std::int64_t step, std::int64_t first, std::int64_t count) {
+    Batch batch = synthetic_batch(recipe, step, first, count);
+    if (step == bare || first == 0) std::fill(batch.targets.begin(), batch.targets.end(), -1);
+    return batch;
+  };
+}
+
+TEST(Numbers, AStepWithoutATargetEqualsAnUpdateLeftOutByHand) {
+  const Recipe recipe = warm_recipe();
+  Mesh mesh(mpi_world(), {});
+  Trainer trainer(recipe, mesh, batches_without_targets(recipe, 3)),
+      before(recipe, mesh, batches_without_targets(recipe, -1)),
+      by_hand(recipe, mesh, batches_without_targets(recipe, -1));
+  for (int step = 0; step < 3; ++step) {
+    EXPECT_FALSE(trainer.step().no_targets);
+    before.step();
+  }
+  const StepResult bare = trainer.step({2.5});
+  EXPECT_TRUE(bare.no_targets);
+  EXPECT_FALSE(bare.skipped);  // it is no fault of the numbers
+  EXPECT_EQ(bare.step, 4);
+  EXPECT_GT(bare.tokens, 0);
+  EXPECT_TRUE(std::isnan(bare.lm_loss));
+  EXPECT_EQ(bare.votes, std::vector<double>{2.5 * mpi_world()->size()});
+  EXPECT_EQ(values(trainer), values(before));
+  const ScratchDirectory scratch;
+  save_and_load(before, by_hand, scratch.path());
+  by_hand.go_on_after(4, trainer.tokens_done(), trainer.sequences_done());
+  for (int step = 4; step < 7; ++step) {
+    const StepResult a = trainer.step(), b = by_hand.step();
+    EXPECT_FALSE(a.no_targets);
+    EXPECT_EQ(a.step, b.step);
+    EXPECT_EQ(a.loss, b.loss);
+    EXPECT_EQ(a.gradient_norm, b.gradient_norm);
+    EXPECT_EQ(a.balance.counts, b.balance.counts);
+  }
+  EXPECT_EQ(values(trainer), values(by_hand));
+}
+
 TEST(Numbers, TheComparisonAboveSeesAnUpdate) {
   const Recipe recipe = warm_recipe();
   Mesh mesh(mpi_world(), {});

@@ -30,6 +30,9 @@ class Conclave(CMakePackage):
     depends_on("protobuf@3.21:~shared")
     depends_on("isa-l")
     depends_on("libpng")
+    depends_on("zlib-api")
+    depends_on("zstd")
+    depends_on("xz")
 
     conflicts("%gcc@:11", msg="Conclave is C++20 and needs GCC 12")
 

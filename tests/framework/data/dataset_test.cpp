@@ -26,31 +26,67 @@ DataRecipe recipe_of(const std::vector<DatasetRecipe>& train, std::int64_t lengt
   return data;
 }
 
-TEST(Dataset, TargetsStopAtDocumentsAndPaddingFollowsTheEnd) {
+TEST(Dataset, TheSeparatorOpensTheNextDocumentAndPaddingFollowsTheEnd) {
   const TemporaryFolder folder;
   write_tokens(folder / "t", {{1, 2, 256}, {3, 256}, {4, 5, 6, 7, 8, 256}});
   const ValidationData data(recipe_of({{folder / "t", "d"}}, 4), 257);
   ASSERT_EQ(data.sequences(0), 3);
   const Batch batch = data.batch(0, 0, 3);
   EXPECT_EQ(row_of(batch.tokens, 0, 4), (Row{1, 2, 256, 3}));
-  EXPECT_EQ(row_of(batch.targets, 0, 4), (Row{2, 256, -1, 256}));
-  EXPECT_EQ(row_of(batch.document_start, 0, 4), (Row{0, 0, 0, 3}));
+  EXPECT_EQ(row_of(batch.targets, 0, 4), (Row{2, 256, 3, 256}));
+  EXPECT_EQ(row_of(batch.document_start, 0, 4), (Row{0, 0, 2, 2}));
   EXPECT_EQ(row_of(batch.tokens, 1, 4), (Row{256, 4, 5, 6}));
-  EXPECT_EQ(row_of(batch.targets, 1, 4), (Row{-1, 5, 6, 7}));
-  EXPECT_EQ(row_of(batch.document_start, 1, 4), (Row{0, 1, 1, 1}));
+  EXPECT_EQ(row_of(batch.targets, 1, 4), (Row{4, 5, 6, 7}));
+  EXPECT_EQ(row_of(batch.document_start, 1, 4), (Row{0, 0, 0, 0}));
   EXPECT_EQ(row_of(batch.tokens, 2, 4), (Row{7, 8, -1, -1}));
   EXPECT_EQ(row_of(batch.targets, 2, 4), (Row{8, 256, -1, -1}));
   EXPECT_EQ(row_of(batch.document_start, 2, 4), (Row{0, 0, 2, 3}));
   EXPECT_EQ(batch.real_tokens(), 10);
-  EXPECT_EQ(batch.target_tokens(), 8);  // 11 tokens less the first of each of three documents
+  EXPECT_EQ(batch.target_tokens(), 10);  // 11 tokens less the first of the file
 }
 
-TEST(Dataset, ADocumentThatEndsWithTheSequenceHasNoTargetAcross) {
+TEST(Dataset, ASeparatorThatEndsASequenceIsADocumentOfItsOwnThere) {
   const TemporaryFolder folder;
   write_tokens(folder / "t", {{1, 2, 3, 256}, {}, {4, 5}});
   const ValidationData data(recipe_of({{folder / "t", "d"}}, 4), 257);
-  EXPECT_EQ(data.batch(0, 0, 1).targets, (Row{2, 3, 256, -1}));
+  EXPECT_EQ(data.batch(0, 0, 1).targets, (Row{2, 3, 256, 4}));
+  EXPECT_EQ(data.batch(0, 0, 1).document_start, (Row{0, 0, 0, 3}));
   EXPECT_EQ(data.batch(0, 1, 1).targets, (Row{5, -1, -1, -1}));
+}
+
+TEST(Dataset, ATextThatNoSeparatorOpensHasNoTargetBeforeIt) {
+  const TemporaryFolder folder;
+  // As --split-long leaves them: only the last piece of a document has a separator behind it.
+  write_tokens(folder / "t", {{1, 10}, {2, 10}, {3, 256}, {256}, {4, 10, 5, 6}, {7, 256}});
+  const ValidationData data(recipe_of({{folder / "t", "d"}}, 20), 257);
+  const Batch batch = data.batch(0, 0, 1);
+  const std::vector<std::pair<Row, Row>> expected = {// tokens and targets of each document
+                                                     {{1, 10}, {10, -1}},
+                                                     {{2, 10}, {10, -1}},
+                                                     {{3}, {256}},
+                                                     {{256}, {256}},
+                                                     {{256, 4, 10, 5, 6}, {4, 10, 5, 6, -1}},
+                                                     {{7}, {256}}};
+  std::size_t column = 0;
+  for (const auto& [tokens, targets] : expected)
+    for (std::size_t i = 0, start = column; i < tokens.size(); ++i, ++column) {
+      EXPECT_EQ(batch.tokens[column], tokens[i]) << column;
+      EXPECT_EQ(batch.targets[column], targets[i]) << column;
+      EXPECT_EQ(batch.document_start[column], static_cast<std::int32_t>(start)) << column;
+    }
+  EXPECT_EQ(column, 12u);
+}
+
+TEST(Dataset, AFileWithoutADescriptionHasTheSeparatorThatItsDocumentsShare) {
+  const TemporaryFolder folder;
+  const auto targets = [&](const std::vector<Row>& documents) {
+    write_tokens(folder / "t", documents);
+    std::filesystem::remove(folder / "t.json");  // as Megatron's files come
+    return ValidationData(recipe_of({{folder / "t", "d"}}, 4), 257).batch(0, 0, 1).targets;
+  };
+  EXPECT_EQ(targets({{1, 7}, {}, {2, 3, 7}}), (Row{7, 2, 3, 7}));
+  EXPECT_EQ(targets({{1, 7}, {2, 3, 8}}), (Row{7, -1, 3, 8}));
+  EXPECT_EQ(targets({{1, 256}, {2, 3, 8}}), (Row{256, -1, 3, 8}));  // no tokenizer is known to be the file's
 }
 
 TEST(Dataset, WithoutTheMaskTargetsCross) {
@@ -75,6 +111,32 @@ TEST(ValidationData, EveryHeldOutTokenIsATargetOnce) {
     for (const std::int32_t target : data.batch(0, 0, data.sequences(0)).targets)
       if (target >= 0) targets.push_back(target);
     EXPECT_EQ(targets, Row(document.begin() + 1, document.begin() + static_cast<std::ptrdiff_t>(tokens)));
+  }
+}
+
+TEST(ValidationData, WithSeparatorsEveryTokenIsATargetOnceHoweverItIsCut) {
+  const TemporaryFolder folder;
+  Row stream;
+  std::vector<Row> documents;
+  for (std::int32_t document = 0; document < 30; ++document) {
+    Row tokens(static_cast<std::size_t>(document * 7 % 11), document);
+    tokens.push_back(256);
+    stream.insert(stream.end(), tokens.begin(), tokens.end());
+    documents.push_back(tokens);
+  }
+  write_tokens(folder / "t", documents);
+  for (std::int64_t length = 1; length < 40; ++length) {
+    const ValidationData data(recipe_of({{folder / "t", "d"}}, length), 257);
+    const Batch batch = data.batch(0, 0, data.sequences(0));
+    for (std::size_t i = 0; i < batch.tokens.size(); ++i) {
+      const bool real = i + 1 < stream.size();
+      ASSERT_EQ(batch.tokens[i], real ? stream[i] : -1);
+      ASSERT_EQ(batch.targets[i], real ? stream[i + 1] : -1);
+      const auto column = static_cast<std::int64_t>(i) % length;
+      if (!real) continue;
+      const bool opens = column == 0 || stream[i] == 256;
+      ASSERT_EQ(batch.document_start[i], opens ? column : batch.document_start[i - 1]);
+    }
   }
 }
 
@@ -219,7 +281,9 @@ TEST(TrainingData, ShardsOfADomainAreNamedOnceAndShuffledApart) {
     orders.insert(order);
   }
   EXPECT_EQ(orders.size(), 3u);
-  const Dataset alone(recipe.train[0], recipe, 257);  // a list without shards keeps the order it always had
+  TokenizerFacts tokenizer(recipe.tokenizer);
+  const Dataset alone(recipe.train[0], recipe, 257,
+                      tokenizer);  // a list without shards keeps the order it always had
   EXPECT_TRUE(orders.contains([&] {
     std::vector<std::int64_t> order;
     const RandomKey key = RandomKey(3).with("shuffle").with("x").with(std::uint64_t{0});

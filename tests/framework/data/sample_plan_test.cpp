@@ -54,6 +54,17 @@ TEST(SamplePlan, BlocksComeFromOneDomainAndSamplesAreConsecutive) {
   }
 }
 
+TEST(SamplePlan, SaysHowManySamplesEachDomainHasGiven) {
+  for (const std::int64_t block : {0, 2}) {
+    SamplePlan plan({5, 2, 1}, block, 3, [](std::int64_t step) { return step < 10 ? 2 : 6; });
+    std::vector<std::int64_t> given(3);
+    for (std::int64_t step = 0; step < 60; ++step) {
+      EXPECT_EQ(plan.drawn(step), given) << step;
+      for (const SampleId& id : plan.step(step)) ++given[static_cast<std::size_t>(id.domain)];
+    }
+  }
+}
+
 TEST(SamplePlan, EveryDomainStaysWithinOneBlockOfItsShare) {
   const std::vector<double> weights = {0.5, 0.25, 0.1, 0.07, 0.05, 0.02, 0.01, 0.0};
   for (const std::int64_t block : {1, 2}) {

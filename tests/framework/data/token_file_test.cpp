@@ -259,5 +259,43 @@ TEST(TokenFileWriter, AnUnwritablePlaceIsASentence) {
   EXPECT_SAYS(error_of([&] { TokenFileWriter(folder / "t", 257); }), "t.bin is a directory");
 }
 
+TEST(TokenFile, WhatStandsInItsPlaceIsNamed) {
+  const TemporaryFolder folder;
+  std::string llm_c(2048, '\x01');
+  const std::uint32_t magic = 20240520;
+  std::memcpy(llm_c.data(), &magic, sizeof magic);
+  const std::string ids("\x50\xC3\x00\x12\xFF\xFE", 6);
+  struct Case {
+    std::string name, bytes, sentence;
+    const char* path;  // as the recipe says it
+  };
+  const std::vector<Case> cases = {
+      {"a.bin", llm_c, "a.bin is a token file of llm.c; a pair of token files PREFIX.bin and PREFIX.idx",
+       "a.bin"},
+      {"b.bin", ids, "b.bin is a row of bare token ids without an index, as nanoGPT writes them", "b.bin"},
+      {"c.bin", ids, "c.bin is a row of bare token ids without an index", "c"},
+      {"d.ds", ids, "d.ds is a token file of datatrove (.ds)", "d.ds"},
+      {"e.npy", "\x93NUMPY\x01", "e.npy is a NumPy array", "e"},
+      {"f.jsonl", "{\"text\": \"one\"}\n", "f.jsonl is text; ", "f.jsonl"},
+      {"g.jsonl", "{\"text\": \"one\"}\n",
+       "`conclave tokenize --output PREFIX " + folder.path() + "/g.jsonl`", "g"},
+      {"h.jsonl.gz", "\x1F\x8B\x08", "h.jsonl.gz is a compressed file", "h.jsonl.gz"},
+      {"i.bin", "", "i.bin is a row of bare token ids", "i"}};
+  for (const Case& one : cases) {
+    write_file(folder / one.name, one.bytes);
+    const Error error = error_of([&] { TokenFile(folder / one.path, 257); });
+    EXPECT_EQ(error.fault(), Fault::data);
+    EXPECT_SAYS(error, one.sentence);
+  }
+  write_tokens(folder / "own", {{1, 2, 256}});
+  for (const std::string ending : {".bin", ".idx"}) {
+    const Error error = error_of([&] { TokenFile(folder / "own" + ending, 257); });
+    EXPECT_EQ(error.fault(), Fault::request);
+    EXPECT_SAYS(error, "was given with its ending; leave it out: " + folder.path() + "/own stands for");
+  }
+  EXPECT_SAYS(error_of([&] { TokenFile(folder.path(), 257); }), "is a folder");
+  EXPECT_SAYS(error_of([&] { TokenFile(folder / "none", 257); }), "none.idx cannot be opened");
+}
+
 }  // namespace
 }  // namespace conclave

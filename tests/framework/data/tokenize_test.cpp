@@ -158,6 +158,57 @@ TEST(Tokenize, TrainsAModelAndUsesIt) {
   EXPECT_LT(TokenFile(folder / "x", 310).tokens(), static_cast<std::int64_t>(many_lines().size()) / 2);
 }
 
+TEST(Tokenize, AnOutputThatIsAnInputIsRefused) {
+  const TemporaryFolder folder;
+  const std::string corpus = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
+  write_file(folder / "corpus.json", corpus);
+  std::filesystem::create_directory(folder / "links");
+  std::filesystem::create_symlink(folder / "corpus.json", folder / "links/other.json");
+  std::filesystem::create_hard_link(folder / "corpus.json", folder / "links/held.bin");
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"--output", folder / "corpus", folder / "corpus.json"},
+           {"--output", folder / "corpus", folder.path()},
+           {"--output", folder / "links/other", folder / "corpus.json"},
+           {"--output", folder / "x", "--held-out", "0.5", "--held-out-output", folder / "links/held",
+            folder / "corpus.json"},
+           {"--output", folder / "corpus", "--tokenizer", folder / "corpus.json",
+            folder / "links/held.bin"}}) {
+    const auto before = folder.names();
+    const Error error = error_of([&] { run_tokenize(words); });
+    EXPECT_TRUE(error.fault() == Fault::request || words.size() == 5) << error.what();
+    EXPECT_EQ(folder.names(), before);
+    EXPECT_EQ(read_file(folder / "corpus.json"), corpus);
+  }
+  EXPECT_SAYS(error_of([&] {
+                run_tokenize({"--output", folder / "corpus", folder / "corpus.json"});
+              }),
+              "corpus.json would be written, and it is the input");
+  EXPECT_EQ(run_tokenize({"--output", folder / "tokens", folder / "corpus.json"}), 0);
+  EXPECT_EQ(texts_of(folder / "tokens", "bytes"), (std::vector<std::string>{"one", "two"}));
+  EXPECT_EQ(run_tokenize({"--output", folder / "tokens", folder / "corpus.json"}), 0);  // written anew
+  write_file(folder / "pieces.model", many_lines());
+  EXPECT_EQ(error_of([&] {
+              run_tokenize({"--train-sentencepiece", folder / "pieces", folder / "pieces.model"});
+            }).fault(),
+            Fault::request);
+  EXPECT_EQ(read_file(folder / "pieces.model"), many_lines());
+}
+
+TEST(Tokenize, SaysHowManyBadLinesItPassedOver) {
+  const TemporaryFolder folder;
+  write_file(folder / "a.jsonl", "{\"text\": \"one\"}\nno JSON\n{\"text\": \"\\ud800\"}\n{}\n");
+  const std::vector<std::string> words = {"--output", folder / "x", folder / "a.jsonl"};
+  EXPECT_EQ(error_of([&] { run_tokenize(words); }).fault(), Fault::data);
+  ::testing::internal::CaptureStdout();
+  std::vector<std::string> skipping = words;
+  skipping.push_back("--skip-bad-lines");
+  EXPECT_EQ(run_tokenize(skipping), 0);
+  const std::string said = ::testing::internal::GetCapturedStdout();
+  EXPECT_NE(said.find("2 bad lines passed over; the first: "), std::string::npos) << said;
+  EXPECT_NE(said.find("1 documents have halves of surrogate pairs"), std::string::npos) << said;
+  EXPECT_EQ(texts_of(folder / "x", "bytes"), (std::vector<std::string>{"one", "\xEF\xBF\xBD"}));
+}
+
 TEST(Tokenize, BadInputLeavesNothingBehind) {
   const TemporaryFolder folder;
   write_file(folder / "bad.txt", "good\n\xC3\n");

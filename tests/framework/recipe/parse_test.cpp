@@ -67,6 +67,23 @@ TEST(Override, ReachesIntoLists) {
   EXPECT_EQ(recipe.optimizer.betas, (std::vector<double>{0.9, 0.99}));
 }
 
+TEST(Override, AWeightMayBeTheSize) {
+  Recipe recipe = example_recipe();
+  apply_override(recipe, "data.train.1.weight=size");
+  EXPECT_TRUE(std::isinf(recipe.data.train[1].weight));
+  EXPECT_NE(to_yaml(recipe).find("weight: size\n"), std::string::npos);
+  EXPECT_EQ(parse_recipe(to_yaml(recipe), "x"), recipe);
+  for (const char* wrong : {"data.train.1.weight=sizes", "data.train.1.weight=.inf",
+                            "data.train.1.weight=inf", "optimizer.lr=size", "data.train.1.weight=0"})
+    EXPECT_THROW(apply_override(recipe, wrong), Error) << wrong;
+  try {
+    apply_override(recipe, "data.train.1.weight=much");
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("expected a number or 'size'"), std::string::npos)
+        << error.what();
+  }
+}
+
 TEST(Override, ReplacesListsAndMergesSections) {
   Recipe recipe = example_recipe();
   apply_override(recipe,

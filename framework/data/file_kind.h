@@ -1,0 +1,16 @@
+// What a file is that was given where another one belongs, for sentences that help: "a NumPy array".
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace conclave {
+
+/// By the first bytes, where they say it: archives, tables, other programs' token files; empty: they do not.
+std::string kind_of_content(std::string_view bytes);
+
+/// A Fault that says what stands where PREFIX.bin and PREFIX.idx were expected, and what to do: one of the
+/// pair with its ending, another program's token file, text. Returns where there is nothing to tell.
+void refuse_foreign_tokens(const std::string& prefix);
+
+}  // namespace conclave

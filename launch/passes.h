@@ -1,0 +1,32 @@
+// Passes: how often a run goes over each training dataset. DIRECTORY/data.json keeps them for the report.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "framework/data/dataset.h"
+
+namespace conclave {
+
+struct DatasetPasses {
+  std::string domain, path;
+  std::int64_t tokens = 0, sequences = 0;  // the whole ones
+  double so_far = 0, planned = 0;          // at a step of the run, and at its end
+};
+
+/// `step` and `last_step` count as TrainingData does.
+std::vector<DatasetPasses> passes_of(TrainingData& data, std::int64_t step, std::int64_t last_step);
+
+/// 0.0123, 1.52, 31
+std::string passes_text(double passes);
+/// "english 0.52, german 1.2"
+std::string passes_so_far_text(const std::vector<DatasetPasses>& passes);
+std::string planned_passes_text(const std::vector<DatasetPasses>& passes);
+
+/// After `step` of `steps`. The file is there whole or not at all.
+void write_passes(const std::filesystem::path& directory, const std::vector<DatasetPasses>& passes,
+                  std::int64_t step, std::int64_t steps);
+
+}  // namespace conclave
