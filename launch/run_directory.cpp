@@ -8,16 +8,22 @@
 #include "framework/store/durable_file.h"
 #include "framework/store/lookup.h"
 #include "launch/checkpoint_choice.h"
+#include "launch/earlier_files.h"
+#include "launch/recipe_parts.h"
 #include "parallel/agreement.h"
 
 namespace conclave {
 namespace {
 
-std::filesystem::path prepare(const Recipe& recipe) {
+std::filesystem::path prepare(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
+                              const std::string& resumed_recipe, std::vector<std::string>& notes) {
   const std::filesystem::path path = recipe.output;
+  refuse_foreign_logs(path);
+  if (!resumed_step)
+    if (const std::string moved = move_earlier_files(path); !moved.empty()) notes.push_back(moved);
   make_directories(path / "checkpoints");
   remove_partial_checkpoints(path / "checkpoints");
-  write_text_durably(path / "recipe.yaml", to_yaml(recipe));
+  keep_recipe(path, to_yaml(recipe), resumed_step, resumed_recipe);
   return path;
 }
 
@@ -50,8 +56,8 @@ ResumePoint find_resume_point(const Recipe& recipe, Communicator& world) {
 }
 
 RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
-                           std::vector<std::string> domains)
-    : path_(prepare(recipe)),
+                           const std::string& resumed_recipe, std::vector<std::string> domains)
+    : path_(prepare(recipe, resumed_step, resumed_recipe, notes_)),
       experts_per_layer_(recipe.model.moe.num_experts),
       expert_ranks_(recipe.parallel.expert),
       metrics_((path_ / "metrics.jsonl").string(), resumed_step),
@@ -65,7 +71,12 @@ RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> res
                 .flush_interval = 50}),
       events_(recipe.logging.tensorboard
                   ? std::make_unique<EventLog>(path_ / "tensorboard", recipe, resumed_step, domains)
-                  : nullptr) {}
+                  : nullptr) {
+  if (const std::int64_t lines = metrics_.dropped_lines(); lines > 0)
+    notes_.push_back(join_text("metrics.jsonl loses ", lines, lines == 1 ? " line" : " lines",
+                               " of steps after ", *resumed_step,
+                               ", which were not saved and are trained again."));
+}
 
 void RunDirectory::write_step(const StepResult& result, double seconds, double model_flops_per_token,
                               const TrafficTable& traffic) {

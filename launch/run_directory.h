@@ -32,9 +32,13 @@ ResumePoint find_resume_point(const Recipe& recipe, Communicator& world);
 class RunDirectory {
  public:
   /// Creates the directory and its files; `resumed_step`: rows of later steps are dropped from metrics.jsonl,
-  /// samples.jsonl and experts.h5, and TensorBoard is told to forget them.
+  /// samples.jsonl and experts.h5, and TensorBoard is told to forget them. Without one, what an earlier start
+  /// has measured is moved aside. `resumed_recipe`: the checkpoint's.
   RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
-               std::vector<std::string> domains);
+               const std::string& resumed_recipe, std::vector<std::string> domains);
+
+  /// What was moved aside or dropped, one sentence each.
+  const std::vector<std::string>& notes() const { return notes_; }
 
   /// `traffic`: what rank 0 handed over to other ranks in this step, by purpose.
   void write_step(const StepResult& result, double seconds, double model_flops_per_token,
@@ -45,6 +49,7 @@ class RunDirectory {
   void flush() { experts_.flush(); }
 
  private:
+  std::vector<std::string> notes_;
   std::filesystem::path path_;
   std::int64_t experts_per_layer_, expert_ranks_;
   MetricsWriter metrics_;

@@ -312,6 +312,7 @@ Attributes Trainer::attributes() const {
   attributes["layout_expert"] = recipe_.parallel.expert;
   attributes["layout_expert_tensor"] = recipe_.parallel.expert_tensor;
   attributes["layout_zero"] = recipe_.parallel.zero;
+  if (more_attributes_) attributes.merge(more_attributes_(steps_done_));
   return attributes;
 }
 
@@ -357,12 +358,8 @@ void Trainer::take(const CheckpointReader& checkpoint, const std::vector<std::st
     read_states(checkpoint, "optimizer/moment2", reducer_, optimizer_.moment2());
     optimizer_.set_updates(checkpoint.integer("optimizer_updates"));
   }
-  if (wants("data_position")) {
-    // Whole blocks of one domain, which is what the data's order is made of.
-    const std::int64_t block = std::max<std::int64_t>(1, recipe_.data.domain_block);
-    const std::int64_t seen = checkpoint.integer("sequences") + checkpoint.integer("sequences_skipped");
-    sequences_skipped_ = (seen + block - 1) / block * block;
-  }
+  if (wants("data_position"))
+    sequences_skipped_ = checkpoint.integer("sequences") + checkpoint.integer("sequences_skipped");
 }
 
 }  // namespace conclave

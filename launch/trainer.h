@@ -66,6 +66,10 @@ class Trainer {
   /// bytes.
   std::vector<RankPart> parts(std::int64_t least_share_bytes) const;
   Attributes attributes() const;
+  /// What checkpoints say besides, as a function of the steps done: where the data stand.
+  void add_attributes(std::function<Attributes(std::int64_t steps_done)> more) {
+    more_attributes_ = std::move(more);
+  }
   /// The gradients of the last step, whole, under "gradient/NAME", and the values under "model/NAME".
   /// Collective.
   void gather_gradients(const TensorSink& sink) const;
@@ -75,8 +79,7 @@ class Trainer {
   /// Begins a new run with these things of another one's checkpoint: parameters, optimizer, data_position.
   void take(const CheckpointReader& checkpoint, const std::vector<std::string>& things);
 
-  /// Sequences of the training data's order that another run has seen and this one leaves out: step 0 begins
-  /// after them.
+  /// Sequences that the run whose data_position this one took has seen: step 0 begins after them.
   std::int64_t sequences_skipped() const { return sequences_skipped_; }
 
  private:
@@ -122,6 +125,7 @@ class Trainer {
   Recipe recipe_;
   Mesh& mesh_;
   BatchSource batches_;
+  std::function<Attributes(std::int64_t)> more_attributes_;
   Device& device_;
   Model model_;
   BalanceLoss balance_;

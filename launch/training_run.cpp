@@ -12,6 +12,7 @@
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/validate.h"
 #include "launch/job.h"
+#include "launch/resumption.h"
 #include "launch/shell_word.h"
 #include "launch/stop_signals.h"
 #include "optim/schedule.h"
@@ -74,18 +75,20 @@ int TrainingRun::run() try {
 
 void TrainingRun::prepare() {
   agree(world_, [&] {
-    training_ = std::make_unique<TrainingData>(recipe_.data, recipe_.model.vocab_size, recipe_.training.seed,
-                                               [this](std::int64_t step) { return size_of_data_step(step); });
+    training_ = std::make_unique<TrainingData>(
+        recipe_.data, recipe_.model.vocab_size, recipe_.training.seed,
+        [this](std::int64_t step) { return batch_size_at(recipe_.training, step); });
     if (!recipe_.data.validation.empty())
       validation_ = std::make_unique<ValidationData>(recipe_.data, recipe_.model.vocab_size);
     trainer_ = std::make_unique<Trainer>(
         recipe_, mesh_,
         [this](std::int64_t step, std::int64_t first, std::int64_t count) {
-          Batch batch = training_->batch(step + skipped_data_steps(), first, count);
+          Batch batch = training_->batch(step, first, count);
           note_samples(batch, first);
           return batch;
         },
         device_);
+    trainer_->add_attributes(data_attributes(recipe_, *training_));
   });
   agree(world_, [&] {
     if (world_.rank() != 0) return;
@@ -96,7 +99,11 @@ void TrainingRun::prepare() {
   const ResumePoint resume = find_resume_point(recipe_, world_);
   const std::string checkpoint = resume.checkpoint ? resume.checkpoint->string() : std::string();
   agree(world_, [&] {
-    if (!checkpoint.empty()) trainer_->load(CheckpointReader(checkpoint, Verify::nothing));
+    if (checkpoint.empty()) return;
+    const CheckpointReader reader(checkpoint, Verify::nothing);
+    trainer_->load(reader);  // what does not fit is told before what differs
+    changes_ = resume_data(reader, recipe_, *training_);
+    resumed_recipe_ = reader.text("recipe");
   });
   resumed_from_ = checkpoint;
   const FoundCheckpoint other = checkpoint.empty() ? take_from_another_run() : FoundCheckpoint{};
@@ -107,7 +114,7 @@ void TrainingRun::prepare() {
       domains.push_back(validation_->domain_name(i));
     std::optional<std::int64_t> resumed;
     if (resume.checkpoint) resumed = trainer_->steps_done();
-    directory_ = std::make_unique<RunDirectory>(recipe_, resumed, domains);
+    directory_ = std::make_unique<RunDirectory>(recipe_, resumed, resumed_recipe_, domains);
   });
   agree(world_, [&] { logger_.open_file(recipe_.output + "/log.txt"); });
   if (world_.rank() == 0)
@@ -115,6 +122,8 @@ void TrainingRun::prepare() {
       for (const std::string& sentence : rejected) logger_.warning(sentence);
   for (const std::string& sentence : warnings(recipe_))
     if (world_.rank() == 0) logger_.warning(sentence);
+  if (directory_)
+    for (const std::string& sentence : directory_->notes()) logger_.info(sentence);
   checkpointing_ = std::make_unique<Checkpointing>(
       std::filesystem::path(recipe_.output) / "checkpoints",
       CheckpointingOptions{.keep = recipe_.checkpoint.keep, .asynchronous = recipe_.checkpoint.asynchronous},
@@ -122,6 +131,7 @@ void TrainingRun::prepare() {
   if (!checkpoint.empty()) logger_.info("Resuming after step ", trainer_->steps_done(), " from ", checkpoint);
   if (other.path)
     logger_.info("Starting with the ", join_words(recipe_.checkpoint.take), " of ", other.path->string());
+  for (const std::string& sentence : changes_) logger_.info(sentence);
   if (const DType dtype = dtype_of_precision(recipe_.training.precision); dtype != DType::float64) {
     const Tensor rate = Tensor::from(std::vector<double>{quick_matrix_rate(device_, dtype)}, {1});
     world_.all_reduce(rate, ReduceOp::sum, Purpose::statistics);
@@ -138,14 +148,12 @@ void TrainingRun::prepare() {
 FoundCheckpoint TrainingRun::take_from_another_run() {
   if (recipe_.checkpoint.initialize_from.empty()) return {};
   const FoundCheckpoint found = find_checkpoint(world_, recipe_.checkpoint.initialize_from);
-  agree(world_,
-        [&] { trainer_->take(CheckpointReader(*found.path, Verify::nothing), recipe_.checkpoint.take); });
+  agree(world_, [&] {
+    const CheckpointReader reader(*found.path, Verify::nothing);
+    trainer_->take(reader, recipe_.checkpoint.take);
+    changes_ = take_data(reader, recipe_, *training_);
+  });
   return found;
-}
-
-std::int64_t TrainingRun::size_of_data_step(std::int64_t step) const {
-  const std::int64_t own = step - skipped_data_steps();
-  return own < 0 ? trainer_->sequences_skipped() : batch_size_at(recipe_.training, own);
 }
 
 void TrainingRun::describe() {
@@ -187,8 +195,7 @@ void TrainingRun::describe() {
 
 std::vector<DatasetPasses> TrainingRun::passes() {
   const std::int64_t done = trainer_->steps_done();
-  return passes_of(*training_, done + skipped_data_steps(),
-                   std::max(done, recipe_.training.steps) + skipped_data_steps());
+  return passes_of(*training_, done, std::max(done, recipe_.training.steps));
 }
 
 StepResult TrainingRun::timed_step(Progress& progress) {
@@ -293,7 +300,7 @@ void TrainingRun::note_missing_targets(const StepResult& result) {
 }
 
 void TrainingRun::write_data_of(const StepResult& result) {
-  for (const std::string& line : training_->describe(result.step - 1 + skipped_data_steps()))
+  for (const std::string& line : training_->describe(result.step - 1))
     logger_.write_to_file(join_text("Data of step ", result.step, ": ", line));
 }
 

@@ -41,9 +41,6 @@ class TrainingRun {
   FoundCheckpoint take_from_another_run();
   /// How often the run has gone over each dataset, and will have at its end.
   std::vector<DatasetPasses> passes();
-  /// What another run has seen of the data stands before this run's steps as a step of its own.
-  std::int64_t skipped_data_steps() const { return trainer_->sequences_skipped() > 0 ? 1 : 0; }
-  std::int64_t size_of_data_step(std::int64_t step) const;
   void describe();
   StepResult timed_step(Progress& progress);
   /// With logging.samples: what this rank has taken of the global batch, from this position on. Of ranks that
@@ -93,6 +90,8 @@ class TrainingRun {
   double matrix_rate_ = 0;
   double final_loss_ = std::nan("");
   std::string resumed_from_;                                       // the checkpoint; empty at a beginning
+  std::string resumed_recipe_;                                     // that checkpoint's
+  std::vector<std::string> changes_;                               // what differs from it
   std::int64_t skipped_in_row_ = 0, skipped_ = 0, rollbacks_ = 0;  // equal on all ranks
   std::set<int> slow_ranks_;                                       // at the last comparison
   LossSpikes spikes_;                                              // rank 0 only

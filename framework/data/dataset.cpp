@@ -3,9 +3,9 @@
 #include "framework/data/dataset.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <limits>
 #include <map>
+#include <utility>
 
 #include "framework/base/error.h"
 #include "framework/base/random.h"
@@ -15,10 +15,6 @@
 
 namespace conclave {
 namespace {
-
-std::string domain_of(const DatasetRecipe& recipe) {
-  return recipe.domain.empty() ? std::filesystem::path(recipe.path).filename().string() : recipe.domain;
-}
 
 std::int64_t checked_length(const DataRecipe& data) {
   check(data.sequence_length > 0 && data.sequence_length < std::numeric_limits<std::int32_t>::max(),
@@ -102,7 +98,8 @@ std::vector<std::string> domain_names(const DataRecipe& data) {
 Dataset::Dataset(const DatasetRecipe& recipe, const DataRecipe& data, std::int64_t vocabulary,
                  TokenizerFacts& tokenizer, std::int64_t shard)
     : domain_(domain_of(recipe)),
-      shard_(shard),
+      order_domain_(domain_),
+      order_shard_(shard),
       length_(checked_length(data)),
       document_mask_(data.document_mask),
       file_(recipe.path, vocabulary) {
@@ -113,8 +110,8 @@ Dataset::Dataset(const DatasetRecipe& recipe, const DataRecipe& data, std::int64
 
 std::int64_t Dataset::shuffled(std::int64_t sample, std::uint64_t seed) const {
   const auto count = static_cast<std::uint64_t>(full_sequences()), draw = static_cast<std::uint64_t>(sample);
-  RandomKey key = RandomKey(seed).with("shuffle").with(domain_);
-  if (shard_ > 0) key = key.with("shard").with(static_cast<std::uint64_t>(shard_));
+  RandomKey key = RandomKey(seed).with("shuffle").with(order_domain_);
+  if (order_shard_ > 0) key = key.with("shard").with(static_cast<std::uint64_t>(order_shard_));
   key = key.with(draw / count);
   return static_cast<std::int64_t>(key.permute(draw % count, count));
 }
@@ -166,15 +163,57 @@ std::string Dataset::describe(std::int64_t sequence) const {
 TrainingData::TrainingData(const DataRecipe& data, std::int64_t vocabulary, std::uint64_t seed,
                            std::function<std::int64_t(std::int64_t step)> batch_size)
     : length_(checked_length(data)),
+      domain_block_(data.domain_block),
       seed_(seed),
+      batch_size_(std::move(batch_size)),
       names_(conclave::domain_names(data)),
       datasets_(open_datasets(data.train, data, vocabulary)),
+      weights_(weights_of(data, datasets_)),
       domain_(domain_indices(datasets_, names_)),
-      plan_(weights_of(data, datasets_), data.domain_block, seed, std::move(batch_size)) {
+      plan_(weights_, domain_block_, seed_, batch_size_) {
   for (std::size_t d = 0; d < datasets_.size(); ++d)
     check(datasets_[d].full_sequences() > 0, Fault::data, "the token file ", data.train[d].path,
           ".bin holds ", datasets_[d].tokens(), " tokens; one training sequence needs ", length_ + 1,
           " (data.sequence_length and the token after it)");
+}
+
+DataPosition TrainingData::listed() const {
+  DataPosition position{.sequence_length = length_,
+                        .domain_block = std::max<std::int64_t>(1, domain_block_),
+                        .blocks = 0,
+                        .datasets = {}};
+  for (const Dataset& dataset : datasets_)
+    position.datasets.push_back({.index_checksum = dataset.index_checksum(),
+                                 .path = dataset.path(),
+                                 .domain = dataset.order_domain(),
+                                 .shard = dataset.order_shard(),
+                                 .drawn = 0,
+                                 .share = plan_.shares()[position.datasets.size()]});
+  return position;
+}
+
+DataPosition TrainingData::position(std::int64_t step) {
+  const PlanOrigin origin = plan_.origin_at(step);
+  DataPosition position = listed();
+  position.blocks = origin.blocks;
+  for (std::size_t d = 0; d < datasets_.size(); ++d) position.datasets[d].drawn = origin.drawn[d];
+  position.datasets.insert(position.datasets.end(), left_.begin(), left_.end());
+  return position;
+}
+
+std::vector<std::int64_t> TrainingData::drawn(std::int64_t step) {
+  return plan_.origin_at(step).drawn;
+}
+
+void TrainingData::go_on(std::int64_t step, const DataPosition& position) {
+  const DataPosition now = carry_over(position, listed());
+  PlanOrigin origin{.step = step, .blocks = now.blocks, .drawn = {}};
+  for (std::size_t d = 0; d < datasets_.size(); ++d) {
+    datasets_[d].keep_order(now.datasets[d].domain, now.datasets[d].shard);
+    origin.drawn.push_back(now.datasets[d].drawn);
+  }
+  left_.assign(now.datasets.begin() + static_cast<std::ptrdiff_t>(datasets_.size()), now.datasets.end());
+  plan_ = SamplePlan(weights_, domain_block_, seed_, batch_size_, std::move(origin));
 }
 
 Batch TrainingData::batch(std::int64_t step, std::int64_t first_position, std::int64_t sequences) {

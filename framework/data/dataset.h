@@ -1,7 +1,7 @@
 // Datasets: token files cut into sequences and handed out as batches.
-// TrainingData mixes and shuffles: what stands at (step, position) of the global batch depends on the seed
-// and the recipe alone, never on ranks or micro-batches. ValidationData goes through each held-out text in
-// order, to its end.
+// TrainingData mixes and shuffles: what stands at (step, position) of the global batch depends on the seed,
+// the recipe and the position that a run goes on from, never on ranks or micro-batches. ValidationData goes
+// through each held-out text in order, to its end.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "framework/data/batch.h"
+#include "framework/data/data_position.h"
 #include "framework/data/sample_plan.h"
 #include "framework/data/separator.h"
 #include "framework/data/token_file.h"
@@ -31,6 +32,7 @@ class Dataset {
 
   const std::string& domain() const { return domain_; }
   const std::string& path() const { return file_.prefix(); }
+  const std::string& index_checksum() const { return file_.index_checksum(); }
   std::int64_t tokens() const { return file_.tokens(); }
   std::int64_t documents() const { return file_.documents(); }
   std::int64_t full_sequences() const { return (tokens() - 1) / length_; }
@@ -39,6 +41,14 @@ class Dataset {
   /// The sequence that the sample-th draw of a run is: all full ones once per epoch, in an order of its own,
   /// which no two shards of a domain share.
   std::int64_t shuffled(std::int64_t sample, std::uint64_t seed) const;
+  /// The key of that order: the dataset's own domain and shard, or those of its first use in a run, which it
+  /// keeps when its domain is renamed or its list reordered.
+  const std::string& order_domain() const { return order_domain_; }
+  std::int64_t order_shard() const { return order_shard_; }
+  void keep_order(const std::string& domain, std::int64_t shard) {
+    order_domain_ = domain;
+    order_shard_ = shard;
+  }
   /// Writes a sequence into a row of the batch; past the end of the stream comes padding. With
   /// data.document_mask a document begins with the separator before its text, where there is one.
   void fill(std::int64_t sequence, Batch& batch, std::int64_t row) const;
@@ -48,8 +58,8 @@ class Dataset {
  private:
   void part_documents(std::int64_t begin, const std::vector<std::int32_t>& stream, std::int32_t* targets,
                       std::int32_t* starts) const;
-  std::string domain_;
-  std::int64_t shard_;
+  std::string domain_, order_domain_;
+  std::int64_t order_shard_;
   std::int64_t length_;
   bool document_mask_;
   TokenFile file_;
@@ -61,6 +71,18 @@ class TrainingData {
   TrainingData(const DataRecipe& data, std::int64_t vocabulary, std::uint64_t seed,
                std::function<std::int64_t(std::int64_t step)> batch_size);
 
+  /// The recipe's list as a position, with nothing drawn.
+  DataPosition listed() const;
+  /// From `step` on the plan goes on where `position` ends, whatever the recipe was before: every dataset of
+  /// the list with its next draw, in the order that it had. The mixture's schedule goes on too where it is
+  /// the same; another mixture begins its own.
+  void go_on(std::int64_t step, const DataPosition& position);
+  /// Where the data stand at the beginning of a step, for a checkpoint: what go_on takes.
+  DataPosition position(std::int64_t step);
+  /// [datasets]; how many sequences each has given at the beginning of a step, over all of a run's parts.
+  /// That many over full_sequences() are its passes.
+  std::vector<std::int64_t> drawn(std::int64_t step);
+
   /// The sequences first_position .. first_position + sequences - 1 of a step. One caller at a time.
   Batch batch(std::int64_t step, std::int64_t first_position, std::int64_t sequences);
   /// What the global batch of a step was made of, one line for each token file that it drew from: its domain
@@ -69,16 +91,16 @@ class TrainingData {
   const std::vector<std::string>& domain_names() const { return names_; }
   const std::vector<Dataset>& datasets() const { return datasets_; }
   std::int64_t tokens() const;
-  /// [datasets]; how many sequences each has given at the beginning of a step. That many over
-  /// full_sequences() are its passes.
-  std::vector<std::int64_t> drawn(std::int64_t step) { return plan_.drawn(step); }
 
  private:
-  std::int64_t length_;
+  std::int64_t length_, domain_block_;
   std::uint64_t seed_;
+  std::function<std::int64_t(std::int64_t)> batch_size_;
   std::vector<std::string> names_;
   std::vector<Dataset> datasets_;
-  std::vector<std::int32_t> domain_;  // [datasets]; index into names_
+  std::vector<double> weights_;        // [datasets]
+  std::vector<std::int32_t> domain_;   // [datasets]; index into names_
+  std::vector<DatasetPosition> left_;  // what the run drew from before and does not now
   SamplePlan plan_;
 };
 

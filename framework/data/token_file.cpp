@@ -1,8 +1,12 @@
 // Reader and writer of the indexed format. Every value of a foreign file is checked before use.
 #include "framework/data/token_file.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -104,6 +108,13 @@ std::int64_t first_outside(const char* from, std::int64_t count, std::int64_t vo
 
 }  // namespace
 
+std::string checksum_of_index(std::string_view index) {
+  std::array<char, 17> text{};
+  std::snprintf(text.data(), text.size(), "%016llx",
+                static_cast<unsigned long long>(XXH3_64bits(index.data(), index.size())));
+  return text.data();
+}
+
 TokenFile::TokenFile(std::string prefix, std::int64_t vocabulary)
     : prefix_(std::move(prefix)), vocabulary_(vocabulary) {
   check(vocabulary_ > 0 && vocabulary_ <= std::numeric_limits<std::int32_t>::max(), Fault::request,
@@ -113,6 +124,7 @@ TokenFile::TokenFile(std::string prefix, std::int64_t vocabulary)
   const MappedFile index(prefix_ + ".idx", "token index");
   bin_ = MappedFile(prefix_ + ".bin", "token data");
   read_index(index.bytes());
+  index_checksum_ = checksum_of_index(index.bytes());
 }
 
 void TokenFile::read_index(std::string_view index) {

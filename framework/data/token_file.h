@@ -6,12 +6,16 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "framework/data/files.h"
 #include "framework/data/token_description.h"
 
 namespace conclave {
+
+/// XXH3 of the bytes of a PREFIX.idx, as 16 hexadecimal digits.
+std::string checksum_of_index(std::string_view index);
 
 /// All documents of a prefix as one stream of tokens, mapped into memory.
 class TokenFile {
@@ -22,6 +26,8 @@ class TokenFile {
   const std::string& prefix() const { return prefix_; }
   std::int64_t tokens() const { return document_begin_.back(); }
   std::int64_t documents() const { return static_cast<std::int64_t>(document_begin_.size()) - 1; }
+  /// XXH3 of the index, by which the text is known wherever its files lie.
+  const std::string& index_checksum() const { return index_checksum_; }
   /// Where a document begins in the stream; document_begin(documents()) is the stream's end.
   std::int64_t document_begin(std::int64_t document) const {
     return document_begin_[static_cast<std::size_t>(document)];
@@ -37,6 +43,7 @@ class TokenFile {
   void read_index(std::string_view index);
   std::string prefix_;
   std::int64_t vocabulary_;
+  std::string index_checksum_;
   MappedFile bin_;
   int code_ = 0;                              // Megatron's name of the integer type
   std::vector<std::int64_t> document_begin_;  // [documents + 1]

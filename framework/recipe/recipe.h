@@ -177,6 +177,7 @@ struct CheckpointRecipe {
   bool asynchronous = true;     // write while the next steps run
   std::string initialize_from;  // another run, for a run directory that has no checkpoint; empty: none
   std::vector<std::string> take = {"parameters"};  // of it: parameters, optimizer, data_position
+  std::vector<std::string> accept_changes;         // keys that a resume may find changed
   bool operator==(const CheckpointRecipe&) const = default;
 };
 

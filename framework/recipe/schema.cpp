@@ -300,6 +300,11 @@ void describe(Visitor& v, CheckpointRecipe& c) {
          &c.take,
          "what is taken from it: parameters, optimizer, data_position",
          {.filled = true, .words = {"parameters", "optimizer", "data_position"}}});
+  v.key({"accept_changes",
+         &c.accept_changes,
+         "keys, such as model.rope_theta, whose change at a resume is meant although it gives the checkpoint "
+         "another meaning",
+         {}});
 }
 
 template <>

@@ -7,6 +7,7 @@
 
 #include "framework/base/error.h"
 #include "framework/recipe/duration.h"
+#include "framework/recipe/key_paths.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/schema.h"
 
@@ -247,6 +248,17 @@ void validate_batches(const Requirements& r, const Recipe& recipe, std::int64_t 
             recipe.data.sequence_length, " tokens are more tokens than 64 bits can count");
 }
 
+void validate_checkpoint(const Requirements& r, const CheckpointRecipe& checkpoint) {
+  for (std::size_t i = 0; i < checkpoint.accept_changes.size(); ++i) {
+    const std::string& name = checkpoint.accept_changes[i];
+    const std::size_t dot = name.rfind('.');
+    const std::string section = dot == std::string::npos ? "" : name.substr(0, dot);
+    const std::string last = name.substr(dot + 1);  // the whole name where there is no dot
+    r.require(is_key(section, last), join_path("checkpoint.accept_changes", std::to_string(i)), "'", name,
+              "' is no key of a recipe", suggest_key(section, last));
+  }
+}
+
 void validate_optimizer(const Requirements& r, const OptimizerRecipe& o, std::int64_t steps) {
   r.require(o.betas.size() == 2, "optimizer.betas", o.betas.size(),
             o.betas.size() == 1 ? " value" : " values", " came, expected two, for example [0.9, 0.95]");
@@ -273,6 +285,7 @@ void validate_recipe(const Recipe& recipe, int ranks) {
   validate_layout(requirements, recipe, ranks);
   validate_batches(requirements, recipe, ranks);
   validate_optimizer(requirements, recipe.optimizer, recipe.training.steps);
+  validate_checkpoint(requirements, recipe.checkpoint);
   requirements.require(recipe.training.device == "cpu" || recipe.training.precision != "fp64",
                        "training.precision", "fp64 came with training.device: ", recipe.training.device,
                        ", whose kernels compute in fp32; expected fp32 or bf16, or training.device: cpu");

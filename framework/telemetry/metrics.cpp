@@ -1,6 +1,7 @@
 #include "framework/telemetry/metrics.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "framework/base/error.h"
 #include "framework/telemetry/terminal.h"
@@ -111,8 +113,13 @@ std::optional<std::int64_t> step_of_line(std::string_view line) {
 MetricsWriter::MetricsWriter(std::string path, std::optional<std::int64_t> resumed_step)
     : path_(std::move(path)) {
   if (resumed_step) drop_lines_after(*resumed_step);
-  file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (resumed_step ? 0 : O_TRUNC), 0644);
+  file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
   check(file_ >= 0, Fault::request, "'", path_, "' cannot be written: ", std::strerror(errno));
+  if (resumed_step) return;
+  struct stat status {};
+  const bool empty = fstat(file_, &status) == 0 && status.st_size == 0;
+  if (!empty) close(std::exchange(file_, -1));
+  check(empty, Fault::request, "'", path_, "' has content already, which would be lost; move it away");
 }
 
 MetricsWriter::~MetricsWriter() {
@@ -134,7 +141,10 @@ void MetricsWriter::drop_lines_after(std::int64_t step) {
   for (std::size_t start = 0, end; (end = text.find('\n', start)) != std::string::npos; start = end + 1) {
     const std::optional<std::int64_t> line_step =
         step_of_line(std::string_view(text).substr(start, end - start));
-    if (!line_step || *line_step <= step) kept.append(text, start, end + 1 - start);
+    if (!line_step || *line_step <= step)
+      kept.append(text, start, end + 1 - start);
+    else
+      ++dropped_lines_;
   }
   if (kept.size() == text.size()) return;
   // A rename swaps the files as a whole, so that a crash here loses neither.

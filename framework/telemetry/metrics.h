@@ -26,9 +26,10 @@ std::optional<std::int64_t> step_of_line(std::string_view line);
 
 class MetricsWriter {
  public:
-  /// Without a resumed step the file starts empty. With one, lines of later steps, which the resumed run will
-  /// write again, are dropped, and so is a last line that was cut short; the rest stays as it is.
-  /// Fault::request where the file cannot be written.
+  /// Without a resumed step the file starts empty, and one that has content is refused, never written over.
+  /// With one, lines of later steps, which the resumed run will write again, are dropped, and so is a last
+  /// line that was cut short; the rest stays as it is. A link is not followed. Fault::request where the file
+  /// cannot be written.
   explicit MetricsWriter(std::string path, std::optional<std::int64_t> resumed_step = std::nullopt);
   ~MetricsWriter();
   MetricsWriter(const MetricsWriter&) = delete;
@@ -36,11 +37,14 @@ class MetricsWriter {
 
   /// Appends one line; Fault::machine where the disk refuses it.
   void write(const Metrics& metrics);
+  /// How many whole lines the resumed step has cost.
+  std::int64_t dropped_lines() const { return dropped_lines_; }
 
  private:
   void drop_lines_after(std::int64_t step);
 
   std::string path_;
+  std::int64_t dropped_lines_ = 0;
   int file_ = -1;
 };
 

@@ -39,13 +39,29 @@ TEST(StepOfLine, FindsTheStepWhereverItStands) {
   EXPECT_EQ(step_of_line("\"\\"), std::nullopt);
 }
 
-TEST(MetricsWriter, StartsAfreshWithoutAResumedStep) {
+TEST(MetricsWriter, StartsAfreshWithoutAResumedStepAndWritesOverNothing) {
   const TemporaryDirectory directory;
   const std::string path = directory.file("metrics.jsonl");
-  MetricsWriter(path).write({{"step", std::int64_t{1}}});
-  MetricsWriter writer(path);
-  writer.write({{"step", std::int64_t{2}}});
-  EXPECT_EQ(read_text(path), "{\"step\": 2}\n") << "a line must be in the file as soon as write() returns";
+  std::ofstream(path).close();  // as a start leaves it that was killed before its first line
+  {
+    MetricsWriter writer(path);
+    writer.write({{"step", std::int64_t{1}}});
+    EXPECT_EQ(read_text(path), "{\"step\": 1}\n") << "a line must be in the file as soon as write() returns";
+  }
+  const auto refused = [](const std::string& name, std::optional<std::int64_t> step) {
+    try {
+      MetricsWriter writer(name, step);
+      ADD_FAILURE() << name << " was opened";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.fault(), Fault::request);
+    }
+  };
+  refused(path, std::nullopt);
+  EXPECT_EQ(read_text(path), "{\"step\": 1}\n");
+  std::filesystem::create_symlink(path, directory.file("link.jsonl"));
+  refused(directory.file("link.jsonl"), std::nullopt);
+  refused(directory.file("link.jsonl"), 1);
+  EXPECT_EQ(read_text(path), "{\"step\": 1}\n");
 }
 
 TEST(MetricsWriter, DropsLinesThatAResumedRunWritesAgain) {
@@ -54,7 +70,9 @@ TEST(MetricsWriter, DropsLinesThatAResumedRunWritesAgain) {
   const std::string kept =
       "{\"note\": \"no step\"}\n{\"step\": 9}\n{\"step\": 10, \"split\": \"validation\"}\n";
   std::ofstream(path) << kept << "{\"step\": 11}\n{\"step\": 12}\n{\"step\": 1";
-  MetricsWriter(path, 10).write({{"step", std::int64_t{11}}});
+  MetricsWriter writer(path, 10);
+  EXPECT_EQ(writer.dropped_lines(), 2);
+  writer.write({{"step", std::int64_t{11}}});
   EXPECT_EQ(read_text(path), kept + "{\"step\": 11}\n");
   EXPECT_FALSE(std::filesystem::exists(path + ".new"));
 }

@@ -1,0 +1,34 @@
+// Resumption: what a run goes on from besides its tensors. Its data go on where the checkpoint ends, each
+// difference between the two recipes is told, and those that would give the weights or the counts another
+// meaning are refused unless the recipe accepts them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "framework/data/dataset.h"
+#include "framework/recipe/recipe.h"
+#include "framework/store/checkpoint_file.h"
+
+namespace conclave {
+
+/// Where the data of a checkpoint's run stand. A checkpoint without a position gets the one that its own
+/// recipe and step imply.
+DataPosition data_position_of(const CheckpointReader& checkpoint);
+
+/// What the checkpoints of a run say of its data, as a function of the steps that it has done.
+std::function<Attributes(std::int64_t steps_done)> data_attributes(const Recipe& recipe, TrainingData& data);
+
+/// Lets the data of a run go on where its checkpoint ends. Returns a sentence for each difference between the
+/// checkpoint's recipe and this one; a difference that must not be is a Fault::request.
+std::vector<std::string> resume_data(const CheckpointReader& checkpoint, const Recipe& recipe,
+                                     TrainingData& data);
+
+/// The same for a new run that takes these things from another run's checkpoint. Of the differences, those
+/// that give what it takes another meaning are told.
+std::vector<std::string> take_data(const CheckpointReader& checkpoint, const Recipe& recipe,
+                                   TrainingData& data);
+
+}  // namespace conclave
