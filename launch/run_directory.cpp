@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "framework/recipe/write.h"
 #include "framework/store/durable_file.h"
+#include "framework/store/expert_loads.h"
 #include "framework/store/lookup.h"
 #include "launch/checkpoint_choice.h"
 #include "parallel/agreement.h"
@@ -50,7 +52,7 @@ ResumePoint find_resume_point(const Recipe& recipe, Communicator& world) {
 }
 
 RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
-                           std::vector<std::string> domains)
+                           std::vector<std::string> domains, std::function<void(const std::string&)> warn)
     : path_(prepare(recipe)),
       experts_per_layer_(recipe.model.moe.num_experts),
       expert_ranks_(recipe.parallel.expert),
@@ -62,7 +64,8 @@ RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> res
                 .expert_ranks = recipe.parallel.expert,
                 .domains = domains,
                 .resume_step = resumed_step.value_or(-1),
-                .flush_interval = 50}),
+                .flush_interval = 50,
+                .warn = std::move(warn)}),
       events_(recipe.logging.tensorboard
                   ? std::make_unique<EventLog>(path_ / "tensorboard", recipe, resumed_step, domains)
                   : nullptr) {}

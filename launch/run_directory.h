@@ -4,12 +4,13 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 
 #include "framework/data/batch.h"
 #include "framework/store/checkpoint_directory.h"
-#include "framework/store/expert_history.h"
+#include "framework/store/expert_history_writer.h"
 #include "framework/telemetry/logger.h"
 #include "framework/telemetry/metrics.h"
 #include "launch/evaluator.h"
@@ -33,8 +34,9 @@ class RunDirectory {
  public:
   /// Creates the directory and its files; `resumed_step`: rows of later steps are dropped from metrics.jsonl,
   /// samples.jsonl and experts.h5, and TensorBoard is told to forget them.
+  /// `warn` hears of what cannot be written and does not end the run.
   RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
-               std::vector<std::string> domains);
+               std::vector<std::string> domains, std::function<void(const std::string&)> warn);
 
   /// `traffic`: what rank 0 handed over to other ranks in this step, by purpose.
   void write_step(const StepResult& result, double seconds, double model_flops_per_token,
