@@ -63,7 +63,8 @@ the recipe with every default written out
 one JSON object for each logged step and evaluation
 .TP
 .I experts.h5
-which expert was chosen how often, by step and layer
+which expert was chosen how often, by step and layer; an index over
+.I experts/
 .TP
 .I log.txt
 what the terminal showed

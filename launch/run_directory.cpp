@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "framework/recipe/write.h"
 #include "framework/store/durable_file.h"
+#include "framework/store/expert_loads.h"
 #include "framework/store/lookup.h"
 #include "launch/checkpoint_choice.h"
 #include "launch/earlier_files.h"
@@ -56,7 +58,8 @@ ResumePoint find_resume_point(const Recipe& recipe, Communicator& world) {
 }
 
 RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
-                           const std::string& resumed_recipe, std::vector<std::string> domains)
+                           const std::string& resumed_recipe, std::vector<std::string> domains,
+                           std::function<void(const std::string&)> warn)
     : path_(prepare(recipe, resumed_step, resumed_recipe, notes_)),
       experts_per_layer_(recipe.model.moe.num_experts),
       expert_ranks_(recipe.parallel.expert),
@@ -68,7 +71,8 @@ RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> res
                 .expert_ranks = recipe.parallel.expert,
                 .domains = domains,
                 .resume_step = resumed_step.value_or(-1),
-                .flush_interval = 50}),
+                .flush_interval = 50,
+                .warn = std::move(warn)}),
       events_(recipe.logging.tensorboard
                   ? std::make_unique<EventLog>(path_ / "tensorboard", recipe, resumed_step, domains)
                   : nullptr) {

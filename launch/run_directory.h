@@ -4,12 +4,13 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 
 #include "framework/data/batch.h"
 #include "framework/store/checkpoint_directory.h"
-#include "framework/store/expert_history.h"
+#include "framework/store/expert_history_writer.h"
 #include "framework/telemetry/logger.h"
 #include "framework/telemetry/metrics.h"
 #include "launch/evaluator.h"
@@ -33,9 +34,11 @@ class RunDirectory {
  public:
   /// Creates the directory and its files; `resumed_step`: rows of later steps are dropped from metrics.jsonl,
   /// samples.jsonl and experts.h5, and TensorBoard is told to forget them. Without one, what an earlier start
-  /// has measured is moved aside. `resumed_recipe`: the checkpoint's.
+  /// has measured is moved aside. `resumed_recipe`: the checkpoint's. `warn` hears of what cannot be written
+  /// and does not end the run.
   RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
-               const std::string& resumed_recipe, std::vector<std::string> domains);
+               const std::string& resumed_recipe, std::vector<std::string> domains,
+               std::function<void(const std::string&)> warn);
 
   /// What was moved aside or dropped, one sentence each.
   const std::vector<std::string>& notes() const { return notes_; }

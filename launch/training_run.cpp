@@ -114,7 +114,9 @@ void TrainingRun::prepare() {
       domains.push_back(validation_->domain_name(i));
     std::optional<std::int64_t> resumed;
     if (resume.checkpoint) resumed = trainer_->steps_done();
-    directory_ = std::make_unique<RunDirectory>(recipe_, resumed, resumed_recipe_, domains);
+    directory_ =
+        std::make_unique<RunDirectory>(recipe_, resumed, resumed_recipe_, domains,
+                                       [this](const std::string& sentence) { logger_.warning(sentence); });
   });
   agree(world_, [&] { logger_.open_file(recipe_.output + "/log.txt"); });
   if (world_.rank() == 0)

@@ -1,4 +1,4 @@
-// The datasets of an Hdf5File: whole ones, and ones that grow by rows.
+// The datasets of an Hdf5File: whole ones, ones that are filled later, and ones made of parts of other files.
 #include <algorithm>
 #include <limits>
 
@@ -96,8 +96,9 @@ std::string dims_text(const Dims& dims) {
 void Hdf5File::write(const std::string& name, ElementType type, const Dims& dims, const void* data) {
   const Handle space(checked(make_space(dims), "describe", name), H5Sclose);
   const Handle link(make_link_options(), H5Pclose);
+  const Handle options(make_object_options(H5P_DATASET_CREATE), H5Pclose);
   const Handle dataset(
-      checked(H5Dcreate2(file_, name.c_str(), file_type(type), space, link, H5P_DEFAULT, H5P_DEFAULT),
+      checked(H5Dcreate2(file_, name.c_str(), file_type(type), space, link, options, H5P_DEFAULT),
               "create the dataset", name),
       H5Dclose);
   if (element_count(dims) > 0)
@@ -127,21 +128,25 @@ void Hdf5File::read_box(const std::string& name, ElementType type, const Box& bo
         " box ", dims_text(box.size), " at ", dims_text(box.start),
         ". The file was written for another configuration; use the recipe that it was written with.");
   if (element_count(box) == 0) return;
-  const std::vector<hsize_t> start = sizes_of(box.start), count = sizes_of(box.size);
   const hsize_t elements = static_cast<hsize_t>(element_count(box));
   const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
                        H5Dclose);
   const Handle source(checked(H5Dget_space(dataset), "describe", name), H5Sclose);
-  checked(H5Sselect_hyperslab(source, H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr),
-          "select in", name);
+  select(source, box, name);
   const Handle target(checked(H5Screate_simple(1, &elements, nullptr), "describe", name), H5Sclose);
   checked(H5Dread(dataset, memory_type(type), target, source, H5P_DEFAULT, data), "read the dataset", name);
 }
 
-std::size_t Hdf5File::reserve(const std::string& name, ElementType type, std::int64_t elements) {
-  const Handle space(checked(make_space({elements}), "describe", name), H5Sclose);
+void Hdf5File::select(std::int64_t space, const Box& box, const std::string& name) const {
+  const std::vector<hsize_t> start = sizes_of(box.start), size = sizes_of(box.size);
+  checked(H5Sselect_hyperslab(space, H5S_SELECT_SET, start.data(), nullptr, size.data(), nullptr),
+          "select in", name);
+}
+
+std::size_t Hdf5File::reserve(const std::string& name, ElementType type, const Dims& dims) {
+  const Handle space(checked(make_space(dims), "describe", name), H5Sclose);
   const Handle link(make_link_options(), H5Pclose);
-  const Handle layout(checked(H5Pcreate(H5P_DATASET_CREATE), "describe", name), H5Pclose);
+  const Handle layout(checked(make_object_options(H5P_DATASET_CREATE), "describe", name), H5Pclose);
   checked(H5Pset_layout(layout, H5D_CONTIGUOUS), "describe", name);
   checked(H5Pset_alloc_time(layout, H5D_ALLOC_TIME_EARLY), "describe", name);
   checked(H5Pset_fill_time(layout, H5D_FILL_TIME_NEVER), "describe", name);
@@ -158,21 +163,20 @@ void Hdf5File::write_virtual(const std::string& name, ElementType type, const Di
                              const std::vector<VirtualPart>& parts) {
   const Handle space(checked(make_space(dims), "describe", name), H5Sclose);
   const Handle link(make_link_options(), H5Pclose);
-  const Handle layout(checked(H5Pcreate(H5P_DATASET_CREATE), "describe", name), H5Pclose);
+  const Handle layout(checked(make_object_options(H5P_DATASET_CREATE), "describe", name), H5Pclose);
   for (const VirtualPart& part : parts) {
-    const std::vector<hsize_t> start = sizes_of(part.box.start), size = sizes_of(part.box.size);
-    const hsize_t first = static_cast<hsize_t>(part.first),
-                  count = static_cast<hsize_t>(element_count(part.box));
-    const Handle source(checked(make_space({part.elements}), "describe", name), H5Sclose);
-    checked(H5Sselect_hyperslab(source, H5S_SELECT_SET, &first, nullptr, &count, nullptr), "select in", name);
-    checked(H5Sselect_hyperslab(space, H5S_SELECT_SET, start.data(), nullptr, size.data(), nullptr),
-            "select in", name);
+    const Handle source(checked(make_space(part.dims), "describe", name), H5Sclose);
+    select(source, part.from, name);
+    select(space, part.to, name);
     checked(H5Pset_virtual(layout, space, part.file.c_str(), part.dataset.c_str(), source), "describe", name);
   }
   if (!parts.empty()) {
     const double nan = std::numeric_limits<double>::quiet_NaN();
+    const std::int64_t minus_one = -1;
     if (type == ElementType::float32 || type == ElementType::float64)
       checked(H5Pset_fill_value(layout, H5T_NATIVE_DOUBLE, &nan), "describe", name);
+    else if (type != ElementType::uint8)
+      checked(H5Pset_fill_value(layout, H5T_NATIVE_INT64, &minus_one), "describe", name);
     checked(H5Sselect_all(space), "describe", name);
   }
   const Handle dataset(
@@ -207,72 +211,6 @@ DatasetInfo Hdf5File::describe(const std::string& name) const {
   }
   fail(Fault::data, "HDF5 file ", path_.string(), ": the dataset ", name,
        " has an element type that Conclave does not read; expected float32, float64, int32, int64 or uint8.");
-}
-
-void Hdf5File::create_rows(const std::string& name, ElementType type, const Dims& row_dims) {
-  std::vector<hsize_t> sizes = sizes_of(row_dims);
-  sizes.insert(sizes.begin(), 0);
-  std::vector<hsize_t> limits = sizes, chunk = sizes;
-  limits[0] = H5S_UNLIMITED;
-  for (hsize_t& size : chunk) size = std::max<hsize_t>(size, 1);
-  const auto row_bytes =
-      std::max<std::size_t>(static_cast<std::size_t>(element_count(row_dims)) * element_bytes(type), 1);
-  chunk[0] = std::max<hsize_t>(16384 / row_bytes, 1);  // about 16 KB a chunk: few seeks, little slack
-  const Handle space(checked(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), limits.data()),
-                             "describe", name),
-                     H5Sclose);
-  const Handle link(make_link_options(), H5Pclose);
-  const Handle layout(checked(H5Pcreate(H5P_DATASET_CREATE), "describe", name), H5Pclose);
-  checked(H5Pset_chunk(layout, static_cast<int>(chunk.size()), chunk.data()), "describe", name);
-  const Handle dataset(
-      checked(H5Dcreate2(file_, name.c_str(), file_type(type), space, link, layout, H5P_DEFAULT),
-              "create the dataset", name),
-      H5Dclose);
-}
-
-bool Hdf5File::has_rows(const std::string& name) const {
-  const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
-                       H5Dclose);
-  const Handle space(checked(H5Dget_space(dataset), "describe", name), H5Sclose);
-  const Handle creation(checked(H5Dget_create_plist(dataset), "describe", name), H5Pclose);
-  const int dims = checked(H5Sget_simple_extent_ndims(space), "describe", name);
-  if (dims == 0 || H5Pget_layout(creation) != H5D_CHUNKED) return false;
-  std::vector<hsize_t> limits(static_cast<std::size_t>(dims));
-  checked(H5Sget_simple_extent_dims(space, nullptr, limits.data()), "describe", name);
-  return limits[0] == H5S_UNLIMITED;
-}
-
-void Hdf5File::append_rows(const std::string& name, std::int64_t rows, const void* data) {
-  const DatasetInfo info = describe(name);
-  check(!info.dims.empty() && rows >= 0, "Hdf5File::append_rows: ", name, " in ", path_.string(),
-        " has no rows to append to");
-  const std::int64_t before = info.dims[0];
-  std::vector<hsize_t> sizes = sizes_of(info.dims), start(sizes.size(), 0), count = sizes;
-  sizes[0] = static_cast<hsize_t>(before + rows);
-  start[0] = static_cast<hsize_t>(before);
-  count[0] = static_cast<hsize_t>(rows);
-  const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
-                       H5Dclose);
-  checked(H5Dset_extent(dataset, sizes.data()), "extend the dataset", name);
-  if (std::count(count.begin(), count.end(), 0u) > 0) return;
-  const Handle target(checked(H5Dget_space(dataset), "describe", name), H5Sclose);
-  checked(H5Sselect_hyperslab(target, H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr),
-          "select in", name);
-  const Handle source(
-      checked(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr), "describe", name),
-      H5Sclose);
-  checked(H5Dwrite(dataset, memory_type(info.type), source, target, H5P_DEFAULT, data),
-          "append to the dataset", name);
-}
-
-void Hdf5File::keep_rows(const std::string& name, std::int64_t rows) {
-  std::vector<hsize_t> sizes = sizes_of(describe(name).dims);
-  check(!sizes.empty() && rows >= 0 && static_cast<hsize_t>(rows) <= sizes[0], "Hdf5File::keep_rows: ", rows,
-        " rows of ", name, " in ", path_.string(), " came, expected at most what the dataset holds");
-  sizes[0] = static_cast<hsize_t>(rows);
-  const Handle dataset(checked(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), "open the dataset", name),
-                       H5Dclose);
-  checked(H5Dset_extent(dataset, sizes.data()), "shorten the dataset", name);
 }
 
 }  // namespace conclave

@@ -89,7 +89,7 @@ void Hdf5File::open_in_memory(std::int64_t access, std::size_t user_block) {
   checked(H5Pset_file_image_callbacks(access, &callbacks), "prepare to open", "");
   checked(H5Pset_fapl_core(access, 1, false), "prepare to open", "");  // the file ends where its content ends
   checked(H5Pset_alignment(access, 1024, 64), "prepare to open", "");  // tensors on cache lines of the image
-  const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+  const Handle creation(make_object_options(H5P_FILE_CREATE), H5Pclose);
   checked(H5Pset_userblock(creation, user_block), "prepare to open", "");
   file_ = checked(H5Fcreate(path_.c_str(), H5F_ACC_TRUNC, creation, access), "create the file", "");
 }
@@ -101,13 +101,14 @@ Hdf5File::Hdf5File(const std::filesystem::path& path, Mode mode, std::size_t use
   // Locks fail on some network file systems, and nobody else ever has a file open that is being written.
   checked(H5Pset_file_locking(access, false, true), "prepare to open", "");
   checked(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "prepare to open", "");
-  if (mode == Mode::memory)
+  if (mode == Mode::memory) {
     open_in_memory(access, user_block);
-  else if (mode == Mode::create)
-    file_ = checked(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access), "create the file", "");
-  else
-    file_ = checked(H5Fopen(path.c_str(), mode == Mode::read ? H5F_ACC_RDONLY : H5F_ACC_RDWR, access),
-                    "open the file", "");
+  } else if (mode == Mode::create) {
+    const Handle creation(make_object_options(H5P_FILE_CREATE), H5Pclose);
+    file_ = checked(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, access), "create the file", "");
+  } else {
+    file_ = checked(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), "open the file", "");
+  }
 }
 
 Hdf5File::~Hdf5File() {
@@ -133,8 +134,9 @@ FileImage Hdf5File::take_image() {
 
 void Hdf5File::create_group(const std::string& name) {
   const Handle link(make_link_options(), H5Pclose);
+  const Handle options(make_object_options(H5P_GROUP_CREATE), H5Pclose);
   const Handle group(
-      checked(H5Gcreate2(file_, name.c_str(), link, H5P_DEFAULT, H5P_DEFAULT), "create the group", name),
+      checked(H5Gcreate2(file_, name.c_str(), link, options, H5P_DEFAULT), "create the group", name),
       H5Gclose);
 }
 

@@ -56,13 +56,13 @@ struct DatasetInfo {
   std::size_t bytes() const { return static_cast<std::size_t>(element_count(dims)) * element_bytes(type); }
 };
 
-/// Part of a virtual dataset: a box of it is a run of elements of a one-dimensional dataset in another file.
+/// Part of a virtual dataset: a box of it is a box, of as many elements, of a dataset in another file.
 struct VirtualPart {
   std::string file;  // relative to the directory of the virtual dataset's file
   std::string dataset;
-  std::int64_t elements = 0;  // of that dataset
-  std::int64_t first = 0;     // of them, where the run begins
-  Box box;                    // as many elements, row-major
+  Dims dims;  // of that dataset
+  Box from;   // of that dataset
+  Box to;     // of the virtual one
 };
 
 /// The bytes of a whole file.
@@ -89,7 +89,6 @@ class Hdf5File {
   enum class Mode {
     read,    // an existing file; failures are Fault::data
     create,  // a new file, replacing what was there; failures are Fault::machine
-    modify,  // an existing file; only ever for a copy that is not yet published
     memory,  // a new file that is in memory alone: no disk can fill up under HDF5; see take_image()
   };
 
@@ -117,22 +116,13 @@ class Hdf5File {
   void read_box(const std::string& name, ElementType type, const Box& box, void* data) const;
   DatasetInfo describe(const std::string& name) const;
 
-  /// Creates a contiguous dataset [elements] without writing it and returns where in the file its first byte
-  /// is. Of a file in memory: the caller fills it in the image. `elements` must not be 0.
-  std::size_t reserve(const std::string& name, ElementType type, std::int64_t elements);
-  /// Creates a dataset that is made of parts of other files. What no part covers reads as NaN, or 0 for
-  /// integers; without any part it holds zeros.
+  /// Creates a contiguous dataset without writing it and returns where in the file its first byte is; the
+  /// caller fills it there. It must have elements.
+  std::size_t reserve(const std::string& name, ElementType type, const Dims& dims);
+  /// Creates a dataset that is made of parts of other files. What no part covers reads as NaN, or -1 for
+  /// signed integers, and so does a part whose file is missing; without any part it holds zeros.
   void write_virtual(const std::string& name, ElementType type, const Dims& dims,
                      const std::vector<VirtualPart>& parts);
-
-  /// Creates an empty dataset of shape [0, row_dims...] that append_rows extends.
-  void create_rows(const std::string& name, ElementType type, const Dims& row_dims);
-  /// Whether the dataset is as create_rows makes it, so that the other two can work on it.
-  bool has_rows(const std::string& name) const;
-  /// Adds rows at the end of a dataset made by create_rows; data holds rows * (elements of a row).
-  void append_rows(const std::string& name, std::int64_t rows, const void* data);
-  /// Keeps only the first rows.
-  void keep_rows(const std::string& name, std::int64_t rows);
 
   // Attributes of a group or dataset; setting one again replaces it.
   void set_attribute(const std::string& object, const std::string& key, std::int64_t value);
@@ -153,6 +143,7 @@ class Hdf5File {
                          const void* value);
   std::int64_t open_attribute(const std::string& object, const std::string& key) const;
 
+  void select(std::int64_t space, const Box& box, const std::string& name) const;
   void open_in_memory(std::int64_t access, std::size_t user_block);
 
   struct Memory;  // what the driver for memory has allocated

@@ -48,6 +48,13 @@ inline std::string innermost_reason() {
   return reason.empty() ? "no reason given" : reason;
 }
 
+/// The options with which an object is made. Times in it would make equal runs leave different files.
+inline hid_t make_object_options(hid_t kind) {
+  const hid_t options = H5Pcreate(kind);
+  H5Pset_obj_track_times(options, false);
+  return options;
+}
+
 /// Link creation that makes the groups on the way.
 inline hid_t make_link_options() {
   const hid_t options = H5Pcreate(H5P_LINK_CREATE);

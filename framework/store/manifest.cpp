@@ -26,21 +26,6 @@ std::string digits(XXH64_hash_t hash) {
   return text;
 }
 
-std::string file_checksum(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  check(file.good(), Fault::data, "Cannot open ", path.string(),
-        " for reading. Check that it exists and is readable.");
-  Checksum checksum;
-  std::vector<char> block(std::size_t{1} << 20);
-  do {
-    file.read(block.data(), static_cast<std::streamsize>(block.size()));
-    checksum.add(block.data(), static_cast<std::size_t>(file.gcount()));
-  } while (file.good());
-  check(file.eof(), Fault::data, "Reading ", path.string(),
-        " failed before its end: the disk may be damaged.");
-  return checksum.text();
-}
-
 /// The last line carries the checksum of all text before it, so that a changed manifest betrays itself.
 std::string own_checksum_line(std::string_view before) {
   return "  \"checksum_of_the_lines_above\": \"" + checksum_text(before.data(), before.size()) + "\"\n}\n";
@@ -89,6 +74,21 @@ FileEntry parse_entry(const nlohmann::json& file, const std::string& checkpoint)
 
 std::string checksum_text(const void* data, std::size_t bytes) {
   return digits(XXH3_64bits(data, bytes));
+}
+
+std::string file_checksum(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  check(file.good(), Fault::data, "Cannot open ", path.string(),
+        " for reading. Check that it exists and is readable.");
+  Checksum checksum;
+  std::vector<char> block(std::size_t{1} << 20);
+  do {
+    file.read(block.data(), static_cast<std::streamsize>(block.size()));
+    checksum.add(block.data(), static_cast<std::size_t>(file.gcount()));
+  } while (file.good());
+  check(file.eof(), Fault::data, "Reading ", path.string(),
+        " failed before its end: the disk may be damaged.");
+  return checksum.text();
 }
 
 Checksum::Checksum() : state_(XXH3_createState()) {

@@ -16,6 +16,9 @@ constexpr const char* manifest_name = "manifest.json";
 /// XXH3, 64 bits, as 16 hexadecimal digits.
 std::string checksum_text(const void* data, std::size_t bytes);
 
+/// The same of a file's content; a file that cannot be read is a Fault::data.
+std::string file_checksum(const std::filesystem::path& path);
+
 /// The same of bytes that come one after another.
 class Checksum {
  public:

@@ -100,7 +100,7 @@ ShardImage::ShardImage(const std::vector<Piece>& pieces) {
   for (const Piece& piece : pieces) {
     const std::size_t bytes = static_cast<std::size_t>(piece.elements()) * element_bytes(piece.type);
     places_.push_back(
-        {piece.name, bytes > 0 ? file.reserve(piece.name, piece.type, piece.elements()) : 0, bytes});
+        {piece.name, bytes > 0 ? file.reserve(piece.name, piece.type, {piece.elements()}) : 0, bytes});
   }
   image_ = file.take_image();
   for (const Place& place : places_)
@@ -187,8 +187,9 @@ FileImage compose_index(const std::vector<std::vector<Piece>>& pieces_of_ranks,
       const std::int64_t elements = piece.elements();
       std::int64_t first = 0;
       for (const Box& box : piece.boxes) {
-        whole.parts.push_back({file, piece.name, elements, first, box});
-        first += element_count(box);
+        const std::int64_t count = element_count(box);
+        whole.parts.push_back({file, piece.name, {elements}, {{first}, {count}}, box});
+        first += count;
       }
       whole.elements += elements;
     }

@@ -77,13 +77,15 @@ Json thousandths_or_null(double value) {
   return std::isfinite(value) ? Json(std::lround(1000 * value)) : Json();
 }
 
-/// What was measured in one evaluation of a run, as evaluate() gives it; losses are in metrics.jsonl.
+/// What was measured in one evaluation of a run, as evaluate() gives it; losses are in metrics.jsonl. Domains
+/// that the run did not have at that time are left out.
 std::vector<DomainResult> results_of(const ExpertHistory& history, std::size_t evaluation) {
   const auto layers = static_cast<std::size_t>(history.layers),
              width = layers * static_cast<std::size_t>(history.experts);
   std::vector<DomainResult> results;
   for (std::size_t domain = 0; domain < history.domains.size(); ++domain) {
     const std::size_t row = evaluation * history.domains.size() + domain;
+    if (history.evaluation_counts[row * width] < 0) continue;
     DomainResult& result = results.emplace_back();
     result.domain = history.domains[domain];
     result.expert_counts = part(history.evaluation_counts, row, width);
@@ -117,14 +119,15 @@ void add_measures_over_time(const ExpertHistory& history, Json& json) {
 }
 
 void add_domains(const ExpertHistory& history, const ExpertMapOptions& options, Json& json) {
-  const std::size_t domains = history.domains.size();
   const auto layers = static_cast<std::size_t>(history.layers);
   const bool has_scores = !history.evaluation_score_sum.empty();
   add_measures_over_time(history, json);
 
   const std::vector<DomainResult> last = results_of(history, history.evaluation_step.size() - 1);
+  const std::size_t domains = last.size();
   const auto measured = measure_specialisation(last, history.layers, history.experts);
-  json["domains"] = history.domains;
+  json["domains"] = Json::array();
+  for (const DomainResult& result : last) json["domains"].push_back(result.domain);
   json["evaluation_step"] = history.evaluation_step.back();
   for (const char* name : {"domain_loads", "overlaps", "specialisation"}) json[name] = Json::array();
   for (std::size_t layer = 0; layer < layers; ++layer) {

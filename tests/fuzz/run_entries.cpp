@@ -8,6 +8,7 @@
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/expert_history.h"
+#include "framework/store/expert_history_writer.h"
 #include "framework/store/hdf5_file.h"
 #include "framework/store/manifest.h"
 #include "framework/telemetry/metrics.h"
@@ -78,11 +79,8 @@ void add_dataset(Hdf5File& file, const std::string& name, ElementType usual, Dim
   const bool huge = kind == 7;
   std::vector<std::int64_t> values(huge ? 0 : static_cast<std::size_t>(element_count(dims)));
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<std::int64_t>(i);
-  if (dims.empty() || kind == 8) return file.write(name, type, dims, values.data());
-  const std::int64_t rows = dims.front();
-  dims.erase(dims.begin());
-  file.create_rows(name, type, dims);  // HDF5 refuses sizes that it cannot chunk
-  if (!huge) file.append_rows(name, rows, values.data());
+  if (huge) return file.write_virtual(name, type, dims, {});  // an announcement without content
+  file.write(name, type, dims, values.data());
 }
 
 }  // namespace
@@ -140,9 +138,9 @@ void run_checkpoint_index(std::string_view bytes) {
     file.write_virtual("model/weight", static_cast<ElementType>(choices.below(5)), {rows, columns},
                        {{.file = files[choices.below(4)],
                          .dataset = "model/weight",
-                         .elements = 8,
-                         .first = first,
-                         .box = {{start, 0}, {size, columns}}}});
+                         .dims = {8},
+                         .from = {{first}, {size * columns}},
+                         .to = {{start, 0}, {size, columns}}}});
     file.close();
   } catch (const Error&) {
     return;  // HDF5 does not make such a file

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "framework/store/expert_history.h"
+#include "framework/store/expert_history_writer.h"
 #include "launch/event_log.h"
 #include "launch/report/expert_maps.h"
 #include "launch/report/metrics_table.h"
@@ -197,6 +198,26 @@ TEST(ExpertMaps, FindsDeadExpertsAndAddsUpStretches) {
   EXPECT_EQ(maps["dead"][1]["expert"], 2);
   EXPECT_EQ(maps["dead"][1]["last_step"], 0);
   EXPECT_FALSE(maps.contains("domains"));  // no evaluation yet
+}
+
+TEST(ExpertMaps, ShowTheDomainsThatTheRunHasNow) {
+  const TemporaryDirectory scratch;
+  const std::string path = scratch.file("experts.h5");
+  {
+    ExpertHistoryWriter writer(path, {.layers = 1, .experts = 2, .domains = {"a", "gone"}});
+    writer.add_evaluation(1, {30, 10, 5, 5}, {0.5, 0.5}, {0.1, 0.1});
+  }
+  {
+    ExpertHistoryWriter writer(path, {.layers = 1, .experts = 2, .domains = {"new", "a"}, .resume_step = 1});
+    writer.add_evaluation(2, {20, 20, 10, 30}, {0.5, 0.5}, {0.1, 0.1});
+  }
+  const auto maps = expert_maps(path, {});
+  using Json = nlohmann::ordered_json;
+  EXPECT_EQ(maps["domains"], Json({"new", "a"}));
+  EXPECT_EQ(maps["domain_loads"], Json::parse("[[[1000, 1000], [500, 1500]]]"));
+  EXPECT_EQ(maps["overlaps"][0].size(), 2u);
+  EXPECT_EQ(maps["information"]["steps"], Json({1, 2}));
+  EXPECT_EQ(maps["sharpness"]["score_sums"][0], Json({0.5, 0.5}));
 }
 
 TEST(ExpertMaps, MeasuresThatNobodyKnowsAreNull) {

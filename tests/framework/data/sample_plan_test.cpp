@@ -59,7 +59,7 @@ TEST(SamplePlan, SaysHowManySamplesEachDomainHasGiven) {
     SamplePlan plan({5, 2, 1}, block, 3, [](std::int64_t step) { return step < 10 ? 2 : 6; });
     std::vector<std::int64_t> given(3);
     for (std::int64_t step = 0; step < 60; ++step) {
-      EXPECT_EQ(plan.drawn(step), given) << step;
+      EXPECT_EQ(plan.origin_at(step).drawn, given) << step;
       for (const SampleId& id : plan.step(step)) ++given[static_cast<std::size_t>(id.domain)];
     }
   }

@@ -6,39 +6,14 @@
 
 #include <cmath>
 
-#include "framework/store/hdf5_file.h"
+#include "framework/store/expert_history_writer.h"
+#include "tests/framework/store/history_steps.h"
+#include "tests/framework/store/old_history.h"
 #include "tests/framework/store/scratch_directory.h"
 
 namespace conclave {
 namespace {
 namespace fs = std::filesystem;
-
-ExpertHistoryWriter::Options options(std::int64_t resume_step = -1, std::int64_t flush_interval = 4,
-                                     std::int64_t expert_ranks = 1) {
-  return {.layers = 2,
-          .experts = 3,
-          .expert_ranks = expert_ranks,
-          .domains = {"english", "python"},
-          .resume_step = resume_step,
-          .flush_interval = flush_interval};
-}
-
-/// Rows whose values say which step of which run they came from.
-void log_steps(ExpertHistoryWriter& writer, std::int64_t first, std::int64_t last, std::int64_t run) {
-  for (std::int64_t step = first; step <= last; ++step) {
-    std::vector<std::int64_t> counts(6);
-    std::vector<double> probability(6);
-    for (std::size_t i = 0; i < 6; ++i) {
-      counts[i] = run * 1000000 + step * 10 + static_cast<std::int64_t>(i);
-      probability[i] = 0.125 * static_cast<double>(step) + static_cast<double>(i);
-    }
-    writer.add_step(step, counts, probability, {0.5 * static_cast<double>(step), static_cast<double>(run)});
-    if (step % 5 == 0)
-      writer.add_evaluation(step, std::vector<std::int64_t>(12, run * 100 + step),
-                            std::vector<double>(4, 0.25 * static_cast<double>(step)),
-                            std::vector<double>(4, 0.5 + static_cast<double>(run)));
-  }
-}
 
 TEST(ExpertHistory, ComesBack) {
   const ScratchDirectory scratch;
@@ -123,23 +98,9 @@ TEST(ExpertHistory, AFileWithoutLoadsIsGoneOnWith) {
     ExpertHistoryWriter writer(path, options());
     log_steps(writer, 1, 5, 0);
   }
-  {  // as an earlier version wrote it
+  {
     const ExpertHistory whole = read_expert_history(path);
-    Hdf5File file(path, Hdf5File::Mode::create);
-    file.set_attribute("/", "layers", std::int64_t{2});
-    file.set_attribute("/", "experts", std::int64_t{3});
-    file.set_attribute("/", "domains", "english\npython");
-    file.create_rows("step", ElementType::int64, {});
-    file.append_rows("step", 5, whole.step.data());
-    file.create_rows("counts", ElementType::int64, {2, 3});
-    file.append_rows("counts", 5, whole.counts.data());
-    file.create_rows("probability", ElementType::float64, {2, 3});
-    file.append_rows("probability", 5, whole.probability.data());
-    file.create_rows("evaluation/step", ElementType::int64, {});
-    file.append_rows("evaluation/step", 1, whole.evaluation_step.data());
-    file.create_rows("evaluation/counts", ElementType::int64, {2, 2, 3});
-    file.append_rows("evaluation/counts", 1, whole.evaluation_counts.data());
-    file.close();
+    write_old_history(path, whole, OldVersion::without_loads);
     EXPECT_EQ(ExpertHistoryReader(path).overview().evaluation_step.size(), 1u);
     EXPECT_TRUE(ExpertHistoryReader(path).overview().evaluation_score_sum.empty());
   }

@@ -84,30 +84,6 @@ TEST(Hdf5File, NamesAreFoundAndListed) {
   EXPECT_EQ(file.children("/"), (std::vector<std::string>{"a", "b"}));
 }
 
-TEST(Hdf5File, RowsGrowAndShrink) {
-  const ScratchDirectory scratch;
-  std::vector<std::int64_t> rows(3 * 6);
-  std::iota(rows.begin(), rows.end(), 0);
-  Hdf5File file(scratch.path() / "a.h5", Hdf5File::Mode::create);
-  file.create_rows("rows", ElementType::int64, {2, 3});
-  file.create_rows("nothing", ElementType::int64, {0, 3});
-  file.append_rows("rows", 1, rows.data());
-  file.append_rows("rows", 0, nullptr);
-  file.append_rows("rows", 2, rows.data() + 6);
-  file.append_rows("nothing", 4, nullptr);
-  std::vector<std::int64_t> found(rows.size());
-  file.read("rows", ElementType::int64, {3, 2, 3}, found.data());
-  EXPECT_EQ(found, rows);
-  EXPECT_EQ(file.describe("nothing").dims, (Dims{4, 0, 3}));
-
-  file.keep_rows("rows", 1);
-  file.append_rows("rows", 1, rows.data() + 12);  // in the place of the rows dropped, nothing of them left
-  file.read("rows", ElementType::int64, {2, 2, 3}, found.data());
-  EXPECT_EQ(found[5], 5);
-  EXPECT_EQ(found[6], 12);
-  sentence_of(Fault::internal, [&] { file.keep_rows("rows", 3); });
-}
-
 TEST(Hdf5File, MisuseIsASentence) {
   const ScratchDirectory scratch;
   const std::vector<float> values(6, 1.0f);

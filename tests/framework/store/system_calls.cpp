@@ -52,7 +52,7 @@ extern "C" {
 
 ssize_t write(int file, const void* data, size_t bytes) {
   if (conclave::watching) {
-    const Verdict verdict = conclave::verdict_of({"write", conclave::path_of(file), ""});
+    const Verdict verdict = conclave::verdict_of({"write", conclave::path_of(file), "", bytes});
     if (verdict.error != 0) return conclave::refuse(verdict.error);
     if (verdict.interrupted) return conclave::refuse(EINTR);
     if (verdict.shortened && bytes > 1) bytes /= 2;

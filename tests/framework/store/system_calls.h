@@ -2,15 +2,17 @@
 // system_calls.cpp has its own write, fsync, rename and renameat2 in front of the C library's.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <string>
 
 namespace conclave {
 
 struct SystemCall {
-  std::string name;   // write, fsync, rename, exchange
-  std::string path;   // of the file written or synced; where a rename comes from
-  std::string other;  // where a rename goes to
+  std::string name;       // write, fsync, rename, exchange
+  std::string path;       // of the file written or synced; where a rename comes from
+  std::string other;      // where a rename goes to
+  std::size_t bytes = 0;  // of a write
 };
 
 /// What happens to a call.
