@@ -10,6 +10,7 @@
 #include "launch/convert/expert_choice.h"
 #include "launch/convert/first_checkpoint.h"
 #include "launch/convert/json_file.h"
+#include "launch/convert/source_facts.h"
 #include "launch/job.h"
 #include "launch/model.h"
 #include "parallel/agreement.h"
@@ -130,6 +131,7 @@ void write_run(const ExtractOptions& options, const CheckpointReader& source, co
     write_selection_bias(source, recipe.model, choices, stream);
     Attributes attributes = first_attributes(smaller);
     attributes["extracted"] = account.dump();
+    if (source.has(source_attribute)) attributes[source_attribute] = source.text(source_attribute);
     stream.commit(attributes);
     // Last, so that nobody trains by a recipe that has no checkpoint beside it.
     write_json(options.run / "extracted.json", account);
