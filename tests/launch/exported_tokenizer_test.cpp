@@ -48,8 +48,7 @@ class ExportedTokenizer : public testing::Test {
   static std::set<std::int64_t> added_ids(const fs::path& directory) {
     std::set<std::int64_t> ids;
     const Json tokenizer = json_of(directory / "tokenizer.json");
-    for (const Json& token : tokenizer["added_tokens"])
-      ids.insert(token["id"].get<std::int64_t>());
+    for (const Json& token : tokenizer["added_tokens"]) ids.insert(token["id"].get<std::int64_t>());
     return ids;
   }
   ScratchDirectory scratch_;
