@@ -21,7 +21,9 @@ class Spellings : public testing::Test {
   }
   Recipe import() {
     const fs::path run = scratch_.path() / join_text("imported", ++imports_);
-    return import_model({.directory = directory_, .run = run}, silent);
+    said_.clear();
+    return import_model({.directory = directory_, .run = run},
+                        [&](const std::string& line) { said_ += line + "\n"; });
   }
   std::string refusal() {
     const std::string sentence = sentence_of(Fault::data, [&] { import(); });
@@ -30,6 +32,7 @@ class Spellings : public testing::Test {
   }
   ScratchDirectory scratch_;
   fs::path directory_ = scratch_.path() / "exported";
+  std::string said_;
   int imports_ = 0;
 };
 
@@ -185,7 +188,7 @@ TEST_F(Spellings, OfATokenizer) {
   Json longer = vocabulary;
   longer["added_tokens"].push_back({{"id", 300}, {"content", "word"}, {"special", false}});
   put(directory_ / "tokenizer.json", longer);
-  expect_words(refusal(), {"tokenizer.json", "token 300, 'word'", "tokenizer.model has 300 tokens"});
+  expect_words(refusal(), {"tokenizer.json: token 300, 'word', stands for text", "not in tokenizer.model"});
 
   Json other = vocabulary;
   other["model"]["vocab"].erase("the");
@@ -198,7 +201,30 @@ TEST_F(Spellings, OfATokenizer) {
   put(directory_ / "tokenizer.json", other);
   expect_words(refusal(), {"tokenizer.json", join_text("token ", id, " is 'another'"), "in tokenizer.model"});
 
+  // The vocabulary is named in parts once more, here and there.
   put(directory_ / "tokenizer.json", vocabulary);
+  for (const bool has_pieces : {true, false}) {
+    if (!has_pieces) fs::remove(directory_ / "tokenizer.model");
+    const std::string read = has_pieces ? "tokenizer.model" : "tokenizer.json";
+    put(directory_ / "added_tokens.json", {{"</s>", 2}, {"<|more|>", 300}});
+    EXPECT_TRUE(import().data.tokenizer.ends_with(read));
+    expect_words(said_, {"added_tokens.json has 1 special token that " + read + " does not have"});
+    put(directory_ / "added_tokens.json", {{"<|end|>", 2}});
+    expect_words(refusal(), {"added_tokens.json: token 2 is '<|end|>', but in " + read + " '</s>'"});
+    fs::remove(directory_ / "added_tokens.json");
+    const auto decoder = [](const Json& token) { return Json{{"added_tokens_decoder", {{"300", token}}}}; };
+    put(directory_ / "tokenizer_config.json", decoder({{"content", "<|more|>"}, {"special", true}}));
+    import();
+    put(directory_ / "tokenizer_config.json", decoder({{"content", "more"}, {"special", false}}));
+    expect_words(refusal(), {"tokenizer_config.json: token 300, 'more', stands for text"});
+    put(directory_ / "tokenizer_config.json", {{"added_tokens_decoder", {{"first", {{"content", "a"}}}}}});
+    expect_words(refusal(), {"added_tokens_decoder has the key first"});
+    put(directory_ / "tokenizer_config.json", Json::object());
+  }
+
+  std::ofstream(directory_ / "tokenizer.model") << "aGVsbG8= 0\n";  // of another kind
+  EXPECT_TRUE(import().data.tokenizer.ends_with("tokenizer.json"));
+
   put(directory_ / "tokenizer_config.json", {{"eos_token", "</s>"}});
   put(directory_ / "special_tokens_map.json", {{"eos_token", {{"content", "<|im_end|>"}}}});
   expect_words(refusal(), {"tokenizer_config.json: eos_token is </s>", "special_tokens_map.json <|im_end|>"});
