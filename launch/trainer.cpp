@@ -8,6 +8,7 @@
 #include "framework/device/named_range.h"
 #include "framework/recipe/write.h"
 #include "framework/tensor/host_copies.h"
+#include "launch/convert/source_facts.h"
 #include "launch/stop_signals.h"
 #include "layers/selection_bias.h"
 #include "optim/schedule.h"
@@ -313,6 +314,7 @@ Attributes Trainer::attributes() const {
   attributes["layout_expert_tensor"] = recipe_.parallel.expert_tensor;
   attributes["layout_zero"] = recipe_.parallel.zero;
   if (more_attributes_) attributes.merge(more_attributes_(steps_done_));
+  if (!source_.empty()) attributes[source_attribute] = source_;
   return attributes;
 }
 
@@ -329,6 +331,7 @@ void Trainer::gather_values(const TensorSink& sink) const {
 void Trainer::load(const CheckpointReader& checkpoint) {
   check_fits(checkpoint, {"model", "optimizer/moment1", "optimizer/moment2"}, model_.parameters);
   read_values(checkpoint, model_.parameters);
+  read_source(checkpoint);
   read_states(checkpoint, "optimizer/moment1", reducer_, optimizer_.moment1());
   read_states(checkpoint, "optimizer/moment2", reducer_, optimizer_.moment2());
   read_selection_bias(checkpoint, model_.transformer);
@@ -339,6 +342,10 @@ void Trainer::load(const CheckpointReader& checkpoint) {
   tokens_done_ = checkpoint.integer("tokens");
   sequences_done_ = checkpoint.integer("sequences");
   sequences_skipped_ = checkpoint.integer("sequences_skipped");
+}
+
+void Trainer::read_source(const CheckpointReader& checkpoint) {
+  source_ = checkpoint.has(source_attribute) ? checkpoint.text(source_attribute) : "";
 }
 
 void Trainer::take(const CheckpointReader& checkpoint, const std::vector<std::string>& things) {
@@ -352,6 +359,7 @@ void Trainer::take(const CheckpointReader& checkpoint, const std::vector<std::st
   if (wants("parameters")) {
     read_values(checkpoint, model_.parameters);
     read_selection_bias(checkpoint, model_.transformer);
+    read_source(checkpoint);
   }
   if (wants("optimizer")) {
     read_states(checkpoint, "optimizer/moment1", reducer_, optimizer_.moment1());

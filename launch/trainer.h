@@ -121,6 +121,7 @@ class Trainer {
     std::vector<double> values;
   };
   std::vector<StateTensor> state() const;
+  void read_source(const CheckpointReader& checkpoint);
 
   Recipe recipe_;
   Mesh& mesh_;
@@ -135,6 +136,7 @@ class Trainer {
   std::int64_t steps_done_ = 0, tokens_done_ = 0;
   std::int64_t sequences_done_ = 0;  // of this run
   std::int64_t sequences_skipped_ = 0;
+  std::string source_;  // SourceFacts of the imported model that the parameters come from, as they came
 };
 
 }  // namespace conclave

@@ -9,6 +9,7 @@
 #include "framework/recipe/duration.h"
 #include "framework/recipe/key_paths.h"
 #include "framework/recipe/model_size.h"
+#include "framework/recipe/nearest.h"
 #include "framework/recipe/schema.h"
 
 namespace conclave {
@@ -271,6 +272,36 @@ void validate_optimizer(const Requirements& r, const OptimizerRecipe& o, std::in
             " after warm-up");
 }
 
+/// The weight of a token's only expert is always 1 where it is divided by itself, or where a softmax goes
+/// over a pool of one expert. The loss of the text then does not depend on the router's scores.
+bool routers_learn_nothing_from_text(const ModelRecipe& model) {
+  const RouterRecipe& router = model.moe.router;
+  if (count_moe_layers(model) == 0 || model.moe.num_experts_per_tok != 1 || model.moe.num_experts == 1)
+    return false;
+  return router.norm_topk_prob || (router.kind == "softmax" && router.pool.maximum == 1);
+}
+
+/// Why the routers learn nothing from the text, and what still moves them.
+std::string untrained_router_warning(const ModelRecipe& model) {
+  const MoeRecipe& moe = model.moe;
+  std::vector<std::string> losses;
+  for (std::size_t i = 0; i < moe.balance.size(); ++i)
+    if (moe.balance[i].coefficient > 0) losses.push_back(join_text("model.moe.balance.", i));
+  if (moe.router.z_loss_coefficient > 0) losses.emplace_back("model.moe.router.z_loss_coefficient");
+  return join_text(
+      "model.moe.num_experts_per_tok: 1 with ",
+      moe.router.norm_topk_prob ? "model.moe.router.norm_topk_prob: true makes the weight of a token's expert"
+                                : "model.moe.router.pool.maximum: 1 makes the weight of a token's expert",
+      " a constant, so the language-model loss trains no router. ",
+      losses.empty() ? "No other loss trains them either: they stay as they were drawn, but for weight decay."
+                     : "Their only gradients come from " + join_words(losses) +
+                           ", which do not know which expert suits a token.",
+      moe.router.norm_topk_prob
+          ? " Expected norm_topk_prob: false, where the weight is the expert's probability, or more experts "
+            "per token."
+          : " Expected a larger pool or more experts per token.");
+}
+
 }  // namespace
 
 void validate_recipe(const Recipe& recipe, int ranks) {
@@ -303,6 +334,8 @@ void validate_recipe(const Recipe& recipe, int ranks) {
 
 std::vector<std::string> warnings(const Recipe& recipe) {
   std::vector<std::string> sentences;
+  if (routers_learn_nothing_from_text(recipe.model))
+    sentences.push_back(untrained_router_warning(recipe.model));
   if (recipe.optimizer.schedule.warmup_steps > recipe.training.steps)
     sentences.push_back(join_text("optimizer.schedule.warmup_steps: ", recipe.optimizer.schedule.warmup_steps,
                                   " is more than training.steps: ", recipe.training.steps,

@@ -21,7 +21,8 @@ int run_export(const std::vector<std::string>& arguments) {
             {"dtype", "TYPE", "fp32, the default, or bf16"},
             {"shard-size", "SIZE", "bytes of tensors in one file, such as 500MB; default 5GB"},
             {"tokenizer", "NAME",
-             "in place of the recipe's: bytes, the path of a SentencePiece .model, or none"}},
+             "in place of the recipe's: bytes, the path of a tokenizer.json or a SentencePiece .model, or "
+             "none"}},
        .more =
            "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory (its newest "
            "good one);\n"

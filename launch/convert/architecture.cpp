@@ -3,6 +3,8 @@
 #include "framework/base/error.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/nearest.h"
+#include "framework/store/json_text.h"
+#include "launch/convert/rotary_config.h"
 
 namespace conclave {
 
@@ -64,6 +66,26 @@ void write_common_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
   config["use_cache"] = true;
 }
 
+namespace {
+
+/// Windows come as a list of layers' kinds, or as a width, which some architectures switch on by another key.
+void expect_whole_attention(const ConfigReader& config) {
+  const std::string why = "Conclave's attention sees the whole document";
+  if (config.has("layer_types") && config.json()["layer_types"].is_array())
+    for (const nlohmann::json& kind : config.json()["layer_types"])
+      if (kind != "full_attention")
+        config.refuse("layer_types has ", text_of(kind), ", expected full_attention alone: ", why, ".");
+  const std::string type = config.text_or("model_type", "");
+  if (type == "qwen3" || type == "qwen3_moe") return config.expect("use_sliding_window", false, why);
+  if (type == "mistral" && !config.json().contains("sliding_window"))
+    config.refuse(
+        "sliding_window is not there, which means 4096 to transformers, expected sliding_window: null: ", why,
+        ".");
+  config.expect("sliding_window", nullptr, why);
+}
+
+}  // namespace
+
 void read_common_config(const ConfigReader& config, ModelRecipe& m) {
   m.vocab_size = config.whole("vocab_size");
   m.hidden_size = config.whole("hidden_size");
@@ -73,28 +95,39 @@ void read_common_config(const ConfigReader& config, ModelRecipe& m) {
       config.has("num_key_value_heads") ? config.whole("num_key_value_heads") : m.num_attention_heads;
   m.head_dim = config.has("head_dim") ? config.whole("head_dim") : m.hidden_size / m.num_attention_heads;
   m.rms_norm_eps = config.real("rms_norm_eps");
-  // transformers 5 keeps all of the rotary positions in one section, which 4 knew as rope_scaling.
-  const ConfigReader rope =
-      config.section(config.has("rope_parameters") ? "rope_parameters" : "rope_scaling");
-  m.rope_theta = rope.has("rope_theta") ? rope.real("rope_theta") : config.real_or("rope_theta", 10000.0);
-  for (const char* key : {"rope_type", "type"})
-    rope.expect(key, "default", "Conclave has no scaled rotary positions");
+  m.rope_theta = read_rotary_config(config).theta.value_or(10000.0);
   config.expect("hidden_act", "silu", "Conclave's MLPs are SwiGLU");
   config.expect("attention_bias", false, "Conclave's projections have no biases");
   config.expect("mlp_bias", false, "Conclave's projections have no biases");
-  config.expect("use_sliding_window", false, "Conclave's attention sees the whole document");
+  expect_whole_attention(config);
+  config.expect("quantization_config", nullptr, "Conclave reads fp32, bf16 and fp16 weights");
+  config.one_of({"dtype", "torch_dtype"});  // the tensors say it themselves
   m.initializer_range = config.real_or("initializer_range", m.initializer_range);
   m.partial_rotary_factor = 1;
   m.qk_norm = false;
   m.qk_norm_over = "head";
 }
 
+/// Coefficient of our one term for each of theirs.
+double scale_of_balance(const ModelRecipe& m) {
+  const double layers = m.moe.layer_reduction == "sum" ? static_cast<double>(count_moe_layers(m)) : 1.0;
+  return static_cast<double>(m.moe.num_experts_per_tok) / layers;
+}
+
 double router_aux_loss_coefficient(const ModelRecipe& m) {
   double weight = 0;
   for (const BalanceRecipe& term : m.moe.balance)
     if (term.expert_groups == 0) weight += term.coefficient;
-  if (m.moe.layer_reduction == "sum") weight *= static_cast<double>(count_moe_layers(m));
-  return weight / static_cast<double>(m.moe.num_experts_per_tok);
+  return weight / scale_of_balance(m);
+}
+
+std::vector<BalanceRecipe> balance_of(double router_aux_loss_coef, const ModelRecipe& m) {
+  if (router_aux_loss_coef == 0) return {};
+  return {{.coefficient = router_aux_loss_coef * scale_of_balance(m)}};
+}
+
+std::int64_t read_number_of_experts(const ConfigReader& config) {
+  return config.whole(config.one_of({"num_experts", "num_local_experts", "n_routed_experts"}));
 }
 
 std::string usual_tensor_name(const std::string& parameter, std::int64_t expert) {

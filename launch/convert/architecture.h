@@ -53,7 +53,7 @@ const Architecture& choose_architecture(const std::string& model_type, const Mod
 
 /// What all architectures have in common: sizes, heads, rotary positions, tying. Fault::data where
 /// config.json asks for what Conclave's model does not have: biases, scaled positions, windows, other
-/// activations.
+/// activations, quantised weights.
 void write_common_config(const ModelRecipe& model, nlohmann::ordered_json& config);
 void read_common_config(const ConfigReader& config, ModelRecipe& model);
 
@@ -64,6 +64,10 @@ void read_common_config(const ConfigReader& config, ModelRecipe& model);
 /// load of single experts. It is for who goes on training there, and near at best: there is no scope but the
 /// micro-batch, and no loss over groups of experts.
 double router_aux_loss_coefficient(const ModelRecipe& model);
+/// The reverse: the terms of a recipe that weigh as much as router_aux_loss_coef does there.
+std::vector<BalanceRecipe> balance_of(double router_aux_loss_coef, const ModelRecipe& model);
+/// How many routed experts a layer has, which has three names.
+std::int64_t read_number_of_experts(const ConfigReader& config);
 /// The name that most have: ours, an expert's row of a stack as experts.E.
 std::string usual_tensor_name(const std::string& parameter, std::int64_t expert);
 /// Softmax routers without groups, factor, bias and shared experts, which is all but GLM-4-MoE's.

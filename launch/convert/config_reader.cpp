@@ -1,7 +1,9 @@
 #include "launch/convert/config_reader.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "framework/recipe/nearest.h"
 #include "framework/store/json_text.h"
 
 namespace conclave {
@@ -11,14 +13,26 @@ using Json = nlohmann::json;
 ConfigReader::ConfigReader(Json config, std::string file)
     : config_(std::move(config)), file_(std::move(file)) {}
 
+const Json* ConfigReader::find(const std::string& key) const {
+  const std::size_t dot = key.find('.');
+  const Json* place = &config_;
+  if (dot != std::string::npos) {
+    const auto section = config_.find(key.substr(0, dot));
+    if (section == config_.end() || !section->is_object()) return nullptr;
+    place = &*section;
+  }
+  const auto found = place->find(dot == std::string::npos ? key : key.substr(dot + 1));
+  return found == place->end() || found->is_null() ? nullptr : &*found;
+}
+
 bool ConfigReader::has(const std::string& key) const {
-  const auto found = config_.find(key);
-  return found != config_.end() && !found->is_null();
+  return find(key) != nullptr;
 }
 
 const Json& ConfigReader::at(const std::string& key) const {
-  if (!has(key)) refuse("the key ", key, " is missing, without which the model is not known.");
-  return config_.at(key);
+  const Json* found = find(key);
+  if (found == nullptr) refuse("the key ", key, " is missing, without which the model is not known.");
+  return *found;
 }
 
 std::int64_t ConfigReader::whole(const std::string& key, std::int64_t least) const {
@@ -78,6 +92,26 @@ ConfigReader ConfigReader::section(const std::string& key) const {
 void ConfigReader::expect(const std::string& key, const Json& value, const std::string& why) const {
   if (has(key) && at(key) != value)
     refuse(key, ": ", text_of(at(key)), " came, expected ", text_of(value), ": ", why, ".");
+}
+
+std::string ConfigReader::one_of(const std::vector<std::string>& keys) const {
+  std::string first;
+  for (const std::string& key : keys) {
+    if (!has(key)) continue;
+    if (first.empty()) first = key;
+    if (at(key) != at(first))
+      refuse(first, " is ", text_of(at(first)), ", but ", key, " is ", text_of(at(key)),
+             ", and both tell the same thing; take the one out that is wrong.");
+  }
+  return first.empty() ? keys.front() : first;
+}
+
+void ConfigReader::expect_no_other(const std::string& section, const std::vector<std::string>& keys,
+                                   const std::string& why) const {
+  const ConfigReader inner = this->section(section);
+  for (const auto& [key, value] : inner.json().items())
+    if (!value.is_null() && std::find(keys.begin(), keys.end(), key) == keys.end())
+      refuse(section, ".", key, " came, expected no other key than ", join_words(keys), ": ", why, ".");
 }
 
 }  // namespace conclave

@@ -1,5 +1,5 @@
 // ConfigReader: the keys of a config.json, each read with its type and range; what is missing or wrong is a
-// Fault::data that names file and key.
+// Fault::data that names file and key. "SECTION.KEY" is a key in a section.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +34,12 @@ class ConfigReader {
 
   /// The key is missing, null or has this value; else `why` says what Conclave lacks.
   void expect(const std::string& key, const nlohmann::json& value, const std::string& why) const;
+  /// Several keys may tell one fact. Returns the first of them that is there, or the first of all where none
+  /// is. Refuses the file where two of them are there and differ.
+  std::string one_of(const std::vector<std::string>& keys) const;
+  /// Refuses what a section says beyond these keys.
+  void expect_no_other(const std::string& section, const std::vector<std::string>& keys,
+                       const std::string& why) const;
   /// Throws a Fault::data about the file.
   template <class... Parts>
   [[noreturn]] void refuse(const Parts&... parts) const {
@@ -41,8 +47,11 @@ class ConfigReader {
   }
 
   const std::string& file() const { return file_; }
+  const nlohmann::json& json() const { return config_; }
 
  private:
+  /// The value of a key, or nothing where it is missing or null.
+  const nlohmann::json* find(const std::string& key) const;
   const nlohmann::json& at(const std::string& key) const;
 
   nlohmann::json config_;

@@ -3,6 +3,7 @@
 // them.
 #include "framework/recipe/model_size.h"
 #include "launch/convert/architecture.h"
+#include "launch/convert/rotary_config.h"
 
 namespace conclave {
 namespace {
@@ -32,6 +33,7 @@ void read_dense_config(const ConfigReader& config, ModelRecipe& m) {
   m.tie_word_embeddings = config.flag_or("tie_word_embeddings", false);
   m.intermediate_size = config.whole("intermediate_size");
   m.moe.first_k_dense_replace = m.num_hidden_layers;
+  read_whole_rotary_config(config);
 }
 
 void read_qwen3_config(const ConfigReader& config, ModelRecipe& m) {

@@ -9,12 +9,14 @@
 
 #include "framework/base/error.h"
 #include "framework/base/text.h"
+#include "framework/data/tokenizer.h"
 #include "framework/recipe/model_size.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/lookup.h"
 #include "framework/store/safetensors.h"
+#include "launch/convert/hub_config.h"
 #include "launch/convert/hub_tensors.h"
 #include "launch/convert/json_file.h"
 #include "launch/convert/tokenizer_files.h"
@@ -121,23 +123,31 @@ void write_weights(const fs::path& directory, const CheckpointReader& checkpoint
   if (files.size() > 1) write_index(directory, tensors, files);
 }
 
-void write_configs(const fs::path& directory, const Architecture& architecture, const Recipe& recipe,
-                   const ExportOptions& options, std::optional<std::int32_t> end_of_document) {
-  OrderedJson config, generation;
-  config["architectures"] = {architecture.class_name};
-  config["model_type"] = architecture.model_type;
-  write_common_config(recipe.model, config);
-  config["max_position_embeddings"] = recipe.data.sequence_length;
-  architecture.write_config(recipe.model, config);
-  config["torch_dtype"] = options.bfloat16 ? "bfloat16" : "float32";
-  // A document ends where the next one begins, so the token between them is both.
-  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
-    config[key] = end_of_document ? OrderedJson(*end_of_document) : OrderedJson();
-    generation[key] = config[key];
+/// The tokenizer's files, and the roles of its tokens; nothing where they are those of the imported model.
+std::optional<TokenRoles> write_tokenizer(const fs::path& directory, const Recipe& recipe,
+                                          const ExportOptions& options,
+                                          const std::optional<SourceFacts>& source,
+                                          const std::function<void(const std::string&)>& say) {
+  const std::string name = options.tokenizer.empty() ? recipe.data.tokenizer : options.tokenizer;
+  if (name == "none") return source ? std::nullopt : std::optional<TokenRoles>(TokenRoles{});
+  const bool is_sources = source && tokenizer_fingerprint(name) == source->tokenizer;
+  if (is_sources && !source->is_own_tokenizer) {
+    copy_tokenizer_files(fs::path(name).parent_path(), directory);
+    say("The tokenizer and the ids of special tokens are those of the imported model.");
+    return {};
   }
-  generation["do_sample"] = false;
-  write_json(directory / "config.json", config);
-  write_json(directory / "generation_config.json", generation);
+  // A recipe names some tokenizer, if only by default; that need not be the one of these rows.
+  if (source && source->tokenizer.empty() && options.tokenizer.empty() &&
+      !source->may_end_with(load_tokenizer(name)->end_of_document())) {
+    say(join_text("The imported model came without a tokenizer, and ", name,
+                  " ends a text with another token than it does, so none is written; --tokenizer NAME writes "
+                  "one."));
+    return {};
+  }
+  if (source && !is_sources)
+    say(join_text("The ids of special tokens are those of ", name,
+                  ", which is not the tokenizer of the imported model."));
+  return export_tokenizer(name, recipe.model.vocab_size, recipe.data.sequence_length, directory, say);
 }
 
 }  // namespace
@@ -169,10 +179,13 @@ void export_model(const ExportOptions& options, const std::function<void(const s
   std::error_code ignored;
   make_directories(partial);
   try {
-    const std::string tokenizer = options.tokenizer.empty() ? recipe.data.tokenizer : options.tokenizer;
-    const std::optional<std::int32_t> end_of_document =
-        export_tokenizer(tokenizer, recipe.model.vocab_size, recipe.data.sequence_length, partial);
-    write_configs(partial, architecture, recipe, options, end_of_document);
+    const std::optional<SourceFacts> source = SourceFacts::of(checkpoint);
+    const auto roles = write_tokenizer(partial, recipe, options, source, say);
+    write_hub_config(partial, {.architecture = architecture,
+                               .recipe = recipe,
+                               .bfloat16 = options.bfloat16,
+                               .roles = roles,
+                               .source = source});
     write_weights(partial, checkpoint, hub_tensors(architecture, recipe.model), options, say);
     sync_to_disk(partial);
     publish(partial, directory);

@@ -10,6 +10,7 @@
 #include "launch/convert/expert_choice.h"
 #include "launch/convert/first_checkpoint.h"
 #include "launch/convert/json_file.h"
+#include "launch/convert/source_facts.h"
 #include "launch/job.h"
 #include "launch/model.h"
 #include "parallel/agreement.h"
@@ -102,6 +103,22 @@ void check_request(const ExtractOptions& options, const Recipe& recipe) {
   check_place_of_run(options.run);
 }
 
+/// Rules of the whole model that the smaller one does not have.
+void say_what_ends(const MoeRecipe& whole, const MoeRecipe& smaller,
+                   const std::function<void(const std::string&)>& say) {
+  if (smaller.router.n_group != whole.router.n_group)
+    say("Groups of experts (model.moe.router.n_group) end here: the kept ones are chosen among freely.");
+  if (smaller.num_experts_per_tok != whole.num_experts_per_tok)
+    say(join_text("model.moe.num_experts_per_tok becomes ", smaller.num_experts_per_tok, " instead of ",
+                  whole.num_experts_per_tok, ", as no more experts are kept."));
+  if (smaller.router.pool != whole.router.pool)
+    say("Pools of experts by document (model.moe.router.pool) end here: the kept experts are one for all.");
+  if (smaller.capacity_factor != whole.capacity_factor)
+    say("The capacity of experts (model.moe.capacity_factor) ends here.");
+  if (smaller.balance != whole.balance)
+    say("Balance terms over groups of experts (expert_groups in model.moe.balance) end here.");
+}
+
 /// What a run of the smaller model is told.
 Recipe smaller_recipe(const Recipe& recipe, const ExtractOptions& options) {
   Recipe smaller = recipe;
@@ -130,6 +147,7 @@ void write_run(const ExtractOptions& options, const CheckpointReader& source, co
     write_selection_bias(source, recipe.model, choices, stream);
     Attributes attributes = first_attributes(smaller);
     attributes["extracted"] = account.dump();
+    if (source.has(source_attribute)) attributes[source_attribute] = source.text(source_attribute);
     stream.commit(attributes);
     // Last, so that nobody trains by a recipe that has no checkpoint beside it.
     write_json(options.run / "extracted.json", account);
@@ -168,8 +186,7 @@ Recipe extract_experts(const ExtractOptions& asked, Communicator& world,
     text = text_of_domain(options.calibrate_on_training ? recipe.data.train : recipe.data.validation, recipe,
                           options.domain, options.sequences, world.rank(), world.size());
   });
-  if (smaller.model.moe.router.n_group != recipe.model.moe.router.n_group)
-    say("Groups of experts (model.moe.router.n_group) end here: the kept ones are chosen among freely.");
+  say_what_ends(recipe.model.moe, smaller.model.moe, say);
   Device& device = choose_device(world, recipe.training.device);
   choose_threads(world, recipe.training.threads);
   const std::vector<LayerChoice> choices =

@@ -4,6 +4,7 @@
 #include "framework/base/error.h"
 #include "framework/recipe/model_size.h"
 #include "launch/convert/architecture.h"
+#include "launch/convert/rotary_config.h"
 
 namespace conclave {
 namespace {
@@ -27,18 +28,17 @@ void write_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
   config["routed_scaling_factor"] = m.moe.router.routed_scaling_factor;
   config["n_group"] = m.moe.router.n_group;
   config["topk_group"] = m.moe.router.topk_group;
+  config["num_nextn_predict_layers"] = 0;  // a key that transformers would otherwise take for 1
 }
 
 void read_config(const ConfigReader& config, ModelRecipe& m) {
-  const ConfigReader rope = config.section("rope_parameters");
-  m.partial_rotary_factor = rope.has("partial_rotary_factor") ? rope.real("partial_rotary_factor")
-                                                              : config.real_or("partial_rotary_factor", 0.5);
+  m.partial_rotary_factor = read_rotary_config(config).partial_rotary_factor.value_or(0.5);
   m.qk_norm = config.flag_or("use_qk_norm", false);
   m.tie_word_embeddings = config.flag_or("tie_word_embeddings", false);
   m.intermediate_size = config.whole("intermediate_size");
   m.moe.first_k_dense_replace = config.whole("first_k_dense_replace", 0);
   m.moe.moe_intermediate_size = config.whole("moe_intermediate_size");
-  m.moe.num_experts = config.whole(config.has("n_routed_experts") ? "n_routed_experts" : "num_local_experts");
+  m.moe.num_experts = read_number_of_experts(config);
   m.moe.num_shared_experts = config.whole("n_shared_experts");
   m.moe.num_experts_per_tok = config.whole("num_experts_per_tok");
   RouterRecipe& router = m.moe.router;

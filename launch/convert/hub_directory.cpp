@@ -1,8 +1,10 @@
 #include "launch/convert/hub_directory.h"
 
+#include <algorithm>
 #include <set>
 
 #include "framework/base/error.h"
+#include "framework/data/files.h"
 #include "framework/store/json_text.h"
 #include "framework/store/lookup.h"
 #include "launch/convert/config_reader.h"
@@ -27,6 +29,14 @@ std::set<std::string> files_of_index(const fs::path& path, const nlohmann::json&
   return files;
 }
 
+/// The bytes of a tensor whose header a reader has checked; data begin behind the header and its length.
+std::string_view bytes_of(std::string_view file, const SafeTensor& tensor) {
+  std::uint64_t header = 0;
+  for (int i = 7; i >= 0; --i)
+    header = header << 8 | static_cast<unsigned char>(file.at(static_cast<std::size_t>(i)));
+  return file.substr(8 + header + tensor.begin, tensor.end - tensor.begin);
+}
+
 /// "a, b, c and 5 more"
 std::string some_of(const std::vector<std::string>& names) {
   std::string text;
@@ -39,7 +49,14 @@ std::string some_of(const std::vector<std::string>& names) {
 HubDirectory::HubDirectory(const fs::path& directory) : directory_(directory) {
   std::set<std::string> names = {"model.safetensors"};
   nlohmann::json weight_map = nlohmann::json::object();
+  // transformers adds an adapter to the weights that it lies beside.
+  check(!is_there(directory / "adapter_config.json"), Fault::data,
+        (directory / "adapter_config.json").string(),
+        " is there, and Conclave adds no adapter to weights; merge it into them, or take it out.");
   if (is_there(directory / index_file)) {
+    check(!is_there(directory / "model.safetensors"), Fault::data, directory.string(),
+          ": model.safetensors and ", index_file,
+          " are both there, and both tell where the weights are; take the one out that is wrong.");
     const nlohmann::json index = read_json_object(directory / index_file);
     check(index.contains("weight_map") && index["weight_map"].is_object(), Fault::data,
           (directory / index_file).string(), " has no weight_map.");
@@ -65,6 +82,28 @@ HubDirectory::HubDirectory(const fs::path& directory) : directory_(directory) {
   }
 }
 
+const SafeTensor& HubDirectory::tensor(const std::string& name) const {
+  const auto& [file, place] = tensors_.at(name);
+  return files_[file]->tensors()[place];
+}
+
+const Dims& HubDirectory::shape(const std::string& name) const {
+  return tensor(name).shape;
+}
+
+bool HubDirectory::is_same(const std::string& name, const std::string& other) const {
+  const SafeTensor &one = tensor(name), &two = tensor(other);
+  if (one.shape != two.shape || one.dtype != two.dtype) return false;
+  const MappedFile file(files_[tensors_.at(name).first]->path(), "weights"),
+      file_of_other(files_[tensors_.at(other).first]->path(), "weights");
+  return bytes_of(file.bytes(), one) == bytes_of(file_of_other.bytes(), two);
+}
+
+bool HubDirectory::any(const std::function<bool(const std::string& name)>& is_such) const {
+  return std::any_of(tensors_.begin(), tensors_.end(),
+                     [&](const auto& tensor) { return is_such(tensor.first); });
+}
+
 void HubDirectory::check_fits(const std::vector<HubTensor>& wanted,
                               const std::function<bool(const std::string& name)>& is_ignored) const {
   std::vector<std::string> missing, misshapen, unexpected;
@@ -76,10 +115,9 @@ void HubDirectory::check_fits(const std::vector<HubTensor>& wanted,
       missing.push_back(tensor.name);
       continue;
     }
-    const Dims& shape = files_[found->second.first]->tensors()[found->second.second].shape;
-    if (shape != tensor.shape)
-      misshapen.push_back(
-          join_text(tensor.name, " is ", dims_text(shape), " and not ", dims_text(tensor.shape)));
+    if (shape(tensor.name) != tensor.shape)
+      misshapen.push_back(join_text(tensor.name, " is ", dims_text(shape(tensor.name)), " and not ",
+                                    dims_text(tensor.shape)));
   }
   for (const auto& [name, place] : tensors_)
     if (!known.contains(name) && !is_ignored(name)) unexpected.push_back(name);

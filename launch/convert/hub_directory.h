@@ -27,6 +27,10 @@ class HubDirectory {
 
   /// How many there are.
   std::size_t tensors() const { return tensors_.size(); }
+  bool contains(const std::string& name) const { return tensors_.contains(name); }
+  /// Whether there is one with such a name.
+  bool any(const std::function<bool(const std::string& name)>& is_such) const;
+  const Dims& shape(const std::string& name) const;
 
   /// All elements of a tensor, row-major.
   template <class T>
@@ -34,8 +38,12 @@ class HubDirectory {
     const auto& [file, place] = tensors_.at(name);
     files_[file]->read(files_[file]->tensors()[place], values);
   }
+  /// Whether two tensors are stored alike. Holds neither in memory.
+  bool is_same(const std::string& name, const std::string& other) const;
 
  private:
+  const SafeTensor& tensor(const std::string& name) const;
+
   std::filesystem::path directory_;
   std::vector<std::unique_ptr<SafetensorsReader>> files_;
   std::map<std::string, std::pair<std::size_t, std::size_t>> tensors_;  // file, place in it

@@ -9,10 +9,12 @@
 #include "framework/recipe/write.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/durable_file.h"
+#include "framework/store/json_text.h"
 #include "framework/store/lookup.h"
 #include "launch/convert/first_checkpoint.h"
 #include "launch/convert/hub_directory.h"
-#include "launch/convert/tokenizer_files.h"
+#include "launch/convert/imported_tokenizer.h"
+#include "launch/convert/source_facts.h"
 #include "launch/model.h"
 
 namespace conclave {
@@ -45,9 +47,42 @@ void read_model(const Architecture& architecture, const ConfigReader& config, Mo
     router.topk_group = plain.topk_group;
   }
   read_common_config(config, model);
-  if (config.has("sliding_window") && config.flag_or("use_sliding_window", true))
-    config.refuse("sliding_window came, but Conclave's attention sees the whole document.");
   architecture.read_config(config, model);
+}
+
+/// A config.json also names the class of transformers that it was written for.
+void check_class(const ConfigReader& config, const Architecture& architecture) {
+  if (!config.has("architectures")) return;
+  const std::string wanted =
+      config.text_or("model_type", "") == "mistral" ? "MistralForCausalLM" : architecture.class_name;
+  const nlohmann::json& classes = config.json()["architectures"];
+  for (const nlohmann::json& name : classes)
+    if (name == wanted) return;
+  config.refuse("architectures is ",
+                text_of(classes.is_array() && classes.size() == 1 ? classes[0] : classes),
+                ", but model_type ", config.text_or("model_type", ""),
+                " with the head of a language model is ", wanted, "; take the one out that is wrong.");
+}
+
+/// What transformers does in training alone, and Conclave does not.
+void say_what_training_leaves_out(const ConfigReader& config, const Say& say) {
+  for (const char* key : {"attention_dropout", "router_jitter_noise"})
+    if (config.real_or(key, 0) != 0)
+      say(join_text(config.file(), ": ", key, " is ", config.real(key),
+                    "; Conclave trains without it, and export hands it on."));
+}
+
+/// The weight of the balance loss that a config.json asks for; a recipe that was given says it itself.
+void read_balance(const ConfigReader& config, ModelRecipe& model, const Say& say) {
+  const char* key = "router_aux_loss_coef";
+  if (!config.has(key) || count_moe_layers(model) == 0) return;
+  const double coefficient = config.real(key);
+  if (coefficient < 0) config.refuse(key, ": ", coefficient, " came, expected 0 or more.");
+  model.moe.balance = balance_of(coefficient, model);
+  say(model.moe.balance.empty()
+          ? join_text(key, ": 0 becomes model.moe.balance: [].")
+          : join_text(key, ": ", coefficient, " becomes a term of model.moe.balance with the coefficient ",
+                      model.moe.balance[0].coefficient, ", which weighs as much."));
 }
 
 /// The rules that hold for a model alone; a config.json can break them too.
@@ -76,13 +111,25 @@ void check_count(const HubDirectory& directory, const ModelRecipe& model, const 
         directory.tensors(), " tensors.");
 }
 
+/// A block that predicts further tokens comes behind the model's own.
+bool predicts_further(const std::string& name, const Architecture& architecture, const ModelRecipe& model) {
+  return &architecture == &glm4_moe &&
+         name.starts_with(join_text("model.layers.", model.num_hidden_layers, "."));
+}
+
 /// What some directories hold besides the parameters.
 bool is_ignored(const std::string& name, const Architecture& architecture, const ModelRecipe& model) {
   if (name.ends_with("rotary_emb.inv_freq")) return true;  // a function of the config
   if (name == "lm_head.weight") return model.tie_word_embeddings;
-  // A block that predicts further tokens comes behind the model's own.
-  return &architecture == &glm4_moe &&
-         name.starts_with(join_text("model.layers.", model.num_hidden_layers, "."));
+  return predicts_further(name, architecture, model);
+}
+
+/// A head that is tied to the embedding may be there once more, and is then the same numbers.
+void check_tied_head(const HubDirectory& directory, const ModelRecipe& model, const std::string& file) {
+  const std::string head = "lm_head.weight", embedding = "model.embed_tokens.weight";
+  if (!model.tie_word_embeddings || !directory.contains(head)) return;
+  check(directory.is_same(head, embedding), Fault::data, file, ": tie_word_embeddings is true, but ", head,
+        " has other numbers than ", embedding, ". Expected false, or a directory without ", head, ".");
 }
 
 /// Writes the tensors of one model into a checkpoint, in the type of its master weights.
@@ -177,8 +224,8 @@ class Importer {
 
 template <class T>
 void write_checkpoint(const ImportOptions& options, const HubDirectory& directory,
-                      const Architecture& architecture, const ModelRecipe& source, Recipe& recipe,
-                      const Say& say) {
+                      const Architecture& architecture, const ModelRecipe& source, const SourceFacts& facts,
+                      Recipe& recipe, const Say& say) {
   CheckpointStream stream(options.run / "checkpoints", 0);
   Importer<T> importer(directory, architecture, source, stream, say);
   if (options.upcycle)
@@ -195,7 +242,9 @@ void write_checkpoint(const ImportOptions& options, const HubDirectory& director
   if (!values.empty() && bias.rate > 0)
     stream.add(selection_bias_name, ElementType::float64,
                {count_moe_layers(recipe.model), recipe.model.moe.num_experts}, values.data());
-  stream.commit(first_attributes(recipe));
+  Attributes attributes = first_attributes(recipe);
+  attributes[source_attribute] = facts.text();
+  stream.commit(attributes);
   // Last, so that nobody trains by a recipe that has no checkpoint beside it.
   write_text_durably(options.run / "recipe.yaml", to_yaml(recipe));
 }
@@ -222,6 +271,8 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
   check_place_of_run(options.run);
   const ConfigReader config(options.directory / "config.json");
   const Architecture& architecture = architecture_of(config);
+  check_class(config, architecture);
+  SourceFacts facts = read_source_facts(options.directory, config);
   check(!options.upcycle || !architecture.has_experts, Fault::request, options.directory.string(), " is ",
         architecture.class_name, ", which has experts already; --upcycle is for dense models.");
 
@@ -238,21 +289,28 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
     recipe.name = fs::absolute(options.directory / "").parent_path().filename().string();
     recipe.data.sequence_length =
         config.has("max_position_embeddings") ? config.whole("max_position_embeddings") : 256;
+    if (architecture.has_experts) read_balance(config, recipe.model, say);
   }
   const HubDirectory directory(options.directory);
   check_count(directory, source, config.file());
   directory.check_fits(hub_tensors(architecture, source),
                        [&](const std::string& name) { return is_ignored(name, architecture, source); });
+  check_tied_head(directory, source, config.file());
   say(join_text(options.directory.string(), ": ", architecture.class_name, " with ",
                 count_parameters(source).total(), " parameters"));
+  say_what_training_leaves_out(config, say);
+  if (directory.any([&](const std::string& name) { return predicts_further(name, architecture, source); }))
+    say(join_text("model.layers.", source.num_hidden_layers,
+                  ", a block that predicts further tokens, is left out: Conclave's model has none."));
 
   make_directories(options.run);
   try {
-    const std::string tokenizer = import_tokenizer(options.directory, options.run, say);
+    const std::string tokenizer =
+        import_tokenizer(options.directory, options.run, source.vocab_size, facts, say);
     if (!tokenizer.empty())
       recipe.data.tokenizer = tokenizer;
     else
-      say("It has no tokenizer that Conclave reads; data.tokenizer stays " + recipe.data.tokenizer + ".");
+      say("It has no tokenizer; data.tokenizer stays " + recipe.data.tokenizer + ".");
     recipe.output = options.run.string();
     const ModelRecipe shape = recipe.model;
     for (const std::string& change : options.overrides) apply_override(recipe, change);
@@ -265,9 +323,9 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
     const bool wide = recipe.training.precision == "fp64";
     check_free_space(options.run, static_cast<std::size_t>(count_parameters(shape).total()) * (wide ? 8 : 4));
     if (wide)
-      write_checkpoint<double>(options, directory, architecture, source, recipe, say);
+      write_checkpoint<double>(options, directory, architecture, source, facts, recipe, say);
     else
-      write_checkpoint<float>(options, directory, architecture, source, recipe, say);
+      write_checkpoint<float>(options, directory, architecture, source, facts, recipe, say);
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(options.run, ignored);  // it was not there, or empty

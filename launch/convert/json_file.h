@@ -6,7 +6,7 @@
 
 namespace conclave {
 
-/// A file that must be a JSON object; else Fault::data.
+/// A file that must be a JSON object in which each key is there once; else Fault::data.
 nlohmann::json read_json_object(const std::filesystem::path& path);
 
 /// Durably. Fault::data where a text in it is not UTF-8, as a tokenizer's piece may be.

@@ -2,6 +2,7 @@
 // always sum to 1, and experts have names of their own: w1 is gate, w3 is up, w2 is down.
 #include "framework/base/error.h"
 #include "launch/convert/architecture.h"
+#include "launch/convert/rotary_config.h"
 
 namespace conclave {
 namespace {
@@ -27,11 +28,13 @@ void write_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
 
 void read_config(const ConfigReader& config, ModelRecipe& m) {
   m.tie_word_embeddings = config.flag_or("tie_word_embeddings", false);
-  m.intermediate_size = m.moe.moe_intermediate_size = config.whole("intermediate_size");
-  m.moe.num_experts = config.whole("num_local_experts");
+  m.intermediate_size = m.moe.moe_intermediate_size =
+      config.whole(config.one_of({"intermediate_size", "moe_intermediate_size"}));
+  m.moe.num_experts = read_number_of_experts(config);
   m.moe.num_experts_per_tok = config.whole("num_experts_per_tok");
   m.moe.router.norm_topk_prob = true;
-  if (!config.has("rope_parameters")) config.real("rope_theta");  // its default is another architecture's
+  // Its default is another than the others'.
+  if (!read_whole_rotary_config(config).theta) config.refuse("the key rope_theta is missing.");
 }
 
 std::string tensor_name(const std::string& parameter, std::int64_t expert) {

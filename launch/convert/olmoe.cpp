@@ -2,6 +2,7 @@
 // intermediate_size is that of an expert.
 #include "framework/base/error.h"
 #include "launch/convert/architecture.h"
+#include "launch/convert/rotary_config.h"
 
 namespace conclave {
 namespace {
@@ -35,11 +36,13 @@ void read_config(const ConfigReader& config, ModelRecipe& m) {
   m.qk_norm = true;
   m.qk_norm_over = "all_heads";
   m.tie_word_embeddings = config.flag_or("tie_word_embeddings", false);
-  m.intermediate_size = m.moe.moe_intermediate_size = config.whole("intermediate_size");
-  m.moe.num_experts = config.whole(config.has("num_experts") ? "num_experts" : "num_local_experts");
+  m.intermediate_size = m.moe.moe_intermediate_size =
+      config.whole(config.one_of({"intermediate_size", "moe_intermediate_size"}));
+  m.moe.num_experts = read_number_of_experts(config);
   m.moe.num_experts_per_tok = config.whole("num_experts_per_tok");
   m.moe.router.norm_topk_prob = config.flag_or("norm_topk_prob", false);
-  if (config.has("clip_qkv")) config.refuse("clip_qkv came, but Conclave clips no queries, keys and values.");
+  config.expect("clip_qkv", nullptr, "Conclave clips no queries, keys and values");
+  read_whole_rotary_config(config);
 }
 
 }  // namespace

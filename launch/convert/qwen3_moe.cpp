@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "launch/convert/architecture.h"
+#include "launch/convert/rotary_config.h"
 
 namespace conclave {
 namespace {
@@ -28,10 +29,11 @@ void write_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
 
 void read_config(const ConfigReader& config, ModelRecipe& m) {
   m.qk_norm = true;
+  read_whole_rotary_config(config);
   m.tie_word_embeddings = config.flag_or("tie_word_embeddings", false);
   m.intermediate_size = config.whole("intermediate_size");
   m.moe.moe_intermediate_size = config.whole("moe_intermediate_size");
-  m.moe.num_experts = config.whole(config.has("num_experts") ? "num_experts" : "num_local_experts");
+  m.moe.num_experts = read_number_of_experts(config);
   m.moe.num_experts_per_tok = config.whole("num_experts_per_tok");
   m.moe.router.norm_topk_prob = config.flag_or("norm_topk_prob", false);
   config.expect("decoder_sparse_step", 1, "Conclave's dense blocks all come first");

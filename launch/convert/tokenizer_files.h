@@ -1,25 +1,22 @@
-// The tokenizer of a Hugging Face model directory: files that transformers encodes the same ids with, and the
-// way back. A new kind of tokenizer is a branch in each of the two functions.
+// The tokenizer files of an exported model: files with which transformers encodes the same ids. They put
+// nothing before or behind a text. A new kind of tokenizer is a branch here and in imported_tokenizer.h.
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <optional>
 #include <string>
+
+#include "launch/convert/token_roles.h"
 
 namespace conclave {
 
-/// Writes the files of a tokenizer (load_tokenizer's name; "none": nothing) and returns its end-of-document
-/// token. Fault::request where it has more ids than the model.
-std::optional<std::int32_t> export_tokenizer(const std::string& name, std::int64_t vocab_size,
-                                             std::int64_t sequence_length,
-                                             const std::filesystem::path& directory);
+/// Writes the files of a tokenizer (load_tokenizer's name) and returns its roles. Fault::request where it has
+/// more ids than the model.
+TokenRoles export_tokenizer(const std::string& name, std::int64_t vocab_size, std::int64_t sequence_length,
+                            const std::filesystem::path& directory,
+                            const std::function<void(const std::string&)>& say);
 
-/// What data.tokenizer becomes: "bytes", or the path of a SentencePiece model or tokenizer.json that is
-/// copied into the run directory; empty where the directory has no tokenizer that Conclave reads, and `say`
-/// is told why not.
-std::string import_tokenizer(const std::filesystem::path& directory, const std::filesystem::path& run,
-                             const std::function<void(const std::string&)>& say);
+/// Copies all files that belong to a tokenizer and lie beside it, chat templates among them.
+void copy_tokenizer_files(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace conclave

@@ -179,6 +179,24 @@ def compare_tokenizer(directory, tokenizer, encode):
     back = sum(tokenizer.decode(tokenizer(text, add_special_tokens=False)['input_ids']) == text for text in texts)
     check('tokenizer: the same ids', equal == len(texts), f'{equal} of {len(texts)}')
     check('tokenizer: texts that come back', back == len(texts), f'{back} of {len(texts)}')
+    bare = sum(tokenizer(text)['input_ids'] == list(encode(text)) for text in texts)
+    check('tokenizer: texts to which nothing is added', bare == len(texts), f'{bare} of {len(texts)}')
+    check_roles(directory, tokenizer)
+
+
+def check_roles(directory, tokenizer):
+    """The separator opens and ends a document, and padding is no end of text that fine-tuning would leave out of the loss."""
+    config = transformers.AutoConfig.from_pretrained(directory)
+    generation = transformers.GenerationConfig.from_pretrained(directory)
+    roles = [(one.bos_token_id, one.eos_token_id, one.pad_token_id) for one in (tokenizer, config, generation)]
+    bos, eos, pad = roles[0]
+    check('one separator, and padding that is another token or none',
+          roles[1:] == roles[:1] * 2 and bos == eos is not None and pad != eos, f'bos {bos}, eos {eos}, pad {pad}')
+    if pad is None:
+        return
+    collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    labels = collator([{'input_ids': [1, 2, eos]}, {'input_ids': [3, eos]}])['labels'].tolist()
+    check('a batch for fine-tuning has every end of text as a label', labels == [[1, 2, eos], [3, eos, -100]], labels)
 
 
 def check_trained():
@@ -292,7 +310,38 @@ def check_tokenizer_json():
     check('it comes back', (back / 'tokenizer.json').read_bytes() == (brought / 'tokenizer.json').read_bytes())
 
 
-parts = sys.argv[1:] or ['trained', 'random', 'sentencepiece', 'tokenizer_json']
+def check_foreign():
+    """A model of transformers' own goes in and out, and what it says of itself stays."""
+    print('a foreign model, in and out')
+    source, run_directory, out = (scratch / f'foreign{end}' for end in ('', '-run', '-out'))
+    config = transformers.Qwen3Config(
+        vocab_size=1008, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, max_position_embeddings=40960, bos_token_id=1001, eos_token_id=[1002, 1000],
+        pad_token_id=1003, rope_parameters=dict(rope_type='default', rope_theta=1e6), use_cache=False, max_window_layers=2)
+    network = transformers.Qwen3ForCausalLM(config).eval()
+    network.generation_config.update(temperature=0.6, top_p=0.95, do_sample=True, eos_token_id=[1002, 1000])
+    network.save_pretrained(source)
+    file = json.loads(pathlib.Path('tests/framework/data/tokenizers/base.json').read_text())
+    (source / 'tokenizer.json').write_text(json.dumps(file))
+    (source / 'tokenizer_config.json').write_text(json.dumps({'eos_token': file['added_tokens'][0]['content'],
+                                                              'model_max_length': 131072}))
+    (source / 'chat_template.jinja').write_text('{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}')
+    run(conclave, 'import', source, run_directory, 'data.sequence_length=64')
+    run(conclave, 'export', run_directory, out)
+    before, after = (transformers.AutoConfig.from_pretrained(place).to_dict() for place in (source, out))
+    changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)} - {'transformers_version', '_name_or_path'}
+    check('config.json says the same', not changed, sorted(changed) if changed else '')
+    before, after = (transformers.GenerationConfig.from_pretrained(place).to_dict() for place in (source, out))
+    check('generation_config.json says the same', before == after)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    chat = tokenizer.apply_chat_template([{'role': 'user', 'content': 'hello'}], tokenize=False)
+    check('the chat template is there', chat == '[user] hello', chat)
+    tensors, again = tensors_of(source), tensors_of(out)
+    check('every tensor has the same bits', tensors.keys() == again.keys() and all(
+        torch.equal(tensors[name], again[name]) for name in tensors))
+
+
+parts = sys.argv[1:] or ['trained', 'random', 'sentencepiece', 'tokenizer_json', 'foreign']
 if 'trained' in parts:
     check_trained()
 if 'random' in parts:
@@ -303,6 +352,8 @@ if 'sentencepiece' in parts:
     check_sentencepiece()
 if 'tokenizer_json' in parts:
     check_tokenizer_json()
+if 'foreign' in parts:
+    check_foreign()
 run('rm', '-rf', scratch)
 print(f'hugging_face: {failures} checks failed' if failures else 'hugging_face: all checks hold')
 sys.exit(1 if failures else 0)

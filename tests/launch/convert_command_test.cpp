@@ -1,5 +1,7 @@
 // `conclave export` and `conclave import` as users call them: from a run of two ranks to a directory and back
 // to a run that goes on under other layouts; exit codes and what is said.
+#include <fstream>
+
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
 #include "tests/launch/command_fixture.h"
@@ -152,6 +154,42 @@ TEST_F(ConvertCommand, AnExtractIsEvaluatedSampledAndTrained) {
                               "checkpoint.initialize_from=" +
                                   path("letters-2"));
   EXPECT_EQ(begun.exit_code, 0) << begun.output;
+}
+
+TEST_F(ConvertCommand, FactsOfASourceOutliveTrainingAndExtraction) {
+  fs::copy(folder_ / "exported", folder_ / "source", fs::copy_options::recursive);
+  const auto config_in = [&](const std::string& directory) {
+    std::ifstream file(folder_ / directory / "config.json");
+    return Json::parse(file);
+  };
+  Json config = config_in("source");
+  config["max_position_embeddings"] = 40960;
+  config["max_window_layers"] = 28;
+  std::ofstream(folder_ / "source" / "config.json") << config.dump();
+  const std::string recipe = " --recipe " + path("recipe.yaml") + " training.steps=2";
+  ASSERT_EQ(conclave_command("import " + path("source") + " " + path("imported") + recipe).exit_code, 0);
+  ASSERT_EQ(conclave_command("train " + path("imported") + "/recipe.yaml", 2).exit_code, 0);
+  ASSERT_EQ(conclave_command("train " + path("imported") + "/recipe.yaml training.steps=3").exit_code, 0);
+  ASSERT_EQ(train("taken", "training.steps=1 model.num_key_value_heads=2 checkpoint.initialize_from=" +
+                               path("imported"))
+                .exit_code,
+            0);
+  ASSERT_EQ(conclave_command("extract " + path("taken") + " --domain letters --experts 2 --output " +
+                             path("extracted"))
+                .exit_code,
+            0);
+  for (const std::string run : {"imported", "taken", "extracted"}) {
+    const Outcome exported = conclave_command("export " + path(run) + " " + path(run + "-out"));
+    ASSERT_EQ(exported.exit_code, 0) << exported.output;
+    EXPECT_EQ(config_in(run + "-out")["max_position_embeddings"], 40960) << run;
+    EXPECT_EQ(config_in(run + "-out")["max_window_layers"], 28) << run;
+  }
+  // A second spelling that differs is the data's fault.
+  config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 7.0}};
+  std::ofstream(folder_ / "source" / "config.json") << config.dump();
+  expect_refusal("import " + path("source") + " " + path("x"), 3,
+                 {"config.json", "rope_parameters.rope_theta is 7.0", "rope_theta is"});
+  EXPECT_FALSE(fs::exists(folder_ / "x"));
 }
 
 TEST_F(ConvertCommand, WhatCannotBeExtractedOrComparedIsASentence) {

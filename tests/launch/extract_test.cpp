@@ -141,7 +141,8 @@ class Extract : public testing::Test {
   }
   /// Measured on the held-out text, all of it, so that evaluate() sees the same.
   Recipe extract(const fs::path& checkpoint, const std::string& domain, std::int64_t experts,
-                 const std::string& name) const {
+                 const std::string& name) {
+    said_.clear();
     return extract_experts({.checkpoint = checkpoint,
                             .domain = domain,
                             .experts = experts,
@@ -149,12 +150,13 @@ class Extract : public testing::Test {
                             .sequences = 0,
                             .run = folder_ / name,
                             .overrides = {}},
-                           *test::mpi_world(), silent);
+                           *test::mpi_world(), [this](const std::string& line) { said_ += line; });
   }
 
   ScratchDirectory scratch_;
   fs::path folder_;
   Recipe recipe_;
+  std::string said_;  // by the last extraction
 };
 
 std::vector<RouterRecipe> routers() {
@@ -229,12 +231,20 @@ TEST_F(Extract, EndsPoolsAndGroups) {
   const auto expected = evaluate_run(folder_ / "plain");
   recipe_.model.moe.router.pool = {.minimum = 2, .maximum = 8, .evaluation = 2};
   recipe_.model.moe.balance = {{.coefficient = 0.02}, {.coefficient = 0.05, .expert_groups = 4}};
+  EXPECT_EQ(said_.find("end here"), std::string::npos);
+  recipe_.model.moe.capacity_factor = 1.5;
   const Recipe smaller = extract(save_whole(), "low", 3, "pools");  // of the same weights
+  expect_words(said_, {"model.moe.router.pool) end here", "model.moe.capacity_factor) ends here",
+                       "expert_groups in model.moe.balance) end here"});
+  EXPECT_EQ(said_.find("num_experts_per_tok"), std::string::npos);
   EXPECT_EQ(smaller.model.moe.router.pool, PoolRecipe{});
   EXPECT_EQ(smaller.model.moe.balance, (std::vector<BalanceRecipe>{{.coefficient = 0.02}}));
   EXPECT_EQ(kept_of(folder_ / "pools"), kept);
   const auto got = evaluate_run(folder_ / "pools");
   for (std::size_t domain = 0; domain < 2; ++domain) EXPECT_EQ(got[domain].lm_loss, expected[domain].lm_loss);
+  recipe_.model.moe.router.n_group = 4;
+  extract(save_whole(), "low", 1, "one");
+  expect_words(said_, {"n_group) end here", "model.moe.num_experts_per_tok becomes 1"});
 }
 
 TEST_F(Extract, FindsTheExpertsThatADomainUses) {

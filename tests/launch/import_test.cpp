@@ -15,8 +15,8 @@ TEST(ImportedTokenizer, SaysWhyItIsNotRead) {
   std::string said;
   const Recipe recipe = import_model({.directory = directory, .run = scratch.path() / "back"},
                                      [&](const std::string& line) { said += line + "\n"; });
-  EXPECT_EQ(recipe.data.tokenizer, "bytes");
-  expect_words(said, {"model.type is Unigram", "no tokenizer that Conclave reads"});
+  EXPECT_EQ(recipe.data.tokenizer, scratch.path() / "back" / "tokenizer.json");
+  expect_words(said, {"model.type is Unigram", "Conclave does not read this tokenizer"});
 }
 
 class Import : public testing::Test {

@@ -200,5 +200,44 @@ TEST(Warnings, NameWhatIsAcceptedAndNotActedOn) {
                                      "and does nothing for micro_batch, whose counts are known in time."});
 }
 
+TEST(Warnings, SayThatNoTextTrainsARouterWhoseWeightIsAlwaysOne) {
+  Recipe recipe = example_recipe();
+  recipe.model.moe.num_experts_per_tok = 1;
+  recipe.model.moe.router.norm_topk_prob = true;
+  for (const char* kind : {"softmax", "sigmoid"}) {
+    recipe.model.moe.router.kind = kind;
+    ASSERT_EQ(warnings(recipe).size(), 1u) << kind;
+    EXPECT_EQ(warnings(recipe)[0],
+              "model.moe.num_experts_per_tok: 1 with model.moe.router.norm_topk_prob: true makes the weight "
+              "of a token's expert a constant, so the language-model loss trains no router. Their "
+              "only gradients come from model.moe.balance.0, model.moe.router.z_loss_coefficient, which do "
+              "not know which expert suits a token. Expected norm_topk_prob: false, where the weight "
+              "is the expert's probability, or more experts per token.");
+  }
+  Recipe bare = recipe;
+  bare.model.moe.balance[0].coefficient = 0;
+  bare.model.moe.router.z_loss_coefficient = 0;
+  ASSERT_EQ(warnings(bare).size(), 1u);
+  EXPECT_NE(warnings(bare)[0].find("No other loss trains them either"), std::string::npos);
+
+  // A softmax over one expert is 1 as well, but a sigmoid is not.
+  Recipe pool = recipe;
+  pool.model.moe.router = {.norm_topk_prob = false, .pool = {.minimum = 1, .maximum = 1, .evaluation = 1}};
+  ASSERT_EQ(warnings(pool).size(), 1u);
+  EXPECT_NE(warnings(pool)[0].find("model.moe.router.pool.maximum: 1"), std::string::npos);
+  pool.model.moe.router.kind = "sigmoid";
+  EXPECT_TRUE(warnings(pool).empty());
+
+  Recipe trained = recipe;  // by the text too
+  trained.model.moe.router.norm_topk_prob = false;
+  EXPECT_TRUE(warnings(trained).empty());
+  trained = recipe;
+  trained.model.moe.num_experts_per_tok = 2;
+  EXPECT_TRUE(warnings(trained).empty());
+  trained = recipe;  // without experts
+  trained.model.moe.first_k_dense_replace = trained.model.num_hidden_layers;
+  EXPECT_TRUE(warnings(trained).empty());
+}
+
 }  // namespace
 }  // namespace conclave

@@ -1,0 +1,29 @@
+// HubConfig: config.json and generation_config.json of an export: what the recipe says, and beside it what an
+// imported model had said of itself and training does not change.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "framework/recipe/recipe.h"
+#include "launch/convert/architecture.h"
+#include "launch/convert/source_facts.h"
+#include "launch/convert/token_roles.h"
+
+namespace conclave {
+
+struct HubConfig {
+  const Architecture& architecture;
+  const Recipe& recipe;
+  bool bfloat16 = false;  // else float32
+  /// Of the tokenizer that is exported; empty: the ids are those of the source.
+  std::optional<TokenRoles> roles;
+  std::optional<SourceFacts> source;
+
+  nlohmann::ordered_json config() const;
+  nlohmann::ordered_json generation() const;
+};
+
+void write_hub_config(const std::filesystem::path& directory, const HubConfig& config);
+
+}  // namespace conclave

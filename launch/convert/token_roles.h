@@ -1,0 +1,26 @@
+// TokenRoles: which token of a tokenizer means what, as config.json has it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace conclave {
+
+struct TokenRole {
+  std::int32_t id = -1;
+  std::string text;
+};
+
+struct TokenRoles {
+  /// Between documents: in training it ends one and opens the next, so it is both eos and bos.
+  std::optional<TokenRole> separator;
+  /// A token that stands in no text and is not the separator. Who fine-tunes leaves padding out of the loss,
+  /// and a model that never sees its end of text does not learn to stop.
+  std::optional<TokenRole> padding;
+};
+
+/// What an export calls a row of the vocabulary that no tokenizer uses.
+constexpr const char* padding_text = "<|padding|>";
+
+}  // namespace conclave

@@ -1,0 +1,20 @@
+// The files of a foreign tokenizer tell many things twice: tokenizer.json and tokenizer.model have the same
+// pieces, tokenizer_config.json and added_tokens.json name tokens again, two files name the end of a text.
+// Readers differ in which of them they follow.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+
+namespace conclave {
+
+/// Fault::data where two of a directory's files tell different things about text. `say` is told of special
+/// tokens, which stand in no text, that the file that Conclave reads does not have.
+void check_tokenizer_spellings(const std::filesystem::path& directory,
+                               const std::function<void(const std::string&)>& say);
+
+/// Whether the file is a SentencePiece model; some tokenizer.model are of another kind.
+bool is_sentencepiece_model(const std::filesystem::path& file);
+
+}  // namespace conclave

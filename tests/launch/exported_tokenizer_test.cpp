@@ -1,0 +1,156 @@
+// What an exported tokenizer calls the ends of documents and padding, and that it puts nothing around a text.
+#include <set>
+
+#include "framework/data/tokenizer.h"
+#include "tests/launch/convert_models.h"
+
+namespace conclave {
+namespace {
+
+class ExportedTokenizer : public testing::Test {
+ protected:
+  /// Exports a model of so many ids whose recipe names the tokenizer.
+  fs::path exported(const std::string& tokenizer, std::int64_t vocab_size,
+                    const std::string& architecture = "mixtral") {
+    Recipe recipe = recipe_for(architecture);
+    recipe.model.vocab_size = vocab_size;
+    recipe.data.tokenizer = tokenizer;
+    const std::string name = std::to_string(++exports_);
+    save(recipe, scratch_.path() / ("run" + name));
+    export_model({.checkpoint = scratch_.path() / ("run" + name), .directory = scratch_.path() / name},
+                 [&](const std::string& line) { said_ += line + "\n"; });
+    return scratch_.path() / name;
+  }
+  /// bos and eos are the separator, padding is another token or none, in every file that names them.
+  static void expect_roles(const fs::path& directory, const std::string& separator, std::int64_t id,
+                           const std::string& padding = "", std::int64_t padding_id = -1) {
+    for (const char* file : {"config.json", "generation_config.json"}) {
+      const Json json = json_of(directory / file);
+      EXPECT_EQ(json["bos_token_id"], id) << file;
+      EXPECT_EQ(json["eos_token_id"], id) << file;
+      if (padding.empty())
+        EXPECT_FALSE(json.contains("pad_token_id")) << file << json["pad_token_id"];
+      else
+        EXPECT_EQ(json["pad_token_id"], padding_id) << file;
+    }
+    const Json config = json_of(directory / "tokenizer_config.json");
+    EXPECT_EQ(config["bos_token"], separator);
+    EXPECT_EQ(config["eos_token"], separator);
+    EXPECT_EQ(config["add_bos_token"], false);
+    EXPECT_EQ(config["add_eos_token"], false);
+    EXPECT_EQ(config["model_max_length"], 12);
+    if (padding.empty())
+      EXPECT_FALSE(config.contains("pad_token"));
+    else
+      EXPECT_EQ(config["pad_token"], padding);
+    EXPECT_FALSE(fs::exists(directory / "special_tokens_map.json")) << "it would say the same again";
+  }
+  static std::set<std::int64_t> added_ids(const fs::path& directory) {
+    std::set<std::int64_t> ids;
+    const Json tokenizer = json_of(directory / "tokenizer.json");
+    for (const Json& token : tokenizer["added_tokens"]) ids.insert(token["id"].get<std::int64_t>());
+    return ids;
+  }
+  ScratchDirectory scratch_;
+  std::string said_;
+  int exports_ = 0;
+};
+
+TEST_F(ExportedTokenizer, OfBytesPadsWithARowThatNoTextUses) {
+  const fs::path wide = exported("bytes", 264);
+  expect_roles(wide, "<|endoftext|>", 256, "<|padding|>", 257);
+  EXPECT_EQ(added_ids(wide), (std::set<std::int64_t>{256, 257}));
+  const auto tokenizer = load_tokenizer(wide / "tokenizer.json");
+  EXPECT_EQ(tokenizer->end_of_document(), 256);
+  EXPECT_EQ(tokenizer->encode("<|padding|>"), std::vector<std::int32_t>{257});
+
+  const fs::path full = exported("bytes", 257);
+  expect_roles(full, "<|endoftext|>", 256);
+  EXPECT_EQ(added_ids(full), (std::set<std::int64_t>{256}));
+  // transformers takes a missing key of this architecture for token 1.
+  const Json olmoe = json_of(exported("bytes", 257, "olmoe") / "config.json");
+  EXPECT_TRUE(olmoe.contains("pad_token_id") && olmoe["pad_token_id"].is_null());
+}
+
+TEST_F(ExportedTokenizer, OfPiecesPadsWithARowBehindThem) {
+  int line = 0;
+  train_sentencepiece(
+      [&](std::string& text) {
+        text = join_text("the cat sat on the mat ", line, " and the dog ran to the cat");
+        return ++line <= 200;
+      },
+      scratch_.path() / "pieces", {.vocab_size = 300, .kind = "bpe"});
+  const std::string model = scratch_.path() / "pieces.model";
+  const std::int32_t end = load_tokenizer(model)->end_of_document();
+  const fs::path wide = exported(model, 304), full = exported(model, 300);
+  expect_roles(wide, "</s>", end, "<|padding|>", 300);
+  EXPECT_TRUE(added_ids(wide).contains(300));
+  expect_roles(full, "</s>", end);
+  EXPECT_FALSE(added_ids(full).contains(300));
+
+  // It goes in and out again: the two files tell the same pieces, and the roles stay.
+  const Recipe back = import_model({.directory = wide, .run = scratch_.path() / "back"}, silent);
+  EXPECT_EQ(back.data.tokenizer, scratch_.path() / "back" / "tokenizer.model");
+  export_model({.checkpoint = scratch_.path() / "back", .directory = scratch_.path() / "again"}, silent);
+  for (const char* file :
+       {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"})
+    EXPECT_EQ(json_of(scratch_.path() / "again" / file), json_of(wide / file)) << file;
+}
+
+TEST_F(ExportedTokenizer, ThatWasBroughtAlongPutsNothingAroundAText) {
+  Json brought = json_of(exported("bytes", 260) / "tokenizer.json");
+  brought["added_tokens"] = {{{"id", 256}, {"content", "<|endoftext|>"}, {"special", true}},
+                             {{"id", 257}, {"content", "<|begin|>"}, {"special", true}},
+                             {{"id", 258}, {"content", "<|filler|>"}, {"special", true}}};
+  const Json begins = {{"type", "TemplateProcessing"},
+                       {"single",
+                        {{{"SpecialToken", {{"id", "<|begin|>"}, {"type_id", 0}}}},
+                         {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}}},
+             bare = {{"type", "TemplateProcessing"},
+                     {"single", {{{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}}},
+             bytes = {{"type", "ByteLevel"}, {"trim_offsets", false}};
+  struct Case {
+    Json came, left;
+  };
+  const std::vector<Case> table = {
+      {nullptr, nullptr},
+      {bytes, bytes},
+      {bare, bare},
+      {begins, nullptr},
+      {{{"type", "Sequence"}, {"processors", {bytes, begins}}},
+       {{"type", "Sequence"}, {"processors", {bytes}}}},
+      {{{"type", "Sequence"}, {"processors", {begins}}}, nullptr},
+      {{{"type", "RobertaProcessing"}, {"sep", {"</s>", 2}}, {"cls", {"<s>", 0}}}, nullptr},
+  };
+  const fs::path folder = scratch_.path() / "brought";
+  fs::create_directory(folder);
+  put(folder / "tokenizer_config.json", {{"eos_token", "<|endoftext|>"},
+                                         {"bos_token", "<|begin|>"},
+                                         {"pad_token", "<|endoftext|>"},
+                                         {"add_bos_token", true},
+                                         {"model_max_length", 131072},
+                                         {"kept", 7}});
+  for (const Case& one : table) {
+    brought["post_processor"] = one.came;
+    put(folder / "tokenizer.json", brought);
+    said_.clear();
+    const fs::path directory = exported(folder / "tokenizer.json", 260);
+    const Json out = json_of(directory / "tokenizer.json");
+    EXPECT_EQ(out["post_processor"], one.left) << one.came;
+    EXPECT_EQ(said_.find("puts tokens around a text") != std::string::npos, one.came != one.left);
+    Json rest = brought;
+    rest["post_processor"] = one.left;
+    EXPECT_EQ(out, rest);
+    expect_roles(directory, "<|endoftext|>", 256);  // which is no padding, whatever the file says
+    EXPECT_EQ(json_of(directory / "tokenizer_config.json")["kept"], 7);
+  }
+  put(folder / "tokenizer_config.json", {{"eos_token", "<|endoftext|>"}, {"pad_token", "<|filler|>"}});
+  expect_roles(exported(folder / "tokenizer.json", 260), "<|endoftext|>", 256, "<|filler|>", 258);
+  brought["added_tokens"][2]["content"] = "<pad>";
+  put(folder / "tokenizer.json", brought);
+  fs::remove(folder / "tokenizer_config.json");
+  expect_roles(exported(folder / "tokenizer.json", 260), "<|endoftext|>", 256, "<pad>", 258);
+}
+
+}  // namespace
+}  // namespace conclave
