@@ -54,6 +54,14 @@ bool has_content(const fs::path& path) {
   return fs::is_regular_file(path, code) && fs::file_size(path, code) > 0;
 }
 
+/// Whether a directory has any entry that is not empty.
+bool has_files(const fs::path& directory) {
+  std::error_code code;
+  for (const auto& entry : fs::directory_iterator(directory, code))
+    if (has_content(entry.path())) return true;
+  return false;
+}
+
 fs::path free_place(const fs::path& run) {
   for (int number = 1;; ++number) {
     const fs::path place = run / join_text("earlier-", number);
@@ -69,7 +77,7 @@ void refuse_foreign_logs(const fs::path& run) {
 
 std::string move_earlier_files(const fs::path& run) {
   if (!has_content(run / "metrics.jsonl") && !has_content(run / "samples.jsonl") &&
-      !has_content(run / "experts.h5"))
+      !has_content(run / "experts.h5") && !has_files(run / "tensorboard"))
     return "";
   const fs::path place = free_place(run);
   make_directories(place);

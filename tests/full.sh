@@ -8,7 +8,7 @@ usage() {
 usage: bash tests/full.sh [--scale FACTOR] [--only PART,PART...] [--list]
 
   --scale FACTOR    counts times FACTOR, at least 1 each (1)
-  --only PARTS      of kills samples flips truncations power refusals layouts watchdog fuzz soak fresh; all by default
+  --only PARTS      of kills samples resumes flips truncations power refusals layouts watchdog fuzz soak fresh; all by default
   --list            says what each part does and how long it takes about, and ends
 
 Examples:
@@ -22,7 +22,7 @@ refuse() {
 }
 
 cd "$(dirname "$0")/.."
-all=(kills samples flips truncations power refusals layouts watchdog fuzz soak fresh)
+all=(kills samples resumes flips truncations power refusals layouts watchdog fuzz soak fresh)
 scale=1 chosen=("${all[@]}") list=''
 while [ $# -gt 0 ]; do
   case $1 in
@@ -36,7 +36,7 @@ done
 [[ $scale =~ ^[0-9]*\.?[0-9]+$ ]] || refuse "--scale '$scale' came, expected a number such as 0.1"
 scaled() { awk -v count="$1" -v scale="$scale" 'BEGIN { n = int(count * scale + 0.5); print n < 1 ? 1 : n }'; }
 
-kills=$(scaled 500) flips=$(scaled 2000) lengths=$(scaled 20) cuts=$(scaled 300)
+kills=$(scaled 500) resumed=$(scaled 5000) flips=$(scaled 2000) lengths=$(scaled 20) cuts=$(scaled 300)
 fuzz_seconds=$(scaled 600) soak_seconds=$(scaled 3600)
 if [ "$soak_seconds" -lt 120 ]; then soak_seconds=120; fi
 tests=build/release/tests logs=build/full
@@ -46,6 +46,7 @@ harnesses=12  # about; for the estimate alone
 declare -A what=(
   [kills]="$kills kills with SIGKILL at random instants, and $(((kills + 7) / 8)) under run.sh"
   [samples]="the log of samples over 10 kills and 2 changes of the number of ranks"
+  [resumes]="$resumed runs that resume 7 times with recipes changed at random"
   [flips]="$flips flips of one bit in a checkpoint, read by inspect, every 20th by train too"
   [truncations]="each file of a checkpoint cut to $lengths lengths and missing, read by inspect and train"
   [power]="a kill before every system call of a save, and $cuts random power cuts"
@@ -57,7 +58,7 @@ declare -A what=(
   [fresh]="both commands of README.md on empty Debian 12 and 13, as root and as a user, and without a package"
 )
 declare -A estimate=(
-  [kills]=$((kills * 5 / 2 + 20)) [samples]=30 [flips]=$((flips / 7 + 10)) [truncations]=$((lengths * 7 + 10))
+  [kills]=$((kills * 5 / 2 + 20)) [samples]=30 [resumes]=$((resumed / 100 + 60)) [flips]=$((flips / 7 + 10)) [truncations]=$((lengths * 7 + 10))
   [power]=$((cuts / 12 + 5)) [refusals]=60 [layouts]=180 [watchdog]=120
   [fuzz]=$((harnesses * fuzz_seconds / 2 + 60)) [soak]=$((soak_seconds + 10))
   [fresh]=12000
@@ -85,6 +86,9 @@ run_part() {
   case $1 in
     kills) CONCLAVE_KILLS=$kills $tests/launch/kill_test --gtest_filter='*AtAnyInstant*:*UnderRunScript*' ;;
     samples) $tests/launch/kill_test --gtest_filter='*EverySample*' ;;
+    resumes)
+      CONCLAVE_RESUMED_RUNS=$resumed $tests/framework/data/data_position_test && $tests/launch/resumed_recipe_test
+      ;;
     flips) CONCLAVE_FLIPS=$flips $tests/launch/checkpoint_command_test --gtest_filter='*FlippedByte*' ;;
     truncations)
       CONCLAVE_TRUNCATIONS=$lengths $tests/launch/checkpoint_command_test --gtest_filter='*CutShort*:*NeverStartsAnew*:*Leftovers*'

@@ -130,6 +130,10 @@ DataPosition parse_data_position(const std::string& json, const std::string& sou
                                  .shard = count_of(one, "shard", source),
                                  .drawn = count_of(one, "drawn", source),
                                  .share = count_of(one, "share", source)});
+  for (const DatasetPosition& one : position.datasets)
+    check(one.drawn <= 512 * (most / std::max<std::int64_t>(1, position.sequence_length)), Fault::data,
+          source, ": ", one.drawn, " sequences of ", position.sequence_length,
+          " tokens are more tokens than 64 bits can count; use another checkpoint");
   return position;
 } catch (const nlohmann::json::exception& error) {
   fail(Fault::data, source, " is not what Conclave writes: ", error.what(), "; use another checkpoint");

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "framework/data/data_position.h"
 #include "framework/data/documents.h"
+#include "framework/data/sample_plan.h"
 #include "framework/data/sentencepiece_model.h"
 #include "framework/data/text_stream.h"
 #include "framework/data/token_description.h"
@@ -53,6 +55,31 @@ void run_token_description(std::string_view bytes) {
     const auto description = read_token_description(prefix);
     promise(description.has_value(), "a file that is there is read");
     to_json(*description);
+  });
+}
+
+void run_data_position(std::string_view bytes) {
+  value_or_error([&] {
+    const DataPosition before = parse_data_position(std::string(bytes), "data_position");
+    promise(parse_data_position(to_json(before), "again") == before, "a position survives its JSON");
+    const std::vector<double> weights{3, 1};
+    const DomainSchedule schedule(weights);
+    DataPosition list{.sequence_length = 256, .domain_block = 2, .blocks = 0, .datasets = {}};
+    for (const std::int64_t share : schedule.shares())
+      list.datasets.push_back({.index_checksum = share > 1 << 19 ? "0123456789abcdef" : "fedcba9876543210",
+                               .path = "path",
+                               .domain = "domain",
+                               .shard = static_cast<std::int64_t>(list.datasets.size()),
+                               .drawn = 0,
+                               .share = share});
+    const DataPosition now = carry_over(before, list);
+    promise(now.datasets.size() >= 2, "the list is in its position");
+    PlanOrigin origin{.step = 5, .blocks = now.blocks, .drawn = {}};
+    for (std::size_t d = 0; d < 2; ++d) origin.drawn.push_back(now.datasets[d].drawn);
+    SamplePlan plan(
+        weights, list.domain_block, 1, [](std::int64_t) { return std::int64_t{8}; }, origin);
+    for (const SampleId& id : plan.step(5))
+      promise(id.sample >= now.datasets[static_cast<std::size_t>(id.domain)].drawn, "no draw comes again");
   });
 }
 

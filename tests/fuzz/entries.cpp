@@ -35,6 +35,7 @@ const std::vector<Entry>& entries() {
       {"overrides", run_overrides},
       {"token_file", run_token_file},
       {"token_description", run_token_description},
+      {"data_position", run_data_position},
       {"documents", run_documents},
       {"tokenizer", run_tokenizer},
       {"tokenizer_json", run_tokenizer_json},

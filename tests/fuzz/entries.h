@@ -22,6 +22,7 @@ void run_recipe(std::string_view bytes);             // a recipe file, checked, 
 void run_overrides(std::string_view bytes);          // one key.path=value a line, on a valid recipe
 void run_token_file(std::string_view bytes);         // 2 bytes: size of the .idx; the .idx; the .bin
 void run_token_description(std::string_view bytes);  // PREFIX.json
+void run_data_position(std::string_view bytes);      // data_position of a checkpoint; a plan goes on from it
 void run_documents(std::string_view bytes);          // 1 byte: options; a text or .jsonl file
 void run_tokenizer(std::string_view bytes);          // a SentencePiece .model
 void run_tokenizer_json(std::string_view bytes);     // a tokenizer.json; a zero; text, encoded and back

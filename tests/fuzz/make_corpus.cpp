@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "framework/base/error.h"
+#include "framework/data/data_position.h"
 #include "framework/data/token_file.h"
 #include "framework/data/tokenizer.h"
 #include "framework/store/hdf5_file.h"
@@ -69,6 +70,13 @@ void make_token_files(const fs::path& folder, const fs::path& scratch) {
   writer.finish({.domain = "d", .tokenizer = "bytes", .fingerprint = "bytes", .vocab_size = 257});
   write(folder / "written", joined(read(scratch / "tokens.idx"), read(scratch / "tokens.bin")));
   write(folder.parent_path() / "token_description" / "written", read(scratch / "tokens.json"));
+  write(folder.parent_path() / "data_position" / "written",
+        to_json(DataPosition{.sequence_length = 256,
+                             .domain_block = 2,
+                             .blocks = 40,
+                             .datasets = {{"0123456789abcdef", "path", "domain", 0, 60, 786432},
+                                          {"fedcba9876543210", "other", "domain", 1, 20, 262144},
+                                          {"", "gone", "gone", 0, 7, 0}}}));
 }
 
 void make_tokenizers(const fs::path& folder, const fs::path& scratch) {

@@ -202,7 +202,11 @@ TEST(Numbers, GoingOnAfterALoadSkipsTheData) {
   source->step();
   const ScratchDirectory scratch;
   save_and_load(*source, trainer, scratch.path());
+  trainer.add_attributes([](std::int64_t steps_done) {
+    return Attributes{{"data_position", "after step " + std::to_string(steps_done)}};
+  });
   trainer.go_on_after(6, 1000, 60);
+  EXPECT_EQ(std::get<std::string>(trainer.attributes().at("data_position")), "after step 6");
   EXPECT_EQ(trainer.step().step, 7);
   EXPECT_EQ(seen, (std::vector<std::int64_t>{6}));
   EXPECT_GT(trainer.tokens_done(), 1000);

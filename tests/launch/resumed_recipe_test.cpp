@@ -326,6 +326,14 @@ TEST_F(ResumedRecipe, MetricsWithoutACheckpointAreMovedAsideAndNamed) {
   fs::remove_all(folder_ / "aside/checkpoints");
   expect_words(train("aside", quiet + " training.steps=2"), {path("aside/earlier-2")});
 
+  // Another program's event files are not removed either.
+  fs::create_directories(folder_ / "events/tensorboard");
+  std::ofstream(folder_ / "events/tensorboard/events.out.tfevents.0000000001.host.1") << "of another program";
+  expect_words(train("events", quiet + " training.steps=2 logging.tensorboard=true"),
+               {path("events/earlier-1")});
+  EXPECT_EQ(content(folder_ / "events/earlier-1/tensorboard/events.out.tfevents.0000000001.host.1"),
+            "of another program");
+
   // Lines of steps that come again are dropped with a word.
   expect_good(train("cut", " training.steps=8 evaluation.interval=0"));
   fs::remove_all(checkpoint("cut", 8));
