@@ -187,6 +187,12 @@ void TrainingRun::describe() {
                              : fixed(static_cast<double>(dataset.tokens()) / 1e6, 1) + " M");
   logger_.info("Training text in tokens: ", domains);
   if (world_.rank() == 0)
+    for (const Dataset& dataset : training_->datasets())
+      if (recipe_.data.document_mask && dataset.documents() > 1 && !dataset.has_separator())
+        logger_.warning("The documents of ", dataset.path(),
+                        " end differently, so no token opens them, and the first token of each text is not "
+                        "trained (docs/data.md).");
+  if (world_.rank() == 0)
     logger_.info("Passes over it by step ", recipe_.training.steps, ": ", planned_passes_text(passes()));
   if (trainer_->steps_done() >= recipe_.training.steps)
     logger_.info("This run is complete: all ", recipe_.training.steps,

@@ -36,6 +36,8 @@ class Dataset {
   std::int64_t tokens() const { return file_.tokens(); }
   std::int64_t documents() const { return file_.documents(); }
   std::int64_t full_sequences() const { return (tokens() - 1) / length_; }
+  /// Whether some token is known to open documents; without one the beginnings of texts have no target.
+  bool has_separator() const { return separator_ != no_separator; }
   /// The last one may be shorter.
   std::int64_t all_sequences() const { return (tokens() - 1 + length_ - 1) / length_; }
   /// The sequence that the sample-th draw of a run is: all full ones once per epoch, in an order of its own,

@@ -44,9 +44,9 @@ bool is_of_llm_c(std::string_view bytes) {
 
 bool is_text(std::string_view bytes) {
   const std::string_view part = bytes.substr(0, 4096);
-  const std::size_t bad = first_invalid_utf8(part), longest_cut = 3;  // a character that the part's end cuts
-  return !part.empty() && part.find('\0') == std::string_view::npos &&
-         (bad == std::string_view::npos || bad + longest_cut >= part.size());
+  const std::size_t bad = first_invalid_utf8(part);
+  const bool cut = part.size() < bytes.size() && bad + 3 >= part.size();  // a character by the part's end
+  return !part.empty() && part.find('\0') == std::string_view::npos && (bad == std::string_view::npos || cut);
 }
 
 std::string kind_of_tokens(const std::string& path, std::string_view bytes) {
@@ -73,6 +73,7 @@ std::string file_of(const std::string& prefix) {
 }  // namespace
 
 std::string kind_of_content(std::string_view bytes) {
+  if (is_text(bytes)) return "";  // a text may begin with the letters PAR1
   for (const Beginning& beginning : beginnings)
     if (bytes.starts_with(beginning.bytes)) return beginning.kind;
   return is_of_llm_c(bytes) ? "a token file of llm.c" : "";

@@ -6,7 +6,8 @@
 
 namespace conclave {
 
-/// By the first bytes, where they say it: archives, tables, other programs' token files; empty: they do not.
+/// By the first bytes, where they say it: archives, tables, other programs' token files. Empty: they do not,
+/// or the content is text.
 std::string kind_of_content(std::string_view bytes);
 
 /// A Fault that says what stands where PREFIX.bin and PREFIX.idx were expected, and what to do: one of the

@@ -254,6 +254,8 @@ int write_tokens(const Options& options) {
   DocumentReader reader(options.positionals(), reading);
   std::vector<std::string> read = reader.paths();
   if (name != "bytes") read.push_back(name);
+  if (name.ends_with(".json"))
+    read.push_back((std::filesystem::path(name).parent_path() / "tokenizer_config.json").string());
   refuse_overwriting(read, files_of({prefix, fraction > 0 ? held_out_prefix : prefix}));
   // Without --split-long every piece is a document, and both ways are the same.
   const bool whole_documents =

@@ -92,7 +92,9 @@ void run_documents(std::string_view bytes) {
   options.replace_invalid = bits & 4;
   options.skip_empty = bits & 8;
   options.split_long = bits & 16 ? 16 : 0;
-  const std::string path = file_with(bits & 32 ? "documents.jsonl" : "documents.txt", bytes.substr(1));
+  options.skip_bad_lines = bits & 128;
+  const char* json = bits & 64 ? "documents.json" : "documents.jsonl";
+  const std::string path = file_with(bits & (32 | 64) ? json : "documents.txt", bytes.substr(1));
   value_or_error([&] {
     DocumentReader reader({path}, options);
     while (const auto document = reader.next()) {

@@ -47,6 +47,25 @@ TEST_F(TextCommand, StepsWithoutATargetAreNamedAndNeverEndARun) {
   EXPECT_NE(text.find("Data of step 3: bare ("), std::string::npos) << text;
 }
 
+TEST_F(TextCommand, DocumentsThatNoTokenOpensAreNamed) {
+  TokenFileWriter writer(path("foreign"), 264);
+  const std::vector<std::int32_t> text = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  for (std::int32_t end = 20; end < 60; ++end) {
+    std::vector<std::int32_t> document = text;
+    document.push_back(end);
+    writer.append_document(document);
+  }
+  writer.finish({.tokenizer = "bytes", .vocab_size = 257});
+  std::filesystem::remove(path("foreign.json"));  // as Megatron's files come
+  const std::string data = "'data.train=[{path: " + path("foreign") + ", domain: f}]' training.steps=1 ";
+  const Outcome outcome = train("foreign-run", data, 2);
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "foreign end differently, so no token opens them"), 1u)
+      << outcome.output;
+  EXPECT_EQ(occurrences(train("unmasked-run", data + "data.document_mask=false").output, "end differently"),
+            0u);
+}
+
 TEST_F(TextCommand, AValidationTextWithoutATargetIsLeftOutAndNamed) {
   write_bare_tokens(path("bare"));
   const std::string validation = "'data.validation=[{path: " + path("numbers-validation") +

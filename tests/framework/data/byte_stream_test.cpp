@@ -91,16 +91,20 @@ TEST(ByteStream, WhatHasNoReaderIsNamed) {
   const TemporaryFolder folder;
   std::string tar(1024, '\0');
   tar.replace(0, 5, "a.txt").replace(257, 5, "ustar");
-  const std::vector<std::pair<std::string, std::string>> others = {
-      {"BZh91AY", "bzip2 data"},       {"PK\x03\x04rest", "a zip archive"},
-      {"PAR1rest", "a Parquet table"}, {"\x93NUMPY rest", "a NumPy array"},
-      {tar, "a tar archive"},          {test::gzip(tar), "a tar archive"}};
+  const std::vector<std::pair<std::string, std::string>> others = {{"BZh91AY\xFF", "bzip2 data"},
+                                                                   {"PK\x03\x04\xFF rest", "a zip archive"},
+                                                                   {"PAR1\xFF rest", "a Parquet table"},
+                                                                   {"\x93NUMPY rest", "a NumPy array"},
+                                                                   {tar, "a tar archive"},
+                                                                   {test::gzip(tar), "a tar archive"}};
   for (const auto& [bytes, kind] : others) {
     write_file(folder / "other", bytes);
     const Error error = error_of([&] { unpacked(folder / "other"); });
     EXPECT_EQ(error.fault(), Fault::data);
     EXPECT_SAYS(error, "other is " + kind);
   }
+  write_file(folder / "text", "PAR1 and BZh are letters too");
+  EXPECT_EQ(unpacked(folder / "text"), "PAR1 and BZh are letters too");
   write_file(folder / "text.gz", "not compressed");
   EXPECT_SAYS(error_of([&] { unpacked(folder / "text.gz"); }),
               "does not begin as a file of that ending does");
