@@ -294,7 +294,7 @@ std::string untrained_router_warning(const ModelRecipe& model) {
                                 : "model.moe.router.pool.maximum: 1 makes the weight of a token's expert",
       " a constant, so the language-model loss trains no router. ",
       losses.empty() ? "No other loss trains them either: they stay as they were drawn, but for weight decay."
-                     : "Their only gradients come from " + join_words(losses) +
+                     : "The routers' only gradients come from " + join_words(losses) +
                            ", which do not know which expert suits a token.",
       moe.router.norm_topk_prob
           ? " Expected norm_topk_prob: false, where the weight is the expert's probability, or more experts "

@@ -209,8 +209,9 @@ TEST(Warnings, SayThatNoTextTrainsARouterWhoseWeightIsAlwaysOne) {
     ASSERT_EQ(warnings(recipe).size(), 1u) << kind;
     EXPECT_EQ(warnings(recipe)[0],
               "model.moe.num_experts_per_tok: 1 with model.moe.router.norm_topk_prob: true makes the weight "
-              "of a token's expert a constant, so the language-model loss trains no router. Their "
-              "only gradients come from model.moe.balance.0, model.moe.router.z_loss_coefficient, which do "
+              "of a token's expert a constant, so the language-model loss trains no router. The "
+              "routers' only gradients come from model.moe.balance.0, model.moe.router.z_loss_coefficient, "
+              "which do "
               "not know which expert suits a token. Expected norm_topk_prob: false, where the weight "
               "is the expert's probability, or more experts per token.");
   }
