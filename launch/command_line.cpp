@@ -5,10 +5,12 @@
 #include <cmath>
 #include <cstdio>
 #include <exception>
+#include <iostream>
 #include <new>
 #include <utility>
 
 #include "framework/base/error.h"
+#include "framework/base/printable.h"
 #include "framework/recipe/key_paths.h"
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/parse.h"
@@ -46,8 +48,16 @@ std::string general_help(const std::vector<Command>& commands) {
 int complain(const std::string& sentence, int exit_code, int rank) {
   std::fflush(stdout);
   if (rank != 0) return 0;
-  std::fprintf(stderr, "conclave: %s\n", sentence.c_str());
+  std::fprintf(stderr, "conclave: %s\n", printable(sentence).c_str());
   return exit_code;
+}
+
+/// A full disk may have shown itself in any write before, so the flags count and not the last flush alone.
+void check_standard_output() {
+  const bool flushed = std::fflush(stdout) == 0 && std::cout.flush().good();
+  check(flushed && std::ferror(stdout) == 0, Fault::machine,
+        "standard output cannot be written, and what this command prints is not complete; check free space "
+        "where it goes");
 }
 
 /// Prints what the last word may become: `words` begin with that of the command.
@@ -197,6 +207,12 @@ std::vector<std::string> Options::texts(const std::string& name) const {
   return values;
 }
 
+void Options::warn_of_comments() const {
+  for (const std::string& override_text : overrides_)
+    if (const std::string warning = comment_in_override(override_text); !warning.empty())
+      std::fprintf(stderr, "conclave: warning: %s\n", printable(warning).c_str());
+}
+
 std::string Options::only_positional(const std::string& what) const {
   check(positionals_.size() == 1, Fault::request, use_.name, ": ",
         positionals_.empty() ? "no " + what + " came"
@@ -254,8 +270,7 @@ int run_command(const std::vector<Command>& commands, const std::string& version
                 const std::vector<std::string>& arguments, int rank) {
   try {
     const int exit_code = dispatch(commands, version, arguments, rank);
-    // A full disk or a closed pipe shows itself here at the latest.
-    check(std::fflush(stdout) == 0, Fault::machine, "standard output cannot be written");
+    if (exit_code == 0) check_standard_output();
     return exit_code;
   } catch (const Error& error) {
     return complain(error.what(), error.exit_code(), rank);

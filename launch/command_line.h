@@ -27,8 +27,8 @@ struct CommandUse {
 
 /// The arguments of one command: --name value, --name=value, flags, positionals; "--" ends the options.
 /// Anything unknown, repeated or of the wrong type is Fault::request with the nearest valid name.
-/// A shell that completes a line asks with --complete WORD..., the words typed so far, the last of them begun:
-/// then wants_help() is true, and help() lists what the last one may become, one by line.
+/// A shell that completes a line asks with --complete WORD..., the words typed so far, the last of them
+/// begun: then wants_help() is true, and help() lists what the last one may become, one by line.
 class Options {
  public:
   Options(CommandUse use, const std::vector<std::string>& arguments);
@@ -47,6 +47,8 @@ class Options {
   const std::vector<std::string>& positionals() const { return positionals_; }
   /// Arguments of the form key.path=value.
   const std::vector<std::string>& overrides() const { return overrides_; }
+  /// Says on standard error where YAML reads a part of an override as a comment.
+  void warn_of_comments() const;
   /// The only positional; Fault::request with the command's usage unless there is exactly one.
   std::string only_positional(const std::string& what) const;
   /// Fault::request with the command's usage where overrides were given to a command that takes none.

@@ -12,6 +12,7 @@
 #include <map>
 #include <thread>
 
+#include "framework/base/printable.h"
 #include "framework/kernels/kernels.h"
 #include "parallel/agreement.h"
 #include "parallel/mpi.h"
@@ -29,7 +30,7 @@ int run_alone(const std::function<int(const std::shared_ptr<Communicator>&)>& wo
   std::this_thread::sleep_for(std::chrono::milliseconds(250) * std::min(world.rank(), 20));
   std::cerr << "conclave: " +
                    (sentence.starts_with("[rank ") ? "" : join_text("[rank ", world.rank(), "] ")) +
-                   sentence + "\n"
+                   printable(sentence) + "\n"
             << std::flush;
   world.note_leaving();
   abort_job(exit_code);
@@ -46,7 +47,7 @@ int run_job(const std::function<int(const std::shared_ptr<Communicator>&)>& work
   } catch (const Error& error) {
     if (error.reach() != Reach::all_ranks && world->size() > 1)
       end_all_ranks(*world, error.exit_code(), error.what());
-    if (world->rank() == 0) std::cerr << "conclave: " << error.what() << "\n";
+    if (world->rank() == 0) std::cerr << "conclave: " << printable(error.what()) << "\n";
     return error.exit_code();
   } catch (const std::bad_alloc&) {
     end_all_ranks(*world, static_cast<int>(Fault::machine), "this process ran out of memory");

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "framework/base/error.h"
+#include "framework/base/printable.h"
 #include "framework/telemetry/terminal.h"
 #include "launch/stop_signals.h"
 #include "parallel/communicator.h"
@@ -50,9 +51,9 @@ RunGuard::~RunGuard() {
 
 /// To the terminal and to the log, from any thread: one write each.
 void RunGuard::say(const std::string& sentence) const {
-  const std::string line = join_text("conclave: [rank ", world_.rank(), "] ", sentence, "\n");
+  const std::string line = join_text("conclave: [rank ", world_.rank(), "] ", printable(sentence), "\n");
   write_all(STDERR_FILENO, line);
-  const int file = ::open((output_ / "log.txt").c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+  const int file = ::open((output_ / "log.txt").c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
   if (file < 0) return;
   write_all(file, line);
   ::close(file);

@@ -77,7 +77,7 @@ bool Members::contain(std::int64_t rank) const {
 
 Journal::Journal(std::filesystem::path directory, int rank, int ranks)
     : directory_(std::move(directory)), path_(path_of(directory_, rank)) {
-  const int file = ::open(path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  const int file = ::open(path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   const int open_error = errno;
   check(file >= 0, Fault::machine, path_.string(), " cannot be written: ", std::strerror(open_error));
   // Blocks are taken now: a full disk must be an error here and not a SIGBUS at some later store.

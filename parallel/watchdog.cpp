@@ -225,7 +225,7 @@ std::string collectives_text(const std::vector<RankView>& ranks) {
 }
 
 bool claim_last_word(const std::filesystem::path& journals) {
-  const int file = ::open((journals / last_word).c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  const int file = ::open((journals / last_word).c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file < 0) return false;
   ::close(file);
   return true;

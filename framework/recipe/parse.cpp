@@ -264,6 +264,28 @@ void apply_override(Recipe& recipe, const std::string& override_text) {
   Reader(recipe, source).read(*node);
 }
 
+std::string comment_in_override(const std::string& override_text) {
+  const std::size_t equals = override_text.find('=');
+  if (equals == std::string::npos) return "";
+  const std::string value = override_text.substr(equals + 1);
+  for (std::size_t at = value.find('#'); at != std::string::npos; at = value.find('#', at + 1)) {
+    if (at > 0 && value[at - 1] != ' ' && value[at - 1] != '\t') continue;
+    try {
+      // What is behind the mark means nothing exactly where nothing is lost without it.
+      const auto whole = parse_yaml(value, "override"), without = parse_yaml(value.substr(0, at), "override");
+      if (!same_yaml(*whole, *without)) continue;
+    } catch (const Error&) {
+      continue;  // inside quotes, or no YAML at all, which reading it says
+    }
+    const std::string key = override_text.substr(0, equals);
+    return join_text("override '", override_text, "': YAML takes '", value.substr(at),
+                     "' for a comment, so it is no part of the value. If it belongs there, put the value in "
+                     "quotes that the shell leaves alone: '",
+                     key, "=\"", value, "\"'");
+  }
+  return "";
+}
+
 bool is_override(const std::string& argument) {
   const std::size_t equals = argument.find('=');
   if (equals == std::string::npos || equals == 0) return false;

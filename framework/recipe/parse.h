@@ -21,6 +21,9 @@ Recipe parse_recipe(const std::string& text, const std::string& source,
 /// Changes one key: "model.moe.num_experts=8".
 void apply_override(Recipe& recipe, const std::string& override_text);
 
+/// A sentence where YAML reads the end of an override's value as a comment, as in name=exp #5; or "".
+std::string comment_in_override(const std::string& override_text);
+
 /// Whether a command-line argument has the form of an override rather than of a path.
 bool is_override(const std::string& argument);
 

@@ -34,6 +34,10 @@ Rule between(double least, double most) {
 Rule filled() {
   return {.filled = true};
 }
+/// A name or a path.
+Rule filled_line() {
+  return {.filled = true, .one_line = true};
+}
 Rule one_of(std::vector<std::string> words, std::vector<std::string> later = {}) {
   return {.words = std::move(words), .later = std::move(later)};
 }
@@ -176,8 +180,8 @@ void describe(Visitor& v, ModelRecipe& m) {
 
 template <>
 void describe(Visitor& v, DatasetRecipe& d) {
-  v.key({"path", &d.path, "PREFIX of PREFIX.bin and PREFIX.idx", filled()});
-  v.key({"domain", &d.domain, "name of this kind of text", filled()});
+  v.key({"path", &d.path, "PREFIX of PREFIX.bin and PREFIX.idx", filled_line()});
+  v.key({"domain", &d.domain, "name of this kind of text", filled_line()});
   v.key({"weight",
          &d.weight,
          "share of the mixture, relative to the other weights; size: by its tokens, 1 on average",
@@ -188,7 +192,7 @@ template <>
 void describe(Visitor& v, DataRecipe& d) {
   v.key({"sequence_length", &d.sequence_length, "tokens per sequence", size()});
   v.key({"tokenizer", &d.tokenizer, "bytes, or the path of a tokenizer.json or a SentencePiece .model",
-         filled()});
+         filled_line()});
   list(v, "train", d.train, "domains to train on");
   list(v, "validation", d.validation, "held-out text, each entry evaluated by itself");
   v.key({"document_mask", &d.document_mask, "attention stays inside documents", {}});
@@ -295,7 +299,7 @@ void describe(Visitor& v, CheckpointRecipe& c) {
   v.key({"initialize_from",
          &c.initialize_from,
          "a checkpoint or run to begin with where this run has no checkpoint yet",
-         {}});
+         {.one_line = true}});
   v.key({"take",
          &c.take,
          "what is taken from it: parameters, optimizer, data_position",
@@ -328,7 +332,7 @@ void describe(Visitor& v, LoggingRecipe& l) {
 
 template <>
 void describe(Visitor& v, Recipe& r) {
-  v.key({"name", &r.name, "name of the run", filled()});
+  v.key({"name", &r.name, "name of the run", filled_line()});
   section(v, "model", r.model, "the transformer");
   section(v, "data", r.data, "text and how it is cut");
   section(v, "parallel", r.parallel, "how ranks share the work; data parallelism takes the rest");
@@ -337,7 +341,7 @@ void describe(Visitor& v, Recipe& r) {
   section(v, "checkpoint", r.checkpoint, "what is saved when");
   section(v, "evaluation", r.evaluation, "measuring on held-out text");
   section(v, "logging", r.logging, "what is written while training");
-  v.key({"output", &r.output, "directory of the run", filled()});
+  v.key({"output", &r.output, "directory of the run", filled_line()});
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ struct Rule {
   bool least_excluded = false;
   bool most_excluded = false;
   bool filled = false;               // a text, or a list of texts, that must not be empty
+  bool one_line = false;             // a text without a line break
   std::vector<std::string> words{};  // the only valid texts; empty: any
   std::string infinity_word{};       // a number may be this word too, which stands for infinity; empty: none
   std::vector<std::string> later{};  // texts that have a meaning, which this version does not provide yet

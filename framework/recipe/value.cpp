@@ -2,6 +2,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <limits>
 
 #include "framework/base/error.h"
 #include "framework/recipe/nearest.h"
@@ -26,7 +27,27 @@ std::string number_complaint(double number, const std::string& text, const Rule&
   return low || high ? text + " came, expected " + range_text(rule) : "";
 }
 
+/// Most of a run is computed in fp32, where such a number is zero, is held with few digits, or is infinite.
+std::string real_complaint(double number, const Rule& rule) {
+  using Single = std::numeric_limits<float>;
+  const std::string wrong = number_complaint(number, number_text(number), rule);
+  const double size = std::abs(number), least = static_cast<double>(Single::min()),
+               most = static_cast<double>(Single::max());
+  if (!wrong.empty() || number == 0 || (size >= least && size <= most)) return wrong;
+  return number_text(number) + " came, expected " +
+         (size < least ? "at least " + number_text(least) + ", the smallest number that fp32 holds in full"
+                       : "at most " + number_text(most) + ", the largest number of fp32");
+}
+
+/// Names and paths become lines of logs, files and shell scripts; a run whose output has two could not be
+/// resumed.
+bool has_line_break(const std::string& text) {
+  return text.find_first_of("\n\r") != std::string::npos;
+}
+
 std::string text_complaint(const std::string& text, const Rule& rule) {
+  if (rule.one_line && has_line_break(text))
+    return quoted_text(text) + " came, expected a text without a line break";
   if (rule.filled && text.empty()) return "an empty text came, expected one that is not empty";
   if (rule.words.empty()) return "";
   for (const std::string& word : rule.words)
@@ -57,7 +78,7 @@ std::string complaint(const Key& key) {
           [&](const std::string* text) { return text_complaint(*text, key.rule); },
           [&](const std::vector<double>* numbers) {
             for (const double number : *numbers) {
-              const std::string wrong = number_complaint(number, number_text(number), key.rule);
+              const std::string wrong = real_complaint(number, key.rule);
               if (!wrong.empty()) return wrong;
             }
             return std::string();
@@ -74,7 +95,7 @@ std::string complaint(const Key& key) {
           [&](const double* number) {
             if (*number == std::numeric_limits<double>::infinity() && !key.rule.infinity_word.empty())
               return std::string();
-            return number_complaint(*number, number_text(*number), key.rule);
+            return real_complaint(*number, key.rule);
           },
           [&](const auto* whole) {
             return number_complaint(static_cast<double>(*whole), std::to_string(*whole), key.rule);

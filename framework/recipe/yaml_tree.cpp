@@ -3,6 +3,7 @@
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -155,6 +156,17 @@ int first_bad_line(const std::string& text) {
 }
 
 }  // namespace
+
+bool same_yaml(const YamlNode& one, const YamlNode& other) {
+  const auto same_item = [](const auto& a, const auto& b) { return same_yaml(*a, *b); };
+  const auto same_entry = [](const YamlEntry& a, const YamlEntry& b) {
+    return a.key == b.key && same_yaml(*a.value, *b.value);
+  };
+  return one.kind == other.kind && one.text == other.text && one.quoted == other.quoted &&
+         std::equal(one.items.begin(), one.items.end(), other.items.begin(), other.items.end(), same_item) &&
+         std::equal(one.entries.begin(), one.entries.end(), other.entries.begin(), other.entries.end(),
+                    same_entry);
+}
 
 std::shared_ptr<const YamlNode> parse_yaml(const std::string& text, const std::string& source) {
   check(text.size() <= largest_recipe_text, Fault::request, source, ": ", text.size(),

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "framework/base/printable.h"
 #include "framework/telemetry/terminal.h"
 
 namespace conclave {
@@ -66,15 +67,16 @@ Logger::~Logger() {
 
 void Logger::open_file(const std::string& path) {
   check(file_ < 0, "Logger::open_file: ", path, " came, but a file is open already");
-  file_ = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  file_ = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   check(file_ >= 0, Fault::request, "the log '", path, "' cannot be written: ", std::strerror(errno));
   if (rank_ == 0) before_file_ = "---- " + date_text() + "\n" + before_file_;
   if (!before_file_.empty()) append(before_file_);
   before_file_.clear();
 }
 
-void Logger::message(Level level, const std::string& sentence) {
+void Logger::message(Level level, const std::string& given) {
   if (rank_ != 0 && level == Level::info) return;
+  const std::string sentence = printable(given);
   std::string text = stamp() + (rank_ == 0 ? "" : join_text("[rank ", rank_, "] "));
   const std::string start = line_shown_ ? "\r\x1b[2K" : "";
   line_shown_ = false;
@@ -94,7 +96,7 @@ void Logger::rewrite_line(const std::string& line) {
 }
 
 void Logger::write_to_file(const std::string& line) {
-  append(stamp() + line + "\n");
+  append(stamp() + printable(line) + "\n");
 }
 
 void Logger::finish_line() {

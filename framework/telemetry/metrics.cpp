@@ -113,7 +113,7 @@ std::optional<std::int64_t> step_of_line(std::string_view line) {
 MetricsWriter::MetricsWriter(std::string path, std::optional<std::int64_t> resumed_step)
     : path_(std::move(path)) {
   if (resumed_step) drop_lines_after(*resumed_step);
-  file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0644);
+  file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0666);
   check(file_ >= 0, Fault::request, "'", path_, "' cannot be written: ", std::strerror(errno));
   if (resumed_step) return;
   struct stat status {};
@@ -149,7 +149,7 @@ void MetricsWriter::drop_lines_after(std::int64_t step) {
   if (kept.size() == text.size()) return;
   // A rename swaps the files as a whole, so that a crash here loses neither.
   const std::string temporary = path_ + ".new";
-  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   check(file >= 0, Fault::request, "'", temporary, "' cannot be written: ", std::strerror(errno));
   const bool written = write_all(file, kept) && fsync(file) == 0;
   const bool closed = close(file) == 0;

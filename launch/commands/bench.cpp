@@ -184,6 +184,7 @@ int run_bench(const std::vector<std::string>& arguments) {
     return describe_machine(options.text("machine", ""));
   }
   return run_job([&](const std::shared_ptr<Communicator>& world) {
+    if (world->rank() == 0) options.warn_of_comments();
     Recipe recipe = benchmark_recipe();
     agree(*world, [&] {
       if (options.positionals().empty()) {

@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <iostream>
 
+#include "framework/base/error.h"
+#include "framework/base/printable.h"
 #include "framework/data/tokenizer.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/parse.h"
@@ -80,11 +82,14 @@ void measure(const Mesh& mesh, std::int64_t batches, std::int64_t micro_batch_si
 }
 
 void print_tables(const Evaluated& first, const Evaluated* other) {
-  std::cout << first.source << "\n\n" << evaluation_tables(first.results, first.context());
+  const auto tables = [](const Evaluated& evaluated) {
+    return printable(
+        join_text(evaluated.source, "\n\n", evaluation_tables(evaluated.results, evaluated.context())));
+  };
+  std::cout << tables(first);
   if (other == nullptr) return;
-  std::cout << "\nOther: " << other->source << "\n\n"
-            << evaluation_tables(other->results, other->context()) << "\nDifference, other minus first\n"
-            << comparison_table(first.results, other->results);
+  std::cout << "\nOther: " << tables(*other) << "\nDifference, other minus first\n"
+            << printable(comparison_table(first.results, other->results));
 }
 
 void print_json(const Evaluated& first, const Evaluated* other) {
@@ -128,6 +133,7 @@ int run_evaluate(const std::vector<std::string>& arguments) {
   const std::int64_t batches = options.whole_number("batches", 0, 0);
   return run_job([&](const std::shared_ptr<Communicator>& world) {
     const Mesh mesh(world, {});
+    if (world->rank() == 0) options.warn_of_comments();
     Evaluated first = open_checkpoint(*world, path, options.overrides());
     std::optional<Evaluated> other;
     if (options.has("against"))

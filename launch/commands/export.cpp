@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "framework/base/error.h"
+#include "framework/base/printable.h"
 #include "launch/command_line.h"
 #include "launch/convert/export.h"
 
@@ -52,9 +53,11 @@ int run_export(const std::vector<std::string>& arguments) {
                 .bfloat16 = type == "bf16",
                 .shard_bytes = bytes_from_text(options.text("shard-size", "5GB")),
                 .tokenizer = options.text("tokenizer", "")},
-               [](const std::string& line) { std::cout << line << std::endl; });
-  std::cout << "Done: " << places[1] << ". Try, in Python: transformers.pipeline(\"text-generation\", \""
-            << places[1] << "\")(\"The \")" << std::endl;
+               [](const std::string& line) { std::cout << printable(line) << std::endl; });
+  std::cout << printable(join_text("Done: ", places[1],
+                                   ". Try, in Python: transformers.pipeline(\"text-generation\", \"",
+                                   places[1], "\")(\"The \")"))
+            << std::endl;
   return 0;
 }
 

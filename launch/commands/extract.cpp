@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "framework/base/error.h"
+#include "framework/base/printable.h"
 #include "launch/checkpoint_choice.h"
 #include "launch/command_line.h"
 #include "launch/convert/extract.h"
@@ -54,13 +55,16 @@ int run_extract(const std::vector<std::string>& arguments) {
                             .run = options.text("output", ""),
                             .overrides = options.overrides()};
   return run_job([&](const std::shared_ptr<Communicator>& world) {
+    if (world->rank() == 0) options.warn_of_comments();
     extraction.checkpoint = *find_checkpoint(*world, path).path;
     const Recipe recipe = extract_experts(extraction, *world, [&](const std::string& line) {
-      if (world->rank() == 0) std::cout << line << std::endl;
+      if (world->rank() == 0) std::cout << printable(line) << std::endl;
     });
     if (world->rank() == 0)
-      std::cout << "Done: " << recipe.output << "/checkpoints/step-00000000. Try: conclave evaluate " << shell_word(path)
-                << " --against " << shell_word(recipe.output) << std::endl;
+      std::cout << printable(join_text("Done: ", recipe.output,
+                                       "/checkpoints/step-00000000. Try: conclave evaluate ",
+                                       shell_word(path), " --against ", shell_word(recipe.output)))
+                << std::endl;
     return 0;
   });
 }

@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "framework/base/error.h"
+#include "framework/base/printable.h"
 #include "launch/command_line.h"
 #include "launch/convert/import.h"
 #include "launch/shell_word.h"
@@ -63,14 +64,16 @@ int run_import(const std::vector<std::string>& arguments) {
   check(places.size() == 2, Fault::request, "import: ", places.size(),
         " places came, expected two, a Hugging Face model directory and the directory of a run (`conclave "
         "import --help`)");
-  const Recipe recipe = import_model({.directory = places[0],
-                                      .run = places[1],
-                                      .recipe = options.text("recipe", ""),
-                                      .overrides = options.overrides(),
-                                      .upcycle = upcycle_options(options)},
-                                     [](const std::string& line) { std::cout << line << std::endl; });
-  std::cout << "Done: " << places[1] << "/checkpoints/step-00000000. Try: conclave train "
-            << shell_word(places[1] + "/recipe.yaml")
+  options.warn_of_comments();
+  const Recipe recipe =
+      import_model({.directory = places[0],
+                    .run = places[1],
+                    .recipe = options.text("recipe", ""),
+                    .overrides = options.overrides(),
+                    .upcycle = upcycle_options(options)},
+                   [](const std::string& line) { std::cout << printable(line) << std::endl; });
+  std::cout << printable(join_text("Done: ", places[1], "/checkpoints/step-00000000. Try: conclave train ",
+                                   shell_word(places[1] + "/recipe.yaml")))
             << (recipe.data.train.empty() ? " 'data.train=[{path: PREFIX, domain: NAME}]'" : "") << std::endl;
   return 0;
 }

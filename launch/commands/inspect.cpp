@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "framework/base/error.h"
+#include "framework/base/printable.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/manifest.h"
@@ -35,20 +36,20 @@ void print_attributes(const CheckpointReader& checkpoint) {
   for (const std::string& key : checkpoint.attribute_names()) {
     const std::string value = checkpoint.attribute_text(key);
     if (value.find('\n') == std::string::npos) {
-      std::cout << "  " << key << ": " << value << "\n";
+      std::cout << printable(join_text("  ", key, ": ", value, "\n"));
       continue;
     }
-    std::cout << "  " << key << ":\n";
+    std::cout << "  " << printable(key) << ":\n";
     std::istringstream lines(value);
-    for (std::string line; std::getline(lines, line);) std::cout << "    " << line << "\n";
+    for (std::string line; std::getline(lines, line);) std::cout << "    " << printable(line) << "\n";
   }
 }
 
 void print_files(const std::filesystem::path& checkpoint) {
   std::cout << "files\n";
   for (const FileEntry& file : read_manifest(checkpoint))
-    std::cout << "  " << file.name << "  " << readable_bytes(static_cast<double>(file.bytes)) << "  xxh3_64 "
-              << file.checksum << "\n";
+    std::cout << "  " << printable(file.name) << "  " << readable_bytes(static_cast<double>(file.bytes))
+              << "  xxh3_64 " << file.checksum << "\n";
 }
 
 /// Prints one line per tensor under the name of its group and returns how many bytes they hold.
@@ -58,10 +59,10 @@ std::size_t print_tensors(const CheckpointReader& checkpoint, const std::vector<
   for (const std::string& name : names) {
     const std::size_t slash = name.rfind('/');
     const std::string parent = slash == std::string::npos ? "" : name.substr(0, slash);
-    if (parent != group) std::cout << parent << "\n";
+    if (parent != group) std::cout << printable(parent) << "\n";
     group = parent;
     const DatasetInfo info = checkpoint.describe(name);
-    std::cout << "  " << name.substr(slash == std::string::npos ? 0 : slash + 1) << "  "
+    std::cout << "  " << printable(name.substr(slash == std::string::npos ? 0 : slash + 1)) << "  "
               << element_name(info.type) << " " << dims_text(info.dims) << "  "
               << readable_bytes(static_cast<double>(info.bytes())) << "\n";
     bytes += info.bytes();
@@ -94,7 +95,7 @@ int run_inspect(const std::vector<std::string>& arguments) {
   const FoundCheckpoint found = find_checkpoint(path);
   const CheckpointReader checkpoint(*found.path, Verify::nothing);  // found by having verified every byte
   const std::vector<std::string> names = checkpoint.names();
-  std::cout << "checkpoint " << found.path->string() << "\n";
+  std::cout << "checkpoint " << printable(found.path->string()) << "\n";
   print_attributes(checkpoint);
   print_files(*found.path);
   const std::size_t bytes = print_tensors(checkpoint, names);
@@ -102,7 +103,7 @@ int run_inspect(const std::vector<std::string>& arguments) {
             << ", every checksum is right" << std::endl;
   if (found.rejected.empty()) return 0;
   std::cerr << "A newer checkpoint is damaged:\n";
-  for (const std::string& sentence : found.rejected) std::cerr << "  " << sentence << "\n";
+  for (const std::string& sentence : found.rejected) std::cerr << "  " << printable(sentence) << "\n";
   return static_cast<int>(Fault::data);
 }
 

@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "framework/base/error.h"
+#include "framework/base/printable.h"
 #include "launch/command_line.h"
 #include "parallel/watchdog.h"
 
@@ -36,11 +37,11 @@ int run_ranks(const std::vector<std::string>& arguments) {
   const int ranks = ranks_in_journals(journals);
   if (options.has("dead")) {
     const std::string dead = last_word_was_spoken(journals) ? "" : describe_dead_ranks(journals, ranks);
-    if (!dead.empty()) std::cout << dead << "\n";
+    if (!dead.empty()) std::cout << printable(dead) << "\n";
     return 0;
   }
   if (ranks == 0) {
-    std::cout << "No rank has a journal in " << journals.string()
+    std::cout << "No rank has a journal in " << printable(journals.string())
               << ": nothing runs there, and the last run has ended in order.\n";
     return 0;
   }
@@ -49,7 +50,7 @@ int run_ranks(const std::vector<std::string>& arguments) {
     const std::optional<RankRecord> record = read_journal(journals, rank);
     views.push_back({record.value_or(RankRecord{}), record.has_value(), record && !process_is_gone(*record)});
   }
-  std::cout << collectives_text(views);
+  std::cout << printable(collectives_text(views));
   return 0;
 }
 

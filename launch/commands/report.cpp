@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "framework/base/error.h"
+#include "framework/base/printable.h"
 #include "framework/store/durable_file.h"
 #include "launch/command_line.h"
 #include "launch/report/page.h"
@@ -90,10 +91,10 @@ int run_report(const std::vector<std::string>& arguments) {
   write_text_durably(output, page);
   for (const Json& run : data["runs"])
     for (const Json& note : run["notes"])
-      std::printf("note on %s: %s\n", run["directory"].get<std::string>().c_str(),
-                  note.get<std::string>().c_str());
-  std::printf("%s shows %zu %s, %zu kB; open it in any browser.\n", output.c_str(), directories.size(),
-              directories.size() == 1 ? "run" : "runs", (page.size() + 999) / 1000);
+      std::printf("note on %s: %s\n", printable(run["directory"].get<std::string>()).c_str(),
+                  printable(note.get<std::string>()).c_str());
+  std::printf("%s shows %zu %s, %zu kB; open it in any browser.\n", printable(output.string()).c_str(),
+              directories.size(), directories.size() == 1 ? "run" : "runs", (page.size() + 999) / 1000);
   return 0;
 }
 

@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "framework/base/error.h"
+#include "framework/base/printable.h"
 #include "framework/base/random.h"
 #include "framework/data/byte_stream.h"
 #include "framework/data/documents.h"
@@ -208,7 +209,7 @@ int train_model(const Options& options) {
   };
   train_sentencepiece(next_line, prefix, model);
   progress.clear();
-  std::printf("%s.model: %lld %s pieces trained on %.1f MB of text in %.1f s\n", prefix.c_str(),
+  std::printf("%s.model: %lld %s pieces trained on %.1f MB of text in %.1f s\n", printable(prefix).c_str(),
               static_cast<long long>(model.vocab_size), model.kind.c_str(), static_cast<double>(used) / 1e6,
               progress.seconds());
   report_reading(reader);
@@ -289,8 +290,8 @@ int write_tokens(const Options& options) {
   progress.clear();
 
   const auto report = [&](const std::string& written, const TokenFileWriter& writer) {
-    std::cout << written << ".bin, .idx: " << description.domain << ", " << writer.documents()
-              << " documents, " << writer.tokens() << " tokens (" << name << ")\n";
+    std::cout << printable(join_text(written, ".bin, .idx: ", description.domain, ", ", writer.documents(),
+                                     " documents, ", writer.tokens(), " tokens (", name, ")\n"));
   };
   report(prefix, kept);
   if (held_out) report(held_out_prefix, *held_out);

@@ -44,6 +44,7 @@ int run_train(const std::vector<std::string>& arguments) {
   const std::string path = options.only_positional("recipe");
   listen_for_stop_signals();
   return run_job([&](const std::shared_ptr<Communicator>& world) {
+    if (world->rank() == 0) options.warn_of_comments();
     Recipe recipe;
     agree(*world, [&] {
       recipe = load_recipe(path, options.overrides());

@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "framework/base/error.h"
+#include "framework/base/printable.h"
 #include "framework/base/text.h"
 #include "framework/data/mixture.h"
 #include "framework/data/token_file.h"
@@ -148,7 +149,7 @@ void print_time(const Recipe& recipe, int ranks, const MachineModel& machine) {
   const TimePlan time = plan_time(recipe, ranks, machine);
   const LayoutPlan layout = plan_layout(recipe, ranks);
   const double processors = processors_of_rank(recipe, ranks, machine);
-  std::printf("\nTime of a step on %s, calculated\n", machine.name.c_str());
+  std::printf("\nTime of a step on %s, calculated\n", printable(machine.name).c_str());
   print_row("processors of a rank", join_text(processors),
             processors < 1 ? "ranks share processors and take turns" : "");
   const double step = time.seconds();
@@ -245,7 +246,7 @@ void print_missing_files(const Recipe& recipe) {
   for (const std::string& file : files) {
     std::error_code ignored;
     if (std::filesystem::exists(file, ignored)) continue;
-    std::printf("warning: %s is not there; training here would need it.\n", file.c_str());
+    std::printf("warning: %s is not there; training here would need it.\n", printable(file).c_str());
   }
 }
 
@@ -285,7 +286,7 @@ int run_validate(const std::vector<std::string>& arguments) {
         " parameters, the plan counts ", count_parameters(recipe.model).total());
   check_parts(recipe, static_cast<int>(ranks));
 
-  std::printf("%s", to_annotated_yaml(recipe).c_str());
+  std::printf("%s", printable(to_annotated_yaml(recipe)).c_str());
   print_parameters(recipe, static_cast<int>(ranks));
   print_layout(recipe, static_cast<int>(ranks));
   print_memory(recipe, static_cast<int>(ranks));
@@ -298,9 +299,11 @@ int run_validate(const std::vector<std::string>& arguments) {
     print_time(recipe, static_cast<int>(ranks), machine);
   }
   std::printf("\n");
-  for (const std::string& sentence : warnings(recipe)) std::printf("warning: %s\n", sentence.c_str());
+  options.warn_of_comments();
+  for (const std::string& sentence : warnings(recipe))
+    std::printf("warning: %s\n", printable(sentence).c_str());
   print_missing_files(recipe);
-  std::printf("%s is valid on %lld %s.\n", path.c_str(), static_cast<long long>(ranks),
+  std::printf("%s is valid on %lld %s.\n", printable(path).c_str(), static_cast<long long>(ranks),
               ranks == 1 ? "rank" : "ranks");
   return 0;
 }

@@ -70,7 +70,7 @@ class ScratchFolder {
 /// A file that is closed again.
 struct OpenFile {
   int number;
-  explicit OpenFile(const path& file) : number(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)) {}
+  explicit OpenFile(const path& file) : number(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {}
   ~OpenFile() {
     if (number >= 0) ::close(number);
   }

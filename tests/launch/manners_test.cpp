@@ -56,6 +56,13 @@ TEST_F(Manners, DoctorNamesWhatIsWrong) {
   EXPECT_EQ(conclave_command("doctor training.steps=2").exit_code, 2);
 }
 
+/// A text as one word of a shell.
+std::string quoted(const std::string& text) {
+  std::string word = "'";
+  for (const char c : text) word += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return word + "'";
+}
+
 /// The words of a shell command, quotes taken off.
 std::vector<std::string> words_of(const std::string& line) {
   std::vector<std::string> words;
@@ -188,6 +195,64 @@ TEST_F(Manners, ColoursAreForTerminalsThatWantThem) {
   EXPECT_TRUE(has(on_a_terminal(command), "\x1b[32mOK"));
   EXPECT_FALSE(has(on_a_terminal(command, "NO_COLOR=1"), "\x1b["));
   EXPECT_FALSE(has(on_a_terminal(command, "TERM=dumb"), "\x1b["));
+}
+
+TEST_F(Manners, WhatCannotBePrintedEndsWithFive) {
+  ASSERT_EQ(train("printed", "training.steps=5").exit_code, 0);
+  const std::string run_directory = path("printed");
+  for (const std::string& arguments :
+       {"inspect " + run_directory, std::string("inspect --help"), std::string("--version"),
+        std::string("--help"), "validate " + path("recipe.yaml"), "evaluate " + run_directory,
+        "report " + run_directory, "generate " + run_directory + " --tokens 4", "ranks " + run_directory,
+        "export " + run_directory + " " + path("exported"),
+        "tokenize --output " + path("again") + " --domain a " + path("letters.txt")}) {
+    const Outcome full = conclave_command(arguments + " 2>&1 >/dev/full");
+    EXPECT_EQ(full.exit_code, 5) << arguments << full.output;
+    EXPECT_TRUE(has(full, "conclave: standard output cannot be written")) << arguments << full.output;
+    EXPECT_EQ(occurrences(full.output, "\n"), 1u) << full.output;
+  }
+  const Outcome head = run("bash -c " + quoted("set -o pipefail; " + std::string(CONCLAVE_COMMAND) +
+                                               " inspect " + run_directory + " | head -n 1"));
+  EXPECT_TRUE(head.exit_code == 0 || head.exit_code == 141) << head.exit_code;
+  EXPECT_EQ(occurrences(head.output, "\n"), 1u) << head.output;
+}
+
+TEST_F(Manners, NamesCannotActOnATerminal) {
+  const std::string name = "'\"a\\x1b[31mb\"'", shown = "a\\x1b[31mb";
+  for (const std::string& command :
+       {"validate " + path("recipe.yaml") + " data.train.0.domain=" + name,
+        "validate " + path("recipe.yaml") + " tokenizer=" + name,
+        "train " + path("recipe.yaml") + " training.steps=5 output=" + path("named") + " name=" + name +
+            " data.train.0.domain=" + name + " data.validation.0.domain=" + name,
+        "inspect " + path("named"), "evaluate " + path("named"), "report " + path("named"),
+        "inspect $'" + path("gone\\x1b[2J") + "'"}) {
+    const Outcome outcome = run("bash -c " + quoted(std::string(CONCLAVE_COMMAND) + " " + command));
+    EXPECT_FALSE(has(outcome, "\x1b")) << command << outcome.output;
+    if (!command.starts_with("report")) {
+      EXPECT_TRUE(has(outcome, "\\x1b[")) << command << outcome.output;
+    }
+  }
+  EXPECT_EQ(run("grep -c '\x1b' " + path("named/log.txt")).output, "0\n");
+}
+
+TEST_F(Manners, WhatYamlTakesForACommentIsNamed) {
+  const Outcome cut = train("comment", "training.steps=1 'name=exp #5'", 2);
+  EXPECT_EQ(cut.exit_code, 0) << cut.output;
+  EXPECT_EQ(occurrences(cut.output, "conclave: warning: override 'name=exp #5'"), 1u) << cut.output;
+  EXPECT_TRUE(has(cut, "exp: "));
+  const Outcome whole = conclave_command("validate " + path("recipe.yaml") + " 'name=\"exp #5\"'");
+  EXPECT_EQ(whole.exit_code, 0) << whole.output;
+  EXPECT_FALSE(has(whole, "comment")) << whole.output;
+}
+
+TEST_F(Manners, NamesOfTwoLinesAreRefused) {
+  for (const char* key : {"output", "name", "data.train.0.path", "data.tokenizer"}) {
+    const Outcome outcome =
+        conclave_command("train " + path("recipe.yaml") + " '" + key + "=\"a\\nb\"' training.steps=1");
+    EXPECT_EQ(outcome.exit_code, 2) << outcome.output;
+    EXPECT_TRUE(has(outcome, "without a line break")) << outcome.output;
+    EXPECT_EQ(occurrences(outcome.output, "\n"), 1u) << outcome.output;
+  }
 }
 
 }  // namespace

@@ -103,7 +103,7 @@ EventFile::EventFile(const fs::path& directory, std::optional<std::int64_t> resu
   std::array<char, 32> digits;
   std::snprintf(digits.data(), digits.size(), "%010lld", static_cast<long long>(seconds));
   path_ = directory / join_text(name_start, digits.data(), ".", host_name(), ".", ::getpid());
-  file_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
+  file_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
   check(file_ >= 0, Fault::request, "'", path_.string(), "' cannot be written: ", std::strerror(errno));
 
   tensorboard::Event version;

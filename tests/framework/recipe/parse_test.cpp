@@ -185,7 +185,8 @@ class Scrambler final : public Visitor {
                                           "a,b",
                                           "?"};
     const std::vector<std::string>& words = key.rule.words.empty() ? odd : key.rule.words;
-    value = words[random_.below(draw_++, words.size())];
+    do value = words[random_.below(draw_++, words.size())];
+    while (key.rule.one_line && value.find('\n') != std::string::npos);
   }
 
   RandomKey random_;
@@ -229,6 +230,24 @@ TEST(Nearest, CountsEdits) {
   EXPECT_EQ(edit_distance("tarin", "train"), 1u);
   EXPECT_EQ(nearest("tarin", {"train", "generate"}), "train");
   EXPECT_EQ(nearest("zzz", {"train", "generate"}), "");
+}
+
+TEST(Override, ACommentInItIsNamed) {
+  const std::string warning = comment_in_override("name=exp #5");
+  for (const char* part : {"'name=exp #5'", "'#5' for a comment", "'name=\"exp #5\"'"})
+    EXPECT_NE(warning.find(part), std::string::npos) << warning;
+  for (const char* cut :
+       {"output=runs/a\t# b", "name=#5", "data.validation=[] # none", "training.steps=5 #x#y"})
+    EXPECT_NE(comment_in_override(cut), "") << cut;
+  for (const char* whole : {"name=exp#5", "name=\"exp #5\"", "name='exp #5'", "training.steps=5", "name",
+                            "data.train=[{path: 'a #1', domain: b}]", "name=[ #"})
+    EXPECT_EQ(comment_in_override(whole), "") << whole;
+  Recipe recipe;
+  apply_override(recipe, "name=\"exp #5\"");
+  EXPECT_EQ(recipe.name, "exp #5") << "as the warning advises";
+  apply_override(recipe, "optimizer.eps=1.2e-38");
+  apply_override(recipe, "optimizer.lr=3e38");
+  apply_override(recipe, "optimizer.weight_decay=0");
 }
 
 }  // namespace

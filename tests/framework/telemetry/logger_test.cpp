@@ -121,5 +121,18 @@ TEST(Terminal, KnowsAPseudoTerminalFromAFile) {
   close(pseudo);
 }
 
+TEST(Logger, ShowsControlCharactersOfNamesAndActsOnNone) {
+  const TemporaryDirectory directory;
+  const FakeTerminal terminal(directory.file("terminal"));
+  Logger logger({.terminal = terminal.descriptor(), .style = TerminalStyle::plain});
+  logger.open_file(directory.file("log.txt"));
+  logger.info("the domain \x1b[31mred\x1b]0;title\x07 and\rover");
+  logger.write_to_file("Data of \x1b[2J");
+  EXPECT_EQ(count_of(terminal.text(), "the domain \\x1b[31mred\\x1b]0;title\\x07 and\\x0dover\n"), 1u);
+  EXPECT_EQ(count_of(read_text(directory.file("log.txt")), "\\x1b[31mred"), 1u);
+  EXPECT_EQ(count_of(read_text(directory.file("log.txt")), "Data of \\x1b[2J\n"), 1u);
+  EXPECT_EQ(count_of(terminal.text() + read_text(directory.file("log.txt")), "\x1b"), 0u);
+}
+
 }  // namespace
 }  // namespace conclave
