@@ -8,6 +8,7 @@
 #include "framework/store/durable_file.h"
 #include "framework/store/lookup.h"
 #include "launch/checkpoint_choice.h"
+#include "launch/evaluation_lines.h"
 #include "parallel/agreement.h"
 
 namespace conclave {
@@ -54,6 +55,7 @@ RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> res
     : path_(prepare(recipe)),
       experts_per_layer_(recipe.model.moe.num_experts),
       expert_ranks_(recipe.parallel.expert),
+      lacks_evaluation_(resumed_step && !keep_whole_evaluation(path_ / "metrics.jsonl", *resumed_step)),
       metrics_((path_ / "metrics.jsonl").string(), resumed_step),
       samples_(open_samples(path_ / "samples.jsonl", recipe.logging.samples, resumed_step)),
       experts_(path_ / "experts.h5",
@@ -123,26 +125,27 @@ void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainR
   std::vector<std::int64_t> counts;
   std::vector<double> score_sum, entropy;
   std::vector<std::pair<std::string, double>> losses;
-  const auto line = [&](const std::string& domain, std::int64_t tokens, double loss) {
-    metrics_.write({{"step", step},
-                    {"split", std::string("validation")},
-                    {"domain", domain},
-                    {"lm_loss", loss},
-                    {"perplexity", std::exp(loss)},
-                    {"target_tokens", tokens}});
-    losses.emplace_back(domain, loss);
-  };
   std::int64_t tokens = 0;
   for (const DomainResult& result : results) {
-    line(result.domain, result.target_tokens, result.lm_loss);
+    losses.emplace_back(result.domain, result.lm_loss);
     tokens += result.target_tokens;
     counts.insert(counts.end(), result.expert_counts.begin(), result.expert_counts.end());
     score_sum.insert(score_sum.end(), result.score_sum.begin(), result.score_sum.end());
     entropy.insert(entropy.end(), result.entropy.begin(), result.entropy.end());
   }
-  line("mean", tokens, mean_over_domains(results));
-  if (!counts.empty()) experts_.add_evaluation(step, counts, score_sum, entropy);
+  losses.emplace_back("mean", mean_over_domains(results));
+  if (!counts.empty()) {
+    experts_.add_evaluation(step, counts, score_sum, entropy);
+    experts_.flush();
+  }
   if (events_) events_->add_evaluation(step, losses, counts);
+  for (std::size_t i = 0; i < losses.size(); ++i)
+    metrics_.write({{"step", step},
+                    {"split", std::string("validation")},
+                    {"domain", losses[i].first},
+                    {"lm_loss", losses[i].second},
+                    {"perplexity", std::exp(losses[i].second)},
+                    {"target_tokens", i < results.size() ? results[i].target_tokens : tokens}});
 }
 
 }  // namespace conclave

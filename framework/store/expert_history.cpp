@@ -283,6 +283,7 @@ void ExpertHistoryWriter::drop_rows_after(std::int64_t step) {
   has_file_ = true;
   rows_in_file_ = rows_up_to(steps);
   const std::int64_t evaluations = rows_up_to(evaluation_steps);
+  if (evaluations > 0) last_evaluation_ = evaluation_steps[static_cast<std::size_t>(evaluations - 1)];
   if (other) return write_anew(evaluations);
   if (rows_in_file_ == static_cast<std::int64_t>(steps.size()) &&
       evaluations == static_cast<std::int64_t>(evaluation_steps.size()))
@@ -342,6 +343,8 @@ void ExpertHistoryWriter::add_evaluation(std::int64_t step, const std::vector<st
         "ExpertHistoryWriter::add_evaluation: ", counts.size(), " counts, ", score_sum.size(),
         " score sums and ", entropy.size(), " entropies came, expected ", expected, " counts and ", scores,
         " of the others");
+  if (step <= last_evaluation_) return;
+  last_evaluation_ = step;
   pending_.evaluation_step.push_back(step);
   pending_.evaluation_counts.insert(pending_.evaluation_counts.end(), counts.begin(), counts.end());
   pending_.evaluation_score_sum.insert(pending_.evaluation_score_sum.end(), score_sum.begin(),
