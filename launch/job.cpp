@@ -96,7 +96,8 @@ int choose_threads(Communicator& world, std::int64_t asked) {
   else if (std::getenv("OMP_NUM_THREADS") != nullptr)
     threads = omp_get_max_threads();
   omp_set_num_threads(threads);
-  agree(world, [&] { check_threads(threads); });
+  // More than four per core are only asked for by mistake, which `doctor` names.
+  agree(world, [&] { check_threads(std::min(threads, 4 * cores)); });
   return threads;
 }
 
