@@ -13,11 +13,18 @@ namespace conclave {
 
 class BackgroundTask {
  public:
-  explicit BackgroundTask(std::function<void()> work)
-      : thread_([this, work = std::move(work)] {
-          failure_ = conclave::failure_of(work);
-          finished_.store(true, std::memory_order_release);
-        }) {}
+  /// A thread that cannot be started is a failure of the work.
+  explicit BackgroundTask(std::function<void()> work) {
+    const std::optional<Error> not_started = conclave::failure_of([&] {
+      thread_ = std::thread([this, work = std::move(work)] {
+        failure_ = conclave::failure_of(work);
+        finished_.store(true, std::memory_order_release);
+      });
+    });
+    if (!not_started) return;
+    failure_ = not_started;
+    finished_ = true;
+  }
   ~BackgroundTask() { wait(); }
   BackgroundTask(const BackgroundTask&) = delete;
   BackgroundTask& operator=(const BackgroundTask&) = delete;

@@ -53,6 +53,17 @@ FoundCheckpoint newest_checkpoint(Communicator& world, const fs::path& checkpoin
   return newest_of(world, candidates);
 }
 
+FoundCheckpoint checkpoint_before(Communicator& world, const fs::path& checkpoint) {
+  std::vector<fs::path> candidates;
+  agree(world, [&] {
+    if (world.rank() != 0) return;
+    const std::int64_t step = step_of_name(checkpoint);
+    for (const fs::path& path : list_checkpoints(checkpoint.parent_path()))
+      if (step_of_name(path) < step) candidates.push_back(path);
+  });
+  return newest_of(world, candidates);
+}
+
 FoundCheckpoint find_checkpoint(Communicator& world, const fs::path& path) {
   std::vector<fs::path> candidates;
   agree(world, [&] {

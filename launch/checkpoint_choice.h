@@ -13,6 +13,9 @@ namespace conclave {
 /// directory counts. Collective.
 FoundCheckpoint newest_checkpoint(Communicator& world, const std::filesystem::path& checkpoints);
 
+/// The newest one of a step before that of `checkpoint`, in the same directory. Collective.
+FoundCheckpoint checkpoint_before(Communicator& world, const std::filesystem::path& checkpoint);
+
 /// As find_checkpoint, likewise. Collective.
 FoundCheckpoint find_checkpoint(Communicator& world, const std::filesystem::path& path);
 

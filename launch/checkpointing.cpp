@@ -8,6 +8,7 @@
 #include "framework/base/text.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/durable_file.h"
+#include "framework/store/finite.h"
 #include "parallel/agreement.h"
 
 namespace conclave {
@@ -105,6 +106,9 @@ std::optional<Error> Checkpointing::take_snapshot(const Trainer& trainer) {
     for (std::size_t i = 0; i < parts.size(); ++i)
       if (const Tensor& values = parts[i].values; values.defined())
         values.device().copy_to_host(shard_->data(i), values.raw(), values.bytes());
+    for (std::size_t i = 0; i < parts.size(); ++i)
+      check_finite({join_text("the state after step ", step_), pieces_[i].name}, pieces_[i].type,
+                   shard_->data(i), pieces_[i].elements());
     if (world_.rank() != 0) return;
     index_ = compose_index(all_pieces_, trainer.attributes());
     bytes_ += static_cast<std::int64_t>(index_.bytes().size());
@@ -133,6 +137,7 @@ void Checkpointing::start_publishing() {
   bytes_ = 0;
   for (const FileEntry& file : files) bytes_ += static_cast<std::int64_t>(file.bytes);
   task_ = std::make_unique<BackgroundTask>([this, files = std::move(files)] {
+    if (options_.check_place) options_.check_place();
     commit_checkpoint(checkpoints_, step_, files);
     keep_failure_.clear();
     try {
@@ -173,8 +178,10 @@ void Checkpointing::end_phase() {
 void Checkpointing::give_up(const Error& failure) {
   phase_ = Phase::idle;
   task_.reset();
-  if (world_.rank() == 0) discard_checkpoint(checkpoints_, step_);
+  if (world_.rank() == 0 && (!options_.check_place || !failure_of(options_.check_place)))
+    discard_checkpoint(checkpoints_, step_);
   last_failure_ = join_text("Saving after step ", step_, " failed: ", failure.what());
+  last_fault_ = failure.fault();
   if (world_.rank() == 0)
     logger_.warning(*last_failure_, " Training goes on; ",
                     last_checkpoint_.empty()

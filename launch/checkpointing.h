@@ -3,11 +3,12 @@
 // progress in the all-reduce that every step has anyway; when all files are safe, rank 0 publishes the
 // checkpoint, again in the background. The background threads call neither MPI nor HDF5. One save is under
 // way at a time. A save that fails is told of in one sentence, leaves nothing behind and does not end the
-// run.
+// run. A state whose values are not finite fails to be saved, so a good checkpoint never gives way to it.
 #pragma once
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,6 +26,9 @@ struct CheckpointingOptions {
   std::int64_t keep = 0;  // newest checkpoints that stay; 0: all
   bool asynchronous = true;
   std::int64_t least_share_bytes = std::int64_t{1} << 20;  // of a tensor that several ranks hold alike
+  /// On rank 0: throws where the directory is not the run's any more. Nothing gets its name there then, and
+  /// nothing is cleared away.
+  std::function<void()> check_place{};
 };
 
 class Checkpointing {
@@ -53,6 +57,7 @@ class Checkpointing {
   const std::filesystem::path& last_checkpoint() const { return last_checkpoint_; }
   /// Why the last save failed; none if it did not.
   const std::optional<std::string>& last_failure() const { return last_failure_; }
+  Fault last_fault() const { return last_fault_; }  // with a last failure
   /// How long save() has kept this rank from training, all saves together.
   double blocking_seconds() const { return blocking_seconds_; }
   /// From the beginning of the last save until its checkpoint was there.
@@ -88,6 +93,7 @@ class Checkpointing {
   double snapshot_seconds_ = 0, writing_seconds_ = 0, blocking_seconds_ = 0, last_save_seconds_ = 0;
   std::filesystem::path last_checkpoint_;
   std::optional<std::string> last_failure_;
+  Fault last_fault_ = Fault::machine;
   std::unique_ptr<BackgroundTask>
       task_;  // null: this rank has nothing to do in this phase; last: uses the rest
 };

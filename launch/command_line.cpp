@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "framework/base/error.h"
+#include "framework/base/foreign_exception.h"
 #include "framework/base/printable.h"
 #include "framework/recipe/key_paths.h"
 #include "framework/recipe/nearest.h"
@@ -275,11 +276,14 @@ int run_command(const std::vector<Command>& commands, const std::string& version
   } catch (const Error& error) {
     return complain(error.what(), error.exit_code(), rank);
   } catch (const std::bad_alloc&) {
+    static_cast<void>(error_of(std::current_exception()));  // frees what is kept for the words below
     return complain("out of memory; a smaller training.micro_batch_size needs less",
                     static_cast<int>(Fault::machine), rank);
-  } catch (const std::exception& error) {
-    return complain(std::string("unexpected error, a bug in Conclave: ") + error.what(),
-                    static_cast<int>(Fault::internal), rank);
+  } catch (...) {
+    const Error error = error_of(std::current_exception());
+    return complain((error.fault() == Fault::internal ? "unexpected error, a bug in Conclave: " : "") +
+                        std::string(error.what()),
+                    error.exit_code(), rank);
   }
 }
 

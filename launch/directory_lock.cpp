@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -14,6 +15,8 @@
 
 namespace conclave {
 namespace {
+
+constexpr const char* lock_name = ".lock";
 
 /// "node12, process 4242, since 2026-01-31 12:00:00"
 std::string own_identity() {
@@ -34,18 +37,22 @@ std::string content_of(int file) {
 
 }  // namespace
 
-DirectoryLock::DirectoryLock(const std::filesystem::path& directory) {
+DirectoryLock::DirectoryLock(const std::filesystem::path& directory) : directory_(directory) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
   check(!error, Fault::request, "output: the directory ", directory.string(), " cannot be created (",
         error.message(), "); choose a writable place with output=DIRECTORY");
-  file_ = ::open((directory / ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  file_ = ::open((directory / lock_name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   const int open_error = errno;
   check(file_ >= 0, Fault::request, "output: ", directory.string(), " cannot be written (",
         std::strerror(open_error), "); choose a writable place with output=DIRECTORY");
   if (::flock(file_, LOCK_EX | LOCK_NB) != 0) {
+    const int lock_error = errno;
     const std::string holder = content_of(file_);
     ::close(file_);
+    check(lock_error == EWOULDBLOCK, Fault::machine, "output: the file system of ", directory.string(),
+          " gives no locks (flock: ", std::strerror(lock_error),
+          "), so two runs could not be kept apart there; choose an output on another file system");
     fail(Fault::request, "output: another run writes into ", directory.string(), " (", holder,
          "); wait for it, stop it, or choose another output");
   }
@@ -56,6 +63,24 @@ DirectoryLock::DirectoryLock(const std::filesystem::path& directory) {
 
 DirectoryLock::~DirectoryLock() {
   if (file_ >= 0) ::close(file_);
+}
+
+bool DirectoryLock::is_ours() const {
+  struct ::stat held {
+  }, there{};
+  return ::fstat(file_, &held) == 0 && ::stat((directory_ / lock_name).c_str(), &there) == 0 &&
+         held.st_dev == there.st_dev && held.st_ino == there.st_ino;
+}
+
+void DirectoryLock::check_ours() const {
+  if (is_ours()) return;
+  const int other = ::open((directory_ / lock_name).c_str(), O_RDONLY | O_CLOEXEC);
+  const std::string holder = other < 0 ? "" : content_of(other);
+  if (other >= 0) ::close(other);
+  fail(Fault::machine, "output: ", directory_.string(), " was removed or moved while this run wrote into it",
+       holder.empty() ? "" : ", and another run has it now (" + holder + ")",
+       "; this run writes nothing more there. What it had saved is where the directory went; choose another "
+       "output to begin again");
 }
 
 }  // namespace conclave

@@ -108,6 +108,13 @@ DomainResult result_of(const std::string& domain, const Sums& sums) {
 
 std::vector<DomainResult> evaluate(const Transformer& transformer, const ValidationData& validation,
                                    const EvaluationOptions& options, const Mesh& mesh) {
+  return *evaluate_unless({}, transformer, validation, options, mesh);
+}
+
+std::optional<std::vector<DomainResult>> evaluate_unless(const std::function<bool()>& stop,
+                                                         const Transformer& transformer,
+                                                         const ValidationData& validation,
+                                                         const EvaluationOptions& options, const Mesh& mesh) {
   const Communicator& data = mesh.axis(Axis::data);
   const bool first_tensor_rank = mesh.axis(Axis::tensor).rank() == 0;  // the others hold the same losses
   const std::int64_t micro = options.micro_batch_size;
@@ -118,6 +125,7 @@ std::vector<DomainResult> evaluate(const Transformer& transformer, const Validat
     Sums& sums = domains.emplace_back(transformer.moe_layers(), options.experts);
     for (std::int64_t round = 0; round < sequences; round += micro * data.size()) {
       mesh.world().note_progress();
+      if (stop && stop()) return std::nullopt;
       const std::int64_t first = std::min(round + data.rank() * micro, sequences);
       const std::int64_t count = std::min(micro, sequences - first);
       Batch batch;

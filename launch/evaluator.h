@@ -2,6 +2,8 @@
 // The sequences that are evaluated do not depend on the number of ranks.
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +34,13 @@ struct EvaluationOptions {
 /// One result per dataset of the validation list, equal on all ranks. Collective.
 std::vector<DomainResult> evaluate(const Transformer& transformer, const ValidationData& validation,
                                    const EvaluationOptions& options, const Mesh& mesh);
+
+/// The same, but that it is broken off between two micro-batches when `stop` says so: then nothing comes of
+/// it. All ranks call `stop` together, and it has the same answer on all.
+std::optional<std::vector<DomainResult>> evaluate_unless(const std::function<bool()>& stop,
+                                                         const Transformer& transformer,
+                                                         const ValidationData& validation,
+                                                         const EvaluationOptions& options, const Mesh& mesh);
 
 /// The mean of the losses of all domains that have a target, each counted once; NaN where none has.
 double mean_over_domains(const std::vector<DomainResult>& results);

@@ -7,13 +7,17 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
-#include <iostream>
 #include <limits>
 #include <map>
+#include <mutex>
+#include <optional>
 #include <thread>
+#include <vector>
 
+#include "framework/base/foreign_exception.h"
 #include "framework/base/printable.h"
 #include "framework/kernels/kernels.h"
+#include "framework/telemetry/terminal_writer.h"
 #include "parallel/agreement.h"
 #include "parallel/mpi.h"
 
@@ -25,13 +29,16 @@ int run_alone(const std::function<int(const std::shared_ptr<Communicator>&)>& wo
   return work(self_communicator());
 }
 
+/// The job ends also where its terminal is stopped.
+void say_last(const std::string& line) {
+  write_within(2, STDERR_FILENO, line);
+}
+
 [[noreturn]] void end_all_ranks(const Communicator& world, int exit_code, const std::string& sentence) {
   // Where several ranks fail at once, the lowest speaks first and its abort ends the others before they do.
   std::this_thread::sleep_for(std::chrono::milliseconds(250) * std::min(world.rank(), 20));
-  std::cerr << "conclave: " +
-                   (sentence.starts_with("[rank ") ? "" : join_text("[rank ", world.rank(), "] ")) +
-                   printable(sentence) + "\n"
-            << std::flush;
+  say_last("conclave: " + (sentence.starts_with("[rank ") ? "" : join_text("[rank ", world.rank(), "] ")) +
+           printable(sentence) + "\n");
   world.note_leaving();
   abort_job(exit_code);
 }
@@ -47,14 +54,34 @@ int run_job(const std::function<int(const std::shared_ptr<Communicator>&)>& work
   } catch (const Error& error) {
     if (error.reach() != Reach::all_ranks && world->size() > 1)
       end_all_ranks(*world, error.exit_code(), error.what());
-    if (world->rank() == 0) std::cerr << "conclave: " << printable(error.what()) << "\n";
+    if (world->rank() == 0) say_last(join_text("conclave: ", printable(error.what()), "\n"));
     return error.exit_code();
-  } catch (const std::bad_alloc&) {
-    end_all_ranks(*world, static_cast<int>(Fault::machine), "this process ran out of memory");
-  } catch (const std::exception& error) {
-    end_all_ranks(*world, static_cast<int>(Fault::internal), error.what());
+  } catch (...) {
+    const Error error = error_of(std::current_exception());
+    end_all_ranks(*world, error.exit_code(), error.what());
   }
 }
+
+namespace {
+
+/// OpenMP ends the process with a line of its own where it gets no thread, so they are asked for here first.
+/// All of them live at the same time.
+void check_threads(int threads) {
+  std::vector<std::thread> started;
+  std::mutex may_end;
+  may_end.lock();
+  const std::optional<Error> failure = failure_of([&] {
+    for (int i = 1; i < threads; ++i)
+      started.emplace_back([&may_end] { const std::lock_guard wait(may_end); });
+  });
+  may_end.unlock();
+  for (std::thread& thread : started) thread.join();
+  if (failure)
+    fail(failure->fault(), "training.threads: of ", threads, " threads ", started.size() + 1, " can run. ",
+         failure->what());
+}
+
+}  // namespace
 
 int choose_threads(Communicator& world, std::int64_t asked) {
   const NodePlace place = world.node_place();
@@ -70,6 +97,8 @@ int choose_threads(Communicator& world, std::int64_t asked) {
   else if (std::getenv("OMP_NUM_THREADS") != nullptr)
     threads = omp_get_max_threads();
   omp_set_num_threads(threads);
+  // More than four per core are only asked for by mistake, which `doctor` names.
+  agree(world, [&] { check_threads(std::min(threads, 4 * cores)); });
   return threads;
 }
 

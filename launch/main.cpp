@@ -20,6 +20,7 @@
 #include "launch/commands/tokenize.h"
 #include "launch/commands/train.h"
 #include "launch/commands/validate.h"
+#include "launch/standard_descriptors.h"
 #include "parallel/mpi.h"
 
 namespace {
@@ -37,6 +38,7 @@ void shorten_spinning(char** arguments) {
 
 int main(int argument_count, char** arguments) {
   using namespace conclave;
+  open_standard_descriptors();
   shorten_spinning(arguments);
   const std::vector<Command> commands = {
       {"train", "pretrains from a recipe, alone or under mpirun; resumes by itself", run_train,

@@ -20,7 +20,8 @@ conclave=${CONCLAVE:-build/release/conclave}
 bind=${BIND:-cores}                 # mpirun --bind-to: cores, or none
 set -uo pipefail
 
-say() { printf '%s pbs.sh: %s\n' "$(date +%FT%T)" "$*"; }
+trap '' PIPE  # a log that nobody reads any more is no reason to leave the ranks alone
+say() { printf '%s pbs.sh: %s\n' "$(date +%FT%T)" "$*" 2>/dev/null; }
 give_up() {
   local code=$1
   shift
@@ -37,8 +38,7 @@ read -r -a arguments <<<"${ARGUMENTS:-}"
 
 ranks=$(wc -l <"$PBS_NODEFILE")
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # PBS sets it from ompthreads
-resolved=$("$conclave" validate "${arguments[@]}" --ranks "$ranks") || exit
-output=$(sed -n -e 's/^output: *"\([^"]*\)".*/\1/p' -e 's/^output: *\([^" ][^ ]*\).*/\1/p' <<<"$resolved" | head -n 1)
+output=$("$conclave" validate "${arguments[@]}" --ranks "$ranks" --print output) || exit
 start=(mpirun --hostfile "$PBS_NODEFILE" -n "$ranks" --bind-to none)
 if [ "$bind" = cores ]; then
   start=(mpirun --hostfile "$PBS_NODEFILE" -n "$ranks" --map-by "slot:PE=$OMP_NUM_THREADS" --bind-to core)
@@ -59,11 +59,12 @@ newest_checkpoint() {
 # get USR1 in both cases, as mpirun would end them a second after a TERM.
 job='' cancelled=''
 ask_to_stop() {
-  say "SIG$1 came: the ranks finish their step and save"
   if [ "$1" = TERM ]; then cancelled=yes; fi
   if [ -n "$job" ]; then kill -USR1 "$job" 2>/dev/null; fi
+  say "SIG$1 came: the ranks finish their step and save"
 }
 trap 'ask_to_stop USR1' USR1
+trap 'ask_to_stop HUP' HUP
 trap 'ask_to_stop TERM' TERM
 
 reached=$(newest_checkpoint)

@@ -72,13 +72,9 @@ if [ "${1:-}" = --short ]; then
   evaluation=(--batches 1) sample=(--tokens 32)
 fi
 
-output=$(sed -n 's/^output: *\([^ #]*\).*/\1/p' "$recipe")
-for argument in "$@"; do
-  case $argument in output=*) output=${argument#output=} ;; esac
-done
-
 phase "1/7 packages" bash launch/install_packages.sh
 phase "2/7 build" build
+output=$("$conclave" validate "$recipe" "$@" --print output)  # as the recipe and the arguments say it
 phase "3/7 real text in eight domains" bash launch/prepare_quickstart_data.sh
 find_domains
 phase "4/7 training on $ranks ranks" train ${domain_overrides[@]+"${domain_overrides[@]}"} "$@"

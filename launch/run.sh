@@ -14,8 +14,9 @@ Starts `mpirun -n N conclave train RECIPE.yaml ...` and waits for its end.
   --hostfile FILE  machines, as mpirun reads them
   --help           this text
 
-SIGTERM, SIGINT and SIGUSR1 reach the ranks as SIGUSR1: they finish the step, save, and the exit code is 75; a second
-one ends them at once. After a failure (a rank died, the machine failed, a watchdog spoke) the run goes on from its
+SIGTERM, SIGINT, SIGHUP and SIGUSR1 reach the ranks as SIGUSR1: they finish the step, save, and the exit code is 75; a
+second one ends them at once. A signal that is ignored at the start, as under nohup, stays ignored. So does a pipe
+behind run.sh that is closed, as that of `| tee log` after a Ctrl-C: training does not depend on its output. After a failure (a rank died, the machine failed, a watchdog spoke) the run goes on from its
 newest checkpoint; when two failures come without a new checkpoint between them, or after K restarts, run.sh gives up.
 Exit codes are those of `conclave train`: 0 done, 2 request, 3 data or checkpoint, 4 numbers, 5 machine, 75 stopped.
 CONCLAVE names another program than build/release/conclave.
@@ -26,7 +27,10 @@ Examples:
 TEXT
 }
 
-say() { printf 'run.sh: %s\n' "$*"; }
+# Whoever reads the output may end first, as tee does after a Ctrl-C: that must neither end this script, which the ranks
+# would outlive unsupervised, nor keep it from its work.
+trap '' PIPE
+say() { printf 'run.sh: %s\n' "$*" 2>/dev/null; }
 refuse() {
   printf 'run.sh: %s; bash launch/run.sh --help tells more.\n' "$*" >&2
   exit 2
@@ -61,8 +65,7 @@ done
 command -v mpirun >/dev/null || { say "there is no mpirun; bash launch/install_packages.sh installs it." >&2; exit 5; }
 
 # The resolved recipe says where the run lives; what is wrong with the recipe is told here once and not by every rank.
-resolved=$("$conclave" validate "$@" --ranks "$ranks") || exit
-output=$(sed -n -e 's/^output: *"\([^"]*\)".*/\1/p' -e 's/^output: *\([^" ][^ ]*\).*/\1/p' <<<"$resolved" | head -n 1)
+output=$("$conclave" validate "$@" --ranks "$ranks" --print output) || exit
 [ -n "$output" ] || refuse "the recipe names no output"
 
 if [ "$(id -u)" -eq 0 ]; then mpirun_options+=(--allow-run-as-root); fi
@@ -89,10 +92,11 @@ job='' stopping=''
 forward() {
   stopping=yes
   [ -n "$job" ] || return 0
+  kill -USR1 "$job" 2>/dev/null  # first: saying it may fail, or wait for a terminal that is stopped
   say "SIG$1 came; asking the ranks to save and stop"
-  kill -USR1 "$job" 2>/dev/null
 }
-for signal in TERM INT USR1; do
+# A signal that was ignored when this script began cannot be trapped, and stays ignored.
+for signal in TERM INT HUP USR1; do
   # shellcheck disable=SC2064
   trap "forward $signal" "$signal"
 done
@@ -147,4 +151,5 @@ for ((attempt = 0; ; attempt++)); do
   failed_at=$reached
   say "starting again from ${reached:-the beginning}, restart $((attempt + 1)) of at most $restarts"
   sleep 1
+  if [ -n "$stopping" ]; then say "it has been asked to stop, so it is not started again" >&2; exit "$result"; fi
 done

@@ -11,6 +11,7 @@
 #include "framework/store/lookup.h"
 #include "launch/checkpoint_choice.h"
 #include "launch/earlier_files.h"
+#include "launch/evaluation_lines.h"
 #include "launch/recipe_parts.h"
 #include "parallel/agreement.h"
 
@@ -63,6 +64,7 @@ RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> res
     : path_(prepare(recipe, resumed_step, resumed_recipe, notes_)),
       experts_per_layer_(recipe.model.moe.num_experts),
       expert_ranks_(recipe.parallel.expert),
+      lacks_evaluation_(resumed_step && !keep_whole_evaluation(path_ / "metrics.jsonl", *resumed_step)),
       metrics_((path_ / "metrics.jsonl").string(), resumed_step),
       samples_(open_samples(path_ / "samples.jsonl", recipe.logging.samples, resumed_step)),
       experts_(path_ / "experts.h5",
@@ -138,27 +140,35 @@ void RunDirectory::write_samples(std::int64_t step, bool skipped, const std::vec
 void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainResult>& results) {
   std::vector<std::int64_t> counts;
   std::vector<double> score_sum, entropy;
-  std::vector<std::pair<std::string, double>> losses;
-  const auto line = [&](const std::string& domain, std::int64_t tokens, double loss) {
-    metrics_.write({{"step", step},
-                    {"split", std::string("validation")},
-                    {"domain", domain},
-                    {"lm_loss", loss},
-                    {"perplexity", std::exp(loss)},
-                    {"target_tokens", tokens}});
-    losses.emplace_back(domain, loss);
-  };
+  std::vector<std::pair<std::string, double>> losses;  // of the domains that have targets, and their mean
+  std::vector<std::int64_t> targets;
   std::int64_t tokens = 0;
   for (const DomainResult& result : results) {
-    if (result.target_tokens > 0) line(result.domain, result.target_tokens, result.lm_loss);
+    if (result.target_tokens > 0) {
+      losses.emplace_back(result.domain, result.lm_loss);
+      targets.push_back(result.target_tokens);
+    }
     tokens += result.target_tokens;
     counts.insert(counts.end(), result.expert_counts.begin(), result.expert_counts.end());
     score_sum.insert(score_sum.end(), result.score_sum.begin(), result.score_sum.end());
     entropy.insert(entropy.end(), result.entropy.begin(), result.entropy.end());
   }
-  if (tokens > 0) line("mean", tokens, mean_over_domains(results));
-  if (!counts.empty()) experts_.add_evaluation(step, counts, score_sum, entropy);
+  if (tokens > 0) {
+    losses.emplace_back("mean", mean_over_domains(results));
+    targets.push_back(tokens);
+  }
+  if (!counts.empty()) {
+    experts_.add_evaluation(step, counts, score_sum, entropy);
+    experts_.flush();
+  }
   if (events_) events_->add_evaluation(step, losses, counts);
+  for (std::size_t i = 0; i < losses.size(); ++i)
+    metrics_.write({{"step", step},
+                    {"split", std::string("validation")},
+                    {"domain", losses[i].first},
+                    {"lm_loss", losses[i].second},
+                    {"perplexity", std::exp(losses[i].second)},
+                    {"target_tokens", targets[i]}});
 }
 
 }  // namespace conclave

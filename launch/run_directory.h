@@ -46,6 +46,10 @@ class RunDirectory {
   /// `traffic`: what rank 0 handed over to other ranks in this step, by purpose.
   void write_step(const StepResult& result, double seconds, double model_flops_per_token,
                   const TrafficTable& traffic);
+  /// The evaluation of the resumed step is not in metrics.jsonl, or not to its end: the run was stopped or
+  /// killed between the save and the end of the evaluation that follows.
+  bool lacks_evaluation() const { return lacks_evaluation_; }
+  /// Metrics come last, and the mean is their last line: where it stands, experts.h5 has the evaluation too.
   void write_evaluation(std::int64_t step, const std::vector<DomainResult>& results);
   /// The sequences of a step in the order of the global batch, where recipe.logging.samples asks for them.
   void write_samples(std::int64_t step, bool skipped, const std::vector<DrawnSequence>& drawn);
@@ -55,6 +59,7 @@ class RunDirectory {
   std::vector<std::string> notes_;
   std::filesystem::path path_;
   std::int64_t experts_per_layer_, expert_ranks_;
+  bool lacks_evaluation_;  // before metrics_, whose file this looks into
   MetricsWriter metrics_;
   std::unique_ptr<MetricsWriter> samples_;  // null: not asked for
   ExpertHistoryWriter experts_;

@@ -9,6 +9,7 @@
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/telemetry/terminal.h"
+#include "framework/telemetry/terminal_writer.h"
 #include "launch/stop_signals.h"
 #include "parallel/communicator.h"
 #include "parallel/device_collectives.h"
@@ -49,14 +50,20 @@ RunGuard::~RunGuard() {
   world_.keep_journal(nullptr);
 }
 
-/// To the terminal and to the log, from any thread: one write each.
+bool RunGuard::claims_last_word() const {
+  return claim_last_word(journal_->directory());
+}
+
+/// To the log and to the terminal, from any thread: one write each. The job ends then, also where the
+/// terminal is stopped.
 void RunGuard::say(const std::string& sentence) const {
   const std::string line = join_text("conclave: [rank ", world_.rank(), "] ", printable(sentence), "\n");
-  write_all(STDERR_FILENO, line);
   const int file = ::open((output_ / "log.txt").c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
-  if (file < 0) return;
-  write_all(file, line);
-  ::close(file);
+  if (file >= 0) {
+    write_all(file, line);
+    ::close(file);
+  }
+  write_within(2, STDERR_FILENO, line);
 }
 
 /// mpirun has waited for the dead one before it ends the others with SIGTERM, and kills them a second later.

@@ -1,7 +1,8 @@
-// Being asked to stop: SIGTERM, SIGINT and SIGUSR1 let a training run finish its step, save and leave; a
-// second signal ends the process at once with 128 + its number. No handler ever runs: the signals are blocked
-// in every thread and one thread waits for them. oneDNN's products keep the stack pointer inside heap memory
-// for a while (seen in 2.6.3), where a handler's frame would overwrite data.
+// Being asked to stop: SIGTERM, SIGINT, SIGHUP and SIGUSR1 let a training run finish its step, save and
+// leave; a second signal ends the process at once with 128 + its number. A signal that is ignored when the
+// process starts, as SIGHUP is under nohup, stays ignored. No handler ever runs: the signals are blocked in
+// every thread and one thread waits for them. oneDNN's products keep the stack pointer inside heap memory for
+// a while (seen in 2.6.3), where a handler's frame would overwrite data.
 #pragma once
 
 #include <functional>
@@ -11,6 +12,9 @@ namespace conclave {
 /// Call before any other thread is started, MPI's and OpenMP's included: threads inherit which signals are
 /// blocked.
 void listen_for_stop_signals();
+/// Writing to a pipe that nobody reads is an error of write(), as of a full disk, and not the end of the
+/// process.
+void ignore_closed_pipes();
 /// As if a signal had come, but one that comes later is still the first.
 void request_stop();
 bool stop_was_requested();

@@ -4,10 +4,10 @@
 #include <chrono>
 #include <cstdio>
 #include <sstream>
+#include <thread>
 #include <utility>
 
 #include "framework/base/text.h"
-#include "framework/recipe/duration.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/validate.h"
@@ -36,30 +36,43 @@ TrainingRun::TrainingRun(const Recipe& recipe, const std::shared_ptr<Communicato
       threads_(choose_threads(*world, recipe.training.threads)),
       mesh_(world, {.tensor = recipe.parallel.tensor,
                     .expert = recipe.parallel.expert,
-                    .expert_tensor = recipe.parallel.expert_tensor}) {}
+                    .expert_tensor = recipe.parallel.expert_tensor}),
+      dead_experts_(recipe),
+      time_limit_(recipe.training.time_limit, logger_),
+      rollbacks_(*world, recipe.training) {}
 
 int TrainingRun::run() try {
   prepare();
   describe();
-  bool stopped = false;
+  // The evaluation of the step that a checkpoint was saved for comes after the save, and may be missing.
+  bool stopped = evaluation_is_missing_ && !validate(trainer_->steps_done() >= recipe_.training.steps);
   Progress progress(logger_, recipe_.training.steps);
   while (trainer_->steps_done() < recipe_.training.steps && !stopped) {
-    stop_before_the_time_limit();
+    // Room for the step, for a save that is slower than the last one, and for an evaluation to come to its
+    // end.
+    time_limit_.stop_before(2 * longest_step_ + 2 * save_seconds() +
+                            (is_evaluated(trainer_->steps_done() + 1) ? 1.5 * evaluation_seconds_ : 0));
     const StepResult result = timed_step(progress);
     const bool last = result.step == recipe_.training.steps;
     stopped = result.stop && !last;
     note_numbers(result);
-    if (skipped_in_row_ >= recipe_.training.skip_limit) roll_back(result);
+    if (last && result.skipped) end_with_skipped_steps(result);
+    if (rollbacks_.are_due()) roll_back(result);
     if (every(recipe_.training.replica_check_interval, result.step)) compare_ranks(result);
-    if (validation_ && (last || every(recipe_.evaluation.interval, result.step))) validate(last);
     // While steps are being skipped, a good checkpoint is not replaced by one that may carry the reason.
-    if (last || stopped || (every(recipe_.checkpoint.interval, result.step) && !result.skipped)) save();
+    const bool saved =
+        last || stopped || (every(recipe_.checkpoint.interval, result.step) && !result.skipped);
+    if (saved) save();
+    if (stopped || !is_evaluated(result.step) || validate(last)) continue;
+    stopped = true;
+    if (!saved) save();
   }
   finish_saving();
   logger_.finish_line();
   if (profile_) profile_->write(recipe_.output);
   if (stopped) {
-    logger_.info(time_is_up_on_any_rank() ? "Stopped before training.time_limit" : "Stopped on request",
+    logger_.info(is_true_on_any(world_, time_limit_.is_up()) ? "Stopped before training.time_limit"
+                                                             : "Stopped on request",
                  " after step ", trainer_->steps_done(), ", saved; run the same command again to go on.");
     return stopped_on_request;
   }
@@ -68,6 +81,11 @@ int TrainingRun::run() try {
 } catch (const Error& error) {
   // What is being saved was good when it was copied.
   if ((error.reach() == Reach::all_ranks || world_.size() == 1) && checkpointing_) checkpointing_->finish();
+  // Destroyed, it would write what still waits by name, which is another run's now.
+  if (lock_ && !lock_->is_ours()) static_cast<void>(directory_.release());
+  // Ranks that fail alike at the same time have one sentence; who has it ends the others meanwhile.
+  const bool is_alone = error.reach() == Reach::this_rank && world_.size() > 1 && guard_;
+  if (is_alone && !guard_->claims_last_word()) std::this_thread::sleep_for(std::chrono::seconds(5));
   // The terminal hears of it from run_job; the log of the run should know too.
   if (world_.rank() == 0 || error.reach() == Reach::this_rank) logger_.write_to_file(error.what());
   throw;
@@ -96,12 +114,12 @@ void TrainingRun::prepare() {
     clear_journals(RunGuard::journals_of(recipe_));
   });
   agree(world_, [&] { guard_ = std::make_unique<RunGuard>(world_, recipe_); });
-  const ResumePoint resume = find_resume_point(recipe_, world_);
+  ResumePoint resume = find_resume_point(recipe_, world_);
+  if (resume.checkpoint) load_finite(world_, *trainer_, *resume.checkpoint, resume.rejected);
   const std::string checkpoint = resume.checkpoint ? resume.checkpoint->string() : std::string();
   agree(world_, [&] {
     if (checkpoint.empty()) return;
     const CheckpointReader reader(checkpoint, Verify::nothing);
-    trainer_->load(reader);  // what does not fit is told before what differs
     changes_ = resume_data(reader, recipe_, *training_);
     resumed_recipe_ = reader.text("recipe");
   });
@@ -117,7 +135,9 @@ void TrainingRun::prepare() {
     directory_ =
         std::make_unique<RunDirectory>(recipe_, resumed, resumed_recipe_, domains,
                                        [this](const std::string& sentence) { logger_.warning(sentence); });
+    evaluation_is_missing_ = resumed && is_evaluated(*resumed) && directory_->lacks_evaluation();
   });
+  evaluation_is_missing_ = is_true_on_any(world_, evaluation_is_missing_);
   agree(world_, [&] { logger_.open_file(recipe_.output + "/log.txt"); });
   if (world_.rank() == 0)
     for (const auto& rejected : {resume.rejected, other.rejected})
@@ -126,10 +146,12 @@ void TrainingRun::prepare() {
     if (world_.rank() == 0) logger_.warning(sentence);
   if (directory_)
     for (const std::string& sentence : directory_->notes()) logger_.info(sentence);
-  checkpointing_ = std::make_unique<Checkpointing>(
-      std::filesystem::path(recipe_.output) / "checkpoints",
-      CheckpointingOptions{.keep = recipe_.checkpoint.keep, .asynchronous = recipe_.checkpoint.asynchronous},
-      world_, logger_);
+  checkpointing_ =
+      std::make_unique<Checkpointing>(std::filesystem::path(recipe_.output) / "checkpoints",
+                                      CheckpointingOptions{.keep = recipe_.checkpoint.keep,
+                                                           .asynchronous = recipe_.checkpoint.asynchronous,
+                                                           .check_place = [this] { lock_->check_ours(); }},
+                                      world_, logger_);
   if (!checkpoint.empty()) logger_.info("Resuming after step ", trainer_->steps_done(), " from ", checkpoint);
   if (other.path)
     logger_.info("Starting with the ", join_words(recipe_.checkpoint.take), " of ", other.path->string());
@@ -218,10 +240,13 @@ StepResult TrainingRun::timed_step(Progress& progress) {
   longest_step_ = std::max(seconds, 0.9 * longest_step_);
   const double flops = training_flops_per_token(recipe_.model, recipe_.data.sequence_length);
   const double rate = static_cast<double>(result.tokens) / seconds;
-  if (directory_ && every(recipe_.logging.interval, result.step))
+  if (directory_ && every(recipe_.logging.interval, result.step)) {
+    lock_->check_ours();  // what is kept of experts may be written by name
     directory_->write_step(result, seconds, flops, world_.traffic().since(before));
+  }
   if (recipe_.logging.samples) write_samples(result);
-  if (!result.skipped && !result.no_targets) name_dead_experts(result);
+  if (directory_ && !result.skipped && !result.no_targets)
+    for (const std::string& sentence : dead_experts_.add(result.balance.counts)) logger_.warning(sentence);
   progress.update({.step = result.step,
                    .loss = result.lm_loss,
                    .tokens_per_second = rate,
@@ -253,45 +278,16 @@ void TrainingRun::write_samples(const StepResult& result) {
   if (directory_) directory_->write_samples(result.step, result.skipped || result.no_targets, drawn);
 }
 
-void TrainingRun::name_dead_experts(const StepResult& result) {
-  const std::int64_t limit = recipe_.logging.dead_expert_steps, experts = recipe_.model.moe.num_experts;
-  if (limit == 0 || world_.rank() != 0) return;
-  idle_steps_.resize(result.balance.counts.size());
-  for (std::size_t i = 0; i < idle_steps_.size(); ++i) {
-    idle_steps_[i] = result.balance.counts[i] > 0 ? 0 : idle_steps_[i] + 1;
-    if (idle_steps_[i] == limit)
-      logger_.warning("Expert ", static_cast<std::int64_t>(i) % experts, " of block ",
-                      recipe_.model.moe.first_k_dense_replace + static_cast<std::int64_t>(i) / experts,
-                      " has had no token for ", limit, " steps.");
-  }
-}
-
-void TrainingRun::stop_before_the_time_limit() {
-  const double limit = *seconds_of_duration(recipe_.training.time_limit);
-  if (limit == 0 || time_is_up_) return;
-  double needed = 2 * longest_step_ + 2 * save_seconds() + std::min(10.0, 0.02 * limit);
-  if (every(recipe_.evaluation.interval, trainer_->steps_done() + 1)) needed += 1.5 * evaluation_seconds_;
-  if (logger_.elapsed_seconds() + needed < limit) return;
-  time_is_up_ = true;
-  request_stop();
-}
-
-bool TrainingRun::time_is_up_on_any_rank() {
-  const Tensor up = Tensor::from(std::vector<std::int64_t>{time_is_up_ ? 1 : 0}, {1});
-  world_.all_reduce(up, ReduceOp::maximum, Purpose::agreement);
-  return up.item() > 0;
-}
-
 void TrainingRun::note_numbers(const StepResult& result) {
   if (result.no_targets) return note_missing_targets(result);
-  skipped_in_row_ = result.skipped ? skipped_in_row_ + 1 : 0;
-  skipped_ += result.skipped ? 1 : 0;
+  rollbacks_.note(result, *trainer_);
+  unsaved_ = unsaved_ || !result.skipped;
   if (world_.rank() != 0) return;
   const std::string spike = result.skipped ? "" : spikes_.add(result.lm_loss);
   if (result.skipped)
     logger_.warning("Step ", result.step, " is skipped: the loss is ", result.loss, " and the gradient norm ",
-                    result.gradient_norm, "; ", result.not_finite, ". (", skipped_in_row_, " in a row, ",
-                    skipped_, " in all)");
+                    result.gradient_norm, "; ", result.not_finite, ". (", rollbacks_.skipped_in_row(),
+                    " in a row, ", rollbacks_.skipped(), " in all)");
   else if (!spike.empty())
     logger_.warning("Step ", result.step, " is a spike: ", spike, "; log.txt names its data.");
   else
@@ -314,29 +310,26 @@ void TrainingRun::write_data_of(const StepResult& result) {
 
 void TrainingRun::roll_back(const StepResult& result) {
   checkpointing_->finish();
-  const std::string checkpoint =
-      checkpointing_->last_checkpoint().empty() ? resumed_from_ : checkpointing_->last_checkpoint().string();
-  const auto give_up = [&](const auto&... reasons) {
-    throw Error(Fault::numeric,
-                join_text("step ", result.step, ": the loss is ", result.loss, " and the gradient norm ",
-                          result.gradient_norm, " after ", skipped_in_row_, " skipped ",
-                          skipped_in_row_ == 1 ? "step" : "steps", " in a row, and ", reasons...,
-                          "; training cannot go on from here. A lower optimizer.lr or more warm-up may help; "
-                          "log.txt names the layer and the data."),
-                Reach::all_ranks);
-  };
-  if (rollbacks_ == recipe_.training.rollback_limit)
-    give_up("the run has gone back ", rollbacks_, " times already (training.rollback_limit)");
-  if (checkpoint.empty()) give_up("there is no checkpoint to go back to");
-  ++rollbacks_;
-  skipped_in_row_ = 0;
-  const std::int64_t tokens = trainer_->tokens_done(), sequences = trainer_->sequences_done();
-  agree(world_, [&] { trainer_->load(CheckpointReader(checkpoint)); });
-  if (world_.rank() == 0)
-    logger_.warning("Going back to the parameters of step ", trainer_->steps_done(), " (", checkpoint,
-                    ") and on with the data after step ", result.step, "; time ", rollbacks_, " of ",
-                    recipe_.training.rollback_limit, ".");
-  trainer_->go_on_after(result.step, tokens, sequences);
+  const std::string sentence = rollbacks_.go_back(*trainer_, newest_checkpoint(), result);
+  unsaved_ = false;
+  if (world_.rank() == 0) logger_.warning(sentence);
+}
+
+void TrainingRun::end_with_skipped_steps(const StepResult& result) {
+  if (unsaved_) {
+    rollbacks_.return_to_last_update(*trainer_);
+    save();
+  }
+  checkpointing_->finish();
+  const std::string newest = newest_checkpoint();
+  throw Error(Fault::numeric,
+              join_text(rollbacks_.describe_end(result), " ",
+                        checkpointing_->last_failure() ? *checkpointing_->last_failure() + " " : "",
+                        newest.empty() ? "There is no checkpoint"
+                                       : "The newest checkpoint, from before these steps, is " + newest,
+                        ". A lower optimizer.lr or more warm-up may help; log.txt names the layer and the "
+                        "data. The same command tries the skipped steps again."),
+              Reach::all_ranks);
 }
 
 void TrainingRun::compare_ranks(const StepResult& result) {
@@ -354,15 +347,39 @@ void TrainingRun::compare_ranks(const StepResult& result) {
   slow_ranks_ = std::move(named);
 }
 
-void TrainingRun::validate(bool last) {
+bool TrainingRun::is_evaluated(std::int64_t step) const {
+  return validation_ && step > 0 &&
+         (step == recipe_.training.steps || every(recipe_.evaluation.interval, step));
+}
+
+bool TrainingRun::stops_now() {
+  time_limit_.stop_before(2 * save_seconds());
+  std::vector<double> sums = checkpointing_->votes();
+  sums.push_back(stop_was_requested() ? 1.0 : 0.0);
+  const Tensor reduced = Tensor::from(sums, {static_cast<std::int64_t>(sums.size())});
+  world_.all_reduce(reduced, ReduceOp::sum, Purpose::agreement);
+  sums = reduced.to_host<double>();
+  const bool stops = sums.back() > 0;
+  sums.pop_back();
+  checkpointing_->after_step(sums);
+  return stops;
+}
+
+bool TrainingRun::validate(bool last) {
   const auto begin = Clock::now();
   world_.note(Activity::evaluating, trainer_->steps_done());
-  const std::vector<DomainResult> results =
-      evaluate(trainer_->model().transformer, *validation_,
-               {.most_sequences = recipe_.evaluation.batches * recipe_.training.global_batch_size,
-                .micro_batch_size = recipe_.training.micro_batch_size,
-                .experts = recipe_.model.moe.num_experts},
-               mesh_);
+  const std::optional<std::vector<DomainResult>> evaluated =
+      evaluate_unless([this] { return stops_now(); }, trainer_->model().transformer, *validation_,
+                      {.most_sequences = recipe_.evaluation.batches * recipe_.training.global_batch_size,
+                       .micro_batch_size = recipe_.training.micro_batch_size,
+                       .experts = recipe_.model.moe.num_experts},
+                      mesh_);
+  if (!evaluated) {
+    logger_.info("Validation after step ", trainer_->steps_done(),
+                 " is broken off, as the run is to stop; its next start begins with it.");
+    return false;
+  }
+  const std::vector<DomainResult>& results = *evaluated;
   std::string domains;
   for (const DomainResult& result : results)
     if (result.target_tokens > 0)
@@ -375,14 +392,24 @@ void TrainingRun::validate(bool last) {
   if (directory_) directory_->write_evaluation(trainer_->steps_done(), results);
   if (last) final_loss_ = mean_over_domains(results);
   evaluation_seconds_ = seconds_since(begin);
+  return true;
 }
 
 void TrainingRun::save() {
   world_.note(Activity::saving, trainer_->steps_done());
+  unsaved_ = false;
+  agree(world_, [&] {
+    if (lock_) lock_->check_ours();
+  });
   checkpointing_->save(*trainer_, [this] {
     directory_->flush();
     write_passes(recipe_.output, passes(), trainer_->steps_done(), recipe_.training.steps);
   });
+}
+
+std::string TrainingRun::newest_checkpoint() const {
+  return checkpointing_->last_checkpoint().empty() ? resumed_from_
+                                                   : checkpointing_->last_checkpoint().string();
 }
 
 double TrainingRun::save_seconds() const {
@@ -393,16 +420,21 @@ double TrainingRun::save_seconds() const {
 void TrainingRun::finish_saving() {
   checkpointing_->finish();
   if (const std::optional<std::string>& failure = checkpointing_->last_failure())
-    throw Error(Fault::machine,
+    throw Error(checkpointing_->last_fault(),
                 join_text(*failure,
                           " It was the last one of this run; the state since the checkpoint before is "
-                          "lost. Make room and run the same command again."),
+                          "lost. ",
+                          checkpointing_->last_fault() == Fault::numeric
+                              ? "The same command goes on from there."
+                              : "Make room and run the same command again."),
                 Reach::all_ranks);
 }
 
 void TrainingRun::close() {
   agree(world_, [&] {
-    if (directory_) directory_->flush();
+    if (!directory_) return;
+    lock_->check_ours();
+    directory_->flush();
   });
   if (checkpointing_->last_checkpoint().empty()) return;
   if (world_.rank() == 0) logger_.info("Passes over the training text: ", passes_so_far_text(passes()));

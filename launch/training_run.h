@@ -13,12 +13,15 @@
 #include "framework/telemetry/progress.h"
 #include "launch/checkpoint_choice.h"
 #include "launch/checkpointing.h"
+#include "launch/dead_experts.h"
 #include "launch/directory_lock.h"
 #include "launch/loss_spikes.h"
 #include "launch/passes.h"
+#include "launch/rollbacks.h"
 #include "launch/run_directory.h"
 #include "launch/run_guard.h"
 #include "launch/step_profile.h"
+#include "launch/time_limit.h"
 #include "launch/trainer.h"
 #include "parallel/mesh.h"
 
@@ -49,22 +52,26 @@ class TrainingRun {
   /// What all ranks have noted of a step, as they did: a position that two ranks took stands there twice.
   /// Collective.
   void write_samples(const StepResult& result);
-  /// An expert that no token has chosen for long learns nothing more; the log names it once.
-  void name_dead_experts(const StepResult& result);
-  /// Leaves time for the step that follows, for what may come after it, and for a save that is slower than
-  /// the last one. Any rank may ask; the step tells all of them.
-  void stop_before_the_time_limit();
-  /// Clocks differ: another rank may have been the first to ask. Collective.
-  bool time_is_up_on_any_rank();
   /// Says what is wrong with a step's numbers, once, with the data that the step was made of.
   void note_numbers(const StepResult& result);
   /// Such a step is no fault of the numbers: neither training.skip_limit nor the rollbacks count it.
   void note_missing_targets(const StepResult& result);
   void write_data_of(const StepResult& result);
-  /// Parameters and optimizer of the last checkpoint, and the data after the steps that were skipped.
+  /// Parameters and optimizer of an older checkpoint, and the data after the steps that were skipped.
   void roll_back(const StepResult& result);
+  /// The last step's update was skipped, so the run has not done what it was asked for. The state after the
+  /// last update that was made is saved under its own step; then Fault::numeric on all ranks.
+  [[noreturn]] void end_with_skipped_steps(const StepResult& result);
+  /// The last one that was published, else the one that the run resumed from; empty: none.
+  std::string newest_checkpoint() const;
   void compare_ranks(const StepResult& result);
-  void validate(bool last);
+  /// Whether an evaluation follows this step.
+  bool is_evaluated(std::int64_t step) const;
+  /// During an evaluation, on all ranks together: whether one of them was asked to stop. The save that is
+  /// under way goes on meanwhile.
+  bool stops_now();
+  /// False when it was broken off, as the run is to stop; then nothing of it is recorded.
+  bool validate(bool last);
   void save();
   /// What a save takes from its beginning until the checkpoint is there: the last one's, before the first a
   /// guess.
@@ -84,18 +91,20 @@ class TrainingRun {
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<DirectoryLock> lock_;      // rank 0 only
   std::unique_ptr<RunDirectory> directory_;  // rank 0 only
-  std::vector<std::int64_t> idle_steps_;     // [layers, experts]; rank 0 only
+  DeadExperts dead_experts_;                 // rank 0 only
   std::string samples_;                      // of the step, noted by this rank
   std::unique_ptr<StepProfile> profile_;     // null: not asked for
   double matrix_rate_ = 0;
   double final_loss_ = std::nan("");
-  std::string resumed_from_;                                       // the checkpoint; empty at a beginning
-  std::string resumed_recipe_;                                     // that checkpoint's
-  std::vector<std::string> changes_;                               // what differs from it
-  std::int64_t skipped_in_row_ = 0, skipped_ = 0, rollbacks_ = 0;  // equal on all ranks
-  std::set<int> slow_ranks_;                                       // at the last comparison
-  LossSpikes spikes_;                                              // rank 0 only
-  bool time_is_up_ = false;
+  std::string resumed_from_;          // the checkpoint; empty at a beginning
+  std::string resumed_recipe_;        // that checkpoint's
+  std::vector<std::string> changes_;  // what differs from it
+  TimeLimit time_limit_;
+  Rollbacks rollbacks_;
+  bool unsaved_ = false;                // updates were made since the last save
+  std::set<int> slow_ranks_;            // at the last comparison
+  LossSpikes spikes_;                   // rank 0 only
+  bool evaluation_is_missing_ = false;  // of the step that the run resumes after
   double longest_step_ = 0, evaluation_seconds_ = 0;
   double first_save_seconds_ = 0;  // a guess
   std::unique_ptr<Checkpointing> checkpointing_;

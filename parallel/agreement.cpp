@@ -1,7 +1,6 @@
 #include "parallel/agreement.h"
 
-#include <new>
-
+#include "framework/base/foreign_exception.h"
 #include "framework/base/random.h"
 
 namespace conclave {
@@ -10,14 +9,8 @@ std::optional<Error> failure_of(const std::function<void()>& action) {
   try {
     action();
     return std::nullopt;
-  } catch (const Error& error) {
-    return error;
-  } catch (const std::bad_alloc&) {
-    return Error(Fault::machine, "The machine has no memory left for this process.");
-  } catch (const std::exception& error) {
-    return Error(Fault::internal, error.what());
   } catch (...) {
-    return Error(Fault::internal, "An exception of unknown type was thrown.");
+    return error_of(std::current_exception());
   }
 }
 
@@ -38,6 +31,12 @@ void agree(Communicator& communicator, const std::function<void()>& action) {
   // What an inner agreement reported already names its rank.
   if (!sentence.starts_with("[rank ")) sentence = join_text("[rank ", rank, "] ", sentence);
   throw Error(static_cast<Fault>(fault.to_host<std::int64_t>()[0]), sentence, Reach::all_ranks);
+}
+
+bool is_true_on_any(Communicator& communicator, bool own) {
+  const Tensor found = Tensor::from(std::vector<std::int64_t>{own ? 1 : 0}, {1});
+  communicator.all_reduce(found, ReduceOp::maximum, Purpose::agreement);
+  return found.item() > 0;
 }
 
 void require_same(Communicator& communicator, const std::string& name, const std::string& value) {

@@ -13,6 +13,7 @@
 #include <ctime>
 #include <fstream>
 #include <new>
+#include <sstream>
 
 #include "framework/base/error.h"
 
@@ -99,8 +100,13 @@ Journal::Journal(std::filesystem::path directory, int rank, int ranks)
 
 Journal::~Journal() {
   mark_leaving();
-  ::unlink(path_.c_str());
+  // The run's directory may have been removed and begun anew by another run, which keeps a journal there too.
+  const std::optional<RankRecord> there = read_journal(directory_, page_->rank);
+  const bool ours = there && there->process == page_->process && there->host == page_->host.data() &&
+                    there->process_namespace == page_->process_namespace;
   ::munmap(page_, sizeof(JournalPage));
+  if (!ours) return;
+  ::unlink(path_.c_str());
   ::rmdir(directory_.c_str());  // succeeds for the last one
 }
 
@@ -202,7 +208,9 @@ bool process_is_gone(const RankRecord& record) {
   if (::kill(static_cast<pid_t>(record.process), 0) != 0) return errno == ESRCH;
   // One that has ended and was not waited for yet: "4242 (name) Z ..."
   std::ifstream status(join_text("/proc/", record.process, "/stat"));
-  const std::string text((std::istreambuf_iterator<char>(status)), std::istreambuf_iterator<char>());
+  std::ostringstream content;  // iterators would throw where the process ends while it is read
+  content << status.rdbuf();
+  const std::string text = content.str();
   const std::size_t bracket = text.rfind(')');
   return bracket != std::string::npos && bracket + 2 < text.size() &&
          (text[bracket + 2] == 'Z' || text[bracket + 2] == 'X');

@@ -122,7 +122,7 @@ TokenFile::TokenFile(std::string prefix, std::int64_t vocabulary)
   std::error_code code;
   if (!std::filesystem::exists(prefix_ + ".idx", code)) refuse_foreign_tokens(prefix_);
   const MappedFile index(prefix_ + ".idx", "token index");
-  bin_ = MappedFile(prefix_ + ".bin", "token data");
+  bin_ = RandomFile(prefix_ + ".bin", "token data");
   read_index(index.bytes());
   index_checksum_ = checksum_of_index(index.bytes());
 }
@@ -152,7 +152,8 @@ void TokenFile::read_index(std::string_view index) {
   check(boundaries >= 1, Fault::data, name, " has no document boundary, expected at least the last one");
 
   // Only a .bin that the sequences fill without gap, overlap or rest makes a stream; Megatron writes such.
-  const std::uint64_t bin_tokens = bin_.bytes().size() / static_cast<std::uint64_t>(width);
+  const auto bin_bytes = static_cast<std::uint64_t>(bin_.size());
+  const std::uint64_t bin_tokens = bin_bytes / static_cast<std::uint64_t>(width);
   const std::size_t lengths = header_bytes, pointers = lengths + 4 * sequences,
                     documents = pointers + 8 * sequences;
   document_begin_.reserve(boundaries);
@@ -181,16 +182,14 @@ void TokenFile::read_index(std::string_view index) {
           "; Conclave reads files whose sequences follow each other ",
           "without gaps, as Megatron writes them");
     begin += static_cast<std::uint64_t>(length);
-    check(begin <= bin_tokens, Fault::data, "token data ", prefix_, ".bin holds ", bin_.bytes().size(),
+    check(begin <= bin_tokens, Fault::data, "token data ", prefix_, ".bin holds ", bin_bytes,
           " bytes, but sequence ", sequence, " of its index ends at byte ",
           begin * static_cast<std::uint64_t>(width), "; the file is truncated or belongs to another index");
   }
   take_boundaries(sequences);
-  check(boundary == boundaries && begin == bin_tokens &&
-            bin_.bytes().size() % static_cast<std::size_t>(width) == 0,
-        Fault::data, "token data ", prefix_, ".bin holds ", bin_.bytes().size(),
-        " bytes, but its index describes ", begin * static_cast<std::uint64_t>(width),
-        "; the two files do not belong together");
+  check(boundary == boundaries && begin == bin_tokens && bin_bytes % static_cast<std::size_t>(width) == 0,
+        Fault::data, "token data ", prefix_, ".bin holds ", bin_bytes, " bytes, but its index describes ",
+        begin * static_cast<std::uint64_t>(width), "; the two files do not belong together");
   const auto last = value_at<std::int64_t>(index, documents + 8 * (boundaries - 1));
   check(last == static_cast<std::int64_t>(sequences) && document_begin_.front() == 0, Fault::data, name,
         ": the last document boundary is sequence ", last, ", expected ", sequences,
@@ -210,17 +209,34 @@ std::int64_t TokenFile::document_of(std::int64_t offset) const {
 void TokenFile::read(std::int64_t begin, std::int64_t count, std::int32_t* out) const {
   check(begin >= 0 && count >= 0 && begin <= tokens() && count <= tokens() - begin, "TokenFile: tokens ",
         begin, " to ", begin, " + ", count, " were asked for, ", tokens(), " are there");
-  check_ids(begin, count);
-  const char* from = bin_.bytes().data() + begin * width_of(code_);
-  with_type(code_, [&](auto zero) {
-    for (std::int64_t i = 0; i < count; ++i)
-      out[i] = static_cast<std::int32_t>(token_at<decltype(zero)>(from, i));
-    return count;
+  read_blocks(begin, count, [&](const char* from, std::int64_t first, std::int64_t tokens) {
+    std::int32_t* to = out + (first - begin);
+    with_type(code_, [&](auto zero) {
+      for (std::int64_t i = 0; i < tokens; ++i)
+        to[i] = static_cast<std::int32_t>(token_at<decltype(zero)>(from, i));
+      return tokens;
+    });
   });
 }
 
-void TokenFile::check_ids(std::int64_t begin, std::int64_t count) const {
-  const char* from = bin_.bytes().data() + begin * width_of(code_);
+void TokenFile::check_all_ids() const {
+  read_blocks(0, tokens(), [](const char*, std::int64_t, std::int64_t) {});
+}
+
+template <class Visit>
+void TokenFile::read_blocks(std::int64_t begin, std::int64_t count, const Visit& visit) const {
+  constexpr std::int64_t most = 1 << 18;
+  const std::int64_t width = width_of(code_);
+  std::vector<char> bytes(static_cast<std::size_t>(std::min(count, most) * width));
+  for (std::int64_t first = begin; first < begin + count; first += most) {
+    const std::int64_t tokens = std::min(most, begin + count - first);
+    bin_.read(first * width, tokens * width, bytes.data());
+    check_ids(bytes.data(), first, tokens);
+    visit(bytes.data(), first, tokens);
+  }
+}
+
+void TokenFile::check_ids(const char* from, std::int64_t begin, std::int64_t count) const {
   const std::int64_t bad =
       with_type(code_, [&](auto zero) { return first_outside<decltype(zero)>(from, count, vocabulary_); });
   if (bad < 0) return;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "framework/data/files.h"
+#include "framework/data/random_file.h"
 #include "framework/data/token_description.h"
 
 namespace conclave {
@@ -17,7 +18,7 @@ namespace conclave {
 /// XXH3 of the bytes of a PREFIX.idx, as 16 hexadecimal digits.
 std::string checksum_of_index(std::string_view index);
 
-/// All documents of a prefix as one stream of tokens, mapped into memory.
+/// All documents of a prefix as one stream of tokens, read from the disk when they are asked for.
 class TokenFile {
  public:
   /// Ids must be below `vocabulary`; each is checked when it is read, all at once by check_all_ids.
@@ -36,15 +37,18 @@ class TokenFile {
   std::int64_t document_of(std::int64_t offset) const;
   void read(std::int64_t begin, std::int64_t count, std::int32_t* out) const;
   /// Goes through the whole file once, as fast as it can be read.
-  void check_all_ids() const { check_ids(0, tokens()); }
+  void check_all_ids() const;
 
  private:
-  void check_ids(std::int64_t begin, std::int64_t count) const;
+  /// Calls visit(bytes, first token, tokens) with one block after another, each of checked ids.
+  template <class Visit>
+  void read_blocks(std::int64_t begin, std::int64_t count, const Visit& visit) const;
+  void check_ids(const char* from, std::int64_t begin, std::int64_t count) const;
   void read_index(std::string_view index);
   std::string prefix_;
   std::int64_t vocabulary_;
   std::string index_checksum_;
-  MappedFile bin_;
+  RandomFile bin_;
   int code_ = 0;                              // Megatron's name of the integer type
   std::vector<std::int64_t> document_begin_;  // [documents + 1]
 };

@@ -2,8 +2,12 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <utility>
 #include <vector>
 
+#include "framework/base/error.h"
+#include "framework/recipe/key_paths.h"
 #include "framework/recipe/schema.h"
 
 namespace conclave {
@@ -127,6 +131,52 @@ std::string to_yaml(const Recipe& recipe) {
 }
 std::string to_annotated_yaml(const Recipe& recipe) {
   return write(recipe, true);
+}
+
+namespace {
+
+/// Looks for one key.
+class Finder final : public Visitor {
+ public:
+  explicit Finder(std::string wanted) : wanted_(std::move(wanted)) {}
+
+  void key(const Key& key) override {
+    if (join_path(path_, key.name) != wanted_) return;
+    const auto* text = std::get_if<std::string*>(&key.value);
+    found = text != nullptr ? **text : value_text(key.value);
+  }
+  void section(const char* name, const char*, const std::function<void()>& inside) override {
+    within(name, inside);
+  }
+  void list(const char* name, const char*, ListReference& list) override {
+    for (std::size_t index = 0; index < list.size(); ++index)
+      within(join_path(name, std::to_string(index)), [&] { list.describe_element(index, *this); });
+  }
+
+  std::optional<std::string> found;
+
+ private:
+  void within(const std::string& name, const std::function<void()>& inside) {
+    const std::string outer = path_;
+    path_ = join_path(path_, name);
+    inside();
+    path_ = outer;
+  }
+  std::string wanted_, path_;
+};
+
+}  // namespace
+
+std::string key_text(const Recipe& recipe, const std::string& path) {
+  Finder finder(path);
+  Recipe copy = recipe;
+  describe(finder, copy);
+  const std::size_t dot = path.rfind('.');
+  check(finder.found.has_value(), Fault::request, "'", path,
+        "' came, which is no key with a value in this recipe",
+        dot == std::string::npos ? suggest_key("", path)
+                                 : suggest_key(path.substr(0, dot), path.substr(dot + 1)));
+  return *finder.found;
 }
 
 }  // namespace conclave

@@ -15,4 +15,8 @@ std::string to_yaml(const Recipe& recipe);
 /// comments.
 std::string to_annotated_yaml(const Recipe& recipe);
 
+/// The value of one key of the resolved recipe, such as "output" or "data.train.0.path": a text as it is,
+/// anything else as YAML. Fault::request with the nearest key where there is no such key.
+std::string key_text(const Recipe& recipe, const std::string& path);
+
 }  // namespace conclave

@@ -56,6 +56,11 @@ fs::path checkpoint_path(const fs::path& checkpoints, std::int64_t step) {
   return checkpoints / name;
 }
 
+std::int64_t step_of_name(const fs::path& checkpoint) {
+  const fs::path name = is_replaced(checkpoint) ? checkpoint.stem() : checkpoint.filename();
+  return names_a_step(name.string()) ? std::stoll(name.string().substr(5)) : -1;
+}
+
 std::vector<fs::path> list_checkpoints(const fs::path& checkpoints) {
   std::vector<fs::path> paths;
   for (const Step& step : list_steps(checkpoints)) paths.push_back(step.path);

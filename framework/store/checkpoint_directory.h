@@ -13,6 +13,9 @@ namespace conclave {
 /// DIRECTORY/step-00000100
 std::filesystem::path checkpoint_path(const std::filesystem::path& checkpoints, std::int64_t step);
 
+/// The step that the name of a checkpoint's directory says, step-....replaced included; -1: none.
+std::int64_t step_of_name(const std::filesystem::path& checkpoint);
+
 /// Those that are there, damaged ones too, newest first. A directory that does not exist holds none. One may
 /// be called step-....replaced, which a process killed while it put another in its place has left.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& checkpoints);

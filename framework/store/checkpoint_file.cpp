@@ -6,6 +6,7 @@
 #include "framework/base/version.h"
 #include "framework/store/checkpoint_protocol.h"
 #include "framework/store/durable_file.h"
+#include "framework/store/finite.h"
 #include "framework/store/lookup.h"
 #include "framework/store/manifest.h"
 
@@ -102,12 +103,22 @@ void CheckpointReader::read(const std::string& name, ElementType type, const Dim
   check(contains(name), Fault::data, "Checkpoint ", path_.string(), ": there is no tensor ", name,
         " in it. It was written for another model; use the recipe that it was written with.");
   index_.read(name, type, dims, data);
+  check_values(name, type, data, element_count(dims));
 }
 
 void CheckpointReader::read_box(const std::string& name, ElementType type, const Box& box, void* data) const {
   check(contains(name), Fault::data, "Checkpoint ", path_.string(), ": there is no tensor ", name,
         " in it. It was written for another model; use the recipe that it was written with.");
   index_.read_box(name, type, box, data);
+  check_values(name, type, data, element_count(box));
+}
+
+void CheckpointReader::check_values(const std::string& name, ElementType type, const void* data,
+                                    std::int64_t elements) const {
+  if (may_be_infinite(name) || !first_not_finite(type, data, elements)) return;
+  verify_manifest(path_, ManifestCheck::sizes);  // HDF5 reads what is in a file that is gone as NaN
+  check_finite({"Checkpoint " + path_.string(), name, "Use an older checkpoint of the run."}, type, data,
+               elements);
 }
 
 }  // namespace conclave

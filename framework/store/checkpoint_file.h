@@ -61,7 +61,8 @@ class CheckpointReader {
   bool contains(const std::string& name) const { return index_.contains(name); }
   DatasetInfo describe(const std::string& name) const { return index_.describe(name); }
 
-  /// Reads a whole tensor; another type or other dims are a Fault::data.
+  /// Reads a whole tensor; another type or other dims are a Fault::data, and values that are not finite a
+  /// Fault::numeric, here and below.
   void read(const std::string& name, ElementType type, const Dims& dims, void* data) const;
   template <class T>
   void read(const std::string& name, const Dims& dims, T* data) const {
@@ -88,6 +89,7 @@ class CheckpointReader {
 
  private:
   Dims believable_dims(const std::string& name) const;
+  void check_values(const std::string& name, ElementType type, const void* data, std::int64_t elements) const;
 
   std::filesystem::path path_;
   Hdf5File index_;

@@ -4,8 +4,10 @@
 #include <utility>
 
 #include "framework/base/error.h"
+#include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_protocol.h"
 #include "framework/store/durable_file.h"
+#include "framework/store/finite.h"
 
 namespace conclave {
 
@@ -23,6 +25,8 @@ CheckpointStream::~CheckpointStream() {
 void CheckpointStream::add(const std::string& name, ElementType type, const Dims& dims, const void* data) {
   const std::int64_t elements = element_count(dims);
   const std::size_t size = static_cast<std::size_t>(elements) * element_bytes(type);
+  check_finite({"What comes for " + checkpoint_path(checkpoints_, step_).string(), name}, type, data,
+               elements);
   const Piece piece{name, type, dims, boxes_of_range(dims, 0, elements)};
   if (size >= shard_bytes_) {  // from where it is: no second copy of what is large
     write_shard_of({piece}, [&](ShardImage& shard) { std::memcpy(shard.data(0), data, size); });

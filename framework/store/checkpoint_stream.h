@@ -24,7 +24,8 @@ class CheckpointStream {
   CheckpointStream(const CheckpointStream&) = delete;
   CheckpointStream& operator=(const CheckpointStream&) = delete;
 
-  /// Names as in CheckpointWriter: model/NAME, ... `data`: elements of `type`, row-major.
+  /// Names as in CheckpointWriter: model/NAME, ... `data`: elements of `type`, row-major. Values that are not
+  /// finite are a Fault::numeric.
   void add(const std::string& name, ElementType type, const Dims& dims, const void* data);
   /// A tensor of zeros, which takes no room.
   void add_zeros(const std::string& name, ElementType type, const Dims& dims);

@@ -93,8 +93,10 @@ void ExpertHistoryWriter::go_on() {
   for (const auto& file : history.files) {
     file->use(file->up_to(options_.resume_step));
     other = other || file->shape().expert_ranks != options_.expert_ranks;
-    if (file->size(HistoryRows::evaluations) > 0)
-      index_.shape.domains = joined_domains(index_.shape.domains, file->shape().domains);
+    const std::int64_t evaluations = file->size(HistoryRows::evaluations);
+    if (evaluations == 0) continue;
+    index_.shape.domains = joined_domains(index_.shape.domains, file->shape().domains);
+    last_evaluation_ = file->words(history_column("evaluation/step"), evaluations - 1, 1).front();
   }
   if (other) return write_anew(history);
   for (std::size_t i = 0; i < history.files.size(); ++i) {
@@ -170,6 +172,8 @@ void ExpertHistoryWriter::add_evaluation(std::int64_t step, const std::vector<st
         "ExpertHistoryWriter::add_evaluation: ", counts.size(), " counts, ", score_sum.size(),
         " score sums and ", entropy.size(), " entropies came, expected ", expected, " counts and ", scores,
         " of the others");
+  if (step <= last_evaluation_) return;
+  last_evaluation_ = step;
   waiting_.add("evaluation/step", {step});
   waiting_.add("evaluation/counts", counts);
   waiting_.add("evaluation/score_sum", to_words(score_sum));

@@ -45,6 +45,8 @@ class ExpertHistoryWriter {
                 const std::vector<std::int64_t>& counts,         // [layers, experts]
                 const std::vector<double>& probability,          // [layers, experts]
                 const std::vector<double>& layer_balance_loss);  // [layers]
+  /// An evaluation of a step that is in the file already, as a run that was killed while it wrote one repeats
+  /// it, is left out.
   void add_evaluation(std::int64_t step,
                       const std::vector<std::int64_t>& counts,  // [domains, layers, experts]
                       const std::vector<double>& score_sum,     // [domains, layers]
@@ -72,6 +74,7 @@ class ExpertHistoryWriter {
   HistoryIndex index_;     // as it is to be
   bool published_ = true;  // and as it is on the disk
   WaitingRows waiting_;
+  std::int64_t last_evaluation_ = -1;  // its step
   std::int64_t last_number_ = 0;                // of all names that a segment has had
   std::vector<std::string> merged_, outdated_;  // segments that no index, or only the last one, still names
   bool failing_ = false;

@@ -25,6 +25,11 @@ bool is_directory_there(const fs::path& path, Fault fault) {
   return type_of(path, fault) == fs::file_type::directory;
 }
 
+bool is_same_file(const fs::path& one, const fs::path& other) {
+  std::error_code code;
+  return fs::equivalent(one, other, code) && !code;
+}
+
 std::vector<fs::path> entries_of(const fs::path& directory, Fault fault) {
   std::vector<fs::path> entries;
   if (!is_directory_there(directory, fault)) return entries;

@@ -58,7 +58,8 @@ Logger::Logger(const LoggerOptions& options)
       rewrites_(options.rank == 0 &&
                 (options.style == TerminalStyle::automatic ? is_terminal(options.terminal)
                                                            : options.style == TerminalStyle::rewriting)),
-      color_(options.style != TerminalStyle::plain && wants_color(options.terminal)) {}
+      color_(options.style != TerminalStyle::plain && wants_color(options.terminal)),
+      writer_(options.terminal) {}
 
 Logger::~Logger() {
   finish_line();
@@ -81,17 +82,17 @@ void Logger::message(Level level, const std::string& given) {
   const std::string start = line_shown_ ? "\r\x1b[2K" : "";
   line_shown_ = false;
   const bool paint = color_ && level != Level::info;
-  // A terminal that is gone is no reason to stop a run: the file has the same lines.
-  write_all(terminal_, start + text + (paint ? color_of(level) : "") + name_of(level) + sentence +
-                           (paint ? "\x1b[0m" : "") + "\n");
+  writer_.write(start + text + (paint ? color_of(level) : "") + name_of(level) + sentence +
+                (paint ? "\x1b[0m" : "") + "\n");
   append(text + name_of(level) + sentence + "\n");
 }
 
 void Logger::rewrite_line(const std::string& line) {
   check(rewrites_, "Logger::rewrite_line: this output is not a terminal");
+  if (writer_.is_behind()) return;  // the next one says more
   // A line that wraps could not be rewritten. Bytes are at least as many as columns, so this cuts early at
   // worst.
-  write_all(terminal_, join_text("\r", line.substr(0, columns() - 1), "\x1b[K"));
+  writer_.write(join_text("\r", line.substr(0, columns() - 1), "\x1b[K"));
   line_shown_ = true;
 }
 
@@ -100,7 +101,7 @@ void Logger::write_to_file(const std::string& line) {
 }
 
 void Logger::finish_line() {
-  if (line_shown_) write_all(terminal_, "\n");
+  if (line_shown_) writer_.write("\n");
   line_shown_ = false;
 }
 
@@ -119,8 +120,7 @@ void Logger::append(const std::string& text) {
   }
   if (write_all(file_, text) || file_failed_) return;
   file_failed_ = true;  // said once; the run itself is fine
-  write_all(terminal_,
-            stamp() + "warning: the log file cannot be written any more: " + std::strerror(errno) + "\n");
+  writer_.write(stamp() + "warning: the log file cannot be written any more: " + std::strerror(errno) + "\n");
 }
 
 std::string Logger::stamp() const {

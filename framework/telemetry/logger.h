@@ -1,12 +1,14 @@
 // Logger: messages to the terminal and to the run's log.txt, with the time since the start. Rank 0 speaks;
-// other ranks are heard only with warnings and errors, which name them. It is passed as an argument; there is
-// no global one. Not for use by several threads at once.
+// other ranks are heard only with warnings and errors, which name them. A terminal that pauses makes nobody
+// wait (terminal_writer.h). The logger is passed as an argument; there is no global one. Not for use by
+// several threads at once.
 #pragma once
 
 #include <chrono>
 #include <string>
 
 #include "framework/base/error.h"
+#include "framework/telemetry/terminal_writer.h"
 
 namespace conclave {
 
@@ -65,6 +67,7 @@ class Logger {
 
   int rank_, terminal_, file_ = -1;
   bool rewrites_, color_, line_shown_ = false, file_failed_ = false;
+  TerminalWriter writer_;
   std::string before_file_;  // lines that came before open_file
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };

@@ -11,6 +11,7 @@
 #include "framework/base/printable.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
+#include "framework/store/finite.h"
 #include "framework/store/manifest.h"
 #include "launch/command_line.h"
 
@@ -80,7 +81,8 @@ int run_inspect(const std::vector<std::string>& arguments) {
        .options = {},
        .more = "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory; of several\n"
                "checkpoints the newest good one is listed, and damaged newer ones are named.\n"
-               "Exit code: 0 all is well, 2 the request is wrong, 3 missing or damaged.\n\n"
+               "Exit code: 0 all is well, 2 the request is wrong, 3 missing or damaged, 4 values that are "
+               "not finite.\n\n"
                "Examples:\n"
                "  conclave inspect runs/quickstart\n"
                "  conclave inspect runs/quickstart/checkpoints/step-00000100"},
@@ -99,6 +101,13 @@ int run_inspect(const std::vector<std::string>& arguments) {
   print_attributes(checkpoint);
   print_files(*found.path);
   const std::size_t bytes = print_tensors(checkpoint, names);
+  const std::vector<std::string> wrong = tensors_not_finite(checkpoint);
+  if (!wrong.empty()) {
+    std::cout << std::flush;
+    fail(Fault::numeric, "Checkpoint ", found.path->string(), ": every checksum is right, but ", wrong.size(),
+         " of ", names.size(), " tensors hold values that are not finite (NaN or infinity), the first is ",
+         wrong[0], ". Use an older checkpoint of the run.");
+  }
   std::cout << "good: " << names.size() << " tensors, " << readable_bytes(static_cast<double>(bytes))
             << ", every checksum is right" << std::endl;
   if (found.rejected.empty()) return 0;

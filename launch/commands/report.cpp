@@ -8,6 +8,7 @@
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/store/durable_file.h"
+#include "framework/store/lookup.h"
 #include "launch/command_line.h"
 #include "launch/report/page.h"
 #include "launch/report/recipe_table.h"
@@ -39,6 +40,21 @@ void name_apart(Json& runs) {
   };
   rename_twins([](const std::string& path) { return directory_name(path); });
   rename_twins([](const std::string& path) { return path; });
+}
+
+/// The page must not take the place of a file that a run has written.
+void check_output(const std::filesystem::path& output, const std::vector<std::string>& directories) {
+  if (output.extension() == ".html") return;
+  for (const std::filesystem::path directory : directories) {
+    std::vector<std::filesystem::path> files = entries_of(directory, Fault::request);
+    for (const char* folder : {"experts", "recipes", "tensorboard"})
+      for (const std::filesystem::path& file : entries_of(directory / folder, Fault::request))
+        files.push_back(file);
+    for (const std::filesystem::path& file : files)
+      check(!is_same_file(output, file), Fault::request, "report: --output ", output.string(),
+            " came, which is a file of the run in ", directory.string(),
+            "; choose another name, such as report.html");
+  }
 }
 
 }  // namespace
@@ -87,6 +103,7 @@ int run_report(const std::vector<std::string>& arguments) {
 
   const std::filesystem::path output =
       options.text("output", (std::filesystem::path(directories[0]) / "report.html").string());
+  check_output(output, directories);
   const std::string page = report_page(title, data);
   write_text_durably(output, page);
   for (const Json& run : data["runs"])

@@ -261,7 +261,8 @@ int run_validate(const std::vector<std::string>& arguments) {
                    {"machine", "FILE",
                     "also says how long a step takes there; `conclave bench --machine FILE` "
                     "describes this machine"},
-                   {"ranks-per-node", "N", "of the machine, in place of what its description says"}},
+                   {"ranks-per-node", "N", "of the machine, in place of what its description says"},
+                   {"print", "KEY", "prints the value of this key alone, such as output, for scripts"}},
        .more = "Every key is printed with its meaning and, in brackets, its default.\n"
                "example: conclave validate examples/quickstart.yaml --ranks 8 training.global_batch_size=64"},
       arguments);
@@ -285,6 +286,10 @@ int run_validate(const std::vector<std::string>& arguments) {
   check(elements == count_parameters(recipe.model).total(), "validate: the model has ", elements,
         " parameters, the plan counts ", count_parameters(recipe.model).total());
   check_parts(recipe, static_cast<int>(ranks));
+  if (options.has("print")) {
+    std::printf("%s\n", key_text(recipe, options.text("print", "")).c_str());
+    return 0;
+  }
 
   std::printf("%s", printable(to_annotated_yaml(recipe)).c_str());
   print_parameters(recipe, static_cast<int>(ranks));

@@ -1,7 +1,7 @@
-// One function for each loader of foreign bytes: any bytes give either a value or an Error of Fault::data or
-// Fault::request with a sentence. Any other exception that leaves an entry is a finding. The libFuzzer
-// harnesses (harness.cpp) and the test that feeds them all kept inputs (inputs_test.cpp) call the same
-// functions.
+// One function for each loader of foreign bytes: any bytes give either a value or an Error of Fault::data,
+// Fault::request or, for values that are not finite, Fault::numeric with a sentence. Any other exception that
+// leaves an entry is a finding. The libFuzzer harnesses (harness.cpp) and the test that feeds them all kept
+// inputs (inputs_test.cpp) call the same functions.
 #pragma once
 
 #include <functional>

@@ -2,13 +2,17 @@
 // from the newest checkpoint that was committed, and the run ends as if nothing had been. CONCLAVE_KILLS says
 // how often.
 #include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <regex>
 #include <set>
+#include <thread>
 
 #include "framework/base/random.h"
 #include "framework/data/dataset.h"
@@ -123,6 +127,21 @@ class Kills : public Command {
     EXPECT_EQ(x.evaluation_counts, y.evaluation_counts);
   }
 };
+
+TEST_F(Kills, ProcessesThatEndWhileTheyAreListedDoNoHarm) {
+  LaunchedJob job("sleep 100", path("sleep.txt"));
+  std::atomic<bool> ended{false};
+  std::thread others([&ended] {
+    while (!ended) {
+      const pid_t child = ::fork();
+      if (child == 0) ::_exit(0);
+      ::waitpid(child, nullptr, 0);
+    }
+  });
+  for (int look = 0; look < 1000; ++look) EXPECT_NO_THROW(EXPECT_TRUE(job.ranks().empty()));
+  ended = true;
+  others.join();
+}
 
 TEST_F(Kills, AtAnyInstantItGoesOnFromTheNewestCheckpointAndEndsBitEqual) {
   const int wanted = test::count_from_environment("CONCLAVE_KILLS", 12);

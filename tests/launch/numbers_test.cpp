@@ -12,6 +12,7 @@
 #include "framework/store/checkpoint_file.h"
 #include "launch/checkpointing.h"
 #include "launch/loss_spikes.h"
+#include "launch/rollbacks.h"
 #include "launch/step_clock.h"
 #include "parallel/agreement.h"
 #include "parallel/replica_check.h"
@@ -139,6 +140,89 @@ TEST(Numbers, AStepWithoutATargetEqualsAnUpdateLeftOutByHand) {
     EXPECT_EQ(a.balance.counts, b.balance.counts);
   }
   EXPECT_EQ(values(trainer), values(by_hand));
+}
+
+TEST(Numbers, AStateThatIsNotFiniteIsNotSavedAndTheGoodOneStays) {
+  Mesh mesh(mpi_world(), {});
+  const auto trainer = make_trainer(warm_recipe(), mesh);
+  trainer->step();
+  const ScratchDirectory scratch;
+  const std::string folder = broadcast_text(*mpi_world(), scratch.path().string(), 0);
+  Logger logger({.rank = 1, .terminal = -1});
+  Checkpointing checkpointing(folder, {.keep = 1}, *mpi_world(), logger);
+  checkpointing.save(*trainer);
+  checkpointing.finish();
+  const std::filesystem::path good = checkpointing.last_checkpoint();
+  trainer->step();
+  double& element = parameter(*trainer, "model.norm.weight").value.data<double>()[1];
+  const double value = element;
+  for (const double damage : {nan, std::numeric_limits<double>::infinity()}) {
+    element = damage;
+    checkpointing.save(*trainer);
+    checkpointing.finish();
+    ASSERT_TRUE(checkpointing.last_failure());
+    EXPECT_EQ(checkpointing.last_fault(), Fault::numeric);
+    EXPECT_NE(checkpointing.last_failure()->find("model/model.norm.weight holds values that are not finite"),
+              std::string::npos)
+        << *checkpointing.last_failure();
+    EXPECT_EQ(checkpointing.last_checkpoint(), good);
+    EXPECT_NO_THROW(CheckpointReader{good});
+  }
+  element = value;
+  checkpointing.save(*trainer);
+  checkpointing.finish();
+  EXPECT_FALSE(checkpointing.last_failure());
+  EXPECT_NE(checkpointing.last_checkpoint(), good);
+  agree(*mpi_world(), [] {});  // nobody removes what others read
+}
+
+TEST(Numbers, ARunGoesOneCheckpointFurtherBackWhenTheNewestIsBadAtOnce) {
+  Mesh mesh(mpi_world(), {});
+  const auto trainer = make_trainer(warm_recipe(), mesh);
+  const ScratchDirectory scratch;
+  const std::string folder = broadcast_text(*mpi_world(), scratch.path().string(), 0);
+  Logger logger({.rank = 1, .terminal = -1});
+  Checkpointing checkpointing(folder, {}, *mpi_world(), logger);
+  std::vector<std::filesystem::path> saved;
+  for (int step = 1; step <= 3; ++step) {
+    trainer->step();
+    checkpointing.save(*trainer);
+    checkpointing.finish();
+    saved.push_back(checkpointing.last_checkpoint());
+  }
+  TrainingRecipe recipe;
+  recipe.skip_limit = 2;
+  recipe.rollback_limit = 4;
+  Rollbacks rollbacks(*mpi_world(), recipe);
+  StepResult result;
+  const auto skip_and_go_back = [&](std::int64_t step) {
+    result.step = step;
+    result.skipped = true;
+    rollbacks.note(result, *trainer);
+    EXPECT_FALSE(rollbacks.are_due());
+    rollbacks.note(result, *trainer);
+    EXPECT_TRUE(rollbacks.are_due());
+    return rollbacks.go_back(*trainer, saved.back(), result);
+  };
+  const auto went_to = [&](const std::string& sentence, std::size_t which) {
+    EXPECT_NE(sentence.find("(" + saved[which].string() + ")"), std::string::npos) << sentence;
+  };
+  went_to(skip_and_go_back(5), 2);
+  EXPECT_EQ(trainer->steps_done(), 5);
+  went_to(skip_and_go_back(7), 1);  // at once
+  result.skipped = false;
+  rollbacks.note(result, *trainer);
+  went_to(skip_and_go_back(10), 1);  // the one before was good for a step
+  went_to(skip_and_go_back(12), 0);
+  try {
+    skip_and_go_back(14);
+    ADD_FAILURE() << "a fifth time came";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.fault(), Fault::numeric);
+    EXPECT_NE(std::string(error.what()).find("has gone back 4 times already"), std::string::npos)
+        << error.what();
+  }
+  agree(*mpi_world(), [] {});
 }
 
 TEST(Numbers, TheComparisonAboveSeesAnUpdate) {

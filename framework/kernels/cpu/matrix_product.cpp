@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "framework/kernels/cpu/code_memory.h"
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/cpu/parallel_error.h"
 #include "framework/kernels/cpu/storage.h"
@@ -42,8 +43,9 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matri
   const dnnl_status_t status =
       dnnl_sgemm(a.transpose == Transpose::yes ? 'T' : 'N', b.transpose == Transpose::yes ? 'T' : 'N', m, n,
                  k, alpha, a.data, a.stride, b.data, b.stride, beta, c, c_stride);
-  check(status == dnnl_success, Fault::machine, "oneDNN: sgemm of ", m, " x ", n, " x ", k, " gave status ",
-        static_cast<int>(status));
+  if (status != dnnl_success)
+    fail(Fault::machine, "oneDNN: sgemm of ", m, " x ", n, " x ", k, " gave status ",
+         static_cast<int>(status), lack_of_code_memory());
 }
 
 namespace {

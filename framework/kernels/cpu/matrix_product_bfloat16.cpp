@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "framework/kernels/cpu/code_memory.h"
 #include "framework/kernels/cpu/matrix_product.h"
 #include "framework/kernels/cpu/storage.h"
 #include "framework/kernels/onednn/matmul_description.h"
@@ -133,7 +134,7 @@ void multiply_into(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, 
                                    k, a, b, c, c_stride);
   } catch (const dnnl::error& error) {
     fail(Fault::machine, "oneDNN: the bfloat16 product of ", m, " x ", n, " x ", k, " gave status ",
-         static_cast<int>(error.status), ": ", error.what());
+         static_cast<int>(error.status), ": ", error.what(), lack_of_code_memory());
   }
 }
 

@@ -2,6 +2,7 @@
 // damage of every kind, which must end in an Error that names the file and never in a read outside of it.
 #include "framework/data/token_file.h"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 
@@ -295,6 +296,32 @@ TEST(TokenFile, WhatStandsInItsPlaceIsNamed) {
   }
   EXPECT_SAYS(error_of([&] { TokenFile(folder.path(), 257); }), "is a folder");
   EXPECT_SAYS(error_of([&] { TokenFile(folder / "none", 257); }), "none.idx cannot be opened");
+}
+
+TEST(TokenFile, AFileThatIsCutShortWhileItIsReadIsASentence) {
+  const TemporaryFolder folder;
+  TokenFileWriter writer(folder / "text", 1000);
+  const std::vector<std::int32_t> tokens(100'000, 7);
+  for (int document = 0; document < 8; ++document) writer.append_document(tokens);
+  writer.finish({});
+  const TokenFile file(folder / "text", 1000);
+  std::vector<std::int32_t> read(800'000);
+  file.read(0, 800'000, read.data());  // in several blocks
+  EXPECT_EQ(std::count(read.begin(), read.end(), 7), 800'000);
+  EXPECT_NO_THROW(file.check_all_ids());
+  std::filesystem::resize_file(folder / "text.bin", 1'000'001);
+  EXPECT_NO_THROW(file.read(0, 500'000, read.data()));
+  for (const bool all : {false, true}) {
+    try {
+      all ? file.check_all_ids() : file.read(499'990, 20, read.data());
+      ADD_FAILURE() << "what is not there was read";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.fault(), Fault::data);
+      EXPECT_NE(std::string(error.what()).find("ends at byte 1000001 now, but had 1600000"),
+                std::string::npos)
+          << error.what();
+    }
+  }
 }
 
 }  // namespace

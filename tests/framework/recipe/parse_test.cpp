@@ -214,6 +214,24 @@ TEST(ToYaml, AnnotatesEveryKeyAlsoThoseOfEmptyLists) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " is missing from\n" << text;
 }
 
+TEST(KeyText, GivesOneValueAsItIs) {
+  Recipe recipe = example_recipe();
+  recipe.output = "a \"b\" \\ #c";
+  EXPECT_EQ(key_text(recipe, "output"), recipe.output);
+  EXPECT_EQ(key_text(recipe, "data.train.1.path"), "data/code");
+  EXPECT_EQ(key_text(recipe, "model.num_key_value_heads"), "2");
+  EXPECT_EQ(key_text(recipe, "optimizer.betas"), "[0.9, 0.95]");
+  EXPECT_EQ(key_text(recipe, "model.moe.router.norm_topk_prob"), "true");
+  for (const char* path : {"outputs", "model", "data.train.7.path", "data.train", ""}) {
+    try {
+      key_text(recipe, path);
+      ADD_FAILURE() << path << " has a value";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.fault(), Fault::request) << error.what();
+    }
+  }
+}
+
 TEST(LoadRecipe, ReadsAFile) {
   const std::filesystem::path path =
       std::filesystem::path(testing::TempDir()) / "conclave_load_recipe_test.yaml";

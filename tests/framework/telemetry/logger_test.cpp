@@ -5,6 +5,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <thread>
+
 #include "framework/telemetry/terminal.h"
 #include "tests/framework/telemetry/temporary.h"
 
@@ -100,6 +103,58 @@ TEST(Logger, GoesOnWhenTheDiskIsFullAndSaysSoOnce) {
   logger.info("two");
   EXPECT_EQ(count_of(terminal.text(), "cannot be written any more"), 1u) << terminal.text();
   EXPECT_EQ(count_of(terminal.text(), "two"), 1u);
+}
+
+TEST(Logger, DoesNotWaitForAReaderThatPauses) {
+  const TemporaryDirectory directory;
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  const auto begin = std::chrono::steady_clock::now();
+  constexpr int lines = 20'000;
+  std::string text;
+  std::thread reader;
+  {
+    Logger logger({.terminal = ends[1]});
+    logger.open_file(directory.file("log.txt"));
+    for (int line = 0; line < lines; ++line) logger.info("line ", line, " of many");
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20)) << "it has waited";
+    reader = std::thread([&] {
+      char block[4096];
+      for (ssize_t got = 0; (got = read(ends[0], block, sizeof block)) > 0;)
+        text.append(block, static_cast<std::size_t>(got));
+    });
+    // The next line that finds room tells how many found none.
+    for (int attempt = 0; attempt < 100; ++attempt) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      logger.info("later");
+    }
+  }
+  close(ends[1]);
+  reader.join();
+  close(ends[0]);
+  EXPECT_EQ(count_of(read_text(directory.file("log.txt")), "of many\n"), static_cast<std::size_t>(lines));
+  const std::size_t shown = count_of(text, "of many\n");
+  EXPECT_GT(shown, 100u);
+  EXPECT_LT(shown, static_cast<std::size_t>(lines));
+  ASSERT_EQ(count_of(text, "left out here"), 1u) << text.substr(text.size() - 500);
+  EXPECT_NE(text.find("(" + std::to_string(lines - shown) + " lines are left out here"), std::string::npos);
+  EXPECT_GT(count_of(text, "later\n"), 0u);
+}
+
+TEST(Logger, GivesUpAtTheEndWhatNobodyReads) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  const auto begin = std::chrono::steady_clock::now();
+  {
+    Logger logger({.terminal = ends[1]});
+    for (int line = 0; line < 2'000; ++line)
+      logger.info("a line that is not read, to fill the pipe and more");
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+  char block[4096];
+  while (read(ends[0], block, sizeof block) == static_cast<ssize_t>(sizeof block)) {
+  }  // the writing thread ends before the pipe does
+  close(ends[0]);
 }
 
 TEST(Terminal, KnowsAPseudoTerminalFromAFile) {

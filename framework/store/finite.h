@@ -1,0 +1,36 @@
+// Finite values: a checkpoint with NaN or infinity in it makes every step after it as wrong, so such a state
+// is never written, and never read without a word.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "framework/store/hdf5_file.h"
+
+namespace conclave {
+
+class CheckpointReader;
+
+/// The place of the first element that is NaN or infinite; none in a type of whole numbers.
+std::optional<std::int64_t> first_not_finite(ElementType type, const void* data, std::int64_t elements);
+
+/// Whether a tensor of a checkpoint may hold infinity. A second moment may: its element only stops moving,
+/// and nothing else becomes wrong.
+bool may_be_infinite(const std::string& tensor);
+
+/// A tensor somewhere, and what to do when its values are not finite.
+struct FiniteCheck {
+  std::string place;  // "Checkpoint runs/x/...", "the state after step 7"
+  std::string tensor;
+  std::string advice{};  // a sentence
+};
+
+/// Fault::numeric where an element is not finite.
+void check_finite(const FiniteCheck& what, ElementType type, const void* data, std::int64_t elements);
+
+/// The tensors of a checkpoint with values that are not finite, by name. Reads all of them, in blocks.
+std::vector<std::string> tensors_not_finite(const CheckpointReader& checkpoint);
+
+}  // namespace conclave
