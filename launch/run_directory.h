@@ -37,7 +37,7 @@ class RunDirectory {
   RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
                const std::string& resumed_recipe, std::vector<std::string> domains);
 
-  /// What was moved aside or dropped, one sentence each.
+  /// Sentences that say what was moved aside or dropped.
   const std::vector<std::string>& notes() const { return notes_; }
 
   /// `traffic`: what rank 0 handed over to other ranks in this step, by purpose.

@@ -64,7 +64,7 @@ class ResumedRecipe : public Command {
     }
     return load_recipe(folder_ / output / "recipes" / (step_name(newest) + ".yaml"));
   }
-  /// What each file has given in the steps that count: draw and sequence.
+  /// Draw and sequence of all that each file has given in the steps that count.
   using Given = std::map<std::string, std::vector<std::pair<std::int64_t, std::int64_t>>>;
   static void add_samples(const std::string& output, Given& given) {
     std::ifstream log(folder_ / output / "samples.jsonl");
