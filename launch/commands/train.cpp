@@ -19,23 +19,24 @@ int run_train(const std::vector<std::string>& arguments) {
        .positionals = "RECIPE.yaml [key.path=value ...]",
        .summary = "Pretrains the model that a recipe describes, on one process or on every rank of mpirun.",
        .options = {},
-       .more = "Everything is in the recipe; key.path=value changes a key for this run. `conclave validate` "
-               "lists all\n"
-               "keys with their meaning. The run goes on from the newest good checkpoint in its output "
-               "directory\n"
-               "unless checkpoint.resume=false, and every difference to that checkpoint's recipe is listed.\n"
-               "What would give the checkpoint another meaning is refused; docs/checkpoints.md says which keys.\n"
-               "SIGTERM, SIGINT and SIGUSR1 finish the step, save and exit "
-               "with 75;\n"
-               "a second one leaves at once. docs/reliability.md lists all ways for a run to end.\n"
-               "training.device=cuda trains on one GPU per rank; emulated runs the code of a GPU on the "
-               "host's cores,\n"
-               "slowly, for tests.\n\n"
-               "Examples:\n"
-               "  conclave train examples/quickstart.yaml\n"
-               "  mpirun -n 2 conclave train examples/quickstart.yaml training.steps=100 output=runs/short\n"
-               "  conclave train examples/quickstart.yaml \\\n"
-               "      'model.moe.balance=[{scope: micro_batch, coefficient: 0.01}]' output=runs/micro\n"},
+       .more =
+           "Everything is in the recipe; key.path=value changes a key for this run. `conclave validate` "
+           "lists all\n"
+           "keys with their meaning. The run goes on from the newest good checkpoint in its output "
+           "directory\n"
+           "unless checkpoint.resume=false, and every difference to that checkpoint's recipe is listed.\n"
+           "What would give the checkpoint another meaning is refused; docs/checkpoints.md says which keys.\n"
+           "SIGTERM, SIGINT and SIGUSR1 finish the step, save and exit "
+           "with 75;\n"
+           "a second one leaves at once. docs/reliability.md lists all ways for a run to end.\n"
+           "training.device=cuda trains on one GPU per rank; emulated runs the code of a GPU on the "
+           "host's cores,\n"
+           "slowly, for tests.\n\n"
+           "Examples:\n"
+           "  conclave train examples/quickstart.yaml\n"
+           "  mpirun -n 2 conclave train examples/quickstart.yaml training.steps=100 output=runs/short\n"
+           "  conclave train examples/quickstart.yaml \\\n"
+           "      'model.moe.balance=[{scope: micro_batch, coefficient: 0.01}]' output=runs/micro\n"},
       arguments);
   if (options.wants_help()) {
     std::fputs(options.help().c_str(), stdout);
