@@ -54,7 +54,7 @@ bool has_content(const fs::path& path) {
   return fs::is_regular_file(path, code) && fs::file_size(path, code) > 0;
 }
 
-/// Whether a directory has any entry that is not empty.
+/// True where a directory has an entry that is not empty.
 bool has_files(const fs::path& directory) {
   std::error_code code;
   for (const auto& entry : fs::directory_iterator(directory, code))

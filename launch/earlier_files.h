@@ -1,5 +1,5 @@
-// What an earlier start has left in a run directory, seen by a start that begins anew because there is no
-// checkpoint: it is moved aside, never written over.
+// Files of an earlier start in a run directory, met by a start that begins anew because there is no
+// checkpoint. They are moved aside, never written over.
 #pragma once
 
 #include <filesystem>

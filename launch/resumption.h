@@ -18,7 +18,7 @@ namespace conclave {
 /// recipe and step imply.
 DataPosition data_position_of(const CheckpointReader& checkpoint);
 
-/// What the checkpoints of a run say of its data, as a function of the steps that it has done.
+/// Gives what the checkpoints of a run say of its data, as a function of the steps that it has done.
 std::function<Attributes(std::int64_t steps_done)> data_attributes(const Recipe& recipe, TrainingData& data);
 
 /// Lets the data of a run go on where its checkpoint ends. Returns a sentence for each difference between the
@@ -26,8 +26,8 @@ std::function<Attributes(std::int64_t steps_done)> data_attributes(const Recipe&
 std::vector<std::string> resume_data(const CheckpointReader& checkpoint, const Recipe& recipe,
                                      TrainingData& data);
 
-/// The same for a new run that takes these things from another run's checkpoint. Of the differences, those
-/// that give what it takes another meaning are told.
+/// Does so for a new run that takes things from another run's checkpoint. It tells only the differences that
+/// give what it takes another meaning.
 std::vector<std::string> take_data(const CheckpointReader& checkpoint, const Recipe& recipe,
                                    TrainingData& data);
 

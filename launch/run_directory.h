@@ -40,7 +40,7 @@ class RunDirectory {
                const std::string& resumed_recipe, std::vector<std::string> domains,
                std::function<void(const std::string&)> warn);
 
-  /// What was moved aside or dropped, one sentence each.
+  /// Sentences that say what was moved aside or dropped.
   const std::vector<std::string>& notes() const { return notes_; }
 
   /// `traffic`: what rank 0 handed over to other ranks in this step, by purpose.

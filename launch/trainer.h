@@ -66,7 +66,7 @@ class Trainer {
   /// bytes.
   std::vector<RankPart> parts(std::int64_t least_share_bytes) const;
   Attributes attributes() const;
-  /// What checkpoints say besides, as a function of the steps done: where the data stand.
+  /// Lets checkpoints say more, as a function of the steps done: where the data stand.
   void add_attributes(std::function<Attributes(std::int64_t steps_done)> more) {
     more_attributes_ = std::move(more);
   }

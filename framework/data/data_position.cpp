@@ -58,7 +58,7 @@ bool has_same_schedule(const DataPosition& before, const DataPosition& listed,
   return same;
 }
 
-/// Whether a listed dataset may be the known one, and by what; the first rule that holds for a pair decides.
+/// A rule says whether a listed dataset is the known one. The first rule that holds for a pair decides.
 using Rule = std::function<bool(const DatasetPosition& known, const DatasetPosition& listed)>;
 
 const std::vector<Rule>& rules() {

@@ -48,10 +48,10 @@ std::vector<std::optional<std::size_t>> match_datasets(const std::vector<Dataset
 /// are the same. Other sequence lengths are converted: as many tokens, rounded up to a whole sequence.
 DataPosition carry_over(const DataPosition& before, const DataPosition& listed);
 
-/// Whether two texts name the same place.
+/// True where two texts name the same place.
 bool same_path(const std::string& a, const std::string& b);
 
-/// What became of the datasets of a position in a new list.
+/// Shows what became of the datasets of a position in a new list.
 struct DatasetChanges {
   std::vector<std::size_t> added;      // index in the list: a text that was never drawn from
   std::vector<std::size_t> rewritten;  // those of them whose path held another text before

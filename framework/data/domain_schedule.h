@@ -28,7 +28,7 @@ class DomainSchedule {
   void extend(std::int64_t turns);
 
   std::vector<std::int64_t> shares_;
-  // What was computed so far of the first period, kept to answer quickly; never part of the answer.
+  // The first period as far as it was computed, kept to answer quickly; it never changes an answer.
   std::vector<std::int64_t> received_;  // [domains]; blocks handed out in turns_
   struct ShortTurn {
     std::int32_t domain, rank;

@@ -21,16 +21,16 @@ std::vector<RecipeChange> changes_between(const Recipe& before, const Recipe& af
 /// "8 -> 16", "none -> 2"
 std::string change_text(const RecipeChange& change);
 
-/// Whether a key says what the numbers in a checkpoint's tensors mean: the same weights are another model
-/// under another value.
+/// True of a key that says what the numbers in a checkpoint's tensors mean. The same weights are another
+/// model under another value.
 bool gives_weights_their_meaning(const std::string& key);
-/// Whether a key says what was counted in a run's position in its data: under another value the text is cut
-/// or ordered otherwise.
+/// True of a key that says what was counted in a run's position in its data. Under another value the text is
+/// cut or ordered otherwise.
 bool gives_counts_their_meaning(const std::string& key);
 /// All keys of both kinds.
 std::vector<std::string> keys_with_a_meaning();
 
-/// Whether checkpoint.accept_changes names the key, or a section or list that it is in.
+/// True where checkpoint.accept_changes names the key, or a section or list that it is in.
 bool accepts_change(const Recipe& recipe, const std::string& key);
 
 }  // namespace conclave

@@ -64,7 +64,7 @@ class ResumedRecipe : public Command {
     }
     return load_recipe(folder_ / output / "recipes" / (step_name(newest) + ".yaml"));
   }
-  /// What each file has given in the steps that count: draw and sequence.
+  /// Draw and sequence of all that each file has given in the steps that count.
   using Given = std::map<std::string, std::vector<std::pair<std::int64_t, std::int64_t>>>;
   static void add_samples(const std::string& output, Given& given) {
     std::ifstream log(folder_ / output / "samples.jsonl");
@@ -179,6 +179,16 @@ TEST_F(ResumedRecipe, ANewRunGoesOnWithTheDataOfAnother) {
   expect_complete(given, 7 * 8 + 6 * 24 + 3 * 8 + 3 * 8);
   const CheckpointReader reader(checkpoint("third", 3));
   EXPECT_EQ(reader.integer("sequences_skipped"), 7 * 8 + 6 * 24 + 3 * 8);
+
+  // Counts keep their meaning; of the weights it is told when another one is given to them.
+  const std::string from = quiet + " training.steps=1 checkpoint.initialize_from=" + path("base");
+  const Outcome seed = train("seeded", from + " training.seed=7 'checkpoint.take=[data_position]'", 2);
+  EXPECT_EQ(seed.exit_code, 2) << seed.output;
+  expect_words(seed, {"training.seed: 1234 -> 7", "checkpoint.accept_changes=[training.seed]"});
+  const Outcome longer = train("longer", from + " training.seed=7 model.rope_theta=1e6");
+  expect_good(longer);
+  expect_words(longer, {"Changed since step-00000007: model.rope_theta: 10000 -> 1000000"});
+  EXPECT_EQ(longer.output.find("training.seed"), std::string::npos) << longer.output;
 }
 
 TEST_F(ResumedRecipe, ACheckpointWithoutAPositionGoesOnByItsOwnRecipe) {

@@ -49,7 +49,7 @@ DataRecipe recipe_of(const Files& files, const std::vector<std::pair<int, double
   return data;
 }
 
-/// What a run was given: the draws and sequences of each file, in the order of the steps.
+/// Notes what a run was given: the draws and sequences of each file, in the order of the steps.
 struct Given {
   std::map<std::string, std::vector<std::pair<std::int64_t, std::int64_t>>> of_file;
 
@@ -144,7 +144,7 @@ TEST(DataPosition, OverRandomChangesEveryDatasetGoesOnWithItsNextDraw) {
     }
     given.expect_complete(sequences);
     if (HasFailure()) return;
-    // What the last position says is what was given.
+    // The last position says what was given.
     for (const DatasetPosition& one : parse_data_position(saved, "saved").datasets)
       EXPECT_EQ(one.drawn, static_cast<std::int64_t>(given.of_file[one.path].size())) << one.path;
   }
