@@ -166,6 +166,7 @@ std::string Dataset::describe(std::int64_t sequence) const {
 TrainingData::TrainingData(const DataRecipe& data, std::int64_t vocabulary, std::uint64_t seed,
                            std::function<std::int64_t(std::int64_t step)> batch_size)
     : length_(checked_length(data)),
+      document_mask_(data.document_mask),
       seed_(seed),
       names_(conclave::domain_names(data)),
       datasets_(open_datasets(data.train, data, vocabulary)),
@@ -201,6 +202,17 @@ std::vector<std::string> TrainingData::describe(std::int64_t step) {
   }
   std::erase(lines, "");
   return lines;
+}
+
+std::vector<std::string> TrainingData::unopened_texts() const {
+  std::vector<std::string> sentences;
+  for (const Dataset& dataset : datasets_)
+    if (document_mask_ && dataset.documents() > 1 && !dataset.has_separator())
+      sentences.push_back(
+          join_text("The documents of ", dataset.path(),
+                    " end differently, so no token opens them, and the first token of each text "
+                    "is not trained (docs/data.md)."));
+  return sentences;
 }
 
 std::int64_t TrainingData::tokens() const {
