@@ -88,7 +88,7 @@ class Trainer {
   };
   std::vector<Batch> take_batches() const;
   Totals agree_on_totals(const std::vector<Batch>& batches);
-  /// What ranks have to tell each other at the end of a step.
+  /// Holds what ranks tell each other at the end of a step.
   struct Agreed {
     std::vector<double> sums;  // of the numbers that came
     bool stop = false;         // some rank was asked to stop

@@ -208,14 +208,10 @@ void TrainingRun::describe() {
                              ? join_text((dataset.tokens() + 500) / 1000, " k")
                              : fixed(static_cast<double>(dataset.tokens()) / 1e6, 1) + " M");
   logger_.info("Training text in tokens: ", domains);
-  if (world_.rank() == 0)
-    for (const Dataset& dataset : training_->datasets())
-      if (recipe_.data.document_mask && dataset.documents() > 1 && !dataset.has_separator())
-        logger_.warning("The documents of ", dataset.path(),
-                        " end differently, so no token opens them, and the first token of each text is not "
-                        "trained (docs/data.md).");
-  if (world_.rank() == 0)
+  if (world_.rank() == 0) {
     logger_.info("Passes over it by step ", recipe_.training.steps, ": ", planned_passes_text(passes()));
+    for (const std::string& sentence : training_->unopened_texts()) logger_.warning(sentence);
+  }
   if (trainer_->steps_done() >= recipe_.training.steps)
     logger_.info("This run is complete: all ", recipe_.training.steps,
                  " steps are done. Raise training.steps to go on, or choose another output.");
@@ -298,8 +294,7 @@ void TrainingRun::note_numbers(const StepResult& result) {
 void TrainingRun::note_missing_targets(const StepResult& result) {
   if (world_.rank() != 0) return;
   logger_.warning("Step ", result.step, " is left out: none of the ", result.tokens,
-                  " tokens of its global batch has a target, as documents of one token have none; log.txt "
-                  "names its data.");
+                  " tokens of its global batch has a target; log.txt names its data.");
   write_data_of(result);
 }
 
@@ -437,7 +432,7 @@ void TrainingRun::close() {
     directory_->flush();
   });
   if (checkpointing_->last_checkpoint().empty()) return;
-  if (world_.rank() == 0) logger_.info("Passes over the training text: ", passes_so_far_text(passes()));
+  logger_.info("Passes over the training text: ", passes_so_far_text(passes()));
   logger_.info("Done: ", trainer_->steps_done(), " steps, ",
                fixed(static_cast<double>(trainer_->tokens_done()) / 1e6, 2), " M tokens",
                std::isnan(final_loss_) ? "" : ", mean validation loss " + fixed(final_loss_, 4) + " nats",

@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::size_t part_bytes = std::size_t{1} << 18;
 
-/// What has no reader here, tar archives included, whose name stands behind that of the first member.
+/// Refuses what has no reader here. A tar archive says so behind the name of its first member.
 void refuse_others(std::string_view bytes, const std::string& path) {
   constexpr std::size_t tar_magic_at = 257;
   const bool tar = bytes.size() > tar_magic_at && bytes.substr(tar_magic_at).starts_with("ustar");

@@ -164,6 +164,7 @@ TrainingData::TrainingData(const DataRecipe& data, std::int64_t vocabulary, std:
                            std::function<std::int64_t(std::int64_t step)> batch_size)
     : length_(checked_length(data)),
       domain_block_(data.domain_block),
+      document_mask_(data.document_mask),
       seed_(seed),
       batch_size_(std::move(batch_size)),
       names_(conclave::domain_names(data)),
@@ -240,6 +241,17 @@ std::vector<std::string> TrainingData::describe(std::int64_t step) {
   }
   std::erase(lines, "");
   return lines;
+}
+
+std::vector<std::string> TrainingData::unopened_texts() const {
+  std::vector<std::string> sentences;
+  for (const Dataset& dataset : datasets_)
+    if (document_mask_ && dataset.documents() > 1 && !dataset.has_separator())
+      sentences.push_back(
+          join_text("The documents of ", dataset.path(),
+                    " end differently, so no token opens them, and the first token of each text "
+                    "is not trained (docs/data.md)."));
+  return sentences;
 }
 
 std::int64_t TrainingData::tokens() const {

@@ -36,7 +36,7 @@ class Dataset {
   std::int64_t tokens() const { return file_.tokens(); }
   std::int64_t documents() const { return file_.documents(); }
   std::int64_t full_sequences() const { return (tokens() - 1) / length_; }
-  /// Whether some token is known to open documents; without one the beginnings of texts have no target.
+  /// True: some token opens documents. False: the beginnings of texts have no target.
   bool has_separator() const { return separator_ != no_separator; }
   /// The last one may be shorter.
   std::int64_t all_sequences() const { return (tokens() - 1 + length_ - 1) / length_; }
@@ -92,10 +92,13 @@ class TrainingData {
   std::vector<std::string> describe(std::int64_t step);
   const std::vector<std::string>& domain_names() const { return names_; }
   const std::vector<Dataset>& datasets() const { return datasets_; }
+  /// A sentence about each dataset in which the beginnings of texts cannot be trained.
+  std::vector<std::string> unopened_texts() const;
   std::int64_t tokens() const;
 
  private:
   std::int64_t length_, domain_block_;
+  bool document_mask_;
   std::uint64_t seed_;
   std::function<std::int64_t(std::int64_t)> batch_size_;
   std::vector<std::string> names_;

@@ -89,7 +89,7 @@ bool DocumentReader::open_next_file() {
   return true;
 }
 
-/// What is between blank lines, or one line that is not blank.
+/// Takes the lines up to a blank one, or a single line that is not blank.
 std::optional<DocumentReader::Extent> DocumentReader::next_lines(bool single) {
   std::string line;
   while (source_->peek()) {

@@ -38,7 +38,7 @@ class DocumentReader {
   std::int64_t total_bytes() const { return total_bytes_; }
   /// All files, those of folders included.
   const std::vector<std::string>& paths() const { return paths_; }
-  /// Of the files, which may be compressed.
+  /// These count bytes of the files, which may be compressed.
   std::int64_t bytes_read() const { return finished_bytes_ + (source_ ? source_->bytes_used() : 0); }
   std::int64_t skipped() const { return skipped_; }  // empty documents
   std::int64_t bad_lines() const { return bad_lines_; }

@@ -1,4 +1,4 @@
-// What a file is that was given where another one belongs, for sentences that help: "a NumPy array".
+// The kinds of files that are given where others belong, for sentences that help: "a NumPy array".
 #pragma once
 
 #include <string>

@@ -59,7 +59,7 @@ std::optional<unsigned> code_unit(std::string_view text) {
   return status == std::errc() && end == text.data() + 6 ? std::optional(unit) : std::nullopt;
 }
 
-/// What Python reads beyond JSON, said in JSON: the parser's library refuses it otherwise.
+/// Says in JSON what Python reads beyond it, since the parser's library refuses that.
 class PythonJson {
  public:
   explicit PythonJson(std::string_view text) : rest_(text) {
@@ -147,7 +147,7 @@ bool has_text(const std::string& object, const std::string& json_field) {
   return record && record->is_object() && record->contains(json_field) && (*record)[json_field].is_string();
 }
 
-/// Of a file called .json.
+/// The layout of a file called .json.
 RecordLayout layout_by_content(TextSource& source, const std::string& json_field) {
   skip_byte_order_mark(source);
   const std::optional<char> first = peek_past_space(source);

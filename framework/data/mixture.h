@@ -8,7 +8,7 @@
 
 namespace conclave {
 
-/// Whether the dataset weighs by its size, which a recipe writes as `weight: size`.
+/// True where a recipe says `weight: size`.
 bool weighs_by_size(const DatasetRecipe& dataset);
 
 /// The weights of data.train as numbers; `tokens`: of each dataset. Those that weigh by size have 1 on

@@ -10,8 +10,8 @@
 
 namespace conclave {
 
-/// What datasets ask of the recipe's tokenizer. Its file is read at most once for each question, however many
-/// datasets there are.
+/// Answers what datasets ask of the recipe's tokenizer. Its file is read at most once for each question,
+/// however many datasets there are.
 class TokenizerFacts {
  public:
   explicit TokenizerFacts(std::string name) : name_(std::move(name)) {}

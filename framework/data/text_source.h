@@ -31,7 +31,7 @@ class TextSource {
  private:
   bool fill();
   void advance(std::size_t bytes);
-  /// Of a part that is not compressed, what nobody has asked for yet.
+  /// Bytes of a part that is not compressed which are still to be taken.
   std::size_t unread() const { return stream_->compressed() ? 0 : rest_.size(); }
 
   std::unique_ptr<ByteStream> stream_;

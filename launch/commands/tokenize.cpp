@@ -55,8 +55,10 @@ CommandUse command_use() {
           R"(INPUT is a text file, a JSON file or a folder, whose files are taken in name order. Each may be
 compressed by gzip, zstd or xz. A .jsonl or .ndjson file has one JSON object per line. A .json file may
 have that too, or an array of objects, or one object with the field of the text; any other is text.
-Capital letters in an ending change nothing. PREFIX.bin and PREFIX.idx are token files in Megatron's indexed format; PREFIX.json says
-what they hold.
+Capital letters in an ending change nothing.
+
+PREFIX.bin and PREFIX.idx are token files in Megatron's indexed format; PREFIX.json says what they
+hold. No output may be one of the inputs.
 
 --held-out takes the same documents every time. Where the input has 20 documents or more, all pieces
 that --split-long makes of a document go the same way, so that no held-out text has its other half in
@@ -157,7 +159,7 @@ double text_bytes(const Options& options, const DocumentReader& reader) {
   return bytes;
 }
 
-/// What was passed over or changed.
+/// Says what was passed over or changed.
 void report_reading(const DocumentReader& reader) {
   const auto number = [](std::int64_t value) { return static_cast<long long>(value); };
   if (reader.skipped() > 0) std::printf("%lld empty documents passed over\n", number(reader.skipped()));

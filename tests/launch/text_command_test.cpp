@@ -1,4 +1,4 @@
-// What the command makes of text and token files: beginnings of documents, data without targets.
+// The command on text and token files: beginnings of documents, data without targets, passes.
 #include <fstream>
 
 #include "framework/data/token_file.h"
