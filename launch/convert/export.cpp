@@ -165,6 +165,7 @@ void export_model(const ExportOptions& options, const std::function<void(const s
   check_parameters(checkpoint, recipe.model);
   say(join_text(found.path->string(), ", every checksum is right, as ", architecture.class_name, " in ",
                 options.bfloat16 ? "bf16" : "fp32"));
+  if (recipe.training.precision == "fp64") say("Its weights of 64 bits are rounded.");
   if (recipe.model.moe.capacity_factor > 0)
     say("The capacity of experts is left out: it drops tokens in training, and no architecture knows it.");
   if (recipe.model.moe.router.pool.maximum > 0)

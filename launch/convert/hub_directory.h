@@ -31,6 +31,8 @@ class HubDirectory {
   /// Whether there is one with such a name.
   bool any(const std::function<bool(const std::string& name)>& is_such) const;
   const Dims& shape(const std::string& name) const;
+  /// Whether some tensor has this type, in the words of safetensors.
+  bool has_type(const std::string& dtype) const;
 
   /// All elements of a tensor, row-major.
   template <class T>

@@ -321,6 +321,8 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
     check_model(recipe.model, "the recipe", Fault::request);
 
     const bool wide = recipe.training.precision == "fp64";
+    if (!wide && directory.has_type("F64"))
+      say("Its weights of 64 bits are rounded to 32; training.precision=fp64 keeps them.");
     check_free_space(options.run, static_cast<std::size_t>(count_parameters(shape).total()) * (wide ? 8 : 4));
     if (wide)
       write_checkpoint<double>(options, directory, architecture, source, facts, recipe, say);
