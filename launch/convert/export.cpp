@@ -147,7 +147,7 @@ std::optional<TokenRoles> write_tokenizer(const fs::path& directory, const Recip
   if (source && !is_sources)
     say(join_text("The ids of special tokens are those of ", name,
                   ", which is not the tokenizer of the imported model."));
-  return export_tokenizer(name, recipe.model.vocab_size, recipe.data.sequence_length, directory, say);
+  return export_tokenizer(name, recipe.model.vocab_size, longest_sequence(recipe, source), directory, say);
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ void check_class(const ConfigReader& config, const Architecture& architecture) {
                 " with the head of a language model is ", wanted, "; take the one out that is wrong.");
 }
 
-/// What transformers does in training alone, and Conclave does not.
+/// Says which things transformers does in training, and Conclave does not.
 void say_what_training_leaves_out(const ConfigReader& config, const Say& say) {
   for (const char* key : {"attention_dropout", "router_jitter_noise"})
     if (config.real_or(key, 0) != 0)

@@ -22,7 +22,7 @@ namespace {
 using OrderedJson = nlohmann::ordered_json;
 using Say = std::function<void(const std::string&)>;
 
-/// What tokens for padding are called in vocabularies that have one.
+/// Names of tokens for padding in vocabularies that have one.
 constexpr const char* padding_names[] = {padding_text, "<pad>", "<|pad|>", "[PAD]"};
 
 constexpr const char* fast_class = "PreTrainedTokenizerFast";
@@ -82,7 +82,7 @@ TokenRoles export_sentencepiece(const std::string& name, const Tokenizer& tokeni
   return roles;
 }
 
-/// Whether a post-processor puts tokens around a text.
+/// True where a post-processor puts tokens around a text.
 bool adds_tokens(const OrderedJson& processor) {
   const std::string type = processor.is_object() ? processor.value("type", "") : "";
   if (type == "BertProcessing" || type == "RobertaProcessing") return true;

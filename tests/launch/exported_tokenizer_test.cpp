@@ -1,4 +1,4 @@
-// What an exported tokenizer calls the ends of documents and padding, and that it puts nothing around a text.
+// Exported tokenizers: the names of the ends of documents and of padding, and nothing put around a text.
 #include <map>
 #include <set>
 
