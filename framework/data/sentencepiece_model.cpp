@@ -84,7 +84,8 @@ SentencePieceModel::Piece parse_piece(std::string_view message) {
 SentencePieceModel parse_sentencepiece_model(std::string_view bytes, const std::string& file) {
   SentencePieceModel model;
   std::uint64_t kind = 1;
-  bool escapes = true, removes_spaces = true, has_rules = false, suffix = false;
+  bool escapes = true, suffix = false;
+  model.removes_spaces = true;  // where the file does not say otherwise
   Fields field(bytes);
   while (field.next()) {
     if (field.number == 1) model.pieces.push_back(parse_piece(field.bytes));
@@ -96,16 +97,16 @@ SentencePieceModel parse_sentencepiece_model(std::string_view bytes, const std::
       }
     if (field.number == 3)
       for (Fields normalizer(field.bytes); normalizer.next();) {
-        if (normalizer.number == 2) has_rules = !normalizer.bytes.empty();
+        if (normalizer.number == 2) model.character_map = normalizer.bytes;
         if (normalizer.number == 3) model.add_dummy_prefix = normalizer.value != 0;
-        if (normalizer.number == 4) removes_spaces = normalizer.value != 0;
+        if (normalizer.number == 4) model.removes_spaces = normalizer.value != 0;
         if (normalizer.number == 5) escapes = normalizer.value != 0;
       }
   }
   check(!field.is_damaged() && !model.pieces.empty() && (kind == 1 || kind == 2), Fault::data, file,
         " is no SentencePiece model of the kinds bpe and unigram.");
   model.is_bpe = kind == 2;
-  model.normalises = has_rules || removes_spaces || !escapes || suffix;
+  model.has_other_rules = !escapes || suffix;
   return model;
 }
 

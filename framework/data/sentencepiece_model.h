@@ -20,7 +20,9 @@ struct SentencePieceModel {
   bool is_bpe = false;        // else unigram
   bool byte_fallback = false;
   bool add_dummy_prefix = true;
-  bool normalises = false;  // changes text in more ways than turning spaces into U+2581
+  std::string character_map;     // rules of normalisation, precompiled; empty: none
+  bool removes_spaces = false;   // at both ends of a text, and all but one of several
+  bool has_other_rules = false;  // spaces are not U+2581, or it stands behind a word
 };
 
 /// Fault::data where the bytes are no such model, or one of words or characters.

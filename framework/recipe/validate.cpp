@@ -278,7 +278,7 @@ bool routers_learn_nothing_from_text(const ModelRecipe& model) {
   const RouterRecipe& router = model.moe.router;
   if (count_moe_layers(model) == 0 || model.moe.num_experts_per_tok != 1 || model.moe.num_experts == 1)
     return false;
-  return router.norm_topk_prob || (router.kind == "softmax" && router.pool.maximum == 1);
+  return router.norm_topk_prob || router.pool.maximum == 1;
 }
 
 /// Why the routers learn nothing from the text, and what still moves them.

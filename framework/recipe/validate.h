@@ -14,8 +14,8 @@ namespace conclave {
 /// sentence names file and line where the key came from one, the numbers, and what would be valid.
 void validate_recipe(const Recipe& recipe, int ranks);
 
-/// What is accepted but not acted on in this version, or does not do what it seems to; a run shows these once
-/// at its start.
+/// Sentences about keys that are accepted but not acted on in this version, or do not do what they seem to. A
+/// run shows them once at its start.
 std::vector<std::string> warnings(const Recipe& recipe);
 
 }  // namespace conclave

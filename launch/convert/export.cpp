@@ -147,7 +147,7 @@ std::optional<TokenRoles> write_tokenizer(const fs::path& directory, const Recip
   if (source && !is_sources)
     say(join_text("The ids of special tokens are those of ", name,
                   ", which is not the tokenizer of the imported model."));
-  return export_tokenizer(name, recipe.model.vocab_size, recipe.data.sequence_length, directory, say);
+  return export_tokenizer(name, recipe.model.vocab_size, longest_sequence(recipe, source), directory, say);
 }
 
 }  // namespace
@@ -165,6 +165,7 @@ void export_model(const ExportOptions& options, const std::function<void(const s
   check_parameters(checkpoint, recipe.model);
   say(join_text(found.path->string(), ", every checksum is right, as ", architecture.class_name, " in ",
                 options.bfloat16 ? "bf16" : "fp32"));
+  if (recipe.training.precision == "fp64") say("Its weights of 64 bits are rounded.");
   if (recipe.model.moe.capacity_factor > 0)
     say("The capacity of experts is left out: it drops tokens in training, and no architecture knows it.");
   if (recipe.model.moe.router.pool.maximum > 0)

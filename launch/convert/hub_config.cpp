@@ -50,7 +50,8 @@ void write_ids(const HubConfig& self, OrderedJson& json) {
   if (padding) json["pad_token_id"] = padding->id;
 }
 
-/// What transformers would take for a fact of the model where the key is missing.
+/// A missing key would be a fact of the model to transformers, which takes token 1 of this architecture for
+/// padding.
 void write_no_padding(const HubConfig& self, OrderedJson& config) {
   if (&self.architecture == &olmoe && self.roles && !self.roles->padding) config["pad_token_id"] = nullptr;
 }
@@ -74,8 +75,7 @@ OrderedJson HubConfig::config() const {
   config["architectures"] = {architecture.class_name};
   config["model_type"] = architecture.model_type;
   write_common_config(recipe.model, config);
-  config["max_position_embeddings"] =
-      std::max(recipe.data.sequence_length, source ? source->longest_sequence() : 0);
+  config["max_position_embeddings"] = longest_sequence(recipe, source);
   architecture.write_config(recipe.model, config);
   config["torch_dtype"] = bfloat16 ? "bfloat16" : "float32";
   if (source && source->config.value("model_type", "") == architecture.model_type)
@@ -96,6 +96,10 @@ OrderedJson HubConfig::generation() const {
   }
   write_ids(*this, generation);
   return generation;
+}
+
+std::int64_t longest_sequence(const Recipe& recipe, const std::optional<SourceFacts>& source) {
+  return std::max(recipe.data.sequence_length, source ? source->longest_sequence() : 0);
 }
 
 void write_hub_config(const std::filesystem::path& directory, const HubConfig& config) {

@@ -16,13 +16,16 @@ struct HubConfig {
   const Architecture& architecture;
   const Recipe& recipe;
   bool bfloat16 = false;  // else float32
-  /// Of the tokenizer that is exported; empty: the ids are those of the source.
+  /// Roles in the tokenizer that is exported. Without them the ids are those of the source.
   std::optional<TokenRoles> roles;
   std::optional<SourceFacts> source;
 
   nlohmann::ordered_json config() const;
   nlohmann::ordered_json generation() const;
 };
+
+/// The longest sequence that a model can read: the source's, or that of its training here.
+std::int64_t longest_sequence(const Recipe& recipe, const std::optional<SourceFacts>& source);
 
 void write_hub_config(const std::filesystem::path& directory, const HubConfig& config);
 

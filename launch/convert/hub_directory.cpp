@@ -104,6 +104,11 @@ bool HubDirectory::any(const std::function<bool(const std::string& name)>& is_su
                      [&](const auto& tensor) { return is_such(tensor.first); });
 }
 
+bool HubDirectory::has_type(const std::string& dtype) const {
+  return std::any_of(tensors_.begin(), tensors_.end(),
+                     [&](const auto& named) { return tensor(named.first).dtype == dtype; });
+}
+
 void HubDirectory::check_fits(const std::vector<HubTensor>& wanted,
                               const std::function<bool(const std::string& name)>& is_ignored) const {
   std::vector<std::string> missing, misshapen, unexpected;

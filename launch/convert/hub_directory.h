@@ -28,9 +28,11 @@ class HubDirectory {
   /// How many there are.
   std::size_t tensors() const { return tensors_.size(); }
   bool contains(const std::string& name) const { return tensors_.contains(name); }
-  /// Whether there is one with such a name.
+  /// True where a tensor has such a name.
   bool any(const std::function<bool(const std::string& name)>& is_such) const;
   const Dims& shape(const std::string& name) const;
+  /// True where a tensor has this type, in the words of safetensors.
+  bool has_type(const std::string& dtype) const;
 
   /// All elements of a tensor, row-major.
   template <class T>
@@ -38,7 +40,7 @@ class HubDirectory {
     const auto& [file, place] = tensors_.at(name);
     files_[file]->read(files_[file]->tensors()[place], values);
   }
-  /// Whether two tensors are stored alike. Holds neither in memory.
+  /// True where two tensors are stored alike. Neither is held in memory.
   bool is_same(const std::string& name, const std::string& other) const;
 
  private:

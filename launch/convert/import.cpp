@@ -64,7 +64,7 @@ void check_class(const ConfigReader& config, const Architecture& architecture) {
                 " with the head of a language model is ", wanted, "; take the one out that is wrong.");
 }
 
-/// What transformers does in training alone, and Conclave does not.
+/// Says which things transformers does in training, and Conclave does not.
 void say_what_training_leaves_out(const ConfigReader& config, const Say& say) {
   for (const char* key : {"attention_dropout", "router_jitter_noise"})
     if (config.real_or(key, 0) != 0)
@@ -321,6 +321,8 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
     check_model(recipe.model, "the recipe", Fault::request);
 
     const bool wide = recipe.training.precision == "fp64";
+    if (!wide && directory.has_type("F64"))
+      say("Its weights of 64 bits are rounded to 32; training.precision=fp64 keeps them.");
     check_free_space(options.run, static_cast<std::size_t>(count_parameters(shape).total()) * (wide ? 8 : 4));
     if (wide)
       write_checkpoint<double>(options, directory, architecture, source, facts, recipe, say);

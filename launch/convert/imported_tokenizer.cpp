@@ -24,7 +24,7 @@ std::string main_file(const fs::path& directory) {
   return "";
 }
 
-/// What is true of a tokenizer that Conclave reads and may surprise who trains with it.
+/// Says which properties of a tokenizer that Conclave reads may surprise the one who trains with it.
 void say_what_differs(const Tokenizer& tokenizer, std::int64_t vocab_size, const SourceFacts& facts,
                       const Say& say) {
   if (tokenizer.vocab_size() > vocab_size)

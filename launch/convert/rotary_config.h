@@ -1,5 +1,5 @@
-// What a config.json says of rotary positions. transformers 4 keeps it at the top and in rope_scaling,
-// transformers 5 in the section rope_parameters; one file may say each thing in one way only, or twice alike.
+// RotaryConfig: rotary positions in a config.json. transformers 4 keeps them at the top and in rope_scaling,
+// transformers 5 in the section rope_parameters. One file may say each thing in one way only, or twice alike.
 #pragma once
 
 #include <optional>

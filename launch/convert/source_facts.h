@@ -23,13 +23,13 @@ struct SourceFacts {
   std::string text() const;
   static std::optional<SourceFacts> of(const CheckpointReader& checkpoint);
 
-  /// max_position_embeddings, or 0.
+  /// The value of max_position_embeddings, or 0.
   std::int64_t longest_sequence() const;
-  /// Whether config.json has this id as an end of text, alone or in a list; true where it names none.
+  /// True where config.json has this id as an end of text, alone or in a list, and where it names none.
   bool may_end_with(std::int64_t id) const;
 };
 
-/// Without the tokenizer's.
+/// Reads all but the facts about the tokenizer, which import_tokenizer adds.
 SourceFacts read_source_facts(const std::filesystem::path& directory, const ConfigReader& config);
 
 }  // namespace conclave

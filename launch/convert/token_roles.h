@@ -20,7 +20,7 @@ struct TokenRoles {
   std::optional<TokenRole> padding;
 };
 
-/// What an export calls a row of the vocabulary that no tokenizer uses.
+/// The name that an export gives to a row of the vocabulary that no tokenizer uses.
 constexpr const char* padding_text = "<|padding|>";
 
 }  // namespace conclave

@@ -22,7 +22,7 @@ namespace {
 using OrderedJson = nlohmann::ordered_json;
 using Say = std::function<void(const std::string&)>;
 
-/// What tokens for padding are called in vocabularies that have one.
+/// Names of tokens for padding in vocabularies that have one.
 constexpr const char* padding_names[] = {padding_text, "<pad>", "<|pad|>", "[PAD]"};
 
 constexpr const char* fast_class = "PreTrainedTokenizerFast";
@@ -58,27 +58,31 @@ std::optional<TokenRole> padding_of(const SentencePieceModel& model, std::int64_
     if (piece.kind != SentencePieceModel::Kind::control) return {};
     return TokenRole{static_cast<std::int32_t>(id), piece.text};
   }
-  if (model.normalises) return {};
+  if (model.has_other_rules) return {};
   return unused_row(static_cast<std::int64_t>(model.pieces.size()), vocab_size);
 }
 
 TokenRoles export_sentencepiece(const std::string& name, const Tokenizer& tokenizer, std::int64_t vocab_size,
-                                std::int64_t sequence_length, const fs::path& directory) {
+                                std::int64_t sequence_length, const fs::path& directory, const Say& say) {
   const MappedFile file(name, "tokenizer model");
   const SentencePieceModel model = parse_sentencepiece_model(file.bytes(), name);
   const std::int32_t end = tokenizer.end_of_document();
   const TokenRoles roles{.separator = TokenRole{end, model.pieces.at(static_cast<std::size_t>(end)).text},
                          .padding = padding_of(model, vocab_size)};
   write_text_durably(directory / "tokenizer.model", file.bytes());
-  // Rules of normalisation have no equal in tokenizer.json; with them transformers must read the model
-  // itself.
-  if (!model.normalises) write_json(directory / "tokenizer.json", sentencepiece_json(model, roles));
+  if (model.has_other_rules)
+    say(name +
+        ": its spaces are no \u2581 in front of words, for which tokenizer.json has no equal; transformers "
+        "reads "
+        "tokenizer.model itself, and may give other ids.");
+  else
+    write_json(directory / "tokenizer.json", sentencepiece_json(model, roles));
   write_tokenizer_config(directory, "sentencepiece", roles, sequence_length,
-                         model.normalises ? "LlamaTokenizer" : fast_class);
+                         model.has_other_rules ? "LlamaTokenizer" : fast_class);
   return roles;
 }
 
-/// Whether a post-processor puts tokens around a text.
+/// True where a post-processor puts tokens around a text.
 bool adds_tokens(const OrderedJson& processor) {
   const std::string type = processor.is_object() ? processor.value("type", "") : "";
   if (type == "BertProcessing" || type == "RobertaProcessing") return true;
@@ -162,7 +166,7 @@ TokenRoles export_tokenizer(const std::string& name, std::int64_t vocab_size, st
         "; give the one that it was trained with: --tokenizer PATH, or none.");
   if (name == "bytes") return export_bytes(*tokenizer, vocab_size, sequence_length, directory);
   if (name.ends_with(".json")) return export_tokenizer_json(name, sequence_length, directory, say);
-  return export_sentencepiece(name, *tokenizer, vocab_size, sequence_length, directory);
+  return export_sentencepiece(name, *tokenizer, vocab_size, sequence_length, directory, say);
 }
 
 void copy_tokenizer_files(const fs::path& from, const fs::path& to) {

@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace conclave {
@@ -89,6 +90,37 @@ Json merges_of(const SentencePieceModel& model) {
   return merges;
 }
 
+std::string base64(std::string_view bytes) {
+  constexpr const char* letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  for (std::size_t at = 0; at < bytes.size(); at += 3) {
+    unsigned three = 0;
+    for (std::size_t i = at; i < at + 3; ++i)
+      three = three << 8 | (i < bytes.size() ? static_cast<unsigned char>(bytes[i]) : 0u);
+    for (int shift = 18; shift >= 0; shift -= 6) text += letters[three >> shift & 63];
+  }
+  for (std::size_t i = 0; i < (3 - bytes.size() % 3) % 3; ++i) text[text.size() - 1 - i] = '=';
+  return text;
+}
+
+Json replacement(const char* kind, const char* pattern, const char* content) {
+  return {{"type", "Replace"}, {"pattern", {{kind, pattern}}}, {"content", content}};
+}
+
+/// In the order in which SentencePiece goes about it: characters, spaces, the one in front.
+Json normalizers_of(const SentencePieceModel& model) {
+  Json steps = Json::array();
+  if (!model.character_map.empty())
+    steps.push_back({{"type", "Precompiled"}, {"precompiled_charsmap", base64(model.character_map)}});
+  if (model.removes_spaces) {
+    steps.push_back(replacement("Regex", R"(\A +| +\z)", ""));
+    steps.push_back(replacement("Regex", " {2,}", " "));
+  }
+  if (model.add_dummy_prefix) steps.push_back({{"type", "Prepend"}, {"prepend", space}});
+  steps.push_back(replacement("String", " ", space));
+  return steps;
+}
+
 }  // namespace
 
 Json sentencepiece_json(const SentencePieceModel& model, const TokenRoles& roles) {
@@ -107,9 +139,7 @@ Json sentencepiece_json(const SentencePieceModel& model, const TokenRoles& roles
   }
   if (roles.padding && roles.padding->id >= static_cast<std::int64_t>(model.pieces.size()))
     add_padding(roles, added);
-  Json normalizers = Json::array(), decoders = Json::array();
-  if (model.add_dummy_prefix) normalizers.push_back({{"type", "Prepend"}, {"prepend", space}});
-  normalizers.push_back({{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", space}});
+  Json decoders = Json::array();
   decoders.push_back({{"type", "Replace"}, {"pattern", {{"String", space}}}, {"content", " "}});
   decoders.push_back({{"type", "ByteFallback"}});
   decoders.push_back({{"type", "Fuse"}});
@@ -128,7 +158,7 @@ Json sentencepiece_json(const SentencePieceModel& model, const TokenRoles& roles
                                          {"unk_id", unknown_id},
                                          {"vocab", scored},
                                          {"byte_fallback", model.byte_fallback}};
-  return tokenizer_json(added, {{"type", "Sequence"}, {"normalizers", normalizers}}, nullptr,
+  return tokenizer_json(added, {{"type", "Sequence"}, {"normalizers", normalizers_of(model)}}, nullptr,
                         {{"type", "Sequence"}, {"decoders", decoders}}, rules);
 }
 

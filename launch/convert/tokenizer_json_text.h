@@ -12,8 +12,8 @@ namespace conclave {
 /// Every byte is a token, under the printable character that GPT-2 gave it.
 nlohmann::ordered_json byte_tokenizer_json(const TokenRoles& roles);
 
-/// Of a model without rules of normalisation, which have no equal there. A padding token beyond its pieces
-/// is added.
+/// The model has no rules without an equal there (has_other_rules). A padding token beyond its pieces is
+/// added.
 nlohmann::ordered_json sentencepiece_json(const SentencePieceModel& model, const TokenRoles& roles);
 
 }  // namespace conclave

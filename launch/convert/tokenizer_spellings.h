@@ -14,7 +14,7 @@ namespace conclave {
 void check_tokenizer_spellings(const std::filesystem::path& directory,
                                const std::function<void(const std::string&)>& say);
 
-/// Whether the file is a SentencePiece model; some tokenizer.model are of another kind.
+/// True for a SentencePiece model; some tokenizer.model are of another kind.
 bool is_sentencepiece_model(const std::filesystem::path& file);
 
 }  // namespace conclave

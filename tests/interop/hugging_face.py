@@ -287,6 +287,31 @@ def check_sentencepiece():
         check('end of document', tokenizer.eos_token_id == processor.eos_id())
 
 
+def check_normalising():
+    """SentencePiece's own trainer normalises unless it is told not to."""
+    import sentencepiece
+    corpus = scratch / 'normalising.txt'
+    pages = [file.read_text() for file in sorted(pathlib.Path('docs').glob('*.md'))]
+    corpus.write_text('\n'.join(pages))
+    for kind, rule in (('bpe', 'nmt_nfkc'), ('unigram', 'nmt_nfkc_cf'), ('bpe', 'identity')):
+        print(f'a SentencePiece tokenizer ({kind}) that normalises ({rule})')
+        prefix = scratch / f'{kind}-{rule}'
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(corpus), model_prefix=str(prefix), vocab_size=1000, model_type=kind, byte_fallback=True,
+            normalization_rule_name=rule, minloglevel=2)
+        model = dict(vocab_size=1024, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+                     head_dim=8, moe=dict(num_experts=2, num_experts_per_tok=1, moe_intermediate_size=8))
+        path, directory = scratch / f'{kind}-{rule}.yaml', scratch / f'{kind}-{rule}-exported'
+        path.write_text(yaml.safe_dump(dict(name=kind, model=model, data=dict(tokenizer=f'{prefix}.model'))))
+        run(probe, 'random', path, scratch / f'{kind}-{rule}-run')
+        run(conclave, 'export', scratch / f'{kind}-{rule}-run', directory)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+        processor = sentencepiece.SentencePieceProcessor(model_file=f'{prefix}.model')
+        texts = prompts + ['', ' ', '  two  spaces ', '\n\n\ttab ', 'a\u3000b', '\u00a0x', 'ﬁ ﷺ e\u0301 Ⅷ', pages[0]]
+        equal = sum(tokenizer(text)['input_ids'] == processor.encode(text) for text in texts)
+        check('tokenizer: the same ids', equal == len(texts), f'{equal} of {len(texts)}')
+
+
 def check_tokenizer_json():
     print('a tokenizer.json that was brought along')
     brought, directory, back = (scratch / f'brought{end}' for end in ('', '-exported', '-back'))
@@ -350,6 +375,7 @@ if 'random' in parts:
             check_random(architecture, tied)
 if 'sentencepiece' in parts:
     check_sentencepiece()
+    check_normalising()
 if 'tokenizer_json' in parts:
     check_tokenizer_json()
 if 'foreign' in parts:

@@ -157,7 +157,10 @@ TEST(Export, AFloat64CheckpointComesBackRounded) {
   Recipe recipe = recipe_for("mixtral");
   recipe.training.precision = "fp64";
   const fs::path checkpoint = save(recipe, scratch.path() / "run");
-  export_model({.checkpoint = checkpoint, .directory = scratch.path() / "exported"}, silent);
+  std::string said;
+  export_model({.checkpoint = checkpoint, .directory = scratch.path() / "exported"},
+               [&](const std::string& line) { said += line + "\n"; });
+  expect_words(said, {"64 bits are rounded"});
   import_model({.directory = scratch.path() / "exported",
                 .run = scratch.path() / "back",
                 .overrides = {"training.precision=fp64"}},

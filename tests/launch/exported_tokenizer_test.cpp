@@ -1,7 +1,10 @@
-// What an exported tokenizer calls the ends of documents and padding, and that it puts nothing around a text.
+// Exported tokenizers: the names of the ends of documents and of padding, and nothing put around a text.
+#include <map>
 #include <set>
 
+#include "framework/data/sentencepiece_model.h"
 #include "framework/data/tokenizer.h"
+#include "launch/convert/tokenizer_json_text.h"
 #include "tests/launch/convert_models.h"
 
 namespace conclave {
@@ -95,6 +98,58 @@ TEST_F(ExportedTokenizer, OfPiecesPadsWithARowBehindThem) {
   for (const char* file :
        {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"})
     EXPECT_EQ(json_of(scratch_.path() / "again" / file), json_of(wide / file)) << file;
+}
+
+/// A field of a protocol buffer: a text or a message.
+std::string field(int number, const std::string& bytes) {
+  std::string message(1, static_cast<char>(number << 3 | 2));
+  for (std::size_t rest = bytes.size(); true; rest >>= 7) {
+    message += static_cast<char>((rest & 0x7F) | (rest > 0x7F ? 0x80 : 0));
+    if (rest <= 0x7F) break;
+  }
+  return message + bytes;
+}
+/// One that is a small number.
+std::string field(int number, int value) {
+  return {static_cast<char>(number << 3), static_cast<char>(value)};
+}
+
+// Held to transformers by tests/interop; here, that each rule of the file has its step, in SentencePiece's
+// order.
+TEST_F(ExportedTokenizer, OfPiecesNormalisesAsTheFileSays) {
+  train_sentencepiece(
+      [line = 0](std::string& text) mutable {
+        text = join_text("the cat sat on the mat ", line, " and the dog ran to the cat");
+        return ++line <= 200;
+      },
+      scratch_.path() / "pieces", {.vocab_size = 300, .kind = "bpe"});
+  std::ifstream file(scratch_.path() / "pieces.model", std::ios::binary);
+  const std::string plain{std::istreambuf_iterator<char>(file), {}};
+  const auto steps_of = [&](const std::string& normalizer) {  // which goes over the one before
+    const fs::path model = scratch_.path() / "normalising.model";
+    std::ofstream(model, std::ios::binary) << plain << field(3, normalizer);
+    said_.clear();
+    const fs::path directory = exported(model, 304);
+    if (!fs::exists(directory / "tokenizer.json")) return Json();
+    return json_of(directory / "tokenizer.json")["normalizer"]["normalizers"];
+  };
+  const Json ends = {{"type", "Replace"}, {"pattern", {{"Regex", "\\A +| +\\z"}}}, {"content", ""}},
+             several = {{"type", "Replace"}, {"pattern", {{"Regex", " {2,}"}}}, {"content", " "}},
+             prefix = {{"type", "Prepend"}, {"prepend", "\u2581"}},
+             escape = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "\u2581"}};
+  EXPECT_EQ(steps_of(field(3, 1) + field(4, 1)), Json({ends, several, prefix, escape}));
+  EXPECT_EQ(steps_of(field(3, 0) + field(4, 0)), Json({escape}));
+  EXPECT_TRUE(steps_of(field(5, 0)).is_null());
+  expect_words(said_, {"tokenizer.json has no equal", "may give other ids"});
+
+  SentencePieceModel model{.pieces = {{"<unk>", 0, SentencePieceModel::Kind::unknown}}};
+  for (const auto& [bytes, base64] : std::map<std::string, std::string>{
+           {"a", "YQ=="}, {"ab", "YWI="}, {"abc", "YWJj"}, {"\xFF\xFE\xFB", "//77"}}) {
+    model.character_map = bytes;
+    const Json json = sentencepiece_json(model, {});
+    EXPECT_EQ(json["normalizer"]["normalizers"][0],
+              Json({{"type", "Precompiled"}, {"precompiled_charsmap", base64}}));
+  }
 }
 
 TEST_F(ExportedTokenizer, ThatWasBroughtAlongPutsNothingAroundAText) {

@@ -1,6 +1,7 @@
 // Import: foreign directories that are wrong, overrides that would change what weights mean, and what it
 // never writes over.
 #include "framework/recipe/parse.h"
+#include "framework/store/safetensors.h"
 #include "tests/launch/convert_models.h"
 
 namespace conclave {
@@ -102,6 +103,44 @@ TEST_F(Import, AnIndexThatIsWrongIsASentence) {
   expect_words(refusal(), {file, "cut short"});
   fs::remove(directory_ / file);
   expect_words(refusal(), {file, "safetensors"});
+}
+
+TEST_F(Import, SaysThatItRoundsWeightsOf64Bits) {
+  // The final norm of all ones, once more in a file of its own and twice as wide.
+  const std::string norm = "model.norm.weight";
+  const fs::path index = directory_ / "model.safetensors.index.json";
+  Json map = json_of(index);
+  const SafetensorsReader reader(directory_ / map["weight_map"][norm].get<std::string>());
+  std::vector<SafeTensorPlan> plans;
+  std::vector<std::vector<float>> values;
+  for (const SafeTensor& tensor : reader.tensors()) {
+    if (tensor.name == norm) continue;
+    plans.push_back({.name = tensor.name, .shape = tensor.shape});
+    values.emplace_back(static_cast<std::size_t>(element_count(tensor.shape)));
+    reader.read(tensor, values.back().data());
+  }
+  SafetensorsWriter writer(reader.path(), plans);
+  for (const std::vector<float>& tensor : values) writer.write(tensor.data(), tensor.size());
+  writer.finish();
+  const std::vector<double> ones(32, 1.0);
+  std::string header = Json{{norm, {{"dtype", "F64"}, {"shape", {32}}, {"data_offsets", {0, 256}}}}}.dump();
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  const std::uint64_t length = header.size();
+  std::ofstream wide(directory_ / "wide.safetensors", std::ios::binary);
+  wide.write(reinterpret_cast<const char*>(&length), 8);
+  wide << header;
+  wide.write(reinterpret_cast<const char*>(ones.data()), 256);
+  wide.close();
+  map["weight_map"][norm] = "wide.safetensors";
+  put(index, map);
+  for (const char* precision : {"fp32", "fp64"}) {
+    std::string said;
+    import_model({.directory = directory_,
+                  .run = scratch_.path() / precision,
+                  .overrides = {join_text("training.precision=", precision)}},
+                 [&](const std::string& line) { said += line + "\n"; });
+    EXPECT_EQ(said.find("64 bits are rounded to 32") != std::string::npos, precision == std::string("fp32"));
+  }
 }
 
 TEST_F(Import, WritesOverNothingAndKeepsTheShape) {

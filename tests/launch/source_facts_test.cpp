@@ -1,5 +1,5 @@
-// What an imported model said of itself comes out again: config.json, generation_config.json, the tokenizer's
-// files; and where training has made it untrue, an export says what is true.
+// Facts of an imported model come out again: config.json, generation_config.json, the tokenizer's files.
+// Where training has made them untrue, an export says what is true.
 #include "launch/convert/source_facts.h"
 #include "framework/recipe/parse.h"
 #include "launch/convert/architecture.h"
@@ -161,7 +161,9 @@ TEST_F(Source, IsHandedOnWithATokenizerThatConclaveDoesNotRead) {
 TEST_F(Source, WithoutATokenizerGetsNoOtherByDefault) {
   for (const char* file : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"})
     fs::remove(directory_ / file);
-  const Recipe recipe = import_model({.directory = directory_, .run = scratch_.path() / "one"}, silent);
+  const Recipe recipe = import_model(
+      {.directory = directory_, .run = scratch_.path() / "one", .overrides = {"data.sequence_length=64"}},
+      silent);
   EXPECT_EQ(recipe.data.tokenizer, "bytes");
   expect_words(export_to(scratch_.path() / "one", "out"),
                {"came without a tokenizer", "ends a text with another token", "--tokenizer NAME"});
@@ -174,6 +176,7 @@ TEST_F(Source, WithoutATokenizerGetsNoOtherByDefault) {
   EXPECT_EQ(config["bos_token_id"], 256);
   EXPECT_EQ(config["pad_token_id"], 257);
   EXPECT_EQ(config["max_position_embeddings"], 40960);
+  EXPECT_EQ(json_of(scratch_.path() / "asked" / "tokenizer_config.json")["model_max_length"], 40960);
   const Json generation = json_of(scratch_.path() / "asked" / "generation_config.json");
   EXPECT_EQ(generation["eos_token_id"], 256);
   EXPECT_EQ(generation["temperature"], 0.6);

@@ -221,12 +221,12 @@ TEST(Warnings, SayThatNoTextTrainsARouterWhoseWeightIsAlwaysOne) {
   ASSERT_EQ(warnings(bare).size(), 1u);
   EXPECT_NE(warnings(bare)[0].find("No other loss trains them either"), std::string::npos);
 
-  // A softmax over one expert is 1 as well, but a sigmoid is not.
+  // A softmax over one expert is 1 as well.
   Recipe pool = recipe;
   pool.model.moe.router = {.norm_topk_prob = false, .pool = {.minimum = 1, .maximum = 1, .evaluation = 1}};
   ASSERT_EQ(warnings(pool).size(), 1u);
   EXPECT_NE(warnings(pool)[0].find("model.moe.router.pool.maximum: 1"), std::string::npos);
-  pool.model.moe.router.kind = "sigmoid";
+  pool.model.moe.router.pool.maximum = 2;
   EXPECT_TRUE(warnings(pool).empty());
 
   Recipe trained = recipe;  // by the text too
