@@ -4,6 +4,7 @@
 #include <iostream>
 #include <sstream>
 
+#include "framework/base/printable.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/parse.h"
@@ -108,7 +109,7 @@ void print(const Bench& bench, int threads, const std::vector<Subject>& chosen) 
       "%s on %d rank(s) of %d thread(s). Each line: the median, half the range, and the median of the "
       "ratios\n"
       "to a limit measured at the same time (smallest to largest).\n",
-      bench.recipe.name.c_str(), bench.mesh.world().size(), threads);
+      printable(bench.recipe.name).c_str(), bench.mesh.world().size(), threads);
   for (const Subject& subject : chosen) {
     bool headed = false;
     for (const Figure& figure : bench.figures) {
@@ -126,7 +127,8 @@ int describe_machine(const std::string& file) {
     agree(*world, [&] {
       if (world->rank() == 0) write_text_durably(file, to_yaml(machine));
     });
-    if (world->rank() == 0) std::printf("%s%s is written.\n", to_yaml(machine).c_str(), file.c_str());
+    if (world->rank() == 0)
+      std::printf("%s", printable(join_text(to_yaml(machine), file, " is written.\n")).c_str());
     return 0;
   });
 }

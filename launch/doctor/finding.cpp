@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "framework/base/printable.h"
+
 namespace conclave {
 namespace {
 
@@ -29,12 +31,12 @@ std::string report_text(const std::vector<Section>& sections, bool color) {
   std::string text;
   for (const Section& section : sections) {
     if (section.findings.empty()) continue;
-    text += (text.empty() ? "" : "\n") + section.title + "\n";
+    text += (text.empty() ? "" : "\n") + printable(section.title) + "\n";
     for (const Finding& finding : section.findings) {
       const Style style = style_of(finding.verdict);
       text += "  " + (color ? style.color + std::string(style.word) + "\x1b[0m" : style.word) + "  " +
-              finding.what + "\n";
-      if (!finding.advice.empty()) text += "             " + finding.advice + "\n";
+              printable(finding.what) + "\n";
+      if (!finding.advice.empty()) text += "             " + printable(finding.advice) + "\n";
     }
   }
   return text;

@@ -350,6 +350,18 @@ TEST(HistorySegments, ForeignFilesBesideThemStay) {
   EXPECT_TRUE(fs::exists(segments_directory(path) / "notes.txt"));
 }
 
+TEST(HistorySegments, AreListedByH5lsWhereItIsThere) {
+  const ScratchDirectory scratch;
+  const fs::path path = scratch.path() / "experts.h5";
+  if (std::system("command -v h5ls >/dev/null") != 0) GTEST_SKIP() << "there is no h5ls";
+  ExpertHistoryWriter writer(path, options());
+  log_steps(writer, 1, 8, 0);
+  const std::string listed = (scratch.path() / "listed").string();
+  ASSERT_EQ(std::system(("h5ls -r " + path.string() + " > " + listed).c_str()), 0);
+  expect_words(content(listed), {"/counts                  Dataset {8, 2, 3}",
+                                 "/evaluation/counts       Dataset {1, 2, 2, 3}"});
+}
+
 TEST(HistorySegments, AreReadByH5pyWhereItIsThere) {
   const ScratchDirectory scratch;
   const fs::path path = scratch.path() / "experts.h5";
