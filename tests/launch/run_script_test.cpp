@@ -105,10 +105,10 @@ TEST_F(RunScript, SignalsAreForwardedAndNothingIsStartedAgain) {
   for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1})
     // The shell in between tells its own process id, which `exec` hands to the script.
     jobs[signal] = std::async(std::launch::async, [output = output_of(signal)] {
-      return run("export OMP_NUM_THREADS=1 CONCLAVE=" + std::string(CONCLAVE_COMMAND) +
-                 "; bash -c 'echo $$ > " + path(output + ".pid") + "; exec bash " + CONCLAVE_RUN_SCRIPT +
-                 " -n 2 " + recipe(output) +
-                 "training.steps=1000000 checkpoint.interval=0 evaluation.interval=0'");
+      return run(
+          "export OMP_NUM_THREADS=1 CONCLAVE=" + std::string(CONCLAVE_COMMAND) + "; bash -c 'echo $$ > " +
+          path(output + ".pid") + "; exec bash " + CONCLAVE_RUN_SCRIPT + " -n 2 " + recipe(output) +
+          "training.steps=1000000 checkpoint.interval=0 evaluation.interval=0 training.time_limit=90'");
     });
   for (auto& [signal, job] : jobs) {
     const std::string output = output_of(signal);
@@ -132,7 +132,8 @@ TEST_F(RunScript, AReaderThatGoesAwayLeavesNoJobBehind) {
     return run("export OMP_NUM_THREADS=1 CONCLAVE=" + std::string(CONCLAVE_COMMAND) +
                "; bash -c 'bash -c \"echo \\$\\$ > " + path("unread.pid") + "; exec bash " +
                CONCLAVE_RUN_SCRIPT + " -n 2 " + recipe("unread") +
-               "training.steps=1000000 checkpoint.interval=0 evaluation.interval=0\" | head -n 1; exit "
+               "training.steps=1000000 checkpoint.interval=0 evaluation.interval=0 training.time_limit=90\" "
+               "| head -n 1; exit "
                "${PIPESTATUS[0]}'");
   });
   const pid_t rank = process_of("unread", 0, 40);  // has said more than head reads
