@@ -38,8 +38,11 @@ void Rollbacks::note(const StepResult& result, const Trainer& trainer) {
 }
 
 std::string Rollbacks::describe_end(const StepResult& result) const {
-  return join_text("step ", result.step, ", the last one, is skipped: the loss is ", result.loss,
-                   " and the gradient norm ", result.gradient_norm, ". Of the ", steps_,
+  const std::string last = result.no_targets
+                               ? std::string("has no target, and the update before it was skipped")
+                               : join_text("is skipped: the loss is ", result.loss, " and the gradient norm ",
+                                           result.gradient_norm);
+  return join_text("step ", result.step, ", the last one, ", last, ". Of the ", steps_,
                    " steps since this command began ", skipped_, " were skipped, the last ", skipped_in_row_,
                    " in a row.");
 }

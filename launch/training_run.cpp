@@ -56,12 +56,13 @@ int TrainingRun::run() try {
     const bool last = result.step == recipe_.training.steps;
     stopped = result.stop && !last;
     note_numbers(result);
-    if (last && result.skipped) end_with_skipped_steps(result);
+    if (last && rollbacks_.skipped_in_row() > 0) end_with_skipped_steps(result);
     if (rollbacks_.are_due()) roll_back(result);
     if (every(recipe_.training.replica_check_interval, result.step)) compare_ranks(result);
     // While steps are being skipped, a good checkpoint is not replaced by one that may carry the reason.
-    const bool saved =
-        last || stopped || (every(recipe_.checkpoint.interval, result.step) && !result.skipped);
+    const bool saved = last || stopped ||
+                       (every(recipe_.checkpoint.interval, result.step) && !result.skipped &&
+                        rollbacks_.skipped_in_row() == 0);
     if (saved) save();
     if (stopped || !is_evaluated(result.step) || validate(last)) continue;
     stopped = true;

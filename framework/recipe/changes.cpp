@@ -32,7 +32,7 @@ constexpr std::array count_keys = {"data.sequence_length", "data.document_mask",
 class Flattener final : public Visitor {
  public:
   void key(const Key& key) override {
-    values.emplace_back(join_path(path_, key.name), value_text(key.value));
+    values.emplace_back(join_path(path_, key.name), value_text(key));
   }
   void section(const char* name, const char*, const std::function<void()>& inside) override {
     within(name, inside);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "framework/recipe/key_paths.h"
 #include "framework/recipe/validate.h"
@@ -31,6 +32,9 @@ TEST(RecipeChanges, NameEachKeyWithOldAndNewValue) {
                            "model.moe.balance.0.scope: global_batch -> none"})
     EXPECT_EQ(std::count(texts.begin(), texts.end(), text), 1) << text;
   EXPECT_EQ(changes_between(after, before).size(), texts.size());
+  after = before;
+  after.data.train[0].weight = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(change_text(changes_between(before, after).at(0)), "1 -> size");
 }
 
 TEST(RecipeChanges, ChangesOfMeaningAreNamedByKeysThatExist) {
