@@ -254,9 +254,10 @@ TEST_F(Kills, EverySampleIsTakenOnceOverTenKillsAndTwoChangesOfTheRanks) {
   // The plan, from its own parts.
   const Recipe recipe = parse_recipe(content(path("recipe.yaml")), "recipe.yaml");
   SamplePlan plan({1, 1}, recipe.data.domain_block, recipe.training.seed, [](std::int64_t) { return 8; });
+  TokenizerFacts tokenizer(recipe.data.tokenizer);
   std::vector<Dataset> datasets;
   for (const DatasetRecipe& train : recipe.data.train)
-    datasets.emplace_back(train, recipe.data, recipe.model.vocab_size);
+    datasets.emplace_back(train, recipe.data, recipe.model.vocab_size, tokenizer);
   std::set<std::pair<std::int64_t, std::int64_t>> taken;
   std::int64_t step = 0;
   std::ifstream log(folder_ / output / "samples.jsonl");

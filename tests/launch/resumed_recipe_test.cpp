@@ -79,12 +79,14 @@ class ResumedRecipe : public Command {
   /// Draws 0, 1, 2, ... without gap or repeat, and in each pass every sequence once.
   static void expect_complete(const Given& given, std::size_t all) {
     const Recipe recipe = load_recipe(path("recipe.yaml"));
+    TokenizerFacts tokenizer(recipe.data.tokenizer);
     std::size_t seen = 0;
     for (const auto& [file, drawn] : given) {
       auto sorted = drawn;
       std::sort(sorted.begin(), sorted.end());
       const std::int64_t in_pass =
-          Dataset({.path = file, .domain = "any"}, recipe.data, recipe.model.vocab_size).full_sequences();
+          Dataset({.path = file, .domain = "any"}, recipe.data, recipe.model.vocab_size, tokenizer)
+              .full_sequences();
       std::map<std::int64_t, std::set<std::int64_t>> passes;
       for (std::size_t i = 0; i < sorted.size(); ++i, ++seen) {
         ASSERT_EQ(sorted[i].first, static_cast<std::int64_t>(i)) << file << ": a gap or a repeat";
