@@ -165,7 +165,7 @@ void report_reading(const DocumentReader& reader) {
   if (reader.skipped() > 0) std::printf("%lld empty documents passed over\n", number(reader.skipped()));
   if (reader.bad_lines() > 0)
     std::printf("%lld bad lines passed over; the first: %s\n", number(reader.bad_lines()),
-                reader.first_bad_line().c_str());
+                printable(reader.first_bad_line()).c_str());
   if (reader.lone_surrogates() > 0)
     std::printf(
         "%lld documents have halves of surrogate pairs, which are no characters; they became U+FFFD\n",

@@ -41,7 +41,7 @@ std::string with_commas(std::int64_t number) {
 }
 
 void print_row(const char* name, const std::string& value, const std::string& note = "") {
-  std::printf("  %-50s %12s%s%s\n", name, value.c_str(), note.empty() ? "" : "  ", note.c_str());
+  std::printf("  %-50s %12s%s%s\n", printable(name).c_str(), value.c_str(), note.empty() ? "" : "  ", note.c_str());
 }
 
 /// The model as a tree, each part with what it costs.
@@ -185,15 +185,18 @@ void print_passes(const Recipe& recipe) {
       if (!std::filesystem::exists(set.path + ".idx", ignored)) return;
       tokens.push_back(TokenFile(set.path, recipe.model.vocab_size).tokens());
     } catch (const Error& error) {
-      std::printf("warning: %s\n", error.what());
+      std::printf("warning: %s\n", printable(error.what()).c_str());
       return;
     }
     sequences.push_back(std::max<std::int64_t>(1, (tokens.back() - 1) / recipe.data.sequence_length));
   }
   if (tokens.empty()) return;
-  std::int64_t drawn = 0;
-  for (std::int64_t step = 0; step < recipe.training.steps; ++step)
-    drawn += batch_size_at(recipe.training, step);
+  std::int64_t drawn = 0, step = 0;
+  for (std::int64_t size; step < recipe.training.steps; ++step, drawn += size) {
+    size = batch_size_at(recipe.training, step);
+    if (size == recipe.training.global_batch_size) break;  // a ramp is over
+  }
+  drawn += (recipe.training.steps - step) * recipe.training.global_batch_size;
   const std::vector<double> weights = mixture_weights(recipe.data.train, tokens),
                             passes = planned_passes(weights, sequences, drawn);
   const double all = std::accumulate(weights.begin(), weights.end(), 0.0);

@@ -330,7 +330,7 @@ TEST_F(ResumedRecipe, MetricsWithoutACheckpointAreMovedAsideAndNamed) {
   const Outcome again = train("aside", quiet + " training.steps=2 optimizer.lr=0.002");
   expect_good(again);
   expect_words(again, {"no checkpoint here, so the run begins anew", path("aside/earlier-1"),
-                       "metrics.jsonl, samples.jsonl, experts.h5, tensorboard, recipes"});
+                       "metrics.jsonl, samples.jsonl, experts.h5, experts, tensorboard, recipes"});
   EXPECT_EQ(content(folder_ / "aside/earlier-1/metrics.jsonl"), measured);
   EXPECT_EQ(load_recipe(path("aside/earlier-1/recipe.yaml")).optimizer.lr, 0.01);
   EXPECT_EQ(load_recipe(path("aside/recipe.yaml")).optimizer.lr, 0.002);
