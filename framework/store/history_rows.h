@@ -11,7 +11,7 @@
 
 namespace conclave {
 
-/// What all rows of a file agree on.
+/// The sizes and names that all rows of a file agree on.
 struct HistoryShape {
   std::int64_t layers = 0, experts = 0;  // layers: those with experts
   std::int64_t expert_ranks = 1;
@@ -39,7 +39,7 @@ using HistoryWords = std::vector<std::int64_t>;
 
 /// Elements of one row.
 std::int64_t row_elements(const HistoryColumn& column, const HistoryShape& shape);
-/// What stands where nothing is known: -1 or NaN.
+/// The word where nothing is known: -1 or NaN.
 std::int64_t missing_word(const HistoryColumn& column);
 std::vector<double> to_reals(const HistoryWords& words);
 HistoryWords to_words(const std::vector<double>& reals);
