@@ -271,7 +271,7 @@ std::string comment_in_override(const std::string& override_text) {
   for (std::size_t at = value.find('#'); at != std::string::npos; at = value.find('#', at + 1)) {
     if (at > 0 && value[at - 1] != ' ' && value[at - 1] != '\t') continue;
     try {
-      // What is behind the mark means nothing exactly where nothing is lost without it.
+      // A text that means the same without its end has a comment there.
       const auto whole = parse_yaml(value, "override"), without = parse_yaml(value.substr(0, at), "override");
       if (!same_yaml(*whole, *without)) continue;
     } catch (const Error&) {

@@ -29,7 +29,7 @@ struct YamlNode {
   std::vector<YamlEntry> entries;
 };
 
-/// Whether two trees say the same, wherever it stands in their texts.
+/// True where two trees say the same, wherever it stands in their texts.
 bool same_yaml(const YamlNode& one, const YamlNode& other);
 
 constexpr std::size_t largest_recipe_text = 1 << 20;  // bytes

@@ -29,7 +29,7 @@ std::int64_t level_of(std::int64_t rows, std::int64_t flush_interval) {
   return level;
 }
 
-/// Of the rows that count.
+/// The bytes of the rows that count.
 std::size_t bytes_of(const HistorySource& source) {
   std::int64_t elements = 0;
   for (const HistoryColumn& column : history_columns())
@@ -57,8 +57,7 @@ ExpertHistoryWriter::ExpertHistoryWriter(const fs::path& path, Options options)
     begin_anew();
   else if (is_there(path_))
     go_on();
-  remove_others();
-  if (options_.resume_step < 0) last_number_ = 0;
+  // Without an index the segments may be those of one that was moved away alone, and stay.
 }
 
 ExpertHistoryWriter::~ExpertHistoryWriter() {
@@ -80,6 +79,8 @@ void ExpertHistoryWriter::begin_anew() {
   fs::remove(path_, code);  // now, so that no reader takes the rows of an earlier run for this one's
   check(!code, Fault::machine, "Cannot remove the expert history ", path_.string(),
         " of an earlier run: ", code.message(), ". Check the permissions of its directory.");
+  remove_others();
+  last_number_ = 0;
 }
 
 void ExpertHistoryWriter::go_on() {
@@ -98,7 +99,11 @@ void ExpertHistoryWriter::go_on() {
     index_.shape.domains = joined_domains(index_.shape.domains, file->shape().domains);
     last_evaluation_ = file->words(history_column("evaluation/step"), evaluations - 1, 1).front();
   }
-  if (other) return write_anew(history);
+  if (other) {
+    write_anew(history);
+    remove_others();
+    return;
+  }
   for (std::size_t i = 0; i < history.files.size(); ++i) {
     HistorySegment segment = history.index.segments[i];
     const HistorySize used{history.files[i]->size(HistoryRows::steps),
@@ -110,6 +115,7 @@ void ExpertHistoryWriter::go_on() {
   published_ = published_ && index_.shape.domains == shape.domains &&
                index_.segments.size() == history.index.segments.size();
   publish();
+  remove_others();
 }
 
 void ExpertHistoryWriter::write_anew(const OpenHistory& history) {
@@ -218,7 +224,7 @@ void ExpertHistoryWriter::merge() {
     std::vector<std::unique_ptr<HistoryFile>> files;
     std::vector<const HistorySource*> sources;
     for (std::size_t i = first; i < segments.size(); ++i) {
-      // What is damaged must not get a new checksum.
+      // A damaged segment must not get a new checksum.
       verify_segment(path_, segments[i], SegmentCheck::content);
       files.push_back(std::make_unique<HistoryFile>(segments_directory(path_) / segments[i].file.name));
       files.back()->use(segments[i].used);

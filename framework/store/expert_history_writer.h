@@ -59,6 +59,7 @@ class ExpertHistoryWriter {
   void go_on();
   /// The rows of an earlier version's file, or of another layout, as segments of this run's.
   void write_anew(const OpenHistory& history);
+  /// Removes segments that the index does not name: a killed run's, and those of later steps.
   void remove_others();
   HistorySegment compose(const std::vector<const HistorySource*>& sources,
                          const std::vector<std::string>& domains, std::int64_t level);

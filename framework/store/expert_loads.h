@@ -1,4 +1,4 @@
-// What follows from how many tokens each expert received.
+// Measures of the load: they follow from how many tokens each expert received.
 #pragma once
 
 #include <cstdint>

@@ -16,11 +16,10 @@ namespace conclave {
 /// A segment as the index names it.
 struct HistorySegment {
   FileEntry file;
-  std::int64_t level = 0;  // how often its rows have been merged with others
-  HistorySize used;        // its first rows, which count
-  // Of the file itself:
-  HistorySize there;
-  std::vector<std::string> domains;
+  std::int64_t level = 0;            // how often its rows have been merged with others
+  HistorySize used;                  // its first rows, which count
+  HistorySize there;                 // all rows of the file
+  std::vector<std::string> domains;  // as the file has them
 };
 
 struct HistoryIndex {

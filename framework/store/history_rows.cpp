@@ -66,7 +66,7 @@ std::span<const HistoryColumn> history_columns() {
   return columns;
 }
 
-const HistoryColumn& history_column(const std::string& name) {
+const HistoryColumn& history_column(std::string_view name) {
   for (const HistoryColumn& column : columns)
     if (column.name == name) return column;
   fail(Fault::internal, "history_column: experts.h5 has no ", name);

@@ -5,13 +5,14 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "framework/store/hdf5_file.h"
 
 namespace conclave {
 
-/// What all rows of a file agree on.
+/// The sizes and names that all rows of a file agree on.
 struct HistoryShape {
   std::int64_t layers = 0, experts = 0;  // layers: those with experts
   std::int64_t expert_ranks = 1;
@@ -33,13 +34,13 @@ struct HistoryColumn {
 
 /// All of them, in the order in which a file has them.
 std::span<const HistoryColumn> history_columns();
-const HistoryColumn& history_column(const std::string& name);
+const HistoryColumn& history_column(std::string_view name);
 
 using HistoryWords = std::vector<std::int64_t>;
 
 /// Elements of one row.
 std::int64_t row_elements(const HistoryColumn& column, const HistoryShape& shape);
-/// What stands where nothing is known: -1 or NaN.
+/// The word where nothing is known: -1 or NaN.
 std::int64_t missing_word(const HistoryColumn& column);
 std::vector<double> to_reals(const HistoryWords& words);
 HistoryWords to_words(const std::vector<double>& reals);

@@ -77,7 +77,7 @@ Json thousandths_or_null(double value) {
   return std::isfinite(value) ? Json(std::lround(1000 * value)) : Json();
 }
 
-/// What was measured in one evaluation of a run, as evaluate() gives it; losses are in metrics.jsonl. Domains
+/// The results of one evaluation of a run, as evaluate() gives them; losses are in metrics.jsonl. Domains
 /// that the run did not have at that time are left out.
 std::vector<DomainResult> results_of(const ExpertHistory& history, std::size_t evaluation) {
   const auto layers = static_cast<std::size_t>(history.layers),
