@@ -82,8 +82,8 @@ class ExpertHistoryWriter {
                 const std::vector<std::int64_t>& counts,         // [layers, experts]
                 const std::vector<double>& probability,          // [layers, experts]
                 const std::vector<double>& layer_balance_loss);  // [layers]
-  /// An evaluation of a step that is in the file already, as a run that was killed while it wrote one repeats it,
-  /// is left out.
+  /// An evaluation of a step that is in the file already, as a run that was killed while it wrote one repeats
+  /// it, is left out.
   void add_evaluation(std::int64_t step,
                       const std::vector<std::int64_t>& counts,  // [domains, layers, experts]
                       const std::vector<double>& score_sum,     // [domains, layers]
