@@ -40,8 +40,8 @@ std::string general_help(const std::vector<Command>& commands) {
          "\n  conclave COMMAND --help   explains one command\n"
          "  conclave --version        prints the version\n\n"
          "exit codes: 0 done, 2 the request is wrong, 3 data or checkpoint is missing or corrupt,\n"
-         "            4 training failed numerically, 5 the machine failed us, 75 stopped on request after "
-         "saving\n";
+         "            4 training failed numerically, or a checkpoint has values that are not finite,\n"
+         "            5 the machine failed us, 75 stopped on request after saving\n";
 }
 
 /// Rank 0 tells the reason and gives the job its exit code. The others end quietly with 0: a code of theirs

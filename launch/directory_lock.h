@@ -17,7 +17,7 @@ class DirectoryLock {
   DirectoryLock(const DirectoryLock&) = delete;
   DirectoryLock& operator=(const DirectoryLock&) = delete;
 
-  /// Whether the directory's lock file is the one that this run holds. From any thread.
+  /// Says whether the directory's lock file is the one that this run holds. From any thread.
   bool is_ours() const;
   /// Fault::machine, with the run that has the place now, where it is not.
   void check_ours() const;

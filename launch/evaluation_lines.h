@@ -7,7 +7,7 @@
 
 namespace conclave {
 
-/// Whether the file has the evaluation of this step to its end; the lines of one that was cut short are
+/// Says whether the file has the evaluation of this step to its end; the lines of one that was cut short are
 /// removed. A file that is missing or empty lacks nothing: the checkpoint was carried to a new directory.
 bool keep_whole_evaluation(const std::filesystem::path& metrics, std::int64_t step);
 

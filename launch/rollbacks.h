@@ -24,7 +24,7 @@ class Rollbacks {
 
   /// After each step.
   void note(const StepResult& result, const Trainer& trainer);
-  /// Whether so many steps in a row were skipped that the run must go back.
+  /// Says whether so many steps in a row were skipped that the run must go back.
   bool are_due() const { return skipped_in_row_ >= recipe_.skip_limit; }
   std::int64_t skipped_in_row() const { return skipped_in_row_; }
   std::int64_t skipped() const { return skipped_; }

@@ -21,7 +21,7 @@ class RunGuard {
   /// On every rank, after one of them has called clear_journals. `recipe.output` must be a directory.
   RunGuard(Communicator& world, const Recipe& recipe);
   ~RunGuard();
-  /// Whether this rank may speak for the job's end: of several that fail at once, one.
+  /// Says whether this rank may speak for the job's end: of several that fail at once, one.
   bool claims_last_word() const;
   RunGuard(const RunGuard&) = delete;
   RunGuard& operator=(const RunGuard&) = delete;

@@ -65,7 +65,7 @@ class TrainingRun {
   /// The last one that was published, else the one that the run resumed from; empty: none.
   std::string newest_checkpoint() const;
   void compare_ranks(const StepResult& result);
-  /// Whether an evaluation follows this step.
+  /// Says whether an evaluation follows this step.
   bool is_evaluated(std::int64_t step) const;
   /// During an evaluation, on all ranks together: whether one of them was asked to stop. The save that is
   /// under way goes on meanwhile.

@@ -18,7 +18,7 @@ std::optional<Error> failure_of(const std::function<void()>& action);
 /// waiting. Collective.
 void agree(Communicator& communicator, const std::function<void()>& action);
 
-/// Whether it is true on some rank. Collective.
+/// Says whether it is true on some rank. Collective.
 bool is_true_on_any(Communicator& communicator, bool own);
 
 /// All ranks must hold the same text, for instance the resolved recipe; otherwise all ranks throw the same

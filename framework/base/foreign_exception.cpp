@@ -27,7 +27,7 @@ Error error_of(const std::exception_ptr& thrown) {
     return Error(Fault::machine,
                  join_text("A file cannot be read to its end: ", error.code().message(), "."));
   } catch (const std::system_error& error) {
-    // What std::thread throws where the system gives no thread.
+    // std::thread throws this where the system gives no thread.
     if (error.code() == std::errc::resource_unavailable_try_again)
       return Error(
           Fault::machine,

@@ -31,7 +31,7 @@ std::optional<std::int64_t> first_with_exponent(const void* data, std::int64_t e
   return std::nullopt;
 }
 
-/// What read_box takes at a time, in elements.
+/// The elements that are read at a time.
 constexpr std::int64_t most_elements = std::int64_t{1} << 22;
 
 /// Blocks of rows of a tensor.

@@ -16,8 +16,8 @@ class CheckpointReader;
 /// The place of the first element that is NaN or infinite; none in a type of whole numbers.
 std::optional<std::int64_t> first_not_finite(ElementType type, const void* data, std::int64_t elements);
 
-/// Whether a tensor of a checkpoint may hold infinity. A second moment may: its element only stops moving,
-/// and nothing else becomes wrong.
+/// Says whether a tensor of a checkpoint may hold infinity. A second moment may: its element only stops
+/// moving, and nothing else becomes wrong.
 bool may_be_infinite(const std::string& tensor);
 
 /// A tensor somewhere, and what to do when its values are not finite.

@@ -14,7 +14,7 @@ bool is_there(const std::filesystem::path& path, Fault fault = Fault::data);
 
 bool is_directory_there(const std::filesystem::path& path, Fault fault = Fault::data);
 
-/// Whether two paths name one file, through links of either kind too; what is not there is the same as
+/// Says whether two paths name one file, through links of either kind too; what is not there is the same as
 /// nothing.
 bool is_same_file(const std::filesystem::path& one, const std::filesystem::path& other);
 

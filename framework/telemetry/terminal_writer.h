@@ -21,7 +21,7 @@ class TerminalWriter {
 
   /// Whole lines, or what a line begins with. Returns at once.
   void write(const std::string& text);
-  /// Whether something waits: a line that the next one replaces need not be added to it.
+  /// Says whether something waits: a line that the next one replaces need not be added to it.
   bool is_behind() const;
 
  private:

@@ -18,8 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-/// What can be read of it. The file of a process that ends meanwhile gives an error in the middle of reading,
-/// which iterators of the stream's buffer would throw.
+/// Reads as much as there is. The file of a process that ends meanwhile gives an error in the middle of
+/// reading, which iterators of the stream's buffer would throw.
 std::string content_of(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
