@@ -2,6 +2,7 @@
 // what readers of Conclave refuse.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <iterator>
