@@ -38,7 +38,7 @@ Recipe warm_recipe() {
   return recipe;
 }
 
-const Parameter& parameter(const Trainer& trainer, const std::string& name) {
+const Parameter& parameter(const Trainer& trainer, std::string_view name) {
   return trainer.model().parameters.find(name);
 }
 
