@@ -6,6 +6,7 @@
 #include <zstd.h>
 
 #include <stdexcept>
+#include <cstdint>
 #include <string>
 
 namespace conclave::test {
