@@ -5,8 +5,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include <stdexcept>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 
 namespace conclave::test {
