@@ -137,7 +137,7 @@ check_manual_page() {
       grep -q -e "$option" "$package/manual.txt" || fail "$option of $command is missing"
     done
   done
-  grep -q 'stopped on request after saving' "$package/manual.txt" || fail "the exit codes are missing"
+  tr -s ' \n' '  ' <"$package/manual.txt" | grep -q 'stopped on request after saving' || fail "the exit codes are missing"
 }
 
 # What bash makes of a line, with the words that it would show or insert.
