@@ -162,7 +162,7 @@ if [ -n "$full" ]; then
   if [ -z "$without" ] && [ "$code" -eq 0 ]; then step "$who" bash tests/run.sh || code=1; fi
 else
   step "$who" bash launch/quickstart.sh --short || code=1
-  if [ -z "$without" ] && [ "$code" -eq 0 ]; then step "$who" bash tests/run.sh --only tape_test || code=1; fi
+  if [ -z "$without" ] && [ "$code" -eq 0 ]; then step "$who" bash tests/run.sh --only autograd_test || code=1; fi
 fi
 
 printf '%s\n' "${rows[@]}"

@@ -21,7 +21,7 @@ lap() {
 # A single test program takes no packages but those of the build.
 only=''
 if [ "${1:-}" = --only ]; then
-  [ $# -eq 2 ] || { echo "tests/run.sh: --only takes one name, such as tape_test." >&2; exit 2; }
+  [ $# -eq 2 ] || { echo "tests/run.sh: --only takes one name, such as autograd_test." >&2; exit 2; }
   only=$2
   set -- -R "^$2(_[0-9]+_ranks)?\$"
 fi
