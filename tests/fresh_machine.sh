@@ -79,6 +79,8 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/conclave/fresh_machine/$suite
 root=$(mktemp -d "${TMPDIR:-/var/tmp}/conclave-fresh-$suite-XXXXXX")
 log=$root.log
 mkdir -p "$cache/archives/partial"
+exec 9>"$cache/lock"
+flock 9  # one run of a suite at a time: APT locks its packages
 finish() {
   if [ -n "$keep" ]; then say "the root is $root, what it printed is $log"; else rm -rf --one-file-system "$root" "$log"; fi
 }
