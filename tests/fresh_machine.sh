@@ -78,6 +78,7 @@ begin=$SECONDS
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/conclave/fresh_machine/$suite
 root=$(mktemp -d "${TMPDIR:-/var/tmp}/conclave-fresh-$suite-XXXXXX")
 log=$root.log
+chmod 755 "$root"  # the root of a system is for everybody
 mkdir -p "$cache/archives/partial"
 exec 9>"$cache/lock"
 flock 9  # one run of a suite at a time: APT locks its packages
