@@ -112,7 +112,7 @@ if [ -n "$without" ]; then
 fi
 if [ -n "$user" ]; then chroot "$root" chown -R ada:ada "$home"; fi
 
-# What is mounted vanishes with the process that mounted it, so nothing can be left behind. The compiler cache is this
+# Mounts vanish with the process that made them, so nothing can be left behind. The compiler cache is this
 # system's where a build from nothing is not the question; a user may not write to it.
 compiler_cache=
 if { [ -z "$full" ] || [ -n "$cached" ]; } && command -v ccache >/dev/null; then
