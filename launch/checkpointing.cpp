@@ -60,6 +60,7 @@ void Checkpointing::save(const Trainer& trainer, const std::function<void()>& be
     failure = failure_of_any(world_, [&] {
       if (world_.rank() != 0) return;
       if (before) before();
+      if (options_.check_place) options_.check_place();  // what came before may have taken long
       remove_partial_checkpoints(checkpoints_);
       begin_checkpoint(checkpoints_, step_);
       // A little more than the files, so that metrics and log can go on beside them.
@@ -119,6 +120,7 @@ void Checkpointing::start_writing() {
   phase_ = Phase::writing;
   written_.clear();
   task_ = std::make_unique<BackgroundTask>([this] {
+    if (world_.rank() == 0 && options_.check_place) options_.check_place();
     make_directories(partial_checkpoint_path(checkpoints_, step_));  // a name that rank 0 has just made
     written_.push_back(write_shard(checkpoints_, step_, world_.rank(), *shard_));
     if (world_.rank() == 0)
