@@ -4,13 +4,12 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 # The house in one shared library, whose interface keeps its version until the minor number changes. Of launch/ it has
-# what trains, saves and evaluates; not the commands and what they alone need, and not what writes TensorBoard's files:
+# what trains, saves, evaluates and plans; not the tools, and not what writes TensorBoard's files:
 # Debian's archive of protobuf-lite cannot be put into a shared library, and its own shared one would meet that of
 # SentencePiece.
-set(of_the_command "/(bench|commands|convert|report)/")
-string(APPEND of_the_command "|/(command_line|event_log|page_parts|run_directory|shell_word|training_run)\\.cpp")
-set(folders base device tensor kernels autograd recipe data store telemetry parallel layers optim)
-add_library(conclave_shared SHARED $<FILTER:$<TARGET_OBJECTS:conclave_launch>,EXCLUDE,${of_the_command}>)
+set(of_the_command "/(event_log|run_directory|training_run)\\.cpp")
+set(folders base device tensor kernels autograd recipe data store telemetry parallel layers optim plan)
+add_library(conclave_shared SHARED $<FILTER:$<TARGET_OBJECTS:conclave_train>,EXCLUDE,${of_the_command}>)
 foreach(folder ${folders})
   target_sources(conclave_shared PRIVATE $<TARGET_OBJECTS:conclave_${folder}>)
   # An archive brings the libraries that it is linked with; of its own objects nothing is left to take.
@@ -41,10 +40,8 @@ install(TARGETS conclave_shared EXPORT ConclaveTargets LIBRARY)
 # Headers under include/conclave, included as here: "layers/router.h". Left out is what only the inside needs.
 install(DIRECTORY framework parallel layers optim launch DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/conclave
         FILES_MATCHING PATTERN "*.h"
-        PATTERN "launch/bench" EXCLUDE PATTERN "launch/commands" EXCLUDE PATTERN "launch/convert" EXCLUDE
-        PATTERN "launch/command_line.h" EXCLUDE
-        PATTERN "launch/report" EXCLUDE PATTERN "launch/event_log.h" EXCLUDE PATTERN "launch/run_directory.h" EXCLUDE
-        PATTERN "launch/training_run.h" EXCLUDE PATTERN "launch/shell_word.h" EXCLUDE
+        PATTERN "launch/tools" EXCLUDE PATTERN "launch/train/event_log.h" EXCLUDE
+        PATTERN "launch/train/run_directory.h" EXCLUDE PATTERN "launch/train/training_run.h" EXCLUDE
         PATTERN "launch/packaging" EXCLUDE PATTERN "launch/completion" EXCLUDE
         PATTERN "kernels/cpu" EXCLUDE PATTERN "kernels/cuda" EXCLUDE PATTERN "kernels/onednn" EXCLUDE PATTERN "device/cuda" EXCLUDE
         PATTERN "device/stand_in" EXCLUDE PATTERN "device/runtime.h" EXCLUDE PATTERN "device/sanitizer*" EXCLUDE

@@ -1,4 +1,4 @@
-// The `conclave` command: a table of commands, one file each under launch/commands.
+// The `conclave` command: a table of commands, one file each under launch/tools/commands.
 #include <unistd.h>
 
 #include <cstdlib>
@@ -6,21 +6,21 @@
 #include <vector>
 
 #include "framework/base/version.h"
-#include "launch/command_line.h"
-#include "launch/commands/bench.h"
-#include "launch/commands/doctor.h"
-#include "launch/commands/evaluate.h"
-#include "launch/commands/export.h"
-#include "launch/commands/extract.h"
-#include "launch/commands/generate.h"
-#include "launch/commands/import.h"
-#include "launch/commands/inspect.h"
-#include "launch/commands/ranks.h"
-#include "launch/commands/report.h"
-#include "launch/commands/tokenize.h"
-#include "launch/commands/train.h"
-#include "launch/commands/validate.h"
-#include "launch/standard_descriptors.h"
+#include "launch/tools/commands/bench.h"
+#include "launch/tools/commands/command_line.h"
+#include "launch/tools/commands/doctor.h"
+#include "launch/tools/commands/evaluate.h"
+#include "launch/tools/commands/export.h"
+#include "launch/tools/commands/extract.h"
+#include "launch/tools/commands/generate.h"
+#include "launch/tools/commands/import.h"
+#include "launch/tools/commands/inspect.h"
+#include "launch/tools/commands/ranks.h"
+#include "launch/tools/commands/report.h"
+#include "launch/tools/commands/standard_descriptors.h"
+#include "launch/tools/commands/tokenize.h"
+#include "launch/tools/commands/train.h"
+#include "launch/tools/commands/validate.h"
 #include "parallel/mpi.h"
 
 namespace {

@@ -4,7 +4,7 @@
 //   mpirun -n 3 own_ranks LOG
 #include "framework/base/random.h"
 #include "framework/telemetry/logger.h"
-#include "launch/trainer.h"
+#include "launch/train/trainer.h"
 #include "parallel/mpi.h"
 
 using namespace conclave;

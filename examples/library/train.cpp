@@ -3,8 +3,8 @@
 // fallen.
 #include "framework/base/random.h"
 #include "framework/base/version.h"
-#include "launch/checkpointing.h"
-#include "launch/trainer.h"
+#include "launch/train/checkpointing.h"
+#include "launch/train/trainer.h"
 
 using namespace conclave;
 

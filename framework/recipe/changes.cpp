@@ -31,9 +31,7 @@ constexpr std::array count_keys = {"data.sequence_length", "data.document_mask",
 /// Every key with its value as YAML, in order.
 class Flattener final : public Visitor {
  public:
-  void key(const Key& key) override {
-    values.emplace_back(join_path(path_, key.name), value_text(key));
-  }
+  void key(const Key& key) override { values.emplace_back(join_path(path_, key.name), value_text(key)); }
   void section(const char* name, const char*, const std::function<void()>& inside) override {
     within(name, inside);
   }

@@ -1,7 +1,7 @@
 // A checkpoint: the directory checkpoints/step-00000100/ with index.h5, in which every tensor is whole,
 // rank-00000.h5, ... with what each rank wrote of them, and manifest.json (sizes and checksums). It is there
 // whole or not at all; see docs/checkpoints.md. The reader knows nothing of who wrote it; the writer here is
-// for one process that has all tensors at hand, launch/checkpointing.h is for the ranks of a run.
+// for one process that has all tensors at hand, launch/train/checkpointing.h is for the ranks of a run.
 #pragma once
 
 #include <cstdint>

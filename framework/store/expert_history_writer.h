@@ -75,7 +75,7 @@ class ExpertHistoryWriter {
   HistoryIndex index_;     // as it is to be
   bool published_ = true;  // and as it is on the disk
   WaitingRows waiting_;
-  std::int64_t last_evaluation_ = -1;  // its step
+  std::int64_t last_evaluation_ = -1;           // its step
   std::int64_t last_number_ = 0;                // of all names that a segment has had
   std::vector<std::string> merged_, outdated_;  // segments that no index, or only the last one, still names
   bool failing_ = false;

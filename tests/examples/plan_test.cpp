@@ -5,7 +5,7 @@
 #include "framework/recipe/parse.h"
 #include "framework/recipe/plan.h"
 #include "framework/recipe/validate.h"
-#include "launch/trainer.h"
+#include "launch/train/trainer.h"
 #include "tests/launch/synthetic.h"
 #include "tests/mpi_world.h"
 

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "framework/recipe/parse.h"
-#include "launch/trainer.h"
+#include "launch/train/trainer.h"
 
 namespace conclave {
 namespace {

@@ -24,9 +24,9 @@
 #include "framework/recipe/write.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/safetensors.h"
-#include "launch/model.h"
-#include "launch/rank_parts.h"
-#include "launch/trainer.h"
+#include "launch/train/model.h"
+#include "launch/train/rank_parts.h"
+#include "launch/train/trainer.h"
 
 namespace conclave {
 namespace {

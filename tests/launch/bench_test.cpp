@@ -1,6 +1,6 @@
 // What `conclave bench` measures, at small size: every subject gives figures that make sense, as JSON that
 // can be read back; ratios, model flops and forced balance are what they are said to be. No speed is tested.
-#include "launch/bench/bench.h"
+#include "launch/tools/bench/bench.h"
 
 #include <gtest/gtest.h>
 
@@ -9,8 +9,8 @@
 
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/parse.h"
-#include "launch/bench/machine_probe.h"
-#include "launch/bench/round_robin_router.h"
+#include "launch/tools/bench/machine_probe.h"
+#include "launch/tools/bench/round_robin_router.h"
 #include "parallel/agreement.h"
 #include "tests/launch/synthetic.h"
 #include "tests/mpi_world.h"

@@ -1,7 +1,7 @@
 // Saving while training goes on, with real ranks: asynchronous equals synchronous bit for bit; no checkpoint
 // is there before all ranks have written; a rank that cannot write fails the save and not the run; and what
 // is saved on each of twelve layouts is loaded on each of the twelve.
-#include "launch/checkpointing.h"
+#include "launch/train/checkpointing.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@
 #include <thread>
 
 #include "framework/store/checkpoint_directory.h"
-#include "launch/checkpoint_choice.h"
+#include "launch/train/checkpoint_choice.h"
 #include "parallel/agreement.h"
 #include "tests/framework/store/system_calls.h"
 #include "tests/launch/synthetic_trainer.h"

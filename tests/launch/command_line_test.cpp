@@ -1,6 +1,6 @@
 // The command line: options, help, unknown names, exit codes; and `conclave validate` from its arguments to
 // its text.
-#include "launch/command_line.h"
+#include "launch/tools/commands/command_line.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <fstream>
 #include <new>
 
-#include "launch/commands/validate.h"
+#include "launch/tools/commands/validate.h"
 #include "tests/framework/recipe/example.h"
 
 namespace conclave {

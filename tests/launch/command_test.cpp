@@ -125,7 +125,8 @@ TEST_F(Command, PoolsOfDocumentsTrainAndAreMeasuredWithTheirOwnSize) {
   int domains = 0;
   for (const Json& line : metrics("pools"))
     for (const Json& domain : measured["domains"])
-      if (line.value("split", "") == "validation" && line["step"] == 4 && line["domain"] == domain["domain"]) {
+      if (line.value("split", "") == "validation" && line["step"] == 4 &&
+          line["domain"] == domain["domain"]) {
         EXPECT_NEAR(line["lm_loss"].get<double>(), domain["lm_loss"].get<double>(), 1e-5);
         ++domains;
       }
@@ -347,11 +348,13 @@ TEST_F(Command, RanksWithDifferentRecipesStopWithOneSentence) {
   const std::string train_here = "exec " + std::string(CONCLAVE_COMMAND) + " train " + path("recipe.yaml") +
                                  " output=" + path("different");
   for (const std::string change : {" training.seed=7", " optimizer.lr=0.02"}) {
-    // The second rank's shell adds the change. Open MPI 5.0.7 crashes on the usual way, mpirun -n 1 A : -n 1 B.
+    // The second rank's shell adds the change. Open MPI 5.0.7 crashes on the usual way, mpirun -n 1 A : -n 1
+    // B.
     const Outcome outcome = run(
         "export ASAN_OPTIONS=detect_leaks=0; OMP_NUM_THREADS=1 timeout 120 " + std::string(CONCLAVE_MPIRUN) +
         " --allow-run-as-root --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 -n 2 bash -c '"
-        "if [ \"$OMPI_COMM_WORLD_RANK\" -eq 1 ]; then " + train_here + change + "; fi; " + train_here + "'");
+        "if [ \"$OMPI_COMM_WORLD_RANK\" -eq 1 ]; then " +
+        train_here + change + "; fi; " + train_here + "'");
     EXPECT_EQ(outcome.exit_code, 2) << outcome.output;
     EXPECT_EQ(occurrences(outcome.output, "conclave: "), 1u) << outcome.output;
     EXPECT_NE(outcome.output.find("The recipe is not the same on all 2 ranks"), std::string::npos)

@@ -9,10 +9,10 @@
 
 #include "framework/recipe/write.h"
 #include "framework/store/checkpoint_directory.h"
-#include "launch/convert/export.h"
-#include "launch/convert/import.h"
-#include "launch/model.h"
-#include "launch/rank_parts.h"
+#include "launch/tools/convert/export.h"
+#include "launch/tools/convert/import.h"
+#include "launch/train/model.h"
+#include "launch/train/rank_parts.h"
 #include "tests/framework/store/scratch_directory.h"
 #include "tests/launch/synthetic.h"
 

@@ -3,7 +3,7 @@
 // the request's fault, said once and before anything is written.
 #include <cmath>
 
-#include "launch/job.h"
+#include "launch/train/job.h"
 #include "tests/launch/command_fixture.h"
 
 namespace conclave {

@@ -10,9 +10,9 @@
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/parse.h"
 #include "framework/recipe/plan.h"
-#include "launch/doctor/probes.h"
-#include "launch/model_costs.h"
-#include "launch/placement.h"
+#include "launch/plan/model_costs.h"
+#include "launch/tools/doctor/placement.h"
+#include "launch/tools/doctor/probes.h"
 
 namespace conclave {
 namespace {

@@ -1,6 +1,6 @@
 // What an evaluation measures: against plain loops over the routers' inputs, the same on every layout and
 // device, and nothing of padding in it.
-#include "launch/evaluator.h"
+#include "launch/train/evaluator.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <map>
 #include <numeric>
 
-#include "launch/model.h"
+#include "launch/train/model.h"
 #include "parallel/agreement.h"
 #include "tests/framework/store/scratch_directory.h"
 #include "tests/launch/evaluation_data.h"

@@ -8,7 +8,7 @@
 #include "framework/base/bfloat16.h"
 #include "framework/data/tokenizer.h"
 #include "framework/store/safetensors.h"
-#include "launch/convert/architecture.h"
+#include "launch/tools/convert/architecture.h"
 #include "tests/launch/convert_models.h"
 
 namespace conclave {

@@ -4,7 +4,7 @@
 
 #include "framework/data/sentencepiece_model.h"
 #include "framework/data/tokenizer.h"
-#include "launch/convert/tokenizer_json_text.h"
+#include "launch/tools/convert/tokenizer_json_text.h"
 #include "tests/launch/convert_models.h"
 
 namespace conclave {

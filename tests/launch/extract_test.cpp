@@ -1,6 +1,6 @@
 // Extraction of experts: the kept ones are those of a greedy choice found another way, the smaller model
 // computes what the whole one does with the other experts masked, and with all experts kept nothing changes.
-#include "launch/convert/extract.h"
+#include "launch/tools/convert/extract.h"
 
 #include <gtest/gtest.h>
 
@@ -8,9 +8,9 @@
 #include <cmath>
 #include <numeric>
 
-#include "launch/convert/expert_choice.h"
-#include "launch/evaluator.h"
-#include "launch/model.h"
+#include "launch/tools/convert/expert_choice.h"
+#include "launch/train/evaluator.h"
+#include "launch/train/model.h"
 #include "parallel/agreement.h"
 #include "tests/launch/convert_models.h"
 #include "tests/launch/evaluation_data.h"

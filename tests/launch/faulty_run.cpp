@@ -13,10 +13,10 @@
 #include <string>
 #include <thread>
 
-#include "launch/job.h"
-#include "launch/run_guard.h"
-#include "launch/stop_signals.h"
-#include "launch/trainer.h"
+#include "launch/train/job.h"
+#include "launch/train/run_guard.h"
+#include "launch/train/stop_signals.h"
+#include "launch/train/trainer.h"
 #include "parallel/agreement.h"
 #include "tests/launch/synthetic.h"
 

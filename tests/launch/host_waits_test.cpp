@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "framework/device/stand_in/cuda_runtime.h"
-#include "launch/trainer.h"
+#include "launch/train/trainer.h"
 #include "tests/launch/synthetic.h"
 #include "tests/mpi_world.h"
 

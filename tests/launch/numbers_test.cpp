@@ -11,10 +11,10 @@
 #include <thread>
 
 #include "framework/store/checkpoint_file.h"
-#include "launch/checkpointing.h"
-#include "launch/loss_spikes.h"
-#include "launch/rollbacks.h"
-#include "launch/step_clock.h"
+#include "launch/train/checkpointing.h"
+#include "launch/train/loss_spikes.h"
+#include "launch/train/rollbacks.h"
+#include "launch/train/step_clock.h"
 #include "parallel/agreement.h"
 #include "parallel/replica_check.h"
 #include "tests/framework/store/scratch_directory.h"

@@ -10,7 +10,7 @@
 #include <map>
 
 #include "framework/recipe/plan.h"
-#include "launch/checkpointing.h"
+#include "launch/train/checkpointing.h"
 #include "tests/launch/synthetic_trainer.h"
 #include "tests/mpi_world.h"
 

@@ -9,7 +9,7 @@
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/plan.h"
 #include "framework/recipe/validate.h"
-#include "launch/trainer.h"
+#include "launch/train/trainer.h"
 #include "tests/launch/synthetic.h"
 #include "tests/mpi_world.h"
 

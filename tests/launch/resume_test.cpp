@@ -7,7 +7,7 @@
 #include "framework/recipe/parse.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/expert_history.h"
-#include "launch/trainer.h"
+#include "launch/train/trainer.h"
 #include "optim/schedule.h"
 #include "tests/launch/command_fixture.h"
 

@@ -1,5 +1,5 @@
 // A hint's words come back from a shell as they were.
-#include "launch/shell_word.h"
+#include "framework/base/shell_word.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // The measures of specialisation on counts made by hand, and the JSON object that `evaluate --json` prints.
-#include "launch/report/evaluation_report.h"
+#include "launch/tools/report/evaluation_report.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // The profile of steps: kernels fall to the layer, purpose and phase that called for them, in backward too;
 // the profile changes no result; the table adds up and the trace is JSON of Chrome's format.
-#include "launch/step_profile.h"
+#include "launch/train/step_profile.h"
 
 #include <gtest/gtest.h>
 

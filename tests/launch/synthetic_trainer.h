@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "launch/trainer.h"
+#include "launch/train/trainer.h"
 #include "tests/launch/synthetic.h"
 
 namespace conclave::test {

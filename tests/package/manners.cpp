@@ -13,7 +13,7 @@
 
 #include "framework/base/version.h"
 #include "framework/telemetry/logger.h"
-#include "launch/trainer.h"
+#include "launch/train/trainer.h"
 #include "parallel/mpi.h"
 
 using namespace conclave;

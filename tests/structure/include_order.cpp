@@ -26,7 +26,12 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
       return below;
     };
     const std::set<std::string> parallel = and_above(framework, {"parallel"});
-    const std::set<std::string> launch = and_above(parallel, {"layers", "optim", "launch"});
+    const std::set<std::string> house = and_above(parallel, {"layers", "optim"});
+    const std::set<std::string> plan = and_above(house, {"launch/train"});
+    const std::set<std::string> tools = and_above(plan, {"launch/plan"});
+    const std::set<std::string> everything =
+        and_above(tools, {"launch/tools/bench", "launch/tools/commands", "launch/tools/convert",
+                          "launch/tools/doctor", "launch/tools/report"});
     return std::map<std::string, std::set<std::string>>{
         {"framework/base", {}},
         {"framework/device", {"framework/base"}},
@@ -41,9 +46,16 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
         {"parallel", framework},
         {"layers", parallel},
         {"optim", parallel},
-        {"launch", launch},
-        {"examples", launch},
-        {"tests", and_above(launch, {"tests", "examples"})},
+        {"launch/train", house},
+        {"launch/plan", plan},
+        {"launch/tools/bench", tools},
+        {"launch/tools/convert", tools},
+        {"launch/tools/doctor", tools},
+        {"launch/tools/report", and_above(tools, {"launch/tools/bench"})},
+        {"launch/tools/commands", everything},
+        {"launch/main.cpp", everything},
+        {"examples", tools},
+        {"tests", and_above(everything, {"tests", "examples"})},
     };
   }();
   return table;
@@ -52,7 +64,7 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
 /// The folder of the table that a path from the root lies in; "" when in none.
 std::string folder_of(const std::string& path) {
   for (const auto& [folder, allowed] : allowed_folders())
-    if (path.rfind(folder + "/", 0) == 0) return folder;
+    if (path == folder || path.starts_with(folder + "/")) return folder;
   return "";
 }
 

@@ -51,10 +51,10 @@ class Products {
       add.append_sum(1.0f);
       attributes.set_post_ops(add);
     }
-    return onednn::describe_matmul(
-        engine_, description(any, any, memory::data_type::bf16, any, kind.transpose_a),
-        description(any, any, memory::data_type::bf16, any, kind.transpose_b),
-        description(any, any, type_of_c(kind), any, Transpose::no), attributes);
+    return onednn::describe_matmul(engine_,
+                                   description(any, any, memory::data_type::bf16, any, kind.transpose_a),
+                                   description(any, any, memory::data_type::bf16, any, kind.transpose_b),
+                                   description(any, any, type_of_c(kind), any, Transpose::no), attributes);
   }
 
   void multiply(const Kind& kind, std::int64_t m, std::int64_t n, std::int64_t k, const Matrix<BFloat16>& a,

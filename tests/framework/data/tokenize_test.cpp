@@ -1,5 +1,5 @@
 // `conclave tokenize` from arguments to files: what it writes, what it holds out; an error leaves nothing.
-#include "launch/commands/tokenize.h"
+#include "launch/tools/commands/tokenize.h"
 
 #include <set>
 

@@ -1,5 +1,5 @@
 // `conclave inspect` from arguments to what it prints: a good checkpoint, a damaged one, wrong arguments.
-#include "launch/commands/inspect.h"
+#include "launch/tools/commands/inspect.h"
 
 #include <gtest/gtest.h>
 

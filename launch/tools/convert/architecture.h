@@ -1,0 +1,82 @@
+// Architecture: how one architecture of Hugging Face's transformers says what a ModelRecipe says: which
+// models it can express, the keys of its config.json, and the names of its tensors. One small file each; a
+// new one is such a file and a line in architecture.cpp. Nothing here reads or writes weights.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "framework/recipe/recipe.h"
+#include "launch/tools/convert/config_reader.h"
+
+namespace conclave {
+
+/// A thing that an architecture takes for granted.
+struct Demand {
+  bool holds;
+  std::string otherwise;  // what the recipe has instead, as a clause: "its routers use sigmoid scores"
+};
+
+struct Architecture {
+  const char* model_type;  // of config.json, and what `conclave export --arch` takes
+  const char* class_name;  // of transformers
+  bool has_experts;
+  bool has_selection_bias;  // its routers have one, be it zero
+  /// All that the architecture takes for granted of a model.
+  std::vector<Demand> (*demands)(const ModelRecipe& model);
+  /// Adds the keys that are its own to those that all have.
+  void (*write_config)(const ModelRecipe& model, nlohmann::ordered_json& config);
+  /// The reverse, after read_common_config.
+  void (*read_config)(const ConfigReader& config, ModelRecipe& model);
+  /// Its name of a parameter of ours (layers/transformer.h), or of one expert's row of a stack.
+  std::string (*tensor_name)(const std::string& parameter, std::int64_t expert);
+};
+
+extern const Architecture qwen3_moe, olmoe, mixtral, glm4_moe;
+extern const Architecture qwen3, llama;  // dense
+
+/// In the order in which an export without --arch tries them.
+const std::vector<const Architecture*>& architectures();
+
+/// By its model_type; Fault::request with the nearest name.
+const Architecture& architecture_named(const std::string& model_type);
+
+/// Why an architecture cannot express a model, clauses joined; empty when it can.
+std::string why_not(const Architecture& architecture, const ModelRecipe& model);
+
+/// The one that is asked for, or the first that can express the model. Fault::request with the reason, or all
+/// architectures' reasons, where none can.
+const Architecture& choose_architecture(const std::string& model_type, const ModelRecipe& model);
+
+/// What all architectures have in common: sizes, heads, rotary positions, tying. Fault::data where
+/// config.json asks for what Conclave's model does not have: biases, scaled positions, windows, other
+/// activations, quantised weights.
+void write_common_config(const ModelRecipe& model, nlohmann::ordered_json& config);
+void read_common_config(const ConfigReader& config, ModelRecipe& model);
+
+// For the files of architectures.
+
+/// The coefficient of the load-balancing loss as transformers computes it, which is num_experts_per_tok under
+/// even routing and a mean over layers, that weighs as much as all terms of the recipe together that even the
+/// load of single experts. It is for who goes on training there, and near at best: there is no scope but the
+/// micro-batch, and no loss over groups of experts.
+double router_aux_loss_coefficient(const ModelRecipe& model);
+/// The reverse: the terms of a recipe that weigh as much as router_aux_loss_coef does there.
+std::vector<BalanceRecipe> balance_of(double router_aux_loss_coef, const ModelRecipe& model);
+/// How many routed experts a layer has, which has three names.
+std::int64_t read_number_of_experts(const ConfigReader& config);
+/// The name that most have: ours, an expert's row of a stack as experts.E.
+std::string usual_tensor_name(const std::string& parameter, std::int64_t expert);
+/// Softmax routers without groups, factor, bias and shared experts, which is all but GLM-4-MoE's.
+std::vector<Demand> plain_router_demands(const ModelRecipe& model);
+std::vector<Demand> joined(std::initializer_list<std::vector<Demand>> lists);
+Demand has_experts(const ModelRecipe& model);
+Demand has_no_dense_blocks(const ModelRecipe& model);
+Demand has_whole_rotation(const ModelRecipe& model);
+Demand has_no_qk_norm(const ModelRecipe& model);
+Demand has_qk_norm_by_head(const ModelRecipe& model);
+
+}  // namespace conclave

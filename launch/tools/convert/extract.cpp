@@ -1,0 +1,200 @@
+#include "launch/tools/convert/extract.h"
+
+#include <algorithm>
+
+#include "framework/recipe/model_size.h"
+#include "framework/recipe/parse.h"
+#include "framework/recipe/validate.h"
+#include "framework/recipe/write.h"
+#include "framework/store/durable_file.h"
+#include "launch/tools/convert/expert_choice.h"
+#include "launch/tools/convert/first_checkpoint.h"
+#include "launch/tools/convert/json_file.h"
+#include "launch/tools/convert/source_facts.h"
+#include "launch/train/job.h"
+#include "launch/train/model.h"
+#include "parallel/agreement.h"
+
+namespace conclave {
+namespace fs = std::filesystem;
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Some entries of dim 0, in this order.
+template <class T>
+std::vector<T> entries_of_dim0(const std::vector<T>& values, std::int64_t entries,
+                               const std::vector<std::int32_t>& kept) {
+  const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(values.size()) / entries;
+  std::vector<T> some;
+  some.reserve(kept.size() * static_cast<std::size_t>(size));
+  for (const std::int32_t entry : kept)
+    some.insert(some.end(), values.begin() + entry * size, values.begin() + (entry + 1) * size);
+  return some;
+}
+
+/// Of a parameter that has an entry for each expert its layer with experts, counted from 0; else -1.
+std::int64_t expert_layer_of(const std::string& name, const ModelRecipe& model) {
+  const std::string start = "model/model.layers.";
+  if (!name.starts_with(start)) return -1;
+  if (!name.ends_with(".mlp.gate.weight") && name.find(".mlp.experts.") == std::string::npos) return -1;
+  return std::stoll(name.substr(start.size())) - model.moe.first_k_dense_replace;
+}
+
+template <class T>
+void write_tensors(const CheckpointReader& source, const ModelRecipe& model,
+                   const std::vector<LayerChoice>& choices, CheckpointStream& stream) {
+  for (const std::string& name : source.names("model")) {
+    const std::vector<T> values = source.read_all<T>(name);
+    Dims dims = source.describe(name).dims;
+    const std::int64_t layer = expert_layer_of(name, model);
+    if (layer < 0) {
+      add_first(stream, name, dims, values);
+      continue;
+    }
+    const std::vector<std::int32_t>& kept = choices.at(static_cast<std::size_t>(layer)).experts;
+    const std::vector<T> some = entries_of_dim0(values, dims[0], kept);
+    dims[0] = static_cast<std::int64_t>(kept.size());
+    add_first(stream, name, dims, some);
+  }
+}
+
+/// The routers' selection bias of the kept experts, where there is one.
+void write_selection_bias(const CheckpointReader& source, const ModelRecipe& model,
+                          const std::vector<LayerChoice>& choices, CheckpointStream& stream) {
+  if (!source.contains(selection_bias_name)) return;
+  const std::vector<double> all = source.read_all<double>(selection_bias_name);
+  const auto experts = static_cast<std::ptrdiff_t>(model.moe.num_experts);
+  std::vector<double> kept;
+  for (std::size_t layer = 0; layer < choices.size(); ++layer)
+    for (const std::int32_t expert : choices[layer].experts)
+      kept.push_back(all[static_cast<std::size_t>(static_cast<std::ptrdiff_t>(layer) * experts + expert)]);
+  const auto layers = static_cast<std::int64_t>(choices.size());
+  stream.add(selection_bias_name, ElementType::float64,
+             {layers, static_cast<std::int64_t>(kept.size()) / layers}, kept.data());
+}
+
+/// Where the experts come from.
+Json account_of(const ExtractOptions& options, const Recipe& recipe,
+                const std::vector<LayerChoice>& choices) {
+  Json json{{"source", options.checkpoint.string()},
+            {"domain", options.domain},
+            {"calibration", options.calibrate_on_training ? "train" : "validation"},
+            {"sequences", options.sequences},
+            {"source_experts", recipe.model.moe.num_experts},
+            {"experts", options.experts},
+            {"layers", Json::array()}};
+  for (std::size_t layer = 0; layer < choices.size(); ++layer)
+    json["layers"].push_back(
+        {{"block", recipe.model.moe.first_k_dense_replace + static_cast<std::int64_t>(layer)},
+         {"experts", choices[layer].experts},
+         {"scores", choices[layer].scores}});
+  return json;
+}
+
+void check_request(const ExtractOptions& options, const Recipe& recipe) {
+  const MoeRecipe& moe = recipe.model.moe;
+  check(count_moe_layers(recipe.model) > 0, Fault::request, options.checkpoint.string(),
+        " is a dense model; there are no experts to extract");
+  check(options.experts >= 1 && options.experts <= moe.num_experts, Fault::request, "--experts ",
+        options.experts, " came; the layers have ", moe.num_experts, " routed experts, expected 1 to ",
+        moe.num_experts);
+  check_place_of_run(options.run);
+}
+
+/// Rules of the whole model that the smaller one does not have.
+void say_what_ends(const MoeRecipe& whole, const MoeRecipe& smaller,
+                   const std::function<void(const std::string&)>& say) {
+  if (smaller.router.n_group != whole.router.n_group)
+    say("Groups of experts (model.moe.router.n_group) end here: the kept ones are chosen among freely.");
+  if (smaller.num_experts_per_tok != whole.num_experts_per_tok)
+    say(join_text("model.moe.num_experts_per_tok becomes ", smaller.num_experts_per_tok, " instead of ",
+                  whole.num_experts_per_tok, ", as no more experts are kept."));
+  if (smaller.router.pool != whole.router.pool)
+    say("Pools of experts by document (model.moe.router.pool) end here: the kept experts are one for all.");
+  if (smaller.capacity_factor != whole.capacity_factor)
+    say("The capacity of experts (model.moe.capacity_factor) ends here.");
+  if (smaller.balance != whole.balance)
+    say("Balance terms over groups of experts (expert_groups in model.moe.balance) end here.");
+}
+
+/// What a run of the smaller model is told.
+Recipe smaller_recipe(const Recipe& recipe, const ExtractOptions& options) {
+  Recipe smaller = recipe;
+  smaller.model = with_experts(recipe.model, options.experts);
+  smaller.name = join_text(recipe.name, "-", options.domain, "-", options.experts);
+  smaller.output = options.run.string();
+  smaller.checkpoint.initialize_from.clear();
+  validate_recipe(smaller, 1);
+  return smaller;
+}
+
+void write_run(const ExtractOptions& options, const CheckpointReader& source, const Recipe& recipe,
+               const Recipe& smaller, const std::vector<LayerChoice>& choices) {
+  const Json account = account_of(options, recipe, choices);
+  check_place_of_run(options.run);  // once more, after a while
+  make_directories(options.run);
+  try {
+    const bool wide = recipe.training.precision == "fp64";
+    check_free_space(options.run, static_cast<std::size_t>(count_parameters(smaller.model).total()) *
+                                      (wide ? sizeof(double) : sizeof(float)));
+    CheckpointStream stream(options.run / "checkpoints", 0);
+    if (wide)
+      write_tensors<double>(source, recipe.model, choices, stream);
+    else
+      write_tensors<float>(source, recipe.model, choices, stream);
+    write_selection_bias(source, recipe.model, choices, stream);
+    Attributes attributes = first_attributes(smaller);
+    attributes["extracted"] = account.dump();
+    if (source.has(source_attribute)) attributes[source_attribute] = source.text(source_attribute);
+    stream.commit(attributes);
+    // Last, so that nobody trains by a recipe that has no checkpoint beside it.
+    write_json(options.run / "extracted.json", account);
+    write_text_durably(options.run / "recipe.yaml", to_yaml(smaller));
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(options.run, ignored);  // it was not there, or empty
+    throw;
+  }
+}
+
+}  // namespace
+
+Recipe extract_experts(const ExtractOptions& asked, Communicator& world,
+                       const std::function<void(const std::string&)>& say) {
+  ExtractOptions options = asked;
+  std::unique_ptr<CheckpointReader> source;
+  Recipe recipe, smaller;
+  std::vector<Batch> text;
+  agree(world, [&] {
+    source = std::make_unique<CheckpointReader>(options.checkpoint, Verify::nothing);
+    recipe = recipe_of(*source);
+    const ModelRecipe model = recipe.model;
+    const std::string place = recipe.output;
+    for (const std::string& change : options.overrides) apply_override(recipe, change);
+    check(recipe.model == model, Fault::request,
+          "key.path=value changes what the weights mean; of model, nothing can be changed while extracting");
+    recipe.parallel = {};  // every rank holds the whole model
+    if (options.run.empty()) {
+      std::string name = join_text("-", options.domain, "-", options.experts);
+      std::replace(name.begin(), name.end(), '/', '_');
+      options.run = (recipe.output != place ? fs::path(recipe.output) : fs::path(place + name));
+    }
+    check_request(options, recipe);
+    smaller = smaller_recipe(recipe, options);
+    text = text_of_domain(options.calibrate_on_training ? recipe.data.train : recipe.data.validation, recipe,
+                          options.domain, options.sequences, world.rank(), world.size());
+  });
+  say_what_ends(recipe.model.moe, smaller.model.moe, say);
+  Device& device = choose_device(world, recipe.training.device);
+  choose_threads(world, recipe.training.threads);
+  const std::vector<LayerChoice> choices =
+      choose_experts(*source, recipe, options.experts, text, world, device, say);
+  agree(world, [&] {
+    if (world.rank() == 0) write_run(options, *source, recipe, smaller, choices);
+  });
+  return smaller;
+}
+
+}  // namespace conclave

@@ -1,0 +1,23 @@
+// RotaryConfig: rotary positions in a config.json. transformers 4 keeps them at the top and in rope_scaling,
+// transformers 5 in the section rope_parameters. One file may say each thing in one way only, or twice alike.
+#pragma once
+
+#include <optional>
+
+#include "launch/tools/convert/config_reader.h"
+
+namespace conclave {
+
+struct RotaryConfig {
+  std::optional<double> theta;
+  std::optional<double> partial_rotary_factor;
+};
+
+/// Fault::data where both sections are there, where two keys tell different things, or where positions are
+/// scaled, which Conclave does not do.
+RotaryConfig read_rotary_config(const ConfigReader& config);
+
+/// The same where an architecture turns whole heads only: another partial_rotary_factor than 1 is refused.
+RotaryConfig read_whole_rotary_config(const ConfigReader& config);
+
+}  // namespace conclave

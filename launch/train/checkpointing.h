@@ -1,0 +1,101 @@
+// Checkpointing: saves a run while it goes on. save() copies what each rank writes into the memory image of
+// its file and returns; a background thread brings the image to the disk. All ranks learn of each other's
+// progress in the all-reduce that every step has anyway; when all files are safe, rank 0 publishes the
+// checkpoint, again in the background. The background threads call neither MPI nor HDF5. One save is under
+// way at a time. A save that fails is told of in one sentence, leaves nothing behind and does not end the
+// run. A state whose values are not finite fails to be saved, so a good checkpoint never gives way to it.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "framework/store/checkpoint_protocol.h"
+#include "framework/store/shard.h"
+#include "framework/telemetry/logger.h"
+#include "launch/train/background_task.h"
+#include "launch/train/trainer.h"
+
+namespace conclave {
+
+struct CheckpointingOptions {
+  std::int64_t keep = 0;  // newest checkpoints that stay; 0: all
+  bool asynchronous = true;
+  std::int64_t least_share_bytes = std::int64_t{1} << 20;  // of a tensor that several ranks hold alike
+  /// On rank 0: throws where the directory is not the run's any more. Nothing gets its name there then, and
+  /// nothing is cleared away.
+  std::function<void()> check_place{};
+};
+
+class Checkpointing {
+ public:
+  /// `checkpoints`: the directory of the run's checkpoints, the same on all ranks.
+  Checkpointing(std::filesystem::path checkpoints, const CheckpointingOptions& options, Communicator& world,
+                Logger& logger);
+  /// Waits for the background thread; what was not published is left for the next start to clear away.
+  ~Checkpointing();
+
+  /// Saves the trainer's state as it is now. `before`: rank 0 does this first; its failure is the save's.
+  /// Returns once training may go on: at once or, when saving is not asynchronous, when the checkpoint is
+  /// there. An earlier save is waited for. Collective.
+  void save(const Trainer& trainer, const std::function<void()>& before = {});
+
+  /// For Trainer::step: how far this rank's background work is.
+  std::vector<double> votes() const;
+  /// What the votes of all ranks sum to. Collective when it says that all ranks are ready to go on.
+  void after_step(const std::vector<double>& votes);
+
+  /// Waits until no save is under way. Collective.
+  void finish();
+
+  bool is_saving() const { return phase_ != Phase::idle; }
+  /// The newest checkpoint that was published; empty before the first. On all ranks.
+  const std::filesystem::path& last_checkpoint() const { return last_checkpoint_; }
+  /// Why the last save failed; none if it did not.
+  const std::optional<std::string>& last_failure() const { return last_failure_; }
+  Fault last_fault() const { return last_fault_; }  // with a last failure
+  /// How long save() has kept this rank from training, all saves together.
+  double blocking_seconds() const { return blocking_seconds_; }
+  /// From the beginning of the last save until its checkpoint was there.
+  double last_save_seconds() const { return last_save_seconds_; }
+
+ private:
+  enum class Phase { idle, writing, publishing };
+  using Clock = std::chrono::steady_clock;
+
+  /// Copies what this rank writes into its image; on rank 0 composes the index. Collective.
+  std::optional<Error> take_snapshot(const Trainer& trainer);
+  void start_writing();
+  void start_publishing();
+  /// When the background work of all ranks is finished: on to the next phase. Collective.
+  void end_phase();
+  void give_up(const Error& failure);
+
+  std::filesystem::path checkpoints_;
+  CheckpointingOptions options_;
+  Communicator& world_;
+  Logger& logger_;
+
+  std::vector<Piece> pieces_;                   // what shard_ is laid out for
+  std::unique_ptr<ShardImage> shard_;           // written by the thread while a save is under way
+  std::vector<std::vector<Piece>> all_pieces_;  // [ranks]; rank 0 only
+  FileImage index_;                             // rank 0 only
+  Phase phase_ = Phase::idle;
+  std::int64_t step_ = 0;           // of the save under way
+  std::int64_t bytes_ = 0;          // of all ranks' files
+  std::vector<FileEntry> written_;  // by this rank
+  std::string keep_failure_;        // why an older checkpoint could not be removed
+  Clock::time_point begin_;
+  double snapshot_seconds_ = 0, writing_seconds_ = 0, blocking_seconds_ = 0, last_save_seconds_ = 0;
+  std::filesystem::path last_checkpoint_;
+  std::optional<std::string> last_failure_;
+  Fault last_fault_ = Fault::machine;
+  std::unique_ptr<BackgroundTask>
+      task_;  // null: this rank has nothing to do in this phase; last: uses the rest
+};
+
+}  // namespace conclave

@@ -1,0 +1,91 @@
+#include "launch/train/model.h"
+
+#include "framework/recipe/parse.h"
+#include "launch/train/rank_parts.h"
+#include "optim/adamw.h"
+
+namespace conclave {
+DType dtype_of_precision(const std::string& precision) {
+  if (precision == "fp32") return DType::float32;
+  if (precision == "fp64") return DType::float64;
+  check(precision == "bf16", Fault::request, "training.precision: \"", precision,
+        "\" came, expected fp32, bf16 or fp64");
+  return DType::bfloat16;
+}
+
+Parallelism parallelism_of(const Recipe& recipe, const Mesh& mesh) {
+  return {.mesh = mesh,
+          .sequence = recipe.parallel.sequence ? SequenceParallel::on : SequenceParallel::off,
+          .dispatcher = recipe.parallel.dispatcher == "all_gather" ? DispatcherKind::all_gather
+                                                                   : DispatcherKind::all_to_all,
+          .dispatch_rows = recipe.parallel.dispatch_rows};
+}
+
+Model::Model(const Recipe& recipe, const Mesh& mesh, Device& device, const RouterMaker& router)
+    : parameters(mesh.layout(), mesh.world().rank()),
+      transformer(parameters, recipe.model,
+                  recipe.training.recompute == "block" ? Recompute::block : Recompute::none,
+                  parallelism_of(recipe, mesh), device, router) {
+  parameters.materialize(dtype_of_precision(recipe.training.precision), recipe.training.seed, device);
+  freeze(parameters, recipe.optimizer);
+}
+
+namespace {
+
+/// Copies one rank's part of a tensor, of shape part_shape, into its place in the whole, which is `ranks`
+/// such parts long in `dim`.
+void place_part(const Tensor& part, const Shape& part_shape, int dim, std::int64_t rank, std::int64_t ranks,
+                const Tensor& whole) {
+  std::int64_t outer = 1, inner = 1;
+  for (int d = 0; d < dim; ++d) outer *= part_shape[d];
+  for (int d = dim; d < part_shape.dims(); ++d) inner *= part_shape[d];
+  for (std::int64_t o = 0; o < outer; ++o)
+    whole.part((o * ranks + rank) * inner, {inner}).copy_from(part.part(o * inner, {inner}));
+}
+
+Tensor gather_whole(const Parameter& parameter, const Mesh& mesh, const Tensor& flat) {
+  Tensor whole = flat.part(parameter.offset, parameter.shape);
+  for (const Cut& cut : parameter.placement.cuts) {
+    Communicator& axis = mesh.axis(cut.axis);
+    if (axis.size() == 1) continue;
+    const Shape shape = whole.shape();
+    const Tensor parts = Tensor::empty({axis.size(), whole.elements()}, whole.dtype(), whole.device());
+    axis.all_gather_rows(whole.view({1, whole.elements()}), parts, Purpose::parameters);
+    whole = Tensor::empty(shape.with(cut.dim, shape[cut.dim] * axis.size()), parts.dtype(), parts.device());
+    for (std::int64_t rank = 0; rank < axis.size(); ++rank)
+      place_part(parts.slice(rank, rank + 1), shape, cut.dim, rank, axis.size(), whole);
+  }
+  return whole;
+}
+
+}  // namespace
+
+void gather_tensors(const std::string& group, const ParameterSet& parameters, const Mesh& mesh,
+                    const Tensor& flat, const TensorSink& sink) {
+  for (const Parameter& parameter : parameters.all())
+    sink(group + "/" + parameter.name, gather_whole(parameter, mesh, flat));
+}
+
+void load_model(const CheckpointReader& checkpoint, Model& model) {
+  check_fits(checkpoint, {"model"}, model.parameters);
+  read_values(checkpoint, model.parameters);
+  read_selection_bias(checkpoint, model.transformer);
+}
+
+void read_selection_bias(const CheckpointReader& checkpoint, const Transformer& transformer) {
+  const Tensor& bias = transformer.selection_bias();
+  check(bias.defined() || !checkpoint.contains(selection_bias_name), Fault::request,
+        "model.moe.router.bias.rate: 0 came, but the routers of ", checkpoint.path().string(),
+        " choose with a selection bias, which would be lost. Leave the rate as it was; "
+        "model.moe.router.bias.last_step: 0 keeps the bias where it is.");
+  if (!bias.defined() || !checkpoint.contains(selection_bias_name)) return;
+  const Tensor values = Tensor::empty(bias.shape(), DType::float64);
+  checkpoint.read(selection_bias_name, ElementType::float64, dims_of(bias.shape()), values.raw());
+  bias.copy_from(values);
+}
+
+Recipe recipe_of(const CheckpointReader& checkpoint) {
+  return parse_recipe(checkpoint.text("recipe"), checkpoint.path().string() + " (recipe)");
+}
+
+}  // namespace conclave

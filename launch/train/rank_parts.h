@@ -1,0 +1,57 @@
+// What each rank writes of a run's tensors: ranks that hold the same elements share the work, so that
+// replicated data is written once and every rank writes about as much. And the reverse: each rank reads its
+// own elements, whatever layout wrote them. Single-process arithmetic over the mesh; nothing is sent.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "framework/store/checkpoint_file.h"
+#include "parallel/gradient_reducer.h"
+
+namespace conclave {
+
+/// The attribute of a checkpoint whose parameters come from an imported model: what that model said of itself
+/// (launch/tools/convert/source_facts.h). A run hands it on unread.
+constexpr const char* source_attribute = "source";
+
+ElementType element_type(DType dtype);
+Dims dims_of(const Shape& shape);
+
+/// What this rank writes of one tensor.
+struct RankPart {
+  Piece piece;
+  Tensor values;  // [elements of the piece], sharing memory with what trains; undefined when it has none
+};
+
+/// A run of flat elements.
+struct Share {
+  std::int64_t begin = 0, count = 0;
+};
+
+/// Of `elements` that `holders` (ascending ranks) hold alike, what `rank` writes: as many equal shares as
+/// there are holders, but none below `least` elements; `turn` says which holder takes the first. The shares
+/// of all holders are disjoint and cover everything.
+Share share_of(std::int64_t elements, std::int64_t least, const std::vector<std::int64_t>& holders,
+               std::int64_t rank, std::int64_t turn);
+
+/// Of every parameter's values, under model/NAME.
+std::vector<RankPart> parts_of_values(const ParameterSet& parameters, std::int64_t least_share_bytes);
+
+/// Of the optimizer's states [GradientReducer::owned_elements()], under GROUP/NAME. What parameter groups
+/// freeze has none: those tensors are written as zeros.
+std::vector<RankPart> parts_of_states(const std::string& group, const ParameterSet& parameters,
+                                      const GradientReducer& reducer, const Tensor& states,
+                                      std::int64_t least_share_bytes);
+
+/// All names, types and shapes of these groups that do not match the parameters are listed in one
+/// Fault::data.
+void check_fits(const CheckpointReader& checkpoint, const std::vector<std::string>& groups,
+                const ParameterSet& parameters);
+
+/// The reverse of the two above, after check_fits: this rank's part of every parameter, and of every state.
+void read_values(const CheckpointReader& checkpoint, ParameterSet& parameters);
+void read_states(const CheckpointReader& checkpoint, const std::string& group, const GradientReducer& reducer,
+                 const Tensor& states);
+
+}  // namespace conclave
