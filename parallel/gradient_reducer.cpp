@@ -162,7 +162,7 @@ void GradientReducer::plan_norm() {
 Tensor GradientReducer::squares() const {
   const Tensor& gradients = parameters_.gradients();
   const Tensor sum = Tensor::empty({1}, DType::float64, gradients.device());
-  kernels_of(gradients).sum_of_squares(gradients, counted_, sum);
+  kernels_of(gradients).sum_of_squares_of_pieces(gradients, counted_, sum);
   return sum;
 }
 
