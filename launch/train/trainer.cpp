@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "framework/autograd/ops/elementwise.h"
+#include "framework/data/batch_ramp.h"
 #include "framework/device/named_range.h"
 #include "framework/recipe/write.h"
 #include "framework/tensor/host_copies.h"

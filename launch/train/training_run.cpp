@@ -9,13 +9,13 @@
 
 #include "framework/base/shell_word.h"
 #include "framework/base/text.h"
+#include "framework/data/batch_ramp.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/validate.h"
 #include "launch/train/job.h"
 #include "launch/train/resumption.h"
 #include "launch/train/stop_signals.h"
-#include "optim/schedule.h"
 #include "parallel/agreement.h"
 #include "parallel/replica_check.h"
 

@@ -26,16 +26,6 @@ TEST(Schedule, WarmsUpLinearlyAndEndsWhereItShould) {
   EXPECT_NEAR(learning_rate_factor(schedule, 99, 100), 0.0, 1e-12);
 }
 
-TEST(Schedule, BatchSizeRamp) {
-  TrainingRecipe training;
-  training.global_batch_size = 32;
-  EXPECT_EQ(batch_size_at(training, 0), 32);
-  training.batch_ramp = {.start_batch_size = 8, .increment = 8, .steps_per_increment = 10};
-  EXPECT_EQ(batch_size_at(training, 9), 8);
-  EXPECT_EQ(batch_size_at(training, 10), 16);
-  EXPECT_EQ(batch_size_at(training, 1000), 32);
-}
-
 TEST(Groups, PatternsMatchAsUsersExpect) {
   EXPECT_TRUE(matches("*", "anything"));
   EXPECT_TRUE(matches("model.layers.*.mlp.gate.weight", "model.layers.11.mlp.gate.weight"));
