@@ -25,7 +25,7 @@
 #include "launch/tools/doctor/placement.h"
 #include "launch/train/passes.h"
 #include "layers/transformer.h"
-#include "optim/adamw.h"
+#include "optim/groups.h"
 
 namespace conclave {
 namespace {
