@@ -11,6 +11,7 @@
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/base/text.h"
+#include "framework/data/batch_ramp.h"
 #include "framework/data/mixture.h"
 #include "framework/data/token_file.h"
 #include "framework/recipe/model_size.h"
@@ -24,8 +25,7 @@
 #include "launch/tools/doctor/placement.h"
 #include "launch/train/passes.h"
 #include "layers/transformer.h"
-#include "optim/adamw.h"
-#include "optim/schedule.h"
+#include "optim/groups.h"
 
 namespace conclave {
 namespace {
