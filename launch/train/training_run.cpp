@@ -9,10 +9,10 @@
 
 #include "framework/base/shell_word.h"
 #include "framework/base/text.h"
-#include "framework/recipe/model_size.h"
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/validate.h"
 #include "launch/train/job.h"
+#include "launch/train/model_size.h"
 #include "launch/train/resumption.h"
 #include "launch/train/stop_signals.h"
 #include "optim/schedule.h"

@@ -8,8 +8,8 @@
 
 #include "framework/autograd/ops/elementwise.h"
 #include "framework/kernels/kernels.h"
-#include "framework/recipe/collective_time.h"
-#include "framework/recipe/plan_time.h"
+#include "launch/plan/collective_time.h"
+#include "launch/plan/plan_time.h"
 #include "launch/tools/bench/bench.h"
 #include "parallel/agreement.h"
 
