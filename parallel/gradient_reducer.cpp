@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <unordered_map>
 
 namespace conclave {
 
@@ -96,16 +97,10 @@ void GradientReducer::plan_ownership() {
       if (first < last) owned_.push_back({parameter, first, last - first, 0});
     }
   }
-  const auto place_of = [&](const Parameter* parameter) {
-    std::ptrdiff_t place = 0;
-    for (const Parameter& other : parameters_.all()) {
-      if (&other == parameter) break;
-      ++place;
-    }
-    return place;
-  };
+  std::unordered_map<const Parameter*, std::size_t> place;
+  for (const Parameter& parameter : parameters_.all()) place.emplace(&parameter, place.size());
   std::stable_sort(owned_.begin(), owned_.end(), [&](const OwnedSpan& a, const OwnedSpan& b) {
-    return a.parameter != b.parameter && place_of(a.parameter) < place_of(b.parameter);
+    return place.at(a.parameter) < place.at(b.parameter);
   });
   for (OwnedSpan& span : owned_) {
     span.state_offset = owned_elements_;

@@ -37,7 +37,8 @@ class Profile {
   /// What a kernel moves and computes, at least.
   struct Work {
     double bytes = 0;
-    double operations = 0;  // floating-point; 0 where bytes are what counts
+    double operations = 0;    // floating-point; 0 where bytes are what counts
+    double exponentials = 0;  // likewise
   };
   struct Key {
     Place place;
@@ -48,7 +49,7 @@ class Profile {
   };
   struct Sum {
     std::int64_t calls = 0;
-    double seconds = 0, bytes = 0, operations = 0;
+    double seconds = 0, bytes = 0, operations = 0, exponentials = 0;
   };
   struct Event {
     Key key;

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "framework/kernels/counting/counting_kernels.h"
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/cuda/device_kernels.h"
 #include "framework/kernels/profiled_kernels.h"
@@ -18,6 +19,11 @@ const Kernels& emulated_kernels() {
   return kernels;
 }
 
+const Kernels& counting_kernels() {
+  static const CountingKernels kernels;
+  return kernels;
+}
+
 namespace {
 
 const Kernels& kernels_of(DeviceKind kind) {
@@ -28,6 +34,8 @@ const Kernels& kernels_of(DeviceKind kind) {
       return emulated_kernels();
     case DeviceKind::cuda:
       return cuda_kernels();
+    case DeviceKind::counting:
+      return counting_kernels();
   }
   fail(Fault::internal, "kernels_of: there are no kernels for device ", static_cast<int>(kind));
 }

@@ -23,10 +23,24 @@ double again(const Tensor& result, Write write) {
   return write == Write::accumulate ? bytes_of({result}) : 0;
 }
 
+/// Whether the host may look at integers there without waiting.
+bool host_reads(const Device& device) {
+  return device.kind() == DeviceKind::cpu || device.kind() == DeviceKind::counting;
+}
+
+/// The bytes of x in these pieces; where they would have to be waited for, all of x.
+double read_bytes(const Tensor& x, const Pieces& pieces) {
+  if (!host_reads(x.device()) || pieces.count() == 0) return bytes_of({x});
+  const std::int64_t* table = pieces.table.data<std::int64_t>();
+  double elements = 0;
+  for (std::int64_t i = 0; i < pieces.count(); ++i) elements += count(table[3 * i + 2]);
+  return elements * static_cast<double>(element_bytes(x.dtype()));
+}
+
 /// Query columns times the keys that each of them may look at, of all heads: a score is head_width products.
 /// 0 on a device, which would have to be waited for.
 double scores(const Tensor& query, const Tensor& document_start, std::int64_t head_width) {
-  if (query.device().kind() != DeviceKind::cpu) return 0;
+  if (!host_reads(query.device())) return 0;
   const std::int64_t length = query.dim(1);
   const std::vector<std::int32_t> start = document_start.to_host<std::int32_t>();
   double pairs = 0;
@@ -95,7 +109,8 @@ void ProfiledKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write w
 }
 
 void ProfiledKernels::sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const {
-  return measured("sum_of_squares", {bytes_of({x})}, [&] { return kernels_.sum_of_squares(x, pieces, sum); });
+  return measured("sum_of_squares", {read_bytes(x, pieces)},
+                  [&] { return kernels_.sum_of_squares(x, pieces, sum); });
 }
 
 void ProfiledKernels::weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const {
@@ -108,12 +123,13 @@ void ProfiledKernels::multiply(const Tensor& x, const Tensor& factor, const Tens
 }
 
 void ProfiledKernels::swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const {
-  return measured("swiglu", {bytes_of({gate, up, y})}, [&] { return kernels_.swiglu(gate, up, y); });
+  return measured("swiglu", {bytes_of({gate, up, y}), 0, count(y)},
+                  [&] { return kernels_.swiglu(gate, up, y); });
 }
 
 void ProfiledKernels::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy,
                                       const Tensor& dgate, const Tensor& dup) const {
-  return measured("swiglu_backward", {bytes_of({gate, up, dy, dgate, dup})},
+  return measured("swiglu_backward", {bytes_of({gate, up, dy, dgate, dup}), 0, count(dy)},
                   [&] { return kernels_.swiglu_backward(gate, up, dy, dgate, dup); });
 }
 
@@ -172,7 +188,7 @@ void ProfiledKernels::attention_backward(const Tensor& query, const Tensor& key,
 
 void ProfiledKernels::cross_entropy_statistics(const Tensor& logits, const Tensor& targets,
                                                std::int64_t first_id, const Tensor& statistics) const {
-  return measured("cross_entropy_statistics", {bytes_of({logits})},
+  return measured("cross_entropy_statistics", {bytes_of({logits}), 0, count(logits)},
                   [&] { return kernels_.cross_entropy_statistics(logits, targets, first_id, statistics); });
 }
 
@@ -187,28 +203,28 @@ void ProfiledKernels::cross_entropy_losses(const Tensor& statistics, const Tenso
 void ProfiledKernels::cross_entropy_gradient(const Tensor& logits, const Tensor& targets,
                                              std::int64_t first_id, const Tensor& log_sum_exp,
                                              double loss_scale, double z_scale) const {
-  return measured("cross_entropy_gradient", {bytes_of({logits, logits})}, [&] {
+  return measured("cross_entropy_gradient", {bytes_of({logits, logits}), 0, count(logits)}, [&] {
     return kernels_.cross_entropy_gradient(logits, targets, first_id, log_sum_exp, loss_scale, z_scale);
   });
 }
 
 void ProfiledKernels::route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule,
                             const RouteResult& result) const {
-  return measured("route", {bytes_of({logits, result.probabilities})},
+  return measured("route", {bytes_of({logits, result.probabilities}), 0, count(logits)},
                   [&] { return kernels_.route(logits, tokens, rule, result); });
 }
 
 void ProfiledKernels::route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
                                      const Tensor& dweights, const Tensor& dprobability_sums,
                                      const Tensor& dz_sum, const Tensor& dlogits) const {
-  return measured("route_backward", {bytes_of({result.probabilities, dlogits})}, [&] {
+  return measured("route_backward", {bytes_of({result.probabilities, dlogits}), 0, count(dlogits)}, [&] {
     return kernels_.route_backward(result, rule, logits, dweights, dprobability_sums, dz_sum, dlogits);
   });
 }
 
 void ProfiledKernels::sum_over_documents(const Tensor& logits, const Tensor& documents,
                                          const Tensor& sums) const {
-  return measured("sum_over_documents", {bytes_of({logits, sums})},
+  return measured("sum_over_documents", {bytes_of({logits, sums}), 0, count(logits)},
                   [&] { return kernels_.sum_over_documents(logits, documents, sums); });
 }
 

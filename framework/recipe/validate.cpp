@@ -142,7 +142,7 @@ void validate_model(const Requirements& r, const ModelRecipe& m) {
     r.require(groups == 0 || moe.num_experts % groups == 0, key + ".expert_groups", groups,
               " does not divide model.moe.num_experts: ", moe.num_experts);
   }
-  count_parameters(m);  // refuses sizes whose products overflow
+  check_size(m);
 }
 
 void validate_data(const Requirements& r, const Recipe& recipe) {

@@ -49,7 +49,7 @@ class Trainer {
 
   std::int64_t steps_done() const { return steps_done_; }
   std::int64_t tokens_done() const { return tokens_done_; }
-  std::int64_t updates() const { return optimizer_.updates(); }
+  std::int64_t updates() const { return optimizer_->updates(); }
   std::int64_t sequences_done() const { return sequences_done_; }
   const Model& model() const { return model_; }
   StepClock& clock() { return clock_; }

@@ -9,7 +9,7 @@
 
 #include "framework/base/shell_word.h"
 #include "framework/base/text.h"
-#include "framework/recipe/model_size.h"
+#include "launch/train/model_size.h"
 #include "launch/train/stop_signals.h"
 #include "parallel/agreement.h"
 #include "parallel/replica_check.h"

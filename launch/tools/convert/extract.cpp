@@ -13,6 +13,7 @@
 #include "launch/tools/convert/source_facts.h"
 #include "launch/train/job.h"
 #include "launch/train/model.h"
+#include "launch/train/model_size.h"
 #include "parallel/agreement.h"
 
 namespace conclave {

@@ -16,6 +16,7 @@
 #include "launch/tools/convert/imported_tokenizer.h"
 #include "launch/tools/convert/source_facts.h"
 #include "launch/train/model.h"
+#include "launch/train/model_size.h"
 
 namespace conclave {
 namespace fs = std::filesystem;
