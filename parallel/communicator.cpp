@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <functional>
+#include <numeric>
 #include <utility>
 
 #include "framework/base/random.h"
@@ -119,7 +120,20 @@ void Communicator::set_members(const std::vector<std::int32_t>& ranks) {
   identity_ = key.value();
 }
 
-std::int64_t Communicator::enter(const char* operation, Purpose purpose, std::size_t bytes) {
+std::vector<int> Communicator::every_rank() const {
+  std::vector<int> ranks(static_cast<std::size_t>(size_));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return ranks;
+}
+
+int Communicator::place_in(const std::vector<int>& members, const std::string& name) const {
+  const auto own = std::find(members.begin(), members.end(), rank_);
+  check(own != members.end(), "split: rank ", rank_, " of communicator ", name_, " asked for ", name,
+        ", a set of ", members.size(), " ranks that it is not in");
+  return static_cast<int>(own - members.begin());
+}
+
+std::int64_t Communicator::enter(const char* operation, Purpose purpose, std::size_t bytes, bool started) {
   Traffic& traffic = (*traffic_)[purpose];
   traffic.calls += 1;
   if (size_ == 1) {  // nobody to wait for
@@ -128,6 +142,8 @@ std::int64_t Communicator::enter(const char* operation, Purpose purpose, std::si
   }
   traffic.bytes += static_cast<std::int64_t>(bytes);
   ++sequence_;
+  if (traffic_->log)
+    ++(*traffic_->log)[{purpose, operation, started, static_cast<std::int64_t>(bytes), members_}];
   if (!traffic_->journal) return -1;
   JournalEntry entry;
   entry.communicator = identity_;
@@ -183,7 +199,7 @@ void Communicator::all_reduce(const Tensor& tensor, ReduceOp op, Purpose purpose
 Request Communicator::start_all_reduce(const Tensor& tensor, ReduceOp op, Purpose purpose) {
   check_defined("start_all_reduce", tensor);
   check_summable("start_all_reduce", tensor);
-  const std::int64_t entry = enter("all_reduce", purpose, tensor.bytes());
+  const std::int64_t entry = enter("all_reduce", purpose, tensor.bytes(), true);
   const NamedRange range(conclave::name_of(purpose));
   return Request(begin_all_reduce(tensor, op), traffic_, purpose, entry);
 }
@@ -210,7 +226,7 @@ Request Communicator::start_reduce_scatter_rows(const Tensor& in, const Tensor& 
   check_summable("start_reduce_scatter_rows", in);
   check(!overlap(in, out), "start_reduce_scatter_rows: in overlaps out on communicator ", name_, ", rank ",
         rank_);
-  const std::int64_t entry = enter("reduce_scatter_rows", purpose, in.bytes() - out.bytes());
+  const std::int64_t entry = enter("reduce_scatter_rows", purpose, in.bytes() - out.bytes(), true);
   const NamedRange range(conclave::name_of(purpose));
   return Request(begin_reduce_scatter_rows(in, out), traffic_, purpose, entry);
 }
@@ -248,7 +264,7 @@ Request Communicator::start_all_to_all_rows(const Tensor& in, const RowCounts& s
   const std::int64_t leaving = in.rows() - send_rows[own];
   const std::int64_t entry =
       enter("all_to_all_rows", purpose,
-            static_cast<std::size_t>(leaving * in.shape().row_elements()) * element_bytes(in.dtype()));
+            static_cast<std::size_t>(leaving * in.shape().row_elements()) * element_bytes(in.dtype()), true);
   const NamedRange range(conclave::name_of(purpose));
   return Request(begin_all_to_all_rows(in, send_rows, out, receive_rows), traffic_, purpose, entry);
 }

@@ -7,9 +7,12 @@
 #pragma once
 
 #include <array>
+#include <compare>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -35,6 +38,18 @@ struct Traffic {
   double wait_seconds = 0;  // in blocking collectives and in Request::wait
 };
 
+/// A collective as a rank enters it.
+struct Collective {
+  Purpose purpose;
+  std::string_view operation;  // a literal: all_reduce, all_gather_rows, ...
+  bool started = false;        // the rank goes on and waits later
+  std::int64_t bytes = 0;      // as Traffic counts them
+  Members members;             // of the job
+  auto operator<=>(const Collective&) const = default;
+};
+/// Which collectives there were, and how many of each.
+using CollectiveLog = std::map<Collective, std::int64_t>;
+
 /// One Traffic per Purpose, and the journal; a communicator and everything split from it share one table.
 class TrafficTable {
  public:
@@ -56,7 +71,8 @@ class TrafficTable {
     return sum;
   }
 
-  std::shared_ptr<Journal> journal;  // where collectives of several ranks are noted; may be null
+  std::shared_ptr<Journal> journal;    // where collectives of several ranks are noted; may be null
+  std::shared_ptr<CollectiveLog> log;  // likewise, to be read by this process
 
  private:
   std::array<Traffic, purposes> entries_;
@@ -142,8 +158,11 @@ class Communicator {
   void broadcast(const Tensor& tensor, int root, Purpose purpose);
   void barrier();
 
-  /// Ranks of equal color form a communicator, ordered by key, then by rank here. Collective.
-  virtual std::shared_ptr<Communicator> split(int color, int key, const std::string& name) = 0;
+  /// These ranks of this communicator, in this order, as a communicator of their own. Every rank here calls
+  /// it and names the set that it is in; two sets are equal or have no rank in common. Collective.
+  virtual std::shared_ptr<Communicator> split(const std::vector<int>& members, const std::string& name) = 0;
+  /// 0 .. size() - 1
+  std::vector<int> every_rank() const;
   /// This rank alone, counting into the same table. Not collective.
   std::shared_ptr<Communicator> alone(const std::string& name) const;
   /// For choosing threads per rank. Collective.
@@ -151,6 +170,8 @@ class Communicator {
 
   /// By this communicator, the one that it was split from, and all others split from that.
   const TrafficTable& traffic() const { return *traffic_; }
+  /// Counts from now on what these communicators do by kind; null ends it.
+  void keep_log(std::shared_ptr<CollectiveLog> log) { traffic_->log = std::move(log); }
   /// Notes from now on what these communicators do; null ends it.
   void keep_journal(std::shared_ptr<Journal> journal) { traffic_->journal = std::move(journal); }
   /// Tells the journal, if there is one, which part of the run begins; `step` counts from 1.
@@ -169,6 +190,8 @@ class Communicator {
   Communicator(int rank, int size, std::string name, std::shared_ptr<TrafficTable> traffic)
       : rank_(rank), size_(size), name_(std::move(name)), traffic_(std::move(traffic)) {}
 
+  /// Where this rank stands among `members`, which split() was given. Fault::internal where it is missing.
+  int place_in(const std::vector<int>& members, const std::string& name) const;
   /// The job's ranks that these are, [size]; an implementation that spans processes says it once.
   void set_members(const std::vector<std::int32_t>& ranks);
 
@@ -196,8 +219,8 @@ class Communicator {
                        const char* whole_name) const;
   void check_defined(const char* where, const Tensor& tensor) const;
   void check_summable(const char* where, const Tensor& tensor) const;
-  /// Counts a collective and notes it; returns its number in the journal or -1.
-  std::int64_t enter(const char* operation, Purpose purpose, std::size_t bytes);
+  /// Counts a collective and notes it; returns its number in the journal or -1. `started`: as in Collective.
+  std::int64_t enter(const char* operation, Purpose purpose, std::size_t bytes, bool started = false);
   template <class Action>
   void timed(Purpose purpose, std::int64_t entry, Action&& action);
 

@@ -11,6 +11,7 @@ namespace conclave {
 std::unique_ptr<DeviceCollectives> device_collectives(Device& device, const MeetingPlace& place) {
   switch (device.kind()) {
     case DeviceKind::cpu:
+    case DeviceKind::counting:
       break;
     case DeviceKind::emulated:
       return emulated::nccl_collectives(device, place);

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <atomic>
+#include <compare>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -26,6 +27,7 @@ const char* name_of(Activity activity);
 struct Members {
   std::int32_t first = 0, stride = 1, size = 1;
   bool contain(std::int64_t rank) const;
+  auto operator<=>(const Members&) const = default;
 };
 
 /// A collective that a rank has entered.

@@ -79,11 +79,13 @@ Mesh::Mesh(std::shared_ptr<Communicator> world, MeshDegrees degrees)
   for (int i = 0; i < axes; ++i) {
     const Axis axis = static_cast<Axis>(i);
     // The degree is the same on all ranks, so all ranks skip the same splits.
-    communicators_[static_cast<std::size_t>(i)] =
-        layout_.degree(axis) == 1
-            ? world_->alone(name_of(axis))
-            : world_->split(static_cast<int>(layout_.first_rank(world_->rank(), axis)),
-                            static_cast<int>(layout_.coordinate(world_->rank(), axis)), name_of(axis));
+    std::shared_ptr<Communicator>& ranks = communicators_[static_cast<std::size_t>(i)];
+    if (layout_.degree(axis) == 1) {
+      ranks = world_->alone(name_of(axis));
+      continue;
+    }
+    const std::vector<std::int64_t> group = layout_.group(world_->rank(), axis);
+    ranks = world_->split({group.begin(), group.end()}, name_of(axis));
   }
 }
 

@@ -113,13 +113,16 @@ class MpiCommunicator final : public Communicator {
     if (!ended) MPI_Comm_free(&ranks_);
   }
 
-  std::shared_ptr<Communicator> split(int color, int key, const std::string& part) override {
-    check(color >= 0, "split: color ", color, " came to ", where_, ", expected zero or more");
+  std::shared_ptr<Communicator> split(const std::vector<int>& members, const std::string& part) override {
+    const int place = place_in(members, part);
     MPI_Comm child = MPI_COMM_NULL;
-    check_mpi(MPI_Comm_split(ranks_, color, key, &child), "MPI_Comm_split", where_);
+    check_mpi(MPI_Comm_split(ranks_, members.front(), place, &child), "MPI_Comm_split", where_);
     int child_rank = 0, child_size = 0;
     MPI_Comm_rank(child, &child_rank);
     MPI_Comm_size(child, &child_size);
+    check(child_rank == place && child_size == static_cast<int>(members.size()), "split: ", where_,
+          " asked for ", part, " as rank ", place, " of ", members.size(), ", and is rank ", child_rank,
+          " of ", child_size, "; the ranks named different sets");
     if (child_size == 1) {
       MPI_Comm_free(&child);
       return alone(part);
@@ -302,7 +305,7 @@ class MpiCommunicator final : public Communicator {
   MPI_Comm ranks_;
   MpiOptions options_;
   std::string where_;
-  std::array<std::unique_ptr<DeviceCollectives>, 3>
+  std::array<std::unique_ptr<DeviceCollectives>, 4>
       on_device_;  // [DeviceKind]; what has not been used is null
 };
 

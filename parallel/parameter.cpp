@@ -56,8 +56,7 @@ void draw(const Parameter& parameter, std::uint64_t seed, const Tensor& into) {
 Parameter& ParameterSet::create(const std::string& name, Shape global_shape, Initializer initializer,
                                 Decay decay, const Placement& placement, Precision precision) {
   check(!values_.defined(), "ParameterSet: ", name, " came after the set had been materialized");
-  for (const Parameter& other : parameters_)
-    check(other.name != name, "ParameterSet: two parameters are named ", name);
+  check(names_.insert(name).second, "ParameterSet: two parameters are named ", name);
   Parameter parameter;
   parameter.name = name;
   parameter.global_shape = parameter.shape = global_shape;
@@ -100,7 +99,8 @@ void ParameterSet::materialize(DType compute, std::uint64_t seed, Device& device
     const bool is_rounded = rounded_.defined() && parameter.precision == Precision::compute;
     parameter.value = is_rounded ? rounded_.part(parameter.offset, parameter.shape) : part;
     parameter.gradient = Gradient::stored_in(gradients_.part(parameter.offset, parameter.shape));
-    with_float_type(kept, [&](auto zero) { draw<decltype(zero)>(parameter, seed, part); });
+    if (device.computes())
+      with_float_type(kept, [&](auto zero) { draw<decltype(zero)>(parameter, seed, part); });
   }
   round_values();
 }

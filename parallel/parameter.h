@@ -8,6 +8,7 @@
 #include <deque>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "framework/autograd/tape.h"
@@ -100,6 +101,7 @@ class ParameterSet {
   MeshLayout layout_;
   std::int64_t rank_;
   std::deque<Parameter> parameters_;
+  std::unordered_set<std::string> names_;
   Tensor values_, gradients_;
   Tensor rounded_;  // of values_, where ops read another type
 };

@@ -149,7 +149,7 @@ int run_all_tests(int argc, char** argv) {
       delete listeners.Release(listeners.default_result_printer());
       listeners.Append(new FailurePrinter);
     }
-    auto* end_of_test = new EndOfTest(world->split(0, world->rank(), "end of test"), watchdog);
+    auto* end_of_test = new EndOfTest(world->split(world->every_rank(), "end of test"), watchdog);
     listeners.Append(end_of_test);
     code = RUN_ALL_TESTS() != 0 || end_of_test->other_ranks_failed() ? 1 : 0;
     delete listeners.Release(end_of_test);

@@ -6,6 +6,9 @@
 
 namespace conclave {
 
+/// With six digits. What is not finite is called NaN, infinity and -infinity, here and below; a sign of NaN
+/// means nothing.
+std::string measured_text(double value);
 /// With so many digits after the point.
 std::string fixed(double value, int digits);
 /// 1234567 -> "1.2 MB", in powers of ten as network and disk are sold.

@@ -93,10 +93,6 @@ bool same_path(const std::string& a, const std::string& b) {
   return std::filesystem::path(a).lexically_normal() == std::filesystem::path(b).lexically_normal();
 }
 
-std::string domain_of(const DatasetRecipe& recipe) {
-  return recipe.domain.empty() ? std::filesystem::path(recipe.path).filename().string() : recipe.domain;
-}
-
 std::string to_json(const DataPosition& position) {
   nlohmann::ordered_json datasets = nlohmann::ordered_json::array();
   for (const DatasetPosition& one : position.datasets)

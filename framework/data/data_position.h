@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "framework/recipe/domain.h"
 #include "framework/recipe/recipe.h"
 
 namespace conclave {
@@ -59,8 +60,5 @@ struct DatasetChanges {
 };
 DatasetChanges compare_datasets(const std::vector<DatasetPosition>& known,
                                 const std::vector<DatasetPosition>& listed);
-
-/// The name of a dataset's domain: that of its file where the recipe gives none.
-std::string domain_of(const DatasetRecipe& recipe);
 
 }  // namespace conclave

@@ -276,6 +276,14 @@ const std::string& ValidationData::domain_name(std::int64_t dataset) const {
   return at(dataset).domain();
 }
 
+std::vector<std::string> ValidationData::domains() const {
+  std::vector<std::string> names;
+  for (const Dataset& dataset : datasets_)
+    if (std::find(names.begin(), names.end(), dataset.domain()) == names.end())
+      names.push_back(dataset.domain());
+  return names;
+}
+
 std::int64_t ValidationData::sequences(std::int64_t dataset) const {
   return at(dataset).all_sequences();
 }

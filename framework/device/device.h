@@ -13,7 +13,8 @@
 
 namespace conclave {
 
-enum class DeviceKind { cpu, emulated, cuda };
+/// counting: framework/kernels/counting.
+enum class DeviceKind { cpu, emulated, cuda, counting };
 
 class Device;
 
@@ -83,6 +84,12 @@ class Device {
   /// Uninitialised memory, aligned to 64 bytes. Zero bytes are fine.
   virtual std::shared_ptr<Buffer> allocate(std::size_t bytes,
                                            MemoryPurpose purpose = MemoryPurpose::activations) = 0;
+  /// The same for integers, which a device that computes nothing holds nevertheless.
+  virtual std::shared_ptr<Buffer> allocate_integers(std::size_t bytes, MemoryPurpose purpose) {
+    return allocate(bytes, purpose);
+  }
+  /// False where kernels write no floating-point number, so that nobody needs to draw or move any.
+  virtual bool computes() const { return true; }
   /// Within this device's memory.
   virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
   virtual void copy_from_host(void* to, const void* host, std::size_t bytes) = 0;

@@ -45,6 +45,7 @@ void Profile::add(Kind kind, const char* what, Clock::time_point begin, Clock::t
   sum.seconds += seconds_between(begin, end);
   sum.bytes += work.bytes;
   sum.operations += work.operations;
+  sum.exponentials += work.exponentials;
   if (events_.size() < most_events_) events_.push_back({key, begin, end});
 }
 

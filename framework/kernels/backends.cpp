@@ -24,6 +24,8 @@ const Kernels& kernels_of(const Tensor& tensor) {
       return emulated_kernels();
     case DeviceKind::cuda:
       return cuda_kernels();
+    case DeviceKind::counting:
+      return counting_kernels();
   }
   fail(Fault::internal, "kernels_of: there are no kernels for device ", static_cast<int>(kind));
 }

@@ -25,10 +25,24 @@ double again(const Tensor& result, Write write) {
   return write == Write::accumulate ? bytes_of({result}) : 0;
 }
 
+/// Whether the host may look at integers there without waiting.
+bool host_reads(const Device& device) {
+  return device.kind() == DeviceKind::cpu || device.kind() == DeviceKind::counting;
+}
+
+/// The bytes of x in these pieces; where they would have to be waited for, all of x.
+double read_bytes(const Tensor& x, const Pieces& pieces) {
+  if (!host_reads(x.device()) || pieces.count() == 0) return bytes_of({x});
+  const std::int64_t* table = pieces.table.data<std::int64_t>();
+  double elements = 0;
+  for (std::int64_t i = 0; i < pieces.count(); ++i) elements += count(table[3 * i + 2]);
+  return elements * static_cast<double>(element_bytes(x.dtype()));
+}
+
 /// Query columns times the keys that each of them may look at, of all heads: a score is head_width products.
 /// 0 on a device, which would have to be waited for.
 double scores(const Tensor& query, const Tensor& document_start, std::int64_t head_width) {
-  if (query.device().kind() != DeviceKind::cpu) return 0;
+  if (!host_reads(query.device())) return 0;
   const std::int64_t length = query.dim(1);
   const std::vector<std::int32_t> start = document_start.to_host<std::int32_t>();
   double pairs = 0;
@@ -67,7 +81,7 @@ void put_work(Kernels& kernels) {
   kernels.sum_of_squares.set_work(
       [](const Tensor& x, const Tensor&, Write) -> Work { return {bytes_of({x})}; });
   kernels.sum_of_squares_of_pieces.set_work(
-      [](const Tensor& x, const Pieces&, const Tensor&) -> Work { return {bytes_of({x})}; });
+      [](const Tensor& x, const Pieces& pieces, const Tensor&) -> Work { return {read_bytes(x, pieces)}; });
   kernels.weighted_sum.set_work([](const Tensor& x, const Tensor& factors, const Tensor&) -> Work {
     return {bytes_of({x, factors})};
   });
@@ -75,11 +89,11 @@ void put_work(Kernels& kernels) {
     return {bytes_of({x, y})};
   });
   kernels.swiglu.set_work([](const Tensor& gate, const Tensor& up, const Tensor& y) -> Work {
-    return {bytes_of({gate, up, y})};
+    return {bytes_of({gate, up, y}), 0, count(y)};
   });
   kernels.swiglu_backward.set_work([](const Tensor& gate, const Tensor& up, const Tensor& dy,
                                       const Tensor& dgate, const Tensor& dup) -> Work {
-    return {bytes_of({gate, up, dy, dgate, dup})};
+    return {bytes_of({gate, up, dy, dgate, dup}), 0, count(dy)};
   });
   kernels.embedding.set_work([](const Tensor&, const Tensor&, const Tensor& y) -> Work {
     return {bytes_of({y, y})};
@@ -111,26 +125,28 @@ void put_work(Kernels& kernels) {
         return {bytes_of({query, key, value, out, dout, dquery, dkey, dvalue}),
                 10 * scores(query, document_start, head_width)};
       });
-  kernels.cross_entropy_statistics.set_work([](const Tensor& logits, const Tensor&, std::int64_t,
-                                               const Tensor&) -> Work { return {bytes_of({logits})}; });
+  kernels.cross_entropy_statistics.set_work(
+      [](const Tensor& logits, const Tensor&, std::int64_t, const Tensor&) -> Work {
+        return {bytes_of({logits}), 0, count(logits)};
+      });
   kernels.cross_entropy_losses.set_work([](const Tensor& statistics, const Tensor&, std::int64_t,
                                            const Tensor&,
                                            const Tensor&) -> Work { return {bytes_of({statistics})}; });
   kernels.cross_entropy_gradient.set_work(
       [](const Tensor& logits, const Tensor&, std::int64_t, const Tensor&, double, double) -> Work {
-        return {bytes_of({logits, logits})};
+        return {bytes_of({logits, logits}), 0, count(logits)};
       });
   kernels.route.set_work(
       [](const Tensor& logits, const Tensor&, const RouteRule&, const RouteResult& result) -> Work {
-        return {bytes_of({logits, result.probabilities})};
+        return {bytes_of({logits, result.probabilities}), 0, count(logits)};
       });
   kernels.route_backward.set_work([](const RouteResult& result, const RouteRule&, const Tensor&,
                                      const Tensor&, const Tensor&, const Tensor&,
                                      const Tensor& dlogits) -> Work {
-    return {bytes_of({result.probabilities, dlogits})};
+    return {bytes_of({result.probabilities, dlogits}), 0, count(dlogits)};
   });
   kernels.sum_over_documents.set_work([](const Tensor& logits, const Tensor&, const Tensor& sums) -> Work {
-    return {bytes_of({logits, sums})};
+    return {bytes_of({logits, sums}), 0, count(logits)};
   });
   kernels.mask_outside_pools.set_work([](const Tensor&, const Tensor& sums, const Tensor& logits) -> Work {
     return {bytes_of({sums, logits})};

@@ -1,4 +1,4 @@
-// Parameters and arithmetic of a model, counted from its recipe alone.
+// Sizes that follow from those of a recipe, by one rule each.
 #pragma once
 
 #include <algorithm>
@@ -8,28 +8,6 @@
 #include "framework/recipe/recipe.h"
 
 namespace conclave {
-
-/// Numbers of parameters by part. The products are x W with W [out, in]; there are no biases.
-struct ParameterCount {
-  std::int64_t embedding = 0;
-  std::int64_t attention = 0;  // q, k, v and output projections
-  std::int64_t router = 0;
-  std::int64_t experts = 0;  // routed: gate, up and down projections
-  std::int64_t shared_experts = 0;
-  std::int64_t dense_mlp = 0;  // of the leading dense blocks
-  std::int64_t norms = 0;
-  std::int64_t lm_head = 0;  // 0 where it is the embedding
-
-  std::int64_t total() const {
-    return embedding + attention + router + experts + shared_experts + dense_mlp + norms + lm_head;
-  }
-};
-
-/// Every parameter. Fault::request where the sizes multiply to more than 64 bits can count.
-ParameterCount count_parameters(const ModelRecipe& model);
-
-/// The parameters that one token meets: of the routed experts, those that it is sent to.
-ParameterCount count_active_parameters(const ModelRecipe& model);
 
 /// Blocks with experts.
 std::int64_t count_moe_layers(const ModelRecipe& model);
@@ -60,13 +38,8 @@ inline std::int64_t expert_capacity(double capacity_factor, std::int64_t sequenc
   return static_cast<std::int64_t>(std::min(places, length));
 }
 
-/// Floating-point operations that training needs per token, forward and backward. A recomputed forward pass,
-/// norms, softmaxes and the optimizer are not counted, so that the rate measures useful products only:
-///   6 * (active parameters of matrix products: the embedding look-up is none, the LM head is one even when
-///   tied)
-///   + 3 * num_hidden_layers * (2 products * 2 operations * sequence_length / 2 * heads * head_dim)
-/// where sequence_length / 2 counts the causal half of the attention matrix once (documents count as
-/// unmasked).
-double training_flops_per_token(const ModelRecipe& model, std::int64_t sequence_length);
+/// Fault::request where the sizes multiply to more than 2^54 parameters, beyond which bytes cannot be
+/// counted.
+void check_size(const ModelRecipe& model);
 
 }  // namespace conclave

@@ -109,8 +109,9 @@ class Reader final : public Visitor {
   void check_keys(const YamlNode& node, const std::string& path) {
     if (node.from_override && is_list_path(path)) return;
     for (const YamlEntry& entry : node.entries)
-      check(is_key(path, entry.key), Fault::request, place(entry.line), join_path(path, entry.key),
-            ": there is no such key", suggest_key(path, entry.key));
+      if (!is_key(path, entry.key))
+        fail(Fault::request, place(entry.line), join_path(path, entry.key), ": there is no such key",
+             suggest_key(path, entry.key));
   }
 
   const YamlNode* child(const char* name) const {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "framework/base/error.h"
+#include "framework/recipe/domain.h"
 #include "framework/recipe/duration.h"
 #include "framework/recipe/key_paths.h"
 #include "framework/recipe/model_size.h"
@@ -141,7 +142,7 @@ void validate_model(const Requirements& r, const ModelRecipe& m) {
     r.require(groups == 0 || moe.num_experts % groups == 0, key + ".expert_groups", groups,
               " does not divide model.moe.num_experts: ", moe.num_experts);
   }
-  count_parameters(m);  // refuses sizes whose products overflow
+  check_size(m);
 }
 
 void validate_data(const Requirements& r, const Recipe& recipe) {
@@ -157,6 +158,10 @@ void validate_data(const Requirements& r, const Recipe& recipe) {
                 "' came twice for the domain '", (*sets)[i].domain,
                 "'; expected every shard of a domain once; weight says how often it is drawn");
   }
+  for (std::size_t i = 0; i < data.validation.size(); ++i)
+    r.require(domain_of(data.validation[i]) != mean_of_domains,
+              join_path("data.validation", std::to_string(i)) + ".domain", "'", mean_of_domains,
+              "' came, which is how metrics.jsonl calls the mean over all domains; expected another name");
   r.require(
       data.tokenizer != "bytes" || recipe.model.vocab_size >= 257, "model.vocab_size",
       recipe.model.vocab_size,

@@ -8,6 +8,8 @@
 #include <map>
 #include <optional>
 #include <sstream>
+#include <unordered_map>
+#include <utility>
 
 #include "framework/base/error.h"
 
@@ -61,6 +63,7 @@ class TreeBuilder final : public YAML::EventHandler {
     YAML::anchor_t anchor;
     std::optional<std::string> key;  // of a map, until its value comes
     int key_line = 0;
+    std::unordered_map<std::string, int> lines{};  // of a map's keys
   };
 
   std::string place(const YAML::Mark& mark) const { return join_text(source_, ":", mark.line + 1, ": "); }
@@ -83,7 +86,7 @@ class TreeBuilder final : public YAML::EventHandler {
   }
 
   void close() {
-    const Level level = levels_.back();
+    const Level level = std::move(levels_.back());
     levels_.pop_back();
     add(level.node, level.anchor);
   }
@@ -108,9 +111,9 @@ class TreeBuilder final : public YAML::EventHandler {
   void add_key(Level& level, const YamlNode& node) {
     const std::string place = join_text(source_, ":", node.line, ": ");
     check(node.kind == YamlNode::Kind::scalar, Fault::request, place, "a key is missing before ':'");
-    for (const YamlEntry& entry : level.node->entries)
-      check(entry.key != node.text, Fault::request, place, "the key '", path_of(node.text),
-            "' is there twice; it came first in line ", entry.line, ". Keep one of them.");
+    if (const auto [first, is_new] = level.lines.emplace(node.text, node.line); !is_new)
+      fail(Fault::request, place, "the key '", path_of(node.text), "' is there twice; it came first in line ",
+           first->second, ". Keep one of them.");
     level.key = node.text;
     level.key_line = node.line;
   }

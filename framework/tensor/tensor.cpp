@@ -6,7 +6,8 @@ Tensor Tensor::empty(Shape shape, DType dtype, Device& device, MemoryPurpose pur
   Tensor tensor;
   tensor.shape_ = shape;
   tensor.dtype_ = dtype;
-  tensor.buffer_ = device.allocate(tensor.bytes(), purpose);
+  tensor.buffer_ = is_floating(dtype) ? device.allocate(tensor.bytes(), purpose)
+                                      : device.allocate_integers(tensor.bytes(), purpose);
   return tensor;
 }
 

@@ -2,7 +2,7 @@
 
 #include "framework/recipe/parse.h"
 #include "launch/train/rank_parts.h"
-#include "optim/adamw.h"
+#include "optim/groups.h"
 
 namespace conclave {
 DType dtype_of_precision(const std::string& precision) {
@@ -67,7 +67,7 @@ void gather_tensors(const std::string& group, const ParameterSet& parameters, co
 }
 
 void load_model(const CheckpointReader& checkpoint, Model& model) {
-  check_fits(checkpoint, {"model"}, model.parameters);
+  check_fits(checkpoint, {{"model", model.parameters.values().dtype()}}, model.parameters);
   read_values(checkpoint, model.parameters);
   read_selection_bias(checkpoint, model.transformer);
 }

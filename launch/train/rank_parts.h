@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "framework/store/checkpoint_file.h"
-#include "parallel/gradient_reducer.h"
+#include "optim/optimizer.h"
 
 namespace conclave {
 
@@ -38,20 +38,31 @@ Share share_of(std::int64_t elements, std::int64_t least, const std::vector<std:
 /// Of every parameter's values, under model/NAME.
 std::vector<RankPart> parts_of_values(const ParameterSet& parameters, std::int64_t least_share_bytes);
 
-/// Of the optimizer's states [GradientReducer::owned_elements()], under GROUP/NAME. What parameter groups
-/// freeze has none: those tensors are written as zeros.
-std::vector<RankPart> parts_of_states(const std::string& group, const ParameterSet& parameters,
-                                      const GradientReducer& reducer, const Tensor& states,
-                                      std::int64_t least_share_bytes);
+/// The group of a checkpoint's tensors that are this state of the optimizer, one of each parameter.
+std::string group_of(const NamedState& state);
+
+/// The same for an optimizer's state, under optimizer/STATE/NAME. Frozen parameters have none: those tensors
+/// are written as zeros.
+std::vector<RankPart> parts_of_state(const NamedState& state, const ParameterSet& parameters,
+                                     const GradientReducer& reducer, std::int64_t least_share_bytes);
+
+/// Tensors of a checkpoint, one of each parameter, GROUP/NAME.
+struct TensorGroup {
+  std::string name;
+  DType dtype;
+};
 
 /// All names, types and shapes of these groups that do not match the parameters are listed in one
 /// Fault::data.
-void check_fits(const CheckpointReader& checkpoint, const std::vector<std::string>& groups,
+void check_fits(const CheckpointReader& checkpoint, const std::vector<TensorGroup>& groups,
                 const ParameterSet& parameters);
+
+/// A Fault::request where the checkpoint comes from an optimizer with other states.
+void check_optimizer(const CheckpointReader& checkpoint, const std::string& kind,
+                     const std::vector<NamedState>& states);
 
 /// The reverse of the two above, after check_fits: this rank's part of every parameter, and of every state.
 void read_values(const CheckpointReader& checkpoint, ParameterSet& parameters);
-void read_states(const CheckpointReader& checkpoint, const std::string& group, const GradientReducer& reducer,
-                 const Tensor& states);
+void read_state(const CheckpointReader& checkpoint, const NamedState& state, const GradientReducer& reducer);
 
 }  // namespace conclave

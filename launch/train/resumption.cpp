@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "framework/data/batch_ramp.h"
 #include "framework/data/tokenizer.h"
 #include "framework/recipe/changes.h"
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/schema.h"
 #include "launch/train/model.h"
-#include "optim/schedule.h"
 
 namespace conclave {
 namespace {

@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "framework/recipe/parse.h"
-#include "framework/recipe/plan.h"
 #include "framework/recipe/validate.h"
+#include "launch/plan/plan.h"
 #include "launch/train/trainer.h"
 #include "tests/launch/synthetic.h"
 #include "tests/mpi_world.h"

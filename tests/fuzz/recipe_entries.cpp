@@ -1,10 +1,8 @@
-// Recipes and overrides. A recipe that is accepted must also survive being checked, planned, written and read
+// Recipes and overrides. A recipe that is accepted must also survive being checked, written and read
 // again, because `conclave validate` does all of that with whatever sizes came.
 #include <sstream>
 
-#include "framework/recipe/model_size.h"
 #include "framework/recipe/parse.h"
-#include "framework/recipe/plan.h"
 #include "framework/recipe/validate.h"
 #include "framework/recipe/write.h"
 #include "tests/fuzz/entries.h"
@@ -28,13 +26,6 @@ void use(const Recipe& recipe) {
     value_or_error([&] {
       validate_recipe(recipe, ranks);
       warnings(recipe);
-      count_parameters(recipe.model);
-      count_active_parameters(recipe.model);
-      training_flops_per_token(recipe.model, recipe.data.sequence_length);
-      plan_layout(recipe, ranks);
-      plan_parameters(recipe, ranks);
-      plan_memory(recipe, ranks);
-      plan_network(recipe, ranks);
     });
   }
 }

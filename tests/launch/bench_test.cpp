@@ -7,10 +7,10 @@
 #include <cmath>
 #include <set>
 
-#include "framework/recipe/model_size.h"
 #include "framework/recipe/parse.h"
 #include "launch/tools/bench/machine_probe.h"
 #include "launch/tools/bench/round_robin_router.h"
+#include "launch/train/model_size.h"
 #include "parallel/agreement.h"
 #include "tests/launch/synthetic.h"
 #include "tests/mpi_world.h"

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cmath>
@@ -127,7 +128,11 @@ void save_on_one_load_on(const Layout& from, const std::vector<Layout>& others, 
   std::map<int, bool> member;
   for (const int ranks : {1, 2, 3, 4}) {
     member[ranks] = world->rank() < ranks;
-    first_ranks[ranks] = world->split(member[ranks] ? 0 : 1, world->rank(), "first ranks");
+    const std::vector<int> all = world->every_rank();
+    const auto end_of_first = all.begin() + std::min(ranks, world->size());
+    first_ranks[ranks] = world->split(member[ranks] ? std::vector<int>(all.begin(), end_of_first)
+                                                    : std::vector<int>(end_of_first, all.end()),
+                                      "first ranks");
   }
   std::vector<double> expected(5);
   const fs::path saved = directory.path() / "a" / "step-00000003";
@@ -305,10 +310,16 @@ TEST(Checkpointing, ARankThatCannotWriteFailsTheSaveAndNotTheRun) {
       world->barrier();
     }
 
-  // A disk that has recovered: the next save counts again, and only then the old one goes.
+  // A disk that has recovered: the next save counts again. The old one goes only when the new state has
+  // proven good.
   checkpointing.save(*trainer);
   checkpointing.finish();
   EXPECT_FALSE(checkpointing.last_failure());
+  world->barrier();
+  EXPECT_TRUE(fs::exists(good));
+  world->barrier();
+  checkpointing.trust_last_save();
+  checkpointing.finish();
   world->barrier();
   EXPECT_FALSE(fs::exists(good));
   EXPECT_EQ(CheckpointReader(checkpointing.last_checkpoint()).step(), trainer->steps_done());

@@ -7,12 +7,12 @@
 #include <filesystem>
 #include <fstream>
 
-#include "framework/recipe/model_size.h"
 #include "framework/recipe/parse.h"
-#include "framework/recipe/plan.h"
 #include "launch/plan/model_costs.h"
+#include "launch/plan/plan.h"
 #include "launch/tools/doctor/placement.h"
 #include "launch/tools/doctor/probes.h"
+#include "launch/train/model_size.h"
 
 namespace conclave {
 namespace {

@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <map>
 
-#include "framework/recipe/plan.h"
+#include "launch/plan/plan.h"
 #include "launch/train/checkpointing.h"
 #include "tests/launch/synthetic_trainer.h"
 #include "tests/mpi_world.h"

@@ -151,6 +151,33 @@ TEST_F(RunScript, AReaderThatGoesAwayLeavesNoJobBehind) {
   EXPECT_NE(::kill(rank, 0), 0) << "the rank trains on";
 }
 
+TEST_F(RunScript, AReaderThatGoesAwayEndsNothing) {
+  // As `| head -n 2`: mpirun itself would die of the closed pipe, and all ranks with it.
+  for (const std::string pipe : {" | head -n 2", " 2>&1 | head -n 2", " >&- 2>&-"}) {
+    const std::string output = "unheard" + std::to_string(pipe.size());
+    const Outcome outcome =
+        run("export OMP_NUM_THREADS=1 CONCLAVE=" + std::string(CONCLAVE_COMMAND) +
+            "; bash -c 'timeout 100 bash " + CONCLAVE_RUN_SCRIPT + " -n 2 " + recipe(output) +
+            "training.steps=60 training.time_limit=90" + pipe + "; exit ${PIPESTATUS[0]}'");
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+    std::ifstream file(path(output + "/log.txt"));
+    const std::string log{std::istreambuf_iterator<char>(file), {}};
+    EXPECT_EQ(occurrences(log, "---- "), 1u) << "it was started again\n" << log;
+    EXPECT_EQ(occurrences(log, "Done: 60 steps"), 1u) << log;
+  }
+}
+
+TEST_F(RunScript, ItsReadersShowAllThatWasSaidAndGo) {
+  const std::string speaks = stand_in("speaks",
+                                      "for ((i = 0; i < 3000; i++)); do echo line $i; done; "
+                                      "echo wrong >&2; exit 3");
+  const Outcome outcome = script("-n 1 " + recipe("spoken"), speaks);
+  EXPECT_EQ(outcome.exit_code, 3) << outcome.output;
+  EXPECT_NE(outcome.output.find("line 2999"), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.output.find("wrong"), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.output.find("run.sh: ended with exit code 3"), std::string::npos) << outcome.output;
+}
+
 TEST_F(RunScript, AnOutputIsReadAsTheRecipeMeansIt) {
   const std::string program = stand_in("quits", "exit 3");
   for (const std::string name : {"a b", "quo\"te", "back\\slash", "apo'strophe", "hash #1",
@@ -173,7 +200,9 @@ TEST_F(RunScript, WithoutProgressItGivesUpAfterTheSecondFailure) {
       script("-n 1 --restarts 9 " + recipe("stuck"), stand_in("fails", "echo failing; exit 5"));
   EXPECT_EQ(outcome.exit_code, 5) << outcome.output;
   EXPECT_EQ(occurrences(outcome.output, "failing"), 2u) << outcome.output;
-  EXPECT_NE(outcome.output.find("giving up: no progress since the failure before"), std::string::npos)
+  EXPECT_NE(
+      outcome.output.find("giving up: no progress since the failure before, there is no checkpoint yet"),
+      std::string::npos)
       << outcome.output;
 }
 

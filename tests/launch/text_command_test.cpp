@@ -20,7 +20,7 @@ class TextCommand : public Command {
   }
 };
 
-TEST_F(TextCommand, StepsWithoutATargetAreNamedAndNeverEndARun) {
+TEST_F(TextCommand, StepsWithoutATargetAreNamedAndARunOfNothingElseIsNotDone) {
   write_bare_tokens(path("bare"));
   const Outcome outcome =
       train("bare-run",
@@ -28,7 +28,12 @@ TEST_F(TextCommand, StepsWithoutATargetAreNamedAndNeverEndARun) {
                 ", domain: bare}]' data.domain_block=0 training.steps=4 training.skip_limit=2 "
                 "training.rollback_limit=0 logging.samples=true",
             2);
-  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_EQ(outcome.exit_code, 4) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "conclave: "), 1u) << outcome.output;
+  EXPECT_NE(outcome.output.find("has not made one update: none of the 4 steps"), std::string::npos)
+      << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "Done"), 0u) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "tokens/s"), 0u) << outcome.output;
   EXPECT_EQ(
       occurrences(outcome.output, " is left out: none of the 256 tokens of its global batch has a target"),
       4u)
@@ -45,6 +50,24 @@ TEST_F(TextCommand, StepsWithoutATargetAreNamedAndNeverEndARun) {
   std::ifstream log(folder_ / "bare-run" / "log.txt");
   const std::string text{std::istreambuf_iterator<char>(log), {}};
   EXPECT_NE(text.find("Data of step 3: bare ("), std::string::npos) << text;
+  EXPECT_EQ(occurrences(text, "tokens/s"), 0u) << text;
+}
+
+TEST_F(TextCommand, StepsWithoutATargetDoNotEndARunThatLearnsFromOthers) {
+  write_bare_tokens(path("bare"));
+  const Outcome outcome = train("mixed-run", "'data.train=[{path: " + path("bare") +
+                                                 ", domain: bare}, {path: " + path("numbers") +
+                                                 ", domain: numbers}]' data.domain_block=8 training.steps=4 "
+                                                 "training.skip_limit=1 training.rollback_limit=0");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, " is left out: none of the"), 2u) << outcome.output;
+  std::ifstream file(folder_ / "mixed-run" / "metrics.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    const Json step = Json::parse(line);
+    if (step.contains("split")) continue;
+    for (const char* rate : {"tokens_per_second", "model_flops_per_second"})
+      EXPECT_EQ(step[rate].is_null(), step.contains("no_targets")) << line;
+  }
 }
 
 TEST_F(TextCommand, DocumentsThatNoTokenOpensAreNamed) {
@@ -104,7 +127,7 @@ TEST_F(TextCommand, PassesOverEachDatasetAreSaidAndReported) {
   ASSERT_EQ(train("passes", sizes + " training.steps=10", 2).exit_code, 0);
   const Outcome outcome = train("passes", sizes + " training.steps=20", 2);
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
-  std::ifstream file(folder_ / "passes" / "data.json");
+  std::ifstream file(folder_ / "passes" / "passes.json");
   const Json data = Json::parse(file);
   EXPECT_EQ(data["step"], 20);
   std::int64_t sequences = 0;

@@ -114,7 +114,9 @@ class SecondOfTwo final : public Communicator {
  public:
   explicit SecondOfTwo(const Hand& hand)
       : Communicator(1, 2, "second of two", std::make_shared<TrafficTable>()), hand_(hand) {}
-  std::shared_ptr<Communicator> split(int, int, const std::string& name) override { return alone(name); }
+  std::shared_ptr<Communicator> split(const std::vector<int>&, const std::string& name) override {
+    return alone(name);
+  }
   NodePlace node_place() override { return {}; }
 
  protected:

@@ -41,7 +41,9 @@ class ThreadCommunicator final : public Communicator {
       : Communicator(rank, static_cast<int>(group.contributions.size()), "threads",
                      std::make_shared<TrafficTable>()),
         group_(group) {}
-  std::shared_ptr<Communicator> split(int, int, const std::string& name) override { return alone(name); }
+  std::shared_ptr<Communicator> split(const std::vector<int>&, const std::string& name) override {
+    return alone(name);
+  }
   NodePlace node_place() override { return {}; }
 
  protected:

@@ -129,11 +129,19 @@ TEST(CommunicatorOnCuda, runs_with_the_others_where_each_rank_has_a_gpu) {
   EXPECT_EQ(test::mpi_devices().back()->kind(), DeviceKind::cuda);
 }
 
+/// The ranks that are even like this one, or odd; the last comes first.
+std::vector<int> half_backwards(const Communicator& world) {
+  std::vector<int> members;
+  for (int rank = world.size() - 1; rank >= 0; --rank)
+    if (rank % 2 == world.rank() % 2) members.push_back(rank);
+  return members;
+}
+
 // Parts of the ranks meet by themselves, and several communicators are at work in turn.
 TEST(Communicator, on_a_device_splits_like_any_other) {
   Communicator& world = *test::mpi_world();
   for (Device* device : test::mpi_devices()) {
-    const auto half = world.split(world.rank() % 2, -world.rank(), "half");
+    const auto half = world.split(half_backwards(world), "half");
     test_all_types(*half, *device);
     test_all_types(world, *device);
     test_all_types(*half, *device);
@@ -204,7 +212,7 @@ TEST(Communicator, several_requests_complete_in_any_order) {
 
 TEST(Communicator, a_request_that_an_error_drops_does_not_wait_for_partners) {
   Communicator& world = *test::mpi_world();
-  const auto other = world.split(0, world.rank(), "other");
+  const auto other = world.split(world.every_rank(), "other");
   const Tensor tensor = Tensor::from(std::vector<double>(100, 1.0), {100});
   if (world.rank() == 0)
     const Request dropped = other->start_all_reduce(tensor, ReduceOp::sum, Purpose::gradients);
@@ -218,10 +226,10 @@ TEST(Communicator, a_request_that_an_error_drops_does_not_wait_for_partners) {
 }
 
 TEST(Communicator, counts_the_payload_for_other_ranks_by_purpose) {
-  const auto world = test::mpi_world()->split(0, test::mpi_world()->rank(), "counted");
+  const auto world = test::mpi_world()->split(test::mpi_world()->every_rank(), "counted");
   const int size = world->size();
   const auto before = world->traffic();
-  const auto part = world->split(0, world->rank(), "part");
+  const auto part = world->split(world->every_rank(), "part");
   part->all_reduce(Tensor::zeros({10}, DType::float64), ReduceOp::sum, Purpose::gradients);
   world->all_gather_rows(Tensor::zeros({3}, DType::float32), Tensor::zeros({3 * size}, DType::float32),
                          Purpose::parameters);
@@ -267,9 +275,14 @@ TEST(Communicator, measures_the_time_spent_waiting_by_purpose) {
   }
 }
 
-TEST(Communicator, splits_by_color_and_orders_by_key) {
+TEST(Communicator, refuses_a_split_that_this_rank_is_not_in) {
   Communicator& world = *test::mpi_world();
-  const auto half = world.split(world.rank() % 2, -world.rank(), "half");
+  EXPECT_THROW(world.split({world.size()}, "others"), Error);
+}
+
+TEST(Communicator, splits_into_the_ranks_that_were_named_in_their_order) {
+  Communicator& world = *test::mpi_world();
+  const auto half = world.split(half_backwards(world), "half");
   const int members = (world.size() + 1 - world.rank() % 2) / 2;
   EXPECT_EQ(half->size(), members);
   EXPECT_EQ(half->rank(), members - 1 - world.rank() / 2);

@@ -48,7 +48,7 @@ TEST(StandIn, RefusesCountsThatAnIntDoesNotHold) {
 
 TEST(DeviceFailure, UnderWayIsASentenceAtTheNextCall) {
   Communicator& world = *test::mpi_world();
-  const auto ranks = world.split(0, world.rank(), "unlucky");
+  const auto ranks = world.split(world.every_rank(), "unlucky");
   const Tensor tensor = three_numbers();
   ranks->all_reduce(tensor, ReduceOp::sum, Purpose::gradients);
   emulated::plant_nccl_failure(emulated::ncclRemoteError);
@@ -67,7 +67,7 @@ TEST(DeviceFailure, UnderWayIsASentenceAtTheNextCall) {
 // The collective fails after everybody has asked about it: then the host is told when it takes the values.
 TEST(DeviceFailure, OfWhatRunsLaterIsASentenceWhereTheHostTakesTheValues) {
   Communicator& world = *test::mpi_world();
-  const auto ranks = world.split(0, world.rank(), "late");
+  const auto ranks = world.split(world.every_rank(), "late");
   const Tensor tensor = three_numbers();
   ranks->all_reduce(tensor, ReduceOp::sum, Purpose::gradients);
   emulated::set_stream_mode(emulated::StreamMode::deferred);
@@ -81,7 +81,7 @@ TEST(DeviceFailure, OfWhatRunsLaterIsASentenceWhereTheHostTakesTheValues) {
 
 TEST(DeviceFailure, AnAbortEndsWhatWouldWaitForEver) {
   Communicator& world = *test::mpi_world();
-  const auto ranks = world.split(0, world.rank(), "left alone");
+  const auto ranks = world.split(world.every_rank(), "left alone");
   const Tensor tensor = three_numbers();
   ranks->all_reduce(tensor, ReduceOp::sum, Purpose::gradients);
   if (world.rank() == 0) {

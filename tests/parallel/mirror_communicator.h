@@ -38,7 +38,7 @@ class MirrorCommunicator final : public Communicator {
  public:
   explicit MirrorCommunicator(Log& log)
       : Communicator(0, 2, "mirror", std::make_shared<TrafficTable>()), log_(log) {}
-  std::shared_ptr<Communicator> split(int, int, const std::string&) override {
+  std::shared_ptr<Communicator> split(const std::vector<int>&, const std::string&) override {
     return std::make_shared<MirrorCommunicator>(log_);
   }
   NodePlace node_place() override { return {}; }

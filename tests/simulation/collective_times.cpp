@@ -1,5 +1,5 @@
 // Our communicator's collectives under SimGrid's SMPI, which simulates the network: each is timed on the
-// simulated clock and held against framework/recipe/collective_time.h. Adding up costs nothing there, so the
+// simulated clock and held against launch/plan/collective_time.h. Adding up costs nothing there, so the
 // description's reduced_bytes_per_second should be huge. Compiled by smpicxx, see run.sh.
 //     smpirun ... collective_times MACHINE.yaml all_reduce|all_gather|reduce_scatter|all_to_all BYTES...
 // Prints "collective ranks ranks_per_node bytes simulated ALGORITHM seconds ..." with every algorithm's time.
@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "framework/recipe/collective_time.h"
+#include "launch/plan/collective_time.h"
 #include "parallel/mpi.h"
 
 namespace conclave {

@@ -20,13 +20,14 @@ mkdir -p "$work"
 
 # What calls MPI is compiled anew, for SMPI's header; of the libraries nothing that calls MPI may come along.
 libraries=("$build/parallel/libconclave_parallel.a")
+libraries+=("$build/launch/libconclave_plan.a")
 for folder in recipe kernels tensor device base; do libraries+=("$build/framework/$folder/libconclave_$folder.a"); done
 for library in "${libraries[@]}"; do
   [ -f "$library" ] || { echo "simulation: $library is missing; build it first" >&2; exit 2; }
 done
 sources=(tests/simulation/collective_times.cpp parallel/mpi.cpp parallel/mpi_environment.cpp parallel/nccl/stand_in.cpp)
 program=$work/collective_times
-newest=$(ls -t "$program" "${sources[@]}" "${libraries[@]}" parallel/*.h framework/recipe/*.h 2>/dev/null | head -1 || true)
+newest=$(ls -t "$program" "${sources[@]}" "${libraries[@]}" parallel/*.h launch/plan/*.h 2>/dev/null | head -1 || true)
 [ "$newest" = "$program" ] ||
   smpicxx -std=c++20 -O1 -fPIC -fopenmp -I. -x c++ "${sources[@]}" -x none -Wl,--start-group "${libraries[@]}" -Wl,--end-group \
     -ldnnl -lyaml-cpp -lxxhash -o "$program"

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "framework/kernels/cpu/attention_room.h"
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/cpu/matrix_product.h"
 #include "framework/kernels/cpu/parallel_error.h"
@@ -20,9 +21,8 @@ namespace {
 
 using cpu::Matrix;
 using cpu::multiply;
+using cpu::query_block;
 using cpu::Sum;
-
-constexpr std::int64_t query_block = 64;
 
 /// The sizes of one call, and where head h of sequence s begins.
 struct AttentionSizes {
@@ -78,16 +78,9 @@ void put_head(const Sum<T>* from, std::int64_t rows, std::int64_t width, T* to, 
     for (std::int64_t i = 0; i < width; ++i) cpu::store(to + row * stride + i, from[row * width + i]);
 }
 
-/// Memory of one thread, cut into what a head needs: `blocks` [query_block, width], `heads` [length, width],
-/// `scores` [query_block, length]. framework/recipe/plan_memory.cpp counts it.
+/// The memory of one thread (attention_room.h), handed out part after part.
 class Room {
  public:
-  static Tensor of_threads(const AttentionSizes& z, std::int64_t blocks, std::int64_t heads,
-                           std::int64_t scores, const Tensor& like) {
-    const std::int64_t numbers =
-        query_block * (blocks * z.head_width + scores * z.length) + heads * z.length * z.head_width;
-    return Tensor::empty({omp_get_max_threads(), numbers}, sum_type(like.dtype()), like.device());
-  }
   Room(const Tensor& of_threads, const AttentionSizes& z)
       : room_(of_threads.slice(omp_get_thread_num(), omp_get_thread_num() + 1)), sizes_(z) {}
 
@@ -245,7 +238,7 @@ void attention(const Tensor& query, const Tensor& key, const Tensor& value, cons
                                  document_start.data<std::int32_t>(), static_cast<Sum<T>>(scale)};
     T* o = out.data<T>();
     auto* lse = log_sum_exp.data<Sum<T>>();
-    const Tensor rooms = Room::of_threads(z, 2, 2, 1, query);
+    const Tensor rooms = cpu::attention_room.take(omp_get_max_threads(), query, head_width);
     cpu::ParallelError error;
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
     for (std::int64_t s = 0; s < z.sequences; ++s)
@@ -268,7 +261,7 @@ void attention_backward(const Tensor& query, const Tensor& key, const Tensor& va
     const AttentionGradients<T> gradients{out.data<T>(),  log_sum_exp.data<Sum<T>>(),
                                           dout.data<T>(), dquery.data<T>(),
                                           dkey.data<T>(), dvalue.data<T>()};
-    const Tensor rooms = Room::of_threads(z, 3, 4, 2, query);
+    const Tensor rooms = cpu::attention_backward_room.take(omp_get_max_threads(), query, head_width);
     cpu::ParallelError error;
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
     for (std::int64_t s = 0; s < z.sequences; ++s)

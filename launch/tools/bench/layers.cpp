@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "framework/recipe/plan.h"
+#include "launch/plan/plan.h"
 #include "launch/tools/bench/bench.h"
 #include "layers/attention.h"
 
@@ -46,8 +46,7 @@ class BareExperts {
         down_(parameters.find("mlp.experts.down_proj.weight").value) {
     const int ranks = bench.mesh.world().size();
     const std::int64_t experts = gate_.dim(0), inner = gate_.dim(1), hidden = gate_.dim(2);
-    const auto rows = static_cast<std::int64_t>(
-        std::llround(even_rows(bench.recipe, plan_layout(bench.recipe, ranks)).computed));
+    const std::int64_t rows = plan_layout(bench.recipe, ranks).expected_expert_rows;
     std::vector<std::int64_t> offsets;
     for (std::int64_t e = 0; e <= experts; ++e) offsets.push_back(rows * e / experts);
     offsets_ = Tensor::from(offsets, {experts + 1});

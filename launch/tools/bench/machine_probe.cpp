@@ -8,8 +8,8 @@
 
 #include "framework/autograd/ops/elementwise.h"
 #include "framework/kernels/kernels.h"
-#include "framework/recipe/collective_time.h"
-#include "framework/recipe/plan_time.h"
+#include "launch/plan/collective_time.h"
+#include "launch/plan/plan_time.h"
 #include "launch/tools/bench/bench.h"
 #include "parallel/agreement.h"
 
@@ -249,8 +249,13 @@ void check_placement(Communicator& world, const NodePlace& place) {
 
 void measure_network(Communicator& world, const NodePlace& place, MachineModel& machine) {
   check_placement(world, place);
-  const auto node = world.split(world.rank() / place.size, world.rank(), "node");
-  const auto across = world.split(place.rank, world.rank(), "across");
+  std::vector<int> of_node, of_place;  // this node's ranks, and those at the same place of every node
+  for (const int rank : world.every_rank()) {
+    if (rank / place.size == world.rank() / place.size) of_node.push_back(rank);
+    if (rank % place.size == place.rank) of_place.push_back(rank);
+  }
+  const auto node = world.split(of_node, "node");
+  const auto across = world.split(of_place, "across");
   if (across->size() > 1) {
     machine.between_nodes = link_rates(*across);
     machine.between_nodes.bytes_per_second *= place.size;

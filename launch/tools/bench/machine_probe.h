@@ -1,9 +1,9 @@
-// measure_machine: the rates of framework/recipe/machine.h, by running the kernels and collectives that a
+// measure_machine: the rates of launch/plan/machine.h, by running the kernels and collectives that a
 // step is made of and fitting the model's terms to their times. The best of several tries counts, so that
 // what others do to a shared machine falls out; a step is then to be compared by its best, too.
 #pragma once
 
-#include "framework/recipe/machine.h"
+#include "launch/plan/machine.h"
 #include "parallel/communicator.h"
 
 namespace conclave {

@@ -4,9 +4,10 @@
 #include <cmath>
 
 #include "framework/recipe/model_size.h"
-#include "framework/recipe/plan.h"
+#include "launch/plan/plan.h"
 #include "launch/tools/bench/bench.h"
 #include "launch/tools/bench/round_robin_router.h"
+#include "launch/train/model_size.h"
 
 namespace conclave {
 

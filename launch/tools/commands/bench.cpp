@@ -5,7 +5,6 @@
 #include <sstream>
 
 #include "framework/base/printable.h"
-#include "framework/recipe/model_size.h"
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/parse.h"
 #include "framework/recipe/validate.h"
@@ -14,6 +13,7 @@
 #include "launch/tools/bench/machine_probe.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/train/job.h"
+#include "launch/train/model_size.h"
 #include "parallel/agreement.h"
 
 namespace conclave {

@@ -81,6 +81,12 @@ void measure(const Mesh& mesh, std::int64_t batches, std::int64_t micro_batch_si
                                mesh);
 }
 
+/// On all ranks alike.
+void refuse_losses_not_finite(const Evaluated& evaluated) {
+  if (const std::string sentence = domains_not_finite(evaluated.results); !sentence.empty())
+    throw Error(Fault::numeric, join_text("Checkpoint ", evaluated.source, ": ", sentence), Reach::all_ranks);
+}
+
 void print_tables(const Evaluated& first, const Evaluated* other) {
   const auto tables = [](const Evaluated& evaluated) {
     return printable(
@@ -147,8 +153,10 @@ int run_evaluate(const std::vector<std::string>& arguments) {
     const TrainingRecipe& training = first.recipe.training;
     measure(mesh, batches * training.global_batch_size, training.micro_batch_size, first);
     if (other) measure(mesh, batches * training.global_batch_size, training.micro_batch_size, *other);
-    if (world->rank() != 0) return 0;
-    (options.has("json") ? print_json : print_tables)(first, other ? &*other : nullptr);
+    if (world->rank() == 0)
+      (options.has("json") ? print_json : print_tables)(first, other ? &*other : nullptr);
+    refuse_losses_not_finite(first);
+    if (other) refuse_losses_not_finite(*other);
     return 0;
   });
 }

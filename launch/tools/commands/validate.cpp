@@ -11,21 +11,22 @@
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/base/text.h"
+#include "framework/data/batch_ramp.h"
 #include "framework/data/mixture.h"
 #include "framework/data/token_file.h"
-#include "framework/recipe/model_size.h"
 #include "framework/recipe/parse.h"
-#include "framework/recipe/plan.h"
-#include "framework/recipe/plan_time.h"
 #include "framework/recipe/validate.h"
 #include "framework/recipe/write.h"
+#include "launch/plan/few_steps.h"
 #include "launch/plan/model_costs.h"
+#include "launch/plan/plan.h"
+#include "launch/plan/plan_time.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/tools/doctor/placement.h"
+#include "launch/train/model_size.h"
 #include "launch/train/passes.h"
 #include "layers/transformer.h"
-#include "optim/adamw.h"
-#include "optim/schedule.h"
+#include "optim/groups.h"
 
 namespace conclave {
 namespace {
@@ -98,8 +99,8 @@ void print_layout(const Recipe& recipe, int ranks) {
       recipe.training.batch_ramp.start_batch_size > 0 ? "at most: the batch ramp begins with fewer" : "");
 }
 
-void print_memory(const Recipe& recipe, int ranks) {
-  const MemoryPlan memory = plan_memory(recipe, ranks);
+void print_memory(const Recipe& recipe, int ranks, const DryStep& step) {
+  const MemoryPlan memory = plan_memory(recipe, ranks, step);
   std::printf("\nMemory per rank%s\n",
               recipe.training.device == "cpu"
                   ? ""
@@ -125,8 +126,8 @@ void print_memory(const Recipe& recipe, int ranks) {
     print_row(("  " + memory.largest_buffers[i].name).c_str(), bytes_text(memory.largest_buffers[i].bytes));
 }
 
-void print_network(const Recipe& recipe, int ranks) {
-  const NetworkPlan network = plan_network(recipe, ranks);
+void print_network(const Recipe& recipe, int ranks, const DryStep& step) {
+  const NetworkPlan network = plan_network(step);
   const bool sharded = recipe.parallel.zero > 0;
   std::printf("\nNetwork per rank and step: what the rank hands over for others\n");
   print_row(sharded ? "gradients, reduce-scattered" : "gradients, all-reduced",
@@ -146,8 +147,8 @@ std::string seconds_text(double seconds) {
   return text;
 }
 
-void print_time(const Recipe& recipe, int ranks, const MachineModel& machine) {
-  const TimePlan time = plan_time(recipe, ranks, machine);
+void print_time(const Recipe& recipe, int ranks, const MachineModel& machine, const DryStep& dry) {
+  const TimePlan time = plan_time(recipe, ranks, machine, dry);
   const LayoutPlan layout = plan_layout(recipe, ranks);
   const double processors = processors_of_rank(recipe, ranks, machine);
   std::printf("\nTime of a step on %s, calculated\n", printable(machine.name).c_str());
@@ -227,19 +228,6 @@ void print_placement(const Recipe& recipe, int ranks) {
     std::printf("  %s\n", sentence.c_str());
 }
 
-/// The plan's parts against the model as one of the ranks would cut it.
-void check_parts(const Recipe& recipe, int ranks) {
-  const ParallelRecipe& p = recipe.parallel;
-  ParameterSet parameters(
-      MeshLayout(ranks, {.tensor = p.tensor, .expert = p.expert, .expert_tensor = p.expert_tensor}), 0);
-  const Transformer transformer(parameters, recipe.model, Recompute::none);
-  std::int64_t elements = 0, planned = 0;
-  for (const Parameter& parameter : parameters.all()) elements += parameter.shape.elements();
-  for (const ParameterPlan& parameter : plan_parameters(recipe, ranks))
-    planned += parameter.count * parameter.elements;
-  check(elements == planned, "validate: a rank holds ", elements, " parameters, the plan counts ", planned);
-}
-
 /// A recipe is often checked away from its data, so what is missing here is worth a line and not an error.
 void print_missing_files(const Recipe& recipe) {
   std::vector<std::string> files;
@@ -281,31 +269,29 @@ int run_validate(const std::vector<std::string>& arguments) {
   check(ranks <= 1'000'000, Fault::request, "validate: --ranks ", ranks, " came, expected at most 1000000");
   const Recipe recipe = load_recipe(path, options.overrides());
   validate_recipe(recipe, static_cast<int>(ranks));
-  // The model without its memory: names for the optimizer's groups, and a check of our own arithmetic.
+  check_can_be_planned(recipe, static_cast<int>(ranks));
+  // The model without its memory: names for the optimizer's groups.
   ParameterSet parameters;
   const Transformer transformer(parameters, recipe.model, Recompute::none);
   check_groups(parameters, recipe.optimizer);
-  std::int64_t elements = 0;
-  for (const Parameter& parameter : parameters.all()) elements += parameter.shape.elements();
-  check(elements == count_parameters(recipe.model).total(), "validate: the model has ", elements,
-        " parameters, the plan counts ", count_parameters(recipe.model).total());
-  check_parts(recipe, static_cast<int>(ranks));
   if (options.has("print")) {
     std::printf("%s\n", key_text(recipe, options.text("print", "")).c_str());
     return 0;
   }
 
+  const DryStep step =
+      plan_step(recipe, static_cast<int>(ranks));  // refuses what is too large before a word is said
   std::printf("%s", printable(to_annotated_yaml(recipe)).c_str());
   print_parameters(recipe, static_cast<int>(ranks));
   print_layout(recipe, static_cast<int>(ranks));
-  print_memory(recipe, static_cast<int>(ranks));
-  print_network(recipe, static_cast<int>(ranks));
+  print_memory(recipe, static_cast<int>(ranks), step);
+  print_network(recipe, static_cast<int>(ranks), step);
   print_passes(recipe);
   print_placement(recipe, static_cast<int>(ranks));
   if (options.has("machine")) {
     MachineModel machine = load_machine(options.text("machine", ""));
     machine.ranks_per_node = options.whole_number("ranks-per-node", machine.ranks_per_node, 1);
-    print_time(recipe, static_cast<int>(ranks), machine);
+    print_time(recipe, static_cast<int>(ranks), machine, step);
   }
   std::printf("\n");
   options.warn_of_comments();

@@ -1,9 +1,9 @@
 #include "launch/tools/report/plan_tables.h"
 
 #include "framework/base/error.h"
-#include "framework/recipe/model_size.h"
-#include "framework/recipe/plan.h"
 #include "framework/recipe/validate.h"
+#include "launch/plan/plan.h"
+#include "launch/train/model_size.h"
 
 namespace conclave {
 namespace {
@@ -60,8 +60,8 @@ Json layout_table(const Recipe& recipe, int ranks) {
   return table.json();
 }
 
-Json memory_table(const Recipe& recipe, int ranks) {
-  const MemoryPlan memory = plan_memory(recipe, ranks);
+Json memory_table(const Recipe& recipe, int ranks, const DryStep& step) {
+  const MemoryPlan memory = plan_memory(recipe, ranks, step);
   Table table("Memory per rank, planned");
   table.add_bytes("parameters", memory.parameters);
   table.add_bytes("their copy in bf16", memory.rounded_parameters);
@@ -78,8 +78,8 @@ Json memory_table(const Recipe& recipe, int ranks) {
   return table.json();
 }
 
-Json network_table(const Recipe& recipe, int ranks) {
-  const NetworkPlan network = plan_network(recipe, ranks);
+Json network_table(const DryStep& step) {
+  const NetworkPlan network = plan_network(step);
   Table table("Network per rank and step, planned");
   table.add_bytes("gradients", network.gradients);
   table.add_bytes("parameters", network.parameters);
@@ -96,8 +96,9 @@ Json network_table(const Recipe& recipe, int ranks) {
 std::vector<Json> plan_tables(const Recipe& recipe, int ranks) {
   if (ranks == 0) return {parameter_table(recipe)};
   validate_recipe(recipe, ranks);
-  return {parameter_table(recipe), layout_table(recipe, ranks), memory_table(recipe, ranks),
-          network_table(recipe, ranks)};
+  const DryStep step = plan_step(recipe, ranks);
+  return {parameter_table(recipe), layout_table(recipe, ranks), memory_table(recipe, ranks, step),
+          network_table(step)};
 }
 
 }  // namespace conclave

@@ -20,6 +20,7 @@ std::vector<std::string> missing_in(const Kernels& kernels) {
 TEST(KernelTable, EveryBackEndHasEveryKernel) {
   EXPECT_EQ(missing_in(cpu_kernels()), std::vector<std::string>());
   EXPECT_EQ(missing_in(emulated_kernels()), std::vector<std::string>());
+  EXPECT_EQ(missing_in(counting_kernels()), std::vector<std::string>());
 }
 
 TEST(KernelTable, EveryKernelSaysWhatItHasToDo) {
@@ -46,7 +47,7 @@ TEST(KernelTable, AKernelReportsToTheProfileThatIsActive) {
   const Tensor x = Tensor::zeros({4}, DType::float32);
   Profile profile;
   {
-    const auto recording = profile.record();
+    const Profile::Recording recording(profile);
     cpu_kernels().add(x, x, x);
   }
   cpu_kernels().add(x, x, x);  // not recorded

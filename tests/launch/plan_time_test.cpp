@@ -1,16 +1,16 @@
 // The cost model: collectives against their formulas worked out by hand, a step's work against the count of
 // operations, and what more ranks, more bytes and shared processors must do to it. Descriptions of machines
 // are read strictly and come back as they were.
-#include "framework/recipe/plan_time.h"
+#include "launch/plan/plan_time.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
 #include "framework/base/error.h"
-#include "framework/recipe/collective_time.h"
-#include "framework/recipe/model_size.h"
-#include "framework/recipe/plan.h"
+#include "launch/plan/collective_time.h"
+#include "launch/plan/plan.h"
+#include "launch/train/model_size.h"
 
 namespace conclave {
 namespace {

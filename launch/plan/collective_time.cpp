@@ -1,4 +1,4 @@
-#include "framework/recipe/collective_time.h"
+#include "launch/plan/collective_time.h"
 
 #include <algorithm>
 #include <bit>

@@ -10,7 +10,7 @@
 
 #include <cstdint>
 
-#include "framework/recipe/machine.h"
+#include "launch/plan/machine.h"
 
 namespace conclave {
 

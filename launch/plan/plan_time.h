@@ -1,16 +1,16 @@
-// How long a step will take on a described machine, counted from the recipe: the third of the plans beside
-// memory and network. Every kernel of the step is its operations and bytes at the machine's rates, every
-// collective its algorithm's messages (collective_time.h). Assumed: all ranks see as many rows for their
-// experts, documents are as long as sequences, nobody waits for a slower rank, data and checkpoints cost
-// nothing. So a step takes at least this long where the rates are right.
+// How long a step will take on a described machine. What it computes and sends is read off the dry run: every
+// kernel is its operations and bytes at the machine's rates, every collective its algorithm's messages
+// (collective_time.h). Assumed: all ranks see as many rows for their experts, documents are as long as
+// sequences, no rank waits for a slower one, data and checkpoints cost nothing. So a step takes at least this
+// long where the rates are right.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "framework/recipe/machine.h"
-#include "framework/recipe/recipe.h"
+#include "launch/plan/dry_run.h"
+#include "launch/plan/machine.h"
 
 namespace conclave {
 
@@ -32,6 +32,7 @@ struct TimePlan {
 
 /// The recipe must be valid on the ranks. Fault::request where the machine's rates are for another precision,
 /// or it is one node and the ranks need several.
+TimePlan plan_time(const Recipe& recipe, int ranks, const MachineModel& machine, const DryStep& step);
 TimePlan plan_time(const Recipe& recipe, int ranks, const MachineModel& machine);
 
 /// Of `ranks` on one node: the processors that one of them computes with, below 1 where ranks share one.

@@ -1,4 +1,4 @@
-#include "framework/recipe/machine.h"
+#include "launch/plan/machine.h"
 
 #include <algorithm>
 #include <charconv>

@@ -1,0 +1,60 @@
+// The back end of a CountingDevice: what a step needs without its numbers. Floating-point results are left as
+// they are; the choice of experts, its counts and the order of rows are computed, and working memory is taken
+// as the CPU takes it.
+#include "framework/kernels/backends.h"
+#include "framework/kernels/check_route.h"
+#include "framework/kernels/counting/counting_device.h"
+#include "framework/kernels/cpu/attention_room.h"
+
+namespace conclave {
+namespace {
+
+const CountingDevice::Options& options_of(const Tensor& tensor) {
+  return dynamic_cast<const CountingDevice&>(tensor.device()).options();
+}
+
+void attention(const Tensor& query, const Tensor&, const Tensor&, const Tensor&, std::int64_t head_width,
+               double, const Tensor&, const Tensor&) {
+  cpu::attention_room.take(options_of(query).threads, query, head_width);
+}
+
+void attention_backward(const Tensor& query, const Tensor&, const Tensor&, const Tensor&,
+                        std::int64_t head_width, double, const Tensor&, const Tensor&, const Tensor&,
+                        const Tensor&, const Tensor&, const Tensor&) {
+  cpu::attention_backward_room.take(options_of(query).threads, query, head_width);
+}
+
+void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, const RouteResult& result) {
+  check_route(logits, tokens, rule, result);
+  const std::int64_t experts = logits.dim(1), top_k = result.experts.dim(1), count = logits.dim(0);
+  const std::span ids(tokens.data<std::int32_t>(), static_cast<std::size_t>(count));
+  const std::span chosen(result.experts.data<std::int32_t>(), static_cast<std::size_t>(count * top_k));
+  options_of(logits).choice(ids, experts, chosen);
+  result.counts.fill_zero();
+  auto* counts = result.counts.data<std::int64_t>();
+  for (std::int64_t slot = 0; slot < count * top_k; ++slot) {
+    std::int32_t& expert = chosen[static_cast<std::size_t>(slot)];
+    const std::int64_t token = slot / top_k;
+    if (ids[static_cast<std::size_t>(token)] < 0)
+      expert = -1;
+    else
+      ++counts[(result.first_token + token) / result.length * experts + expert];
+  }
+}
+
+void put_all(Kernels& kernels) {
+  for (AnyKernel* kernel : kernels.all()) kernel->leave_out();  // most only write floating-point numbers
+  kernels.attention = attention;
+  kernels.attention_backward = attention_backward;
+  kernels.route = route;
+  kernels.sort_by_expert = cpu_kernels().sort_by_expert.function();  // integers in the host's memory
+}
+
+}  // namespace
+
+const Kernels& counting_kernels() {
+  static const Kernels kernels({put_all});
+  return kernels;
+}
+
+}  // namespace conclave

@@ -1,0 +1,51 @@
+// A dry run: the real trainer takes a step as one rank of a job whose other ranks are not there, on a device
+// that only counts memory, with kernels that only say what they have to do. What the step took can then be
+// read off, and no layer, optimizer, axis or precision needs a second description.
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "framework/kernels/counting/counting_device.h"
+#include "launch/train/trainer.h"
+
+namespace conclave {
+
+/// What kernels of one name had to do at one place of the model.
+struct PlaceOfWork {
+  std::string layer;    // model.layers.0, lm_head, ...; empty outside of any
+  std::string purpose;  // attention, experts, ...; empty outside of any
+  bool backward = false;
+  std::string kernel;
+  auto operator<=>(const PlaceOfWork&) const = default;
+};
+struct AmountOfWork {
+  double calls = 0, bytes = 0, operations = 0, exponentials = 0;
+};
+
+/// Of one rank and step, in bytes where nothing else is said.
+struct DryStep {
+  // What the trainer holds between steps, as it was asked for.
+  double parameters = 0, rounded_parameters = 0, gradients = 0, reduced_gradients = 0, moments = 0;
+  double tables = 0, selection_bias = 0;     // as they were handed out
+  double states = 0;                         // all of these, as they were handed out
+  double peak = 0;                           // the most that was handed out at once during the step
+  double snapshot = 0;                       // what the rank copies when it saves
+  std::array<double, purposes> traffic{};    // bytes by Purpose
+  std::map<Collective, double> collectives;  // calls
+  std::map<PlaceOfWork, AmountOfWork> work;
+};
+
+/// What a dry run may be given in place of a recipe's own.
+struct DryParts {
+  Trainer::BatchSource batches = {};  // none: whole sequences of one document each
+  RouterMaker router = make_router;
+};
+/// A step of the recipe as this rank of `world`, in which every balance term acts and the batch is as large
+/// as it becomes. Tokens go to experts as `choice` says, on all ranks alike.
+DryStep dry_step(const Recipe& recipe, const std::shared_ptr<Communicator>& world, const ExpertChoice& choice,
+                 DryParts parts = {});
+
+}  // namespace conclave
