@@ -5,6 +5,10 @@
 
 namespace conclave {
 
+std::string counted(std::int64_t number, const std::string& singular, const std::string& plural) {
+  return std::to_string(number) + " " + (number == 1 ? singular : plural.empty() ? singular + "s" : plural);
+}
+
 std::string fixed(double value, int digits) {
   char text[352];  // the largest double has 309 digits before its point
   std::snprintf(text, sizeof text, "%.*f", digits, value);
