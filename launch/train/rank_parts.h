@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "framework/recipe/recipe.h"
 #include "framework/store/checkpoint_file.h"
 #include "parallel/gradient_reducer.h"
 
@@ -44,10 +45,10 @@ std::vector<RankPart> parts_of_states(const std::string& group, const ParameterS
                                       const GradientReducer& reducer, const Tensor& states,
                                       std::int64_t least_share_bytes);
 
-/// All names, types and shapes of these groups that do not match the parameters are listed in one
-/// Fault::data.
+/// A Fault::data where names, types or shapes of these groups do not match the parameters. It names the keys
+/// in which the checkpoint's recipe differs from `wanted`, and the first tensors that do not fit.
 void check_fits(const CheckpointReader& checkpoint, const std::vector<std::string>& groups,
-                const ParameterSet& parameters);
+                const ParameterSet& parameters, const ModelRecipe* wanted = nullptr);
 
 /// The reverse of the two above, after check_fits: this rank's part of every parameter, and of every state.
 void read_values(const CheckpointReader& checkpoint, ParameterSet& parameters);

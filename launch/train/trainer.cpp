@@ -328,7 +328,8 @@ void Trainer::gather_values(const TensorSink& sink) const {
 }
 
 void Trainer::load(const CheckpointReader& checkpoint) {
-  check_fits(checkpoint, {"model", "optimizer/moment1", "optimizer/moment2"}, model_.parameters);
+  check_fits(checkpoint, {"model", "optimizer/moment1", "optimizer/moment2"}, model_.parameters,
+             &model_.shape);
   read_values(checkpoint, model_.parameters);
   read_source(checkpoint);
   read_states(checkpoint, "optimizer/moment1", reducer_, optimizer_.moment1());
@@ -354,7 +355,7 @@ void Trainer::take(const CheckpointReader& checkpoint, const std::vector<std::st
   std::vector<std::string> groups;
   if (wants("parameters")) groups.emplace_back("model");
   if (wants("optimizer")) groups.insert(groups.end(), {"optimizer/moment1", "optimizer/moment2"});
-  check_fits(checkpoint, groups, model_.parameters);
+  check_fits(checkpoint, groups, model_.parameters, &model_.shape);
   if (wants("parameters")) {
     read_values(checkpoint, model_.parameters);
     read_selection_bias(checkpoint, model_.transformer);
