@@ -1,5 +1,7 @@
 #include "launch/train/rollbacks.h"
 
+#include "framework/base/text.h"
+
 #include "parallel/agreement.h"
 
 namespace conclave {
@@ -42,9 +44,9 @@ std::string Rollbacks::describe_end(const StepResult& result) const {
                                ? std::string("has no target, and the update before it was skipped")
                                : join_text("is skipped: the loss is ", result.loss, " and the gradient norm ",
                                            result.gradient_norm);
-  return join_text("step ", result.step, ", the last one, ", last, ". Of the ", steps_,
-                   " steps since this command began ", skipped_, " were skipped, the last ", skipped_in_row_,
-                   " in a row.");
+  return join_text("step ", result.step, ", the last one, ", last, ". Of the ", counted(steps_, "step"),
+                   " since this command began ", skipped_, skipped_ == 1 ? " was skipped" : " were skipped",
+                   ", the last ", skipped_in_row_, " in a row.");
 }
 
 void Rollbacks::return_to_last_update(Trainer& trainer) const {
@@ -63,14 +65,14 @@ std::string Rollbacks::go_back(Trainer& trainer, const fs::path& newest, const S
   const auto give_up = [&](const auto&... reasons) {
     throw Error(Fault::numeric,
                 join_text("step ", result.step, ": the loss is ", result.loss, " and the gradient norm ",
-                          result.gradient_norm, " after ", skipped_in_row_, " skipped ",
-                          skipped_in_row_ == 1 ? "step" : "steps", " in a row, and ", reasons...,
+                          result.gradient_norm, " after ", counted(skipped_in_row_, "skipped step"),
+                          " in a row, and ", reasons...,
                           "; training cannot go on from here. A lower optimizer.lr or more warm-up may help; "
                           "log.txt names the layer and the data."),
                 Reach::all_ranks);
   };
   if (times_ == recipe_.rollback_limit)
-    give_up("the run has gone back ", times_, " times already (training.rollback_limit)");
+    give_up("the run has gone back ", counted(times_, "time"), " already (training.rollback_limit)");
   if (newest.empty()) give_up("there is no checkpoint to go back to");
   const std::int64_t tokens = trainer.tokens_done(), sequences = trainer.sequences_done();
   base_ = *find_checkpoint(world_, choose(newest)).path;

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "framework/base/text.h"
 #include "framework/recipe/write.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/expert_loads.h"
@@ -79,9 +80,8 @@ RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> res
                   ? std::make_unique<EventLog>(path_ / "tensorboard", recipe, resumed_step, domains)
                   : nullptr) {
   if (const std::int64_t lines = metrics_.dropped_lines(); lines > 0)
-    notes_.push_back(join_text("metrics.jsonl loses ", lines, lines == 1 ? " line" : " lines",
-                               " of steps after ", *resumed_step,
-                               ", which were not saved and are trained again."));
+    notes_.push_back(join_text("metrics.jsonl loses ", counted(lines, "line"), " of steps after ",
+                               *resumed_step, ", which were not saved and are trained again."));
 }
 
 void RunDirectory::write_step(const StepResult& result, double seconds, double model_flops_per_token,

@@ -190,13 +190,13 @@ void TrainingRun::describe() {
   const ParameterCount all = count_parameters(recipe_.model), active = count_active_parameters(recipe_.model);
   logger_.info(recipe_.name, ": ", fixed(static_cast<double>(all.total()) / 1e6, 2), " M parameters, ",
                fixed(static_cast<double>(active.total()) / 1e6, 2), " M active per token; ",
-               recipe_.model.moe.num_experts, " experts, ", recipe_.model.moe.num_experts_per_tok,
+               counted(recipe_.model.moe.num_experts, "expert"), ", ", recipe_.model.moe.num_experts_per_tok,
                " per token");
-  logger_.info(world_.size(), world_.size() == 1 ? " rank" : " ranks", " with ", threads_,
-               threads_ == 1 ? " thread" : " threads", " each",
+  logger_.info(counted(world_.size(), "rank"), " with ", counted(threads_, "thread"), " each",
                device_.kind() == DeviceKind::cpu ? "" : join_text(" on ", device_.name()),
-               "; global batch of ", recipe_.training.global_batch_size, " sequences of ",
-               recipe_.data.sequence_length, " tokens, micro-batches of ", recipe_.training.micro_batch_size);
+               "; global batch of ", counted(recipe_.training.global_batch_size, "sequence"), " of ",
+               counted(recipe_.data.sequence_length, "token"), ", micro-batches of ",
+               recipe_.training.micro_batch_size);
   const auto degree = [&](Axis axis) { return mesh_.layout().degree(axis); };
   if (degree(Axis::tensor) * degree(Axis::expert_group) > 1)
     logger_.info("Attention on ", degree(Axis::tensor), " tensor x ", degree(Axis::data),
@@ -214,8 +214,10 @@ void TrainingRun::describe() {
     for (const std::string& sentence : training_->unopened_texts()) logger_.warning(sentence);
   }
   if (trainer_->steps_done() >= recipe_.training.steps)
-    logger_.info("This run is complete: all ", recipe_.training.steps,
-                 " steps are done. Raise training.steps to go on, or choose another output.");
+    logger_.info("This run is complete: ",
+                 recipe_.training.steps == 1 ? "its only step is"
+                                             : join_text("all ", recipe_.training.steps, " steps are"),
+                 " done. Raise training.steps to go on, or choose another output.");
   else
     logger_.info("Ready after ", fixed(logger_.elapsed_seconds(), 2), " s; writing to ", recipe_.output);
 }
@@ -434,7 +436,7 @@ void TrainingRun::close() {
   });
   if (checkpointing_->last_checkpoint().empty()) return;
   logger_.info("Passes over the training text: ", passes_so_far_text(passes()));
-  logger_.info("Done: ", trainer_->steps_done(), " steps, ",
+  logger_.info("Done: ", counted(trainer_->steps_done(), "step"), ", ",
                fixed(static_cast<double>(trainer_->tokens_done()) / 1e6, 2), " M tokens",
                std::isnan(final_loss_) ? "" : ", mean validation loss " + fixed(final_loss_, 4) + " nats",
                ". Try: conclave generate ", shell_word(recipe_.output), " --prompt \"The \"");
