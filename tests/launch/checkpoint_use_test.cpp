@@ -59,7 +59,7 @@ TEST_F(CheckpointUse, AnEvaluationSaysWhatWasChangedAndRefusesAnotherModel) {
     EXPECT_EQ(accepted.exit_code, 0) << accepted.output;
     EXPECT_TRUE(has(accepted, "Changed for this evaluation: " + key)) << accepted.output;
   }
-  for (const std::string change :
+  for (const std::string& change :
        {"output=" + path("elsewhere"), std::string("optimizer.lr=1"), std::string("training.steps=3"),
         std::string("name=x"), std::string("logging.interval=3"), std::string("checkpoint.keep=1")}) {
     const Outcome refused = conclave_command(evaluate + change);
