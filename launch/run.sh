@@ -21,9 +21,14 @@ Starts `mpirun -n N conclave train RECIPE.yaml ...` and waits for its end.
 
 SIGTERM, SIGINT, SIGHUP and SIGUSR1 reach the ranks as SIGUSR1: they finish the step, save, and the exit code is 75; a
 second one ends them at once. A signal that is ignored at the start, as under nohup, stays ignored. A pipe behind
-run.sh that is closed, as that of `| head`, ends nothing: training does not depend on its output. After a failure (a rank died, the machine failed, a watchdog spoke) the run goes on from its
-newest checkpoint; when two failures come without a new checkpoint between them, or after K restarts, run.sh gives up.
-Exit codes are those of `conclave train`: 0 done, 2 request, 3 data or checkpoint, 4 numbers, 5 machine, 75 stopped.
+run.sh that is closed, as that of `| head`, ends nothing: training does not depend on its output.
+
+After a failure (a rank died, the machine failed, a watchdog spoke) the run goes on from its newest checkpoint. When two
+failures come without a new checkpoint between them, or after K restarts, run.sh gives up.
+
+Exit codes are those of `conclave train`: 0 done, 2 request, 3 data or checkpoint, 4 numbers, 5 machine, 75 stopped. A
+second signal gives 128 and its number, 138 for the SIGUSR1 that the ranks got.
+
 CONCLAVE names another program than build/release/conclave.
 
 Examples:
@@ -44,6 +49,7 @@ refuse() {
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 conclave=${CONCLAVE:-$root/build/release/conclave}
 ranks='' restarts=3 mpirun_options=(--bind-to none)
+words=()  # the recipe and its overrides; options may stand before or behind them
 while [ $# -gt 0 ]; do
   case $1 in
     --help | -h)
@@ -52,17 +58,26 @@ while [ $# -gt 0 ]; do
       ;;
     -n | --restarts | --hostfile)
       [ $# -ge 2 ] || refuse "$1 came without a value"
-      case $1 in
-        -n) ranks=$2 ;;
-        --restarts) restarts=$2 ;;
-        --hostfile) mpirun_options+=(--hostfile "$2") ;;
-      esac
-      shift 2
+      option=$1 value=$2
+      shift
+      ;;
+    -n?*) option=-n value=${1#-n} value=${value#=} ;;
+    --restarts=* | --hostfile=*) option=${1%%=*} value=${1#*=} ;;
+    --)
+      words+=("${@:2}")
+      break
       ;;
     -*) refuse "the option '$1' is not known" ;;
-    *) break ;;
+    *) option='' words+=("$1") ;;
   esac
+  case $option in
+    -n) ranks=$value ;;
+    --restarts) restarts=$value ;;
+    --hostfile) mpirun_options+=(--hostfile "$value") ;;
+  esac
+  shift
 done
+set -- ${words[@]+"${words[@]}"}
 [[ $ranks =~ ^[1-9][0-9]*$ ]] || refuse "-n '$ranks' came, expected the number of ranks"
 [[ $restarts =~ ^[0-9]+$ ]] || refuse "--restarts '$restarts' came, expected 0 or more"
 [ $# -ge 1 ] || refuse "no recipe came"

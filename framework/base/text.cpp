@@ -24,6 +24,10 @@ std::string measured_text(double value) {
   return text;
 }
 
+std::string counted(std::int64_t number, const std::string& singular, const std::string& plural) {
+  return std::to_string(number) + " " + (number == 1 ? singular : plural.empty() ? singular + "s" : plural);
+}
+
 std::string fixed(double value, int digits) {
   if (const std::string name = name_if_not_finite(value); !name.empty()) return name;
   char text[352];  // the largest double has 309 digits before its point

@@ -5,7 +5,10 @@
 #include <map>
 #include <set>
 
+#include "framework/base/text.h"
+#include "framework/recipe/changes.h"
 #include "framework/recipe/nearest.h"
+#include "launch/train/model.h"
 
 namespace conclave {
 namespace {
@@ -51,6 +54,18 @@ void read_boxes(const CheckpointReader& checkpoint, const std::string& name, con
     at += static_cast<std::size_t>(element_count(box)) * element_bytes(values.dtype());
   }
   values.device().copy_from_host(values.raw(), host.data(), host.size());
+}
+
+/// A line for each key of the model in which the checkpoint's own recipe differs.
+std::string model_changes(const CheckpointReader& checkpoint, const ModelRecipe& wanted) {
+  if (!checkpoint.has("recipe")) return "";
+  std::string lines;
+  const Recipe before = recipe_of(checkpoint);
+  Recipe after = before;
+  after.model = wanted;
+  for (const RecipeChange& change : changes_between(before, after))
+    lines += join_text("\n  ", change.key, ": ", change_text(change));
+  return lines;
 }
 
 }  // namespace
@@ -142,25 +157,32 @@ std::vector<RankPart> parts_of_state(const NamedState& state, const ParameterSet
 }
 
 void check_fits(const CheckpointReader& checkpoint, const std::vector<TensorGroup>& groups,
-                const ParameterSet& parameters) {
-  std::string wrong;
+                const ParameterSet& parameters, const ModelRecipe* wanted) {
+  constexpr std::size_t most_named = 5;
+  std::vector<std::string> wrong;
   for (const TensorGroup& group : groups) {
     const std::vector<std::string> names = checkpoint.names(group.name);
     std::set<std::string> unused(names.begin(), names.end());
     for (const Parameter& parameter : parameters.all()) {
       const std::string name = group.name + "/" + parameter.name;
       if (unused.erase(name) == 0) {
-        wrong += join_text("\n  ", name, " is missing");
+        wrong.push_back(name + " is missing");
         continue;
       }
       const DatasetInfo info = checkpoint.describe(name);
       if (info.dims != dims_of(parameter.global_shape) || info.type != element_type(group.dtype))
-        wrong += join_text("\n  ", name, " is ", element_name(info.type), " ", dims_text(info.dims),
-                           ", expected ", name_of(group.dtype), " ", parameter.global_shape);
+        wrong.push_back(join_text(name, " is ", element_name(info.type), " ", dims_text(info.dims),
+                                  ", expected ", name_of(group.dtype), " ", parameter.global_shape));
     }
-    for (const std::string& name : unused) wrong += join_text("\n  ", name, " is not in the model");
+    for (const std::string& name : unused) wrong.push_back(name + " is not in the model");
   }
-  check(wrong.empty(), Fault::data, checkpoint.path().string(), " does not fit the recipe's model:", wrong);
+  if (wrong.empty()) return;
+  std::string lines = wanted ? model_changes(checkpoint, *wanted) : "";
+  for (std::size_t i = 0; i < std::min(most_named, wrong.size()); ++i) lines += "\n  " + wrong[i];
+  if (wrong.size() > most_named)
+    lines += "\n  and so do " +
+             counted(static_cast<std::int64_t>(wrong.size() - most_named), "other tensor") + " not fit";
+  fail(Fault::data, checkpoint.path().string(), " does not fit the recipe's model:", lines);
 }
 
 void check_optimizer(const CheckpointReader& checkpoint, const std::string& kind,

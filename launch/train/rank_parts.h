@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "framework/recipe/recipe.h"
 #include "framework/store/checkpoint_file.h"
 #include "optim/optimizer.h"
 
@@ -52,10 +53,10 @@ struct TensorGroup {
   DType dtype;
 };
 
-/// All names, types and shapes of these groups that do not match the parameters are listed in one
-/// Fault::data.
+/// A Fault::data where names, types or shapes of these groups do not match the parameters. It names the keys
+/// in which the checkpoint's recipe differs from `wanted`, and the first tensors that do not fit.
 void check_fits(const CheckpointReader& checkpoint, const std::vector<TensorGroup>& groups,
-                const ParameterSet& parameters);
+                const ParameterSet& parameters, const ModelRecipe* wanted = nullptr);
 
 /// A Fault::request where the checkpoint comes from an optimizer with other states.
 void check_optimizer(const CheckpointReader& checkpoint, const std::string& kind,

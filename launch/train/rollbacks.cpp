@@ -43,9 +43,9 @@ std::string Rollbacks::describe_end(const StepResult& result) const {
                                ? std::string("has no target, and the update before it was skipped")
                                : join_text("is skipped: the loss is ", measured_text(result.loss),
                                            " and the gradient norm ", measured_text(result.gradient_norm));
-  return join_text("step ", result.step, ", the last one, ", last, ". Of the ", steps_,
-                   " steps since this command began ", skipped_, " were skipped, the last ", skipped_in_row_,
-                   " in a row.");
+  return join_text("step ", result.step, ", the last one, ", last, ". Of the ", counted(steps_, "step"),
+                   " since this command began ", skipped_, skipped_ == 1 ? " was skipped" : " were skipped",
+                   ", the last ", skipped_in_row_, " in a row.");
 }
 
 void Rollbacks::return_to_last_update(Trainer& trainer) const {
@@ -78,17 +78,16 @@ fs::path Rollbacks::load_checkpoint(Trainer& trainer, const fs::path& newest,
 
 std::string Rollbacks::go_back(Trainer& trainer, const fs::path& newest, const StepResult& result) {
   const auto give_up = [&](const auto&... reasons) {
-    throw Error(
-        Fault::numeric,
-        join_text("step ", result.step, ": the loss is ", measured_text(result.loss),
-                  " and the gradient norm ", measured_text(result.gradient_norm), " after ", skipped_in_row_,
-                  " skipped ", skipped_in_row_ == 1 ? "step" : "steps", " in a row, and ", reasons...,
-                  "; training cannot go on from here. A lower optimizer.lr or more warm-up may help; "
-                  "log.txt names the layer and the data."),
-        Reach::all_ranks);
+    throw Error(Fault::numeric,
+                join_text("step ", result.step, ": the loss is ", measured_text(result.loss),
+                          " and the gradient norm ", measured_text(result.gradient_norm), " after ",
+                          counted(skipped_in_row_, "skipped step"), " in a row, and ", reasons...,
+                          "; training cannot go on from here. A lower optimizer.lr or more warm-up may help; "
+                          "log.txt names the layer and the data."),
+                Reach::all_ranks);
   };
   if (times_ == recipe_.rollback_limit)
-    give_up("the run has gone back ", times_, " times already (training.rollback_limit)");
+    give_up("the run has gone back ", counted(times_, "time"), " already (training.rollback_limit)");
   if (newest.empty()) give_up("there is no checkpoint to go back to");
   const std::int64_t tokens = trainer.tokens_done(), sequences = trainer.sequences_done();
   std::vector<std::string> rejected;

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "framework/base/text.h"
 #include "framework/recipe/domain.h"
 #include "framework/recipe/write.h"
 #include "framework/store/durable_file.h"
@@ -88,9 +89,8 @@ RunDirectory::RunDirectory(const DirectoryLock& lock, const Recipe& recipe,
                   ? std::make_unique<EventLog>(path_ / "tensorboard", recipe, resumed_step, domains)
                   : nullptr) {
   if (const std::int64_t lines = metrics_.dropped_lines(); lines > 0)
-    notes_.push_back(join_text("metrics.jsonl loses ", lines, lines == 1 ? " line" : " lines",
-                               " of steps after ", *resumed_step,
-                               ", which were not saved and are trained again."));
+    notes_.push_back(join_text("metrics.jsonl loses ", counted(lines, "line"), " of steps after ",
+                               *resumed_step, ", which were not saved and are trained again."));
 }
 
 void RunDirectory::write_step(const StepResult& result, double seconds, double model_flops_per_token,

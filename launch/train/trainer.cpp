@@ -330,7 +330,7 @@ void Trainer::gather_values(const TensorSink& sink) const {
 void Trainer::load(const CheckpointReader& checkpoint) {
   std::vector<TensorGroup> groups = {{"model", model_.parameters.values().dtype()}};
   add_optimizer_groups(checkpoint, groups);
-  check_fits(checkpoint, groups, model_.parameters);
+  check_fits(checkpoint, groups, model_.parameters, &model_.shape);
   read_values(checkpoint, model_.parameters);
   read_source(checkpoint);
   read_optimizer(checkpoint);
@@ -366,7 +366,7 @@ void Trainer::take(const CheckpointReader& checkpoint, const std::vector<std::st
   std::vector<TensorGroup> groups;
   if (wants("parameters")) groups.push_back({"model", model_.parameters.values().dtype()});
   if (wants("optimizer")) add_optimizer_groups(checkpoint, groups);
-  check_fits(checkpoint, groups, model_.parameters);
+  check_fits(checkpoint, groups, model_.parameters, &model_.shape);
   if (wants("parameters")) {
     read_values(checkpoint, model_.parameters);
     read_selection_bias(checkpoint, model_.transformer);

@@ -323,7 +323,7 @@ void TrainingRun::close() {
   });
   if (checkpointing_->last_checkpoint().empty()) return;
   logger_.info("Passes over the training text: ", passes_so_far_text(passes()));
-  logger_.info("Done: ", trainer_->steps_done(), " steps, ",
+  logger_.info("Done: ", counted(trainer_->steps_done(), "step"), ", ",
                fixed(static_cast<double>(trainer_->tokens_done()) / 1e6, 2), " M tokens",
                std::isnan(final_loss_) ? "" : ", mean validation loss " + fixed(final_loss_, 4) + " nats",
                ". Try: conclave generate ", shell_word(recipe_.output), " --prompt \"The \"");

@@ -1,10 +1,10 @@
 // How a training run begins: data, model and directory, where it goes on, and what is said of it.
 #include "framework/base/text.h"
 #include "framework/data/batch_ramp.h"
-#include "framework/recipe/model_size.h"
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/validate.h"
 #include "launch/train/job.h"
+#include "launch/train/model_size.h"
 #include "launch/train/resumption.h"
 #include "launch/train/training_run.h"
 #include "parallel/agreement.h"
@@ -122,13 +122,13 @@ void TrainingRun::describe() {
   const ParameterCount all = count_parameters(recipe_.model), active = count_active_parameters(recipe_.model);
   logger_.info(recipe_.name, ": ", fixed(static_cast<double>(all.total()) / 1e6, 2), " M parameters, ",
                fixed(static_cast<double>(active.total()) / 1e6, 2), " M active per token; ",
-               recipe_.model.moe.num_experts, " experts, ", recipe_.model.moe.num_experts_per_tok,
+               counted(recipe_.model.moe.num_experts, "expert"), ", ", recipe_.model.moe.num_experts_per_tok,
                " per token");
-  logger_.info(world_.size(), world_.size() == 1 ? " rank" : " ranks", " with ", threads_,
-               threads_ == 1 ? " thread" : " threads", " each",
+  logger_.info(counted(world_.size(), "rank"), " with ", counted(threads_, "thread"), " each",
                device_.kind() == DeviceKind::cpu ? "" : join_text(" on ", device_.name()),
-               "; global batch of ", recipe_.training.global_batch_size, " sequences of ",
-               recipe_.data.sequence_length, " tokens, micro-batches of ", recipe_.training.micro_batch_size);
+               "; global batch of ", counted(recipe_.training.global_batch_size, "sequence"), " of ",
+               counted(recipe_.data.sequence_length, "token"), ", micro-batches of ",
+               recipe_.training.micro_batch_size);
   const auto degree = [&](Axis axis) { return mesh_.layout().degree(axis); };
   if (degree(Axis::tensor) * degree(Axis::expert_group) > 1)
     logger_.info("Attention on ", degree(Axis::tensor), " tensor x ", degree(Axis::data),
@@ -146,8 +146,8 @@ void TrainingRun::describe() {
     for (const std::string& sentence : training_->unopened_texts()) logger_.warning(sentence);
   }
   if (trainer_->steps_done() >= recipe_.training.steps)
-    logger_.info("This run is complete: it has done ", trainer_->steps_done(),
-                 " steps, and training.steps is ", recipe_.training.steps, ". Raise training.steps above ",
+    logger_.info("This run is complete: it has done ", counted(trainer_->steps_done(), "step"),
+                 ", and training.steps is ", recipe_.training.steps, ". Raise training.steps above ",
                  trainer_->steps_done(), " to go on, or choose another output.");
   else
     logger_.info("Ready after ", fixed(logger_.elapsed_seconds(), 2), " s; writing to ", recipe_.output);

@@ -170,20 +170,6 @@ TEST_F(Endings, ARecipeIsNotOverwrittenByTheRunsOwn) {
   EXPECT_EQ(again.exit_code, 0) << again.output;
 }
 
-TEST_F(Endings, AReportDoesNotReplaceWhatARunHasWritten) {
-  ASSERT_EQ(train("shown", "training.steps=2 checkpoint.interval=0").exit_code, 0);
-  const std::string before = content(folder_ / "shown/metrics.jsonl");
-  for (const char* file : {"metrics.jsonl", "recipe.yaml", "experts.h5", "log.txt"}) {
-    const Outcome refused =
-        conclave_command("report " + path("shown") + " --output " + path("shown/") + file);
-    EXPECT_EQ(refused.exit_code, 2) << refused.output;
-    EXPECT_TRUE(has(refused, "which is a file of the run")) << refused.output;
-  }
-  EXPECT_EQ(content(folder_ / "shown/metrics.jsonl"), before);
-  EXPECT_EQ(conclave_command("report " + path("shown")).exit_code, 0);
-  EXPECT_EQ(conclave_command("report " + path("shown")).exit_code, 0) << "a page is replaced by the next one";
-}
-
 TEST_F(Endings, APipeThatIsClosedDoesNotEndTraining) {
   const Outcome outcome =
       run("bash -c '" + train_command("piped", "") + " | head -n 1; exit ${PIPESTATUS[0]}'");

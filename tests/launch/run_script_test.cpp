@@ -50,11 +50,27 @@ TEST_F(RunScript, HelpAndRefusals) {
   EXPECT_NE(help.output.find("usage: bash launch/run.sh -n N [--restarts K]"), std::string::npos)
       << help.output;
   for (const char* arguments :
-       {"-n 0 r.yaml", "-n", "r.yaml", "-n 2", "-n 2 --restarts x r.yaml", "-n 2 --fast r.yaml"})
+       {"-n 0 r.yaml", "-n", "r.yaml", "-n 2", "-n 2 --restarts x r.yaml", "-n 2 --fast r.yaml", "-nx r.yaml",
+        "r.yaml -n 2 --restarts=x", "-n 2 r.yaml --fast"})
     EXPECT_EQ(script(arguments).exit_code, 2) << arguments;
   const Outcome wrong = script("-n 2 " + recipe("none") + "model.moe.num_expert=3");
   EXPECT_EQ(wrong.exit_code, 2) << wrong.output;
   EXPECT_EQ(occurrences(wrong.output, "num_expert:"), 1u) << wrong.output;
+}
+
+TEST_F(RunScript, OptionsMayStandAnywhereAndHaveAnEqualsSign) {
+  const std::string failing = stand_in("options", "exit 5");
+  for (const std::string& arguments :
+       {recipe("options") + "-n 1 --restarts 0", recipe("options") + "-n1 --restarts=0",
+        "-n=1 " + recipe("options") + "--restarts=0", "--restarts=0 -n 1 -- " + recipe("options")}) {
+    const Outcome outcome = script(arguments, failing);
+    EXPECT_EQ(outcome.exit_code, 5) << outcome.output;
+    EXPECT_NE(outcome.output.find("giving up after 0 restarts (--restarts 0)"), std::string::npos)
+        << arguments << outcome.output;
+    EXPECT_NE(outcome.output.find("starting 1 rank with " + path("recipe.yaml")), std::string::npos)
+        << arguments << outcome.output;
+  }
+  EXPECT_NE(script("--help").output.find("138"), std::string::npos);
 }
 
 TEST_F(RunScript, AKilledRankIsStartedAgainAndTheRunEndsAsIfNothingHadBeen) {

@@ -174,5 +174,69 @@ TEST_F(TextCommand, TheBeginningOfADocumentIsTrainedAndGenerated) {
   EXPECT_EQ(generated("1 --prompt a --document-start"), "ab\n");
 }
 
+TEST_F(TextCommand, ValidateSaysOfTheTextsWhatTrainSays) {
+  write_bare_tokens(path("bare"));
+  std::ofstream(path("short.txt")) << "too short";
+  ASSERT_EQ(conclave_command("tokenize --output " + path("short") + " " + path("short.txt")).exit_code, 0);
+  std::filesystem::copy(path("numbers.bin"), path("mixed.bin"));
+  std::filesystem::copy(path("letters.idx"), path("mixed.idx"));
+  std::ofstream(path("table.parquet")) << std::string("PAR1\x15\0", 6);
+  ASSERT_EQ(conclave_command("tokenize --train-sentencepiece " + path("own") + " --vocab-size 300 " +
+                             path("letters.txt"))
+                .exit_code,
+            0);
+  const auto train_on = [](const std::string& name) {
+    return "'data.train=[{path: " + path(name) + ", domain: d}]' ";
+  };
+  struct Case {
+    std::string overrides;
+    int exit_code;
+    std::string words;
+  };
+  for (const Case& one : std::vector<Case>{
+           {train_on("short"), 3, "one training sequence needs 33"},
+           {train_on("mixed"), 3, "mixed.bin holds "},
+           {train_on("table"), 3, "table.parquet is a Parquet table"},
+           {train_on("numbers.bin"), 2, "was given with its ending"},
+           {train_on("numbers.json"), 2, "was given with its ending"},
+           {"model.vocab_size=300 data.tokenizer=" + path("own.model"), 3,
+            "says that the tokens were made with"},
+           {"'data.validation=[{path: " + path("table") + ", domain: d}]'", 3, "is a Parquet table"}}) {
+    for (const std::string command : {"validate ", "train "}) {
+      const Outcome outcome =
+          conclave_command(command + path("recipe.yaml") + " output=" + path("never") + " " + one.overrides);
+      EXPECT_EQ(outcome.exit_code, one.exit_code) << command << one.overrides << outcome.output;
+      EXPECT_NE(outcome.output.find(one.words), std::string::npos) << command << outcome.output;
+      EXPECT_EQ(occurrences(outcome.output, "\n"), 1u) << outcome.output;
+    }
+  }
+}
+
+TEST_F(TextCommand, WhatIsMissingIsNamedWithItsKeyAndWhatMakesIt) {
+  const std::string missing = "'data.train=[{path: " + path("nowhere") + ", domain: d}]' ";
+  const Outcome checked = conclave_command("validate " + path("recipe.yaml") + " " + missing);
+  EXPECT_EQ(checked.exit_code, 0) << checked.output;
+  EXPECT_NE(checked.output.find("data.train.0.path: " + path("nowhere.idx") + " is not there"),
+            std::string::npos)
+      << checked.output;
+  const Outcome trained = train("nowhere-run", missing);
+  EXPECT_EQ(trained.exit_code, 3) << trained.output;
+  EXPECT_NE(trained.output.find("data.train.0.path: the token index " + path("nowhere.idx")),
+            std::string::npos)
+      << trained.output;
+  EXPECT_NE(trained.output.find("`conclave tokenize --output " + path("nowhere")), std::string::npos)
+      << trained.output;
+  const Outcome quickstart = train("nowhere-run", "'data.train=[{path: data/quickstart/none, domain: d}]'");
+  EXPECT_NE(quickstart.output.find("launch/prepare_quickstart_data.sh"), std::string::npos)
+      << quickstart.output;
+}
+
+TEST_F(TextCommand, AnErrorOfAMachineComesBeforeAnyTable) {
+  const Outcome outcome =
+      conclave_command("validate " + path("recipe.yaml") + " --machine " + path("nowhere.yaml"));
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "\n"), 1u) << outcome.output;
+}
+
 }  // namespace
 }  // namespace conclave
