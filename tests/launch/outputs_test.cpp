@@ -158,8 +158,10 @@ TEST_F(Outputs, APlaceThatCannotBeWrittenIsARequest) {
   for (const std::string& place : places)
     for (const std::string& arguments :
          {"tokenize " + path("letters.txt") + " --output " + place,
-          "report " + path("model") + " --output " + place, "export " + path("model") + " " + place,
-          "bench --machine " + place, "train " + path("recipe.yaml") + " output=" + place}) {
+          "report " + path("model") + " --output " + place,
+          "extract " + path("model") + " --domain numbers --experts 2 --output " + place,
+          "export " + path("model") + " " + place, "bench --machine " + place,
+          "train " + path("recipe.yaml") + " output=" + place}) {
       const Outcome outcome = conclave_command(arguments);
       EXPECT_EQ(outcome.exit_code, 2) << arguments << outcome.output;
     }

@@ -7,6 +7,7 @@
 #include "framework/base/printable.h"
 #include "framework/base/shell_word.h"
 #include "launch/tools/commands/command_line.h"
+#include "launch/tools/commands/written_files.h"
 #include "launch/tools/convert/extract.h"
 #include "launch/train/checkpoint_choice.h"
 #include "launch/train/job.h"
@@ -48,6 +49,7 @@ int run_extract(const std::vector<std::string>& arguments) {
   const std::string calibration = options.text("calibration", "train");
   check(calibration == "train" || calibration == "validation", Fault::request, "extract: --calibration ",
         calibration, " came, expected train or validation");
+  if (options.has("output")) check_writable("extract", options.text("output", ""), MissingFolders::are_made);
   ExtractOptions extraction{.domain = options.text("domain", ""),
                             .experts = options.whole_number("experts", 0, 1),
                             .calibrate_on_training = calibration == "train",
