@@ -151,7 +151,7 @@ Extent few_of(const Extent& whole, const Recipe& recipe, int ranks) {
   Extent few = whole;
   const std::int64_t fewest = fewest_micro_steps(recipe, ranks);
   if (whole.micro_steps > fewest + period_of(recipe, ranks)) few.micro_steps = fewest;
-  const double of_layer = 2e-4 + slots_of(recipe) * 6e-8, budget = 0.1;  // seconds, about
+  const double of_layer = 2e-4 + slots_of(recipe) * 6e-8, budget = 0.05;  // seconds, about
   const double of_all_micro_steps = of_layer * real(few.micro_steps);
   const auto most = std::clamp<std::int64_t>(static_cast<std::int64_t>(budget / of_all_micro_steps), 4, 100);
   if (whole.dense_layers + whole.moe_layers <= most) return few;
