@@ -7,9 +7,8 @@ include(CMakePackageConfigHelpers)
 # what trains, saves, evaluates and plans; not the tools, and not what writes TensorBoard's files:
 # Debian's archive of protobuf-lite cannot be put into a shared library, and its own shared one would meet that of
 # SentencePiece.
-set(of_the_command "/(event_log|run_directory|training_run)\\.cpp")
-set(folders base device tensor kernels autograd recipe data store telemetry parallel layers optim plan)
-add_library(conclave_shared SHARED $<FILTER:$<TARGET_OBJECTS:conclave_train>,EXCLUDE,${of_the_command}>)
+set(folders base device tensor kernels autograd recipe data store telemetry parallel layers optim train plan)
+add_library(conclave_shared SHARED)
 foreach(folder ${folders})
   target_sources(conclave_shared PRIVATE $<TARGET_OBJECTS:conclave_${folder}>)
   # An archive brings the libraries that it is linked with; of its own objects nothing is left to take.

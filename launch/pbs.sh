@@ -100,7 +100,9 @@ fi
 now=$(newest_checkpoint)
 if [ "$code" -ne 75 ]; then
   if [ "$failed_at" = "${now:-nothing}" ]; then
-    give_up "$code" "$reason, not requeued: no progress since the failure before, ${now:-no checkpoint} is the newest"
+    newest="there is no checkpoint yet"
+    if [ -n "$now" ]; then newest="$now is the newest"; fi
+    give_up "$code" "$reason, not requeued: no progress since the failure before, $newest"
   fi
   failed_at=${now:-nothing}
 fi

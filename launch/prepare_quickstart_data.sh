@@ -128,7 +128,7 @@ tokens() { echo $(($(stat -c %s "$data/$1.bin") / 2)); }
 tokenize() {
   local domain=$1 input=$2 held_out=$3
   shift 3
-  "$conclave" tokenize --output "$data/$domain" --domain "$domain" --tokenizer bytes --held-out "$held_out" \
+  "$conclave" tokenize --replace --output "$data/$domain" --domain "$domain" --tokenizer bytes --held-out "$held_out" \
     --held-out-output "$data/$domain-validation" --empty skip --invalid-utf8 replace "$@" "$input" >"$text/$domain.log" ||
     { cat "$text/$domain.log" >&2; exit 3; }
   prepared+=("$domain")

@@ -3,6 +3,11 @@
 # the newest good checkpoint, and gives up when a failure comes back without progress. See docs/reliability.md.
 set -uo pipefail
 
+# A descriptor that is closed at the start is opened, so that no pipe below gets its number.
+for ((descriptor = 0; descriptor < 3; descriptor++)); do
+  [ -e "/proc/$$/fd/$descriptor" ] || eval "exec $descriptor<>/dev/null"
+done
+
 usage() {
   cat <<'TEXT'
 usage: bash launch/run.sh -n N [--restarts K] [--hostfile FILE] RECIPE.yaml [key.path=value ...]
@@ -15,10 +20,15 @@ Starts `mpirun -n N conclave train RECIPE.yaml ...` and waits for its end.
   --help           this text
 
 SIGTERM, SIGINT, SIGHUP and SIGUSR1 reach the ranks as SIGUSR1: they finish the step, save, and the exit code is 75; a
-second one ends them at once. A signal that is ignored at the start, as under nohup, stays ignored. So does a pipe
-behind run.sh that is closed, as that of `| tee log` after a Ctrl-C: training does not depend on its output. After a failure (a rank died, the machine failed, a watchdog spoke) the run goes on from its
-newest checkpoint; when two failures come without a new checkpoint between them, or after K restarts, run.sh gives up.
-Exit codes are those of `conclave train`: 0 done, 2 request, 3 data or checkpoint, 4 numbers, 5 machine, 75 stopped.
+second one ends them at once. A signal that is ignored at the start, as under nohup, stays ignored. A pipe behind
+run.sh that is closed, as that of `| head`, ends nothing: training does not depend on its output.
+
+After a failure (a rank died, the machine failed, a watchdog spoke) the run goes on from its newest checkpoint. When two
+failures come without a new checkpoint between them, or after K restarts, run.sh gives up.
+
+Exit codes are those of `conclave train`: 0 done, 2 request, 3 data or checkpoint, 4 numbers, 5 machine, 75 stopped. A
+second signal gives 128 and its number, 138 for the SIGUSR1 that the ranks got.
+
 CONCLAVE names another program than build/release/conclave.
 
 Examples:
@@ -39,6 +49,7 @@ refuse() {
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 conclave=${CONCLAVE:-$root/build/release/conclave}
 ranks='' restarts=3 mpirun_options=(--bind-to none)
+words=()  # the recipe and its overrides; options may stand before or behind them
 while [ $# -gt 0 ]; do
   case $1 in
     --help | -h)
@@ -47,17 +58,26 @@ while [ $# -gt 0 ]; do
       ;;
     -n | --restarts | --hostfile)
       [ $# -ge 2 ] || refuse "$1 came without a value"
-      case $1 in
-        -n) ranks=$2 ;;
-        --restarts) restarts=$2 ;;
-        --hostfile) mpirun_options+=(--hostfile "$2") ;;
-      esac
-      shift 2
+      option=$1 value=$2
+      shift
+      ;;
+    -n?*) option=-n value=${1#-n} value=${value#=} ;;
+    --restarts=* | --hostfile=*) option=${1%%=*} value=${1#*=} ;;
+    --)
+      words+=("${@:2}")
+      break
       ;;
     -*) refuse "the option '$1' is not known" ;;
-    *) break ;;
+    *) option='' words+=("$1") ;;
   esac
+  case $option in
+    -n) ranks=$value ;;
+    --restarts) restarts=$value ;;
+    --hostfile) mpirun_options+=(--hostfile "$value") ;;
+  esac
+  shift
 done
+set -- ${words[@]+"${words[@]}"}
 [[ $ranks =~ ^[1-9][0-9]*$ ]] || refuse "-n '$ranks' came, expected the number of ranks"
 [[ $restarts =~ ^[0-9]+$ ]] || refuse "--restarts '$restarts' came, expected 0 or more"
 [ $# -ge 1 ] || refuse "no recipe came"
@@ -87,6 +107,23 @@ newest_checkpoint() {
   done
   printf '%s' "$newest"
 }
+
+# mpirun would end itself and all ranks when nobody reads its output any more. So it writes, as this script does, to two
+# readers that go on reading then. Each has a session of its own, as a Ctrl-C must not end them before mpirun.
+exec > >(exec setsid tee -p /dev/null)
+readers=$!
+exec 2> >(exec setsid tee -p /dev/null >&2)
+readers+=" $!"
+# They have shown everything when they end; a terminal that is stopped is waited for only so long.
+show_the_rest() {
+  exec >&- 2>&-
+  for ((tries = 0; tries < 100; tries++)); do
+    # shellcheck disable=SC2086
+    kill -0 $readers 2>/dev/null || return
+    sleep 0.05
+  done
+}
+trap show_the_rest EXIT
 
 job='' stopping=''
 forward() {
@@ -145,7 +182,9 @@ for ((attempt = 0; ; attempt++)); do
     exit "$result"
   fi
   if [ "$failed_at" = "$reached" ]; then
-    say "giving up: no progress since the failure before, ${reached:-no checkpoint} is still the newest" >&2
+    newest="there is no checkpoint yet"
+    if [ -n "$reached" ]; then newest="$reached is still the newest"; fi
+    say "giving up: no progress since the failure before, $newest" >&2
     exit "$result"
   fi
   failed_at=$reached

@@ -30,12 +30,4 @@ double learning_rate_factor(const ScheduleRecipe& schedule, std::int64_t step, s
        "\" came, expected constant, linear, cosine or wsd");
 }
 
-std::int64_t batch_size_at(const TrainingRecipe& training, std::int64_t step) {
-  const BatchRampRecipe& ramp = training.batch_ramp;
-  if (ramp.start_batch_size <= 0) return training.global_batch_size;
-  return std::min(
-      training.global_batch_size,
-      ramp.start_batch_size + step / std::max<std::int64_t>(ramp.steps_per_increment, 1) * ramp.increment);
-}
-
 }  // namespace conclave

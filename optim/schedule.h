@@ -1,4 +1,4 @@
-// What changes with the step: the learning rate and the batch size. Pure functions of the step.
+// The learning-rate schedule: a pure function of the step.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,5 @@ namespace conclave {
 /// arXiv 1608.03983); or wsd: constant, then a linear decay over the final decay_steps (Hu et al., arXiv
 /// 2404.06395).
 double learning_rate_factor(const ScheduleRecipe& schedule, std::int64_t step, std::int64_t steps);
-
-/// Sequences in the global batch of a step: grows from ramp.start_batch_size by ramp.increment every
-/// ramp.steps_per_increment steps until it is the recipe's.
-std::int64_t batch_size_at(const TrainingRecipe& training, std::int64_t step);
 
 }  // namespace conclave

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 #include <unordered_map>
 
 namespace conclave {
@@ -28,8 +29,8 @@ GradientReducer::~GradientReducer() {
 }
 
 /// Trainable parameters from the last to the first, because backward completes the last ones first; one
-/// bucket is open for each kind of replicas. The alignment gaps inside a bucket are zero on every rank and
-/// stay so.
+/// bucket is open for each kind of replicas, and it holds either single elements or matrices. The alignment
+/// gaps inside a bucket are zero on every rank and stay so.
 void GradientReducer::plan(std::int64_t bucket_bytes) {
   std::array<std::ptrdiff_t, axes> open;
   open.fill(-1);
@@ -40,10 +41,12 @@ void GradientReducer::plan(std::int64_t bucket_bytes) {
       current = -1;
       continue;
     }
-    if (current < 0) {
+    const OwnedUnit unit = options_.owned_unit ? options_.owned_unit(*parameter) : OwnedUnit::element;
+    if (current < 0 || buckets_[static_cast<std::size_t>(current)].unit != unit) {
       current = static_cast<std::ptrdiff_t>(buckets_.size());
       buckets_.emplace_back();
       buckets_.back().ranks = &mesh_.axis(parameter->placement.replicas);
+      buckets_.back().unit = unit;
     }
     Bucket& bucket = buckets_[static_cast<std::size_t>(current)];
     bucket.parameters.push_back(&*parameter);
@@ -53,10 +56,36 @@ void GradientReducer::plan(std::int64_t bucket_bytes) {
   }
 }
 
+/// Matrices of equal replicas are dealt together, so that they come out even over all buckets.
+void GradientReducer::deal_buckets_of_matrices() {
+  for (const Axis replicas : {Axis::data, Axis::data_tensor, Axis::expert_data}) {
+    std::vector<const Parameter*> parameters;
+    std::map<const Parameter*, Bucket*> bucket_of;
+    for (auto bucket = buckets_.rbegin(); bucket != buckets_.rend(); ++bucket) {
+      if (!shards(*bucket) || scatters(*bucket) || bucket->parameters[0]->placement.replicas != replicas)
+        continue;
+      for (auto parameter = bucket->parameters.rbegin(); parameter != bucket->parameters.rend();
+           ++parameter) {
+        parameters.push_back(*parameter);
+        bucket_of[*parameter] = &*bucket;
+      }
+    }
+    if (parameters.empty()) continue;
+    for (const MatrixRun& run : deal_matrices(parameters, mesh_.axis(replicas).size()))
+      bucket_of[run.parameter]->runs.push_back(run);
+  }
+}
+
 void GradientReducer::plan_ownership() {
+  deal_buckets_of_matrices();
   for (Bucket& bucket : buckets_) {
+    if (shards(bucket) && !scatters(bucket)) {
+      for (const MatrixRun& run : bucket.runs)
+        if (run.owner == bucket.ranks->rank()) owned_.push_back({run.parameter, run.offset, run.elements, 0});
+      continue;
+    }
     std::int64_t begin = bucket.begin, end = bucket.begin + bucket.elements;
-    if (shards(bucket)) {
+    if (scatters(bucket)) {
       begin += bucket.ranks->rank() * bucket.share();
       end = begin + bucket.share();
       bucket.part = Tensor::empty({bucket.share()}, parameters_.gradients().dtype(),
@@ -112,7 +141,7 @@ void GradientReducer::start_next() {
   for (const Parameter* parameter : bucket.parameters) parameter->gradient.finished();
   if (bucket.ranks->size() == 1) return;
   const Tensor gradients = parameters_.gradients().part(bucket.begin, {bucket.elements});
-  bucket.request = shards(bucket)
+  bucket.request = scatters(bucket)
                        ? bucket.ranks->start_reduce_scatter_rows(gradients, bucket.part, Purpose::gradients)
                        : bucket.ranks->start_all_reduce(gradients, ReduceOp::sum, Purpose::gradients);
 }
@@ -122,7 +151,7 @@ void GradientReducer::finish() {
   while (started_ < buckets_.size()) start_next();
   for (Bucket& bucket : buckets_) {
     bucket.request.wait();
-    if (shards(bucket))
+    if (scatters(bucket))
       parameters_.gradients()
           .part(bucket.begin + bucket.ranks->rank() * bucket.share(), {bucket.share()})
           .copy_from(bucket.part);
@@ -157,7 +186,7 @@ void GradientReducer::plan_norm() {
 Tensor GradientReducer::squares() const {
   const Tensor& gradients = parameters_.gradients();
   const Tensor sum = Tensor::empty({1}, DType::float64, gradients.device());
-  kernels_of(gradients).sum_of_squares(gradients, counted_, sum);
+  kernels_of(gradients).sum_of_squares_of_pieces(gradients, counted_, sum);
   return sum;
 }
 
@@ -170,6 +199,9 @@ double GradientReducer::norm_of(double squares) const {
 void GradientReducer::gather(const Tensor& flat) const {
   for (const Bucket& bucket : buckets_) {
     if (!shards(bucket)) continue;
+    for (const MatrixRun& run : bucket.runs)
+      bucket.ranks->broadcast(flat.part(run.offset, {run.elements}), run.owner, Purpose::parameters);
+    if (!scatters(bucket)) continue;
     const Tensor whole = flat.part(bucket.begin, {bucket.elements});
     bucket.ranks->all_gather_rows(
         whole.slice(bucket.ranks->rank() * bucket.share(), (bucket.ranks->rank() + 1) * bucket.share()),

@@ -3,15 +3,17 @@
 // averages: losses are divided by global totals before backward. Without optimizer sharding every replica
 // receives and owns the whole sum. With it (ZeRO stage 1, Rajbhandari et al., arXiv 1910.02054) each bucket
 // is reduce-scattered, a replica owns its part of each bucket, keeps optimizer states for that part alone,
-// and the updated values are gathered after the step. Buckets start in one fixed order, last parameters
-// first, whatever the tape of a rank does, so they always meet the same bucket of the other ranks; an
-// unfinished bucket holds back those after it.
+// and the updated values are gathered after the step. Where the optimizer needs whole matrices, their buckets
+// are all-reduced, and each replica owns matrices instead of an even part. Buckets start in one fixed order,
+// last parameters first, whatever the tape of a rank does, so they always meet the same bucket of the other
+// ranks; an unfinished bucket holds back those after it.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "parallel/communicator.h"
+#include "parallel/ownership.h"
 #include "parallel/parameter.h"
 
 namespace conclave {
@@ -21,14 +23,7 @@ enum class OptimizerSharding { none, zero1 };
 struct GradientReducerOptions {
   std::int64_t bucket_bytes = std::int64_t{4} << 20;  // a bucket is closed when it holds this much
   OptimizerSharding sharding = OptimizerSharding::none;
-};
-
-/// Elements of one parameter whose optimizer state this rank keeps.
-struct OwnedSpan {
-  const Parameter* parameter;
-  std::int64_t offset;  // first element in ParameterSet's flat buffers
-  std::int64_t elements;
-  std::int64_t state_offset;  // first element in a buffer of owned_elements()
+  OwnedUnitOf owned_unit{};  // with sharding: what the optimizer needs undivided
 };
 
 class GradientReducer {
@@ -78,18 +73,22 @@ class GradientReducer {
     std::vector<char> complete;  // per parameter
     std::size_t missing = 0;
     Request request;
-    Tensor part;  // [elements / replicas]; what a reduce-scatter brings
+    OwnedUnit unit = OwnedUnit::element;
+    Tensor part;                  // of single elements: [elements / replicas]; what a reduce-scatter brings
+    std::vector<MatrixRun> runs;  // of matrices: who owns which
     std::int64_t share() const { return elements / ranks->size(); }
   };
 
   void plan(std::int64_t bucket_bytes);
   void plan_ownership();
+  void deal_buckets_of_matrices();
   void plan_norm();
   void on_complete(std::size_t bucket, std::size_t index);
   void start_next();
   bool shards(const Bucket& bucket) const {
     return options_.sharding == OptimizerSharding::zero1 && bucket.ranks->size() > 1;
   }
+  bool scatters(const Bucket& bucket) const { return shards(bucket) && bucket.unit == OwnedUnit::element; }
 
   ParameterSet& parameters_;
   const Mesh& mesh_;

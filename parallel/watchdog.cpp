@@ -204,10 +204,14 @@ std::string collectives_text(const std::vector<RankView>& ranks) {
       continue;
     }
     const std::int64_t first = std::max<std::int64_t>(record.entered - journal_entries, 0);
-    text += join_text("rank ", rank, ", process ", record.process, " on ", record.host, ", in ",
-                      place_text(record), ranks[rank].responding ? "" : ", not responding", ", quiet for ",
-                      seconds_text(record.quiet_seconds), "; its last ", record.entered - first,
-                      " collectives, the newest last:\n");
+    const bool gone = ranks[rank].gone;
+    text += join_text("rank ", rank, ", process ", record.process, " on ", record.host, ", ",
+                      !gone            ? "in "
+                      : record.leaving ? "ended in "
+                                       : "died in ",
+                      place_text(record), gone || ranks[rank].responding ? "" : ", not responding",
+                      ", quiet for ", seconds_text(record.quiet_seconds), "; its last ",
+                      record.entered - first, " collectives, the newest last:\n");
     for (std::int64_t number = first; number < record.entered; ++number) {
       const JournalEntry& entry = record.ring[static_cast<std::size_t>(number % journal_entries)];
       const double seconds = static_cast<double>(entry.left - entry.entered) * 1e-9;

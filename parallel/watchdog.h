@@ -55,6 +55,7 @@ struct RankView {
   RankRecord record;
   bool written = false;     // there is a journal
   bool responding = false;  // its watchdog thread runs
+  bool gone = false;        // its process is known to be there no more
 };
 
 /// The sentence about a stall: the collective that cannot be completed, its number and purpose, which ranks

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds everything with the release preset and runs every test that this machine can run.
 #   bash tests/run.sh              everything, some of it once more under sanitizers, and the loaders fuzzed
-#   bash tests/run.sh -R store     arguments go to ctest
+#   bash tests/run.sh --quick      the tests that are not slow, in three minutes once everything is built
+#   bash tests/run.sh -R store     arguments go to ctest; -L layers runs a folder's tests
 #   bash tests/run.sh --only NAME  builds the test program NAME alone and runs it
 # The last lines say what passed, failed and was skipped; the exit code is 0 only when nothing failed.
 set -euo pipefail
@@ -26,11 +27,17 @@ if [ "${1:-}" = --only ]; then
   set -- -R "^$2(_[0-9]+_ranks)?\$"
 fi
 
+if [ "${1:-}" = --quick ]; then
+  shift
+  set -- -LE slow "$@"
+fi
+
 # Only tests need these: h5py reads checkpoints as users do, groff the manual page, zsh its completion; scipy does the
-# studies' statistics, chromium shows the report. A test whose package cannot be had is skipped.
+# studies' statistics, chromium shows the report; clang-format, codespell and doxygen hold the texts to their form. A test
+# whose package cannot be had is skipped.
 bash launch/install_packages.sh
 if [ -z "$only" ]; then
-  bash launch/install_packages.sh --optional python3 python3-h5py groff-base zsh python3-scipy chromium
+  bash launch/install_packages.sh --optional python3 python3-h5py groff-base zsh python3-scipy chromium clang-format codespell doxygen
 fi
 
 lap packages

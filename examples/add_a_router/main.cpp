@@ -9,7 +9,7 @@
 #include "layers/attention.h"
 #include "layers/balance_loss.h"
 #include "layers/moe.h"
-#include "optim/adamw.h"
+#include "optim/optimizer.h"
 
 using namespace conclave;
 
@@ -66,7 +66,7 @@ int main() {
   const Parameter& head = parameters.create("head", {vocabulary, hidden}, {}, Decay::yes);
   parameters.materialize(DType::float32, 1234);
   GradientReducer reducer(parameters, Mesh::alone());
-  AdamW optimizer(parameters, reducer, {});
+  const auto optimizer = make_optimizer(parameters, reducer, {});
   const std::shared_ptr<Communicator> alone = self_communicator();
   BalanceLoss balance(model.moe, 2, *alone);
   double before = 0, now = 0;
@@ -83,7 +83,7 @@ int main() {
     balance.begin_micro_step(statistics);
     tape.backward(add_losses(tape, {loss.objective, balance.objective(tape)}));
     reducer.finish();
-    optimizer.step(/*learning_rate=*/3e-3, /*gradient_scale=*/1.0);
+    optimizer->step(/*learning_rate=*/3e-3, /*gradient_scale=*/1.0);
     const BalanceReport report = balance.end_step();
     (step == 0 ? before : now) = loss.loss_sum() / static_cast<double>(tokens);
     if (step % 10 != 9) continue;

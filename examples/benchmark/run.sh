@@ -45,7 +45,7 @@ prepare_data() {
   # One document of any text; the repository's own will do.
   find docs framework parallel layers launch -name '*.md' -o -name '*.cpp' -o -name '*.h' | sort | xargs cat \
     > data/benchmark/text.txt
-  $conclave tokenize --output data/benchmark/text --domain text data/benchmark/text.txt
+  $conclave tokenize --replace --output data/benchmark/text --domain text data/benchmark/text.txt
 }
 
 train() { # DIRECTORY key=value ...

@@ -5,7 +5,7 @@
 #include "framework/base/random.h"
 #include "framework/telemetry/logger.h"
 #include "layers/transformer.h"
-#include "optim/adamw.h"
+#include "optim/optimizer.h"
 
 using namespace conclave;
 
@@ -67,7 +67,7 @@ double train(double weight, Logger& logger) {
   const Transformer transformer(parameters, model, Recompute::none);
   parameters.materialize(DType::float32, 1234);
   GradientReducer reducer(parameters, Mesh::alone());
-  AdamW optimizer(parameters, reducer, {});
+  const auto optimizer = make_optimizer(parameters, reducer, {});
   double uneven = 0;
   for (std::uint64_t step = 0; step < 60; ++step) {
     const ModelInput input = skewed_input(step);
@@ -80,7 +80,7 @@ double train(double weight, Logger& logger) {
       terms.push_back(importance_loss(tape, layer, weight));
     tape.backward(add_losses(tape, terms));
     reducer.finish();
-    optimizer.step(/*learning_rate=*/3e-3, /*gradient_scale=*/1.0);
+    optimizer->step(/*learning_rate=*/3e-3, /*gradient_scale=*/1.0);
     if (step >= 50) uneven += unevenness(importances(result.statistics[0])) / 10;
     if (step % 20 == 19)
       logger.info("weight ", weight, "  step ", step + 1, "  loss ", loss.loss_sum() / tokens);

@@ -9,7 +9,7 @@
 #include "framework/telemetry/logger.h"
 #include "layers/linear.h"
 #include "layers/model_input.h"
-#include "optim/adamw.h"
+#include "optim/optimizer.h"
 
 using namespace conclave;
 
@@ -75,7 +75,7 @@ int main() {
   const Parameter& head = parameters.create("head", {vocabulary, hidden}, {}, Decay::yes);
   parameters.materialize(DType::float32, 1234);
   GradientReducer reducer(parameters, Mesh::alone());
-  AdamW optimizer(parameters, reducer, {});
+  const auto optimizer = make_optimizer(parameters, reducer, {});
   double loss = 0;
   for (std::uint64_t step = 0; step < 100; ++step) {
     const ModelInput input = task(step);
@@ -86,7 +86,7 @@ int main() {
         linear_cross_entropy(tape, x, head.use(tape), input.targets, {.loss_scale = 1.0 / tokens});
     tape.backward(result.objective);
     reducer.finish();
-    optimizer.step(/*learning_rate=*/3e-3, /*gradient_scale=*/1.0);
+    optimizer->step(/*learning_rate=*/3e-3, /*gradient_scale=*/1.0);
     loss = result.loss_sum() / tokens;
     if (step % 20 == 19) logger.info("step ", step + 1, "  loss ", loss);
   }

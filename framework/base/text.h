@@ -2,10 +2,16 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 
 namespace conclave {
 
+/// With six digits. What is not finite is called NaN, infinity and -infinity, here and below; a sign of NaN
+/// means nothing.
+std::string measured_text(double value);
+/// "1 token", "2 tokens"; the plural where it is not the singular with an s.
+std::string counted(std::int64_t number, const std::string& singular, const std::string& plural = "");
 /// With so many digits after the point.
 std::string fixed(double value, int digits);
 /// 1234567 -> "1.2 MB", in powers of ten as network and disk are sold.

@@ -7,6 +7,7 @@
 #include <zstd.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 #include <vector>
 
@@ -20,8 +21,32 @@ namespace {
 
 constexpr std::size_t part_bytes = std::size_t{1} << 18;
 
+using namespace std::string_view_literals;
+
+/// "UTF-16" or "UTF-32" where the text begins with their byte-order mark, or has a zero in most letters as
+/// European text has in them; else "".
+std::string wide_text(std::string_view bytes) {
+  for (const std::string_view mark : {"\xFF\xFE\0\0"sv, "\0\0\xFE\xFF"sv})
+    if (bytes.starts_with(mark)) return "UTF-32";
+  for (const std::string_view mark : {"\xFF\xFE"sv, "\xFE\xFF"sv})
+    if (bytes.starts_with(mark)) return "UTF-16";
+  const std::size_t letters = std::min<std::size_t>(bytes.size(), 4096) / 4;
+  std::array<std::size_t, 4> zeros{};  // by place in four bytes
+  for (std::size_t i = 0; i < 4 * letters; ++i) zeros[i % 4] += bytes[i] == '\0';
+  const auto many = [&](std::size_t place) { return 2 * zeros[place] > letters; };
+  const auto few = [&](std::size_t place) { return 8 * zeros[place] < letters; };
+  if (letters == 0) return "";
+  if (many(1) && many(2) && many(3) && few(0)) return "UTF-32";
+  if (many(0) && many(1) && many(2) && few(3)) return "UTF-32";
+  if (many(1) && many(3) && few(0) && few(2)) return "UTF-16";
+  return many(0) && many(2) && few(1) && few(3) ? "UTF-16" : "";
+}
+
 /// Refuses what has no reader here. A tar archive says so behind the name of its first member.
 void refuse_others(std::string_view bytes, const std::string& path) {
+  const std::string wide = wide_text(bytes);
+  check(wide.empty(), Fault::data, "the input ", path, " is ", wide,
+        " text, and UTF-8 is expected; convert it, for example with `iconv -f ", wide, " -t UTF-8`");
   constexpr std::size_t tar_magic_at = 257;
   const bool tar = bytes.size() > tar_magic_at && bytes.substr(tar_magic_at).starts_with("ustar");
   const std::string kind = tar ? "a tar archive" : kind_of_content(bytes);
@@ -187,8 +212,6 @@ class XzStream final : public CompressedStream {
 
   lzma_stream state_ = LZMA_STREAM_INIT;
 };
-
-using namespace std::string_view_literals;
 
 constexpr std::string_view gzip_begins = "\x1F\x8B"sv, zstd_begins = "\x28\xB5\x2F\xFD"sv,
                            xz_begins =

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "framework/base/error.h"
+#include "framework/base/paths.h"
 #include "framework/data/domain_schedule.h"
 #include "framework/data/files.h"
 #include "framework/data/token_file.h"
@@ -88,14 +89,6 @@ const std::vector<Rule>& rules() {
 }
 
 }  // namespace
-
-bool same_path(const std::string& a, const std::string& b) {
-  return std::filesystem::path(a).lexically_normal() == std::filesystem::path(b).lexically_normal();
-}
-
-std::string domain_of(const DatasetRecipe& recipe) {
-  return recipe.domain.empty() ? std::filesystem::path(recipe.path).filename().string() : recipe.domain;
-}
 
 std::string to_json(const DataPosition& position) {
   nlohmann::ordered_json datasets = nlohmann::ordered_json::array();

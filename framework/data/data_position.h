@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "framework/recipe/domain.h"
 #include "framework/recipe/recipe.h"
 
 namespace conclave {
@@ -48,9 +49,6 @@ std::vector<std::optional<std::size_t>> match_datasets(const std::vector<Dataset
 /// are the same. Other sequence lengths are converted: as many tokens, rounded up to a whole sequence.
 DataPosition carry_over(const DataPosition& before, const DataPosition& listed);
 
-/// True where two texts name the same place.
-bool same_path(const std::string& a, const std::string& b);
-
 /// Shows what became of the datasets of a position in a new list.
 struct DatasetChanges {
   std::vector<std::size_t> added;      // index in the list: a text that was never drawn from
@@ -59,8 +57,5 @@ struct DatasetChanges {
 };
 DatasetChanges compare_datasets(const std::vector<DatasetPosition>& known,
                                 const std::vector<DatasetPosition>& listed);
-
-/// The name of a dataset's domain: that of its file where the recipe gives none.
-std::string domain_of(const DatasetRecipe& recipe);
 
 }  // namespace conclave

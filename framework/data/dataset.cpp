@@ -3,12 +3,15 @@
 #include "framework/data/dataset.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <limits>
 #include <map>
 #include <utility>
 
 #include "framework/base/error.h"
 #include "framework/base/random.h"
+#include "framework/base/text.h"
+#include "framework/data/file_kind.h"
 #include "framework/data/mixture.h"
 #include "framework/data/token_description.h"
 #include "framework/data/tokenizer.h"
@@ -33,9 +36,9 @@ bool check_tokens(const TokenFile& file, TokenizerFacts& tokenizer, std::int64_t
   }
   const std::string path = file.prefix() + ".json";
   check(description->tokens == file.tokens() && description->documents == file.documents(), Fault::data, path,
-        " describes ", description->documents, " documents with ", description->tokens, " tokens, but ",
-        file.prefix(), ".idx has ", file.documents(), " with ", file.tokens(),
-        "; the files do not belong together");
+        " describes ", counted(description->documents, "document"), " with ",
+        counted(description->tokens, "token"), ", but ", file.prefix(), ".idx has ", file.documents(),
+        " with ", file.tokens(), "; the files do not belong together");
   const bool fingerprinted = !description->fingerprint.empty();
   const bool same = fingerprinted ? description->fingerprint == tokenizer.fingerprint()
                                   : description->tokenizer == tokenizer.name();
@@ -47,13 +50,25 @@ bool check_tokens(const TokenFile& file, TokenizerFacts& tokenizer, std::int64_t
   return fingerprinted;
 }
 
-std::vector<Dataset> open_datasets(const std::vector<DatasetRecipe>& recipes, const DataRecipe& data,
-                                   std::int64_t vocabulary) {
+/// A missing file is said with the key that names it.
+void check_is_there(const std::string& path, const std::string& key) {
+  std::error_code code;
+  if (std::filesystem::exists(path + ".idx", code)) return;
+  refuse_foreign_tokens(path);
+  fail(Fault::data, key, ": the token index ", path, ".idx cannot be opened: there is no such file. ",
+       how_to_make_tokens(path));
+}
+
+/// `list` is the key of the recipes: "data.train".
+std::vector<Dataset> open_datasets(const std::vector<DatasetRecipe>& recipes, const std::string& list,
+                                   const DataRecipe& data, std::int64_t vocabulary) {
   std::vector<Dataset> datasets;
   std::map<std::string, std::int64_t> shards;  // of each domain, so far
   TokenizerFacts tokenizer(data.tokenizer);
-  for (const DatasetRecipe& recipe : recipes)
+  for (const DatasetRecipe& recipe : recipes) {
+    check_is_there(recipe.path, join_text(list, ".", datasets.size(), ".path"));
     datasets.emplace_back(recipe, data, vocabulary, tokenizer, shards[domain_of(recipe)]++);
+  }
   return datasets;
 }
 
@@ -104,8 +119,8 @@ Dataset::Dataset(const DatasetRecipe& recipe, const DataRecipe& data, std::int64
       document_mask_(data.document_mask),
       file_(recipe.path, vocabulary) {
   separator_ = separator_of(file_, check_tokens(file_, tokenizer, vocabulary), tokenizer);
-  check(tokens() >= 2, Fault::data, "the token file ", recipe.path, ".bin holds ", tokens(),
-        " token; at least 2 are needed, one to predict and one to predict it from");
+  check(tokens() >= 2, Fault::data, "the token file ", recipe.path, ".bin holds ", counted(tokens(), "token"),
+        "; at least 2 are needed, one to predict and one to predict it from");
 }
 
 std::int64_t Dataset::shuffled(std::int64_t sample, std::uint64_t seed) const {
@@ -168,14 +183,14 @@ TrainingData::TrainingData(const DataRecipe& data, std::int64_t vocabulary, std:
       seed_(seed),
       batch_size_(std::move(batch_size)),
       names_(conclave::domain_names(data)),
-      datasets_(open_datasets(data.train, data, vocabulary)),
+      datasets_(open_datasets(data.train, "data.train", data, vocabulary)),
       weights_(weights_of(data, datasets_)),
       domain_(domain_indices(datasets_, names_)),
       plan_(weights_, domain_block_, seed_, batch_size_) {
   for (std::size_t d = 0; d < datasets_.size(); ++d)
     check(datasets_[d].full_sequences() > 0, Fault::data, "the token file ", data.train[d].path,
-          ".bin holds ", datasets_[d].tokens(), " tokens; one training sequence needs ", length_ + 1,
-          " (data.sequence_length and the token after it)");
+          ".bin holds ", counted(datasets_[d].tokens(), "token"), "; one training sequence needs ",
+          length_ + 1, " (data.sequence_length and the token after it)");
 }
 
 DataPosition TrainingData::listed() const {
@@ -263,7 +278,7 @@ std::int64_t TrainingData::tokens() const {
 ValidationData::ValidationData(const DataRecipe& data, std::int64_t vocabulary)
     : length_(checked_length(data)),
       names_(conclave::domain_names(data)),
-      datasets_(open_datasets(data.validation, data, vocabulary)),
+      datasets_(open_datasets(data.validation, "data.validation", data, vocabulary)),
       domain_(domain_indices(datasets_, names_)) {}
 
 const Dataset& ValidationData::at(std::int64_t dataset) const {
@@ -274,6 +289,14 @@ const Dataset& ValidationData::at(std::int64_t dataset) const {
 
 const std::string& ValidationData::domain_name(std::int64_t dataset) const {
   return at(dataset).domain();
+}
+
+std::vector<std::string> ValidationData::domains() const {
+  std::vector<std::string> names;
+  for (const Dataset& dataset : datasets_)
+    if (std::find(names.begin(), names.end(), dataset.domain()) == names.end())
+      names.push_back(dataset.domain());
+  return names;
 }
 
 std::int64_t ValidationData::sequences(std::int64_t dataset) const {

@@ -116,6 +116,8 @@ class ValidationData {
 
   std::int64_t datasets() const { return static_cast<std::int64_t>(datasets_.size()); }
   const std::string& domain_name(std::int64_t dataset) const;
+  /// The domains of all datasets, each once, in the order in which they come.
+  std::vector<std::string> domains() const;
   std::int64_t sequences(std::int64_t dataset) const;
   std::int64_t length() const { return length_; }
   /// Every token after the first is a target exactly once over all sequences, except the first of a text that

@@ -23,6 +23,17 @@ bool has_extension(const std::string& path, const std::string& extension) {
          filesystem::path(without_compression_ending(path)).extension() == extension;
 }
 
+std::string without_zeros(const std::string& text) {
+  std::string result;
+  for (const char letter : text) {
+    if (letter == '\0')
+      result += "\xEF\xBF\xBD";
+    else
+      result += letter;
+  }
+  return result;
+}
+
 /// The files below a folder in name order, which is the same on every machine.
 std::vector<std::string> files_below(const filesystem::path& folder, const std::string& extension) {
   std::vector<std::string> paths;
@@ -37,7 +48,9 @@ std::vector<std::string> files_below(const filesystem::path& folder, const std::
     fail(Fault::data, "the folder ", folder.string(), " cannot be read: ", error.code().message());
   }
   check(!paths.empty(), Fault::data, "the folder ", folder.string(), " holds no file",
-        extension.empty() ? "" : " that ends in ", extension, "; at least one is expected");
+        extension.empty() ? "" : " that ends in ", extension, "; at least one is expected",
+        extension.empty() || extension.starts_with(".") ? ""
+                                                        : "; did you mean --extension ." + extension + "?");
   std::sort(paths.begin(), paths.end());
   return paths;
 }
@@ -77,9 +90,13 @@ bool DocumentReader::open_next_file() {
   source_.reset();
   if (file_ == paths_.size()) return false;
   ++file_;
-  const bool as_text = options_.json_as_text && has_ending(without_compression_ending(path()), ".json");
-  layout_ = as_text ? RecordLayout::none : record_layout_of(path(), options_.json_field);
+  const bool is_json = has_ending(without_compression_ending(path()), ".json");
+  layout_ =
+      is_json && options_.json_as_text ? RecordLayout::none : record_layout_of(path(), options_.json_field);
+  if (is_json && !options_.json_as_text && layout_ == RecordLayout::none)
+    json_read_as_text_.push_back(path());
   source_.emplace(path());
+  source_->skip_byte_order_mark();
   if (layout_ == RecordLayout::values) values_.emplace(*source_, path());
   if (!source_->peek()) {
     check(options_.skip_empty, Fault::data, "the input ", path(),
@@ -118,15 +135,18 @@ std::optional<DocumentReader::Extent> DocumentReader::next_extent() {
   }
   if (options_.separator != "file") return next_lines(options_.separator == "line");
   if (!source_->peek()) return std::nullopt;
-  Extent extent{"", 0, 1};
+  Extent extent{"", source_->offset(), source_->line()};
   source_->take_all(extent.raw);
   return extent;
 }
 
 std::string DocumentReader::checked_utf8(Extent& extent) const {
-  const std::size_t bad = first_invalid_utf8(extent.raw);
-  if (bad == std::string::npos) return std::move(extent.raw);
-  if (options_.replace_invalid) return replace_invalid_utf8(extent.raw);
+  const std::size_t bad = first_invalid_utf8(extent.raw), zero = extent.raw.find('\0');
+  if (bad == std::string::npos && zero == std::string::npos) return std::move(extent.raw);
+  if (options_.replace_invalid) return without_zeros(replace_invalid_utf8(extent.raw));
+  check(bad <= zero, Fault::data, "the input ", path(), " is not text: the byte at offset ",
+        extent.offset + zero, source_->compressed() ? " of its unpacked text" : "",
+        " is a zero, which no text has; leave the file out, convert it, or `--invalid-utf8 replace`");
   const std::size_t offset = extent.offset + bad;
   fail(Fault::data, "the input ", path(), " is not UTF-8 text: the byte at offset ", offset,
        source_->compressed() ? " of its unpacked text" : "", " is ",
@@ -145,9 +165,13 @@ std::optional<std::string> DocumentReader::text_of(Extent extent) {
     return std::move(read.text);
   } catch (const Error& error) {
     if (!options_.skip_bad_lines || !line || error.fault() != Fault::data) throw;
-    if (bad_lines_++ == 0) first_bad_line_ = error.what();
+    note_bad_line(error.what());
     return std::nullopt;
   }
+}
+
+void DocumentReader::note_bad_line(const std::string& reason) {
+  if (bad_lines_++ == 0) first_bad_line_ = reason;
 }
 
 Document DocumentReader::next_piece() {
@@ -182,6 +206,10 @@ std::optional<Document> DocumentReader::next() {
     std::optional<std::string> text = text_of(std::move(*extent));
     if (!text) continue;
     if (is_blank(*text)) {
+      if (!options_.skip_empty && options_.skip_bad_lines && layout_ != RecordLayout::none) {
+        note_bad_line(join_text(path(), ":", line, ": this document holds no text"));
+        continue;
+      }
       check(options_.skip_empty, Fault::data, path(), ":", line,
             ": this document holds no text; at least one character is expected (`--empty skip` passes over "
             "it)");

@@ -44,6 +44,8 @@ class DocumentReader {
   std::int64_t bad_lines() const { return bad_lines_; }
   /// The sentence about the first of them.
   const std::string& first_bad_line() const { return first_bad_line_; }
+  /// Files called .json whose content is no documents in JSON, so that the whole of each is text.
+  const std::vector<std::string>& json_read_as_text() const { return json_read_as_text_; }
   /// Documents in which half of a surrogate pair became U+FFFD.
   std::int64_t lone_surrogates() const { return lone_surrogates_; }
 
@@ -57,6 +59,7 @@ class DocumentReader {
   std::optional<Extent> next_lines(bool single);
   std::optional<std::string> text_of(Extent extent);
   std::string checked_utf8(Extent& extent) const;
+  void note_bad_line(const std::string& reason);
   Document next_piece();
   const std::string& path() const { return paths_[file_ - 1]; }
 
@@ -68,6 +71,7 @@ class DocumentReader {
   std::optional<ValueReader> values_;
   std::int64_t total_bytes_ = 0, finished_bytes_ = 0, skipped_ = 0, bad_lines_ = 0, lone_surrogates_ = 0;
   std::string first_bad_line_;
+  std::vector<std::string> json_read_as_text_;
   std::string long_text_;  // the document that is being handed out in pieces
   std::size_t long_at_ = 0;
 };

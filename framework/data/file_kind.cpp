@@ -63,10 +63,17 @@ bool is_file(const std::string& path) {
   return filesystem::is_regular_file(path, code);
 }
 
+/// Endings of tokens, tables and texts that other programs write, in the order in which one is likely meant.
+constexpr std::array endings = {"",         ".bin",   ".ds",     ".npy",  ".npz", ".parquet", ".arrow",
+                                ".feather", ".jsonl", ".ndjson", ".json", ".txt", ".text",    ".csv",
+                                ".tsv",     ".h5",    ".hdf5",   ".pt",   ".zip", ".tar",     ".pdf"};
+constexpr std::array packings = {"", ".gz", ".zst", ".zstd", ".xz", ".bz2", ".lz4"};
+
 /// The file that was meant, or empty.
 std::string file_of(const std::string& prefix) {
-  for (const char* ending : {"", ".bin", ".ds", ".npy", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".txt"})
-    if (is_file(prefix + ending)) return prefix + ending;
+  for (const char* packing : packings)
+    for (const char* ending : endings)
+      if (is_file(prefix + ending + packing)) return prefix + ending + packing;
   return "";
 }
 
@@ -79,8 +86,14 @@ std::string kind_of_content(std::string_view bytes) {
   return is_of_llm_c(bytes) ? "a token file of llm.c" : "";
 }
 
+std::string how_to_make_tokens(const std::string& prefix) {
+  const bool quickstart = std::string_view(prefix).find("data/quickstart/") != std::string_view::npos;
+  return quickstart ? "`bash launch/prepare_quickstart_data.sh` makes the texts of the quickstart."
+                    : "`conclave tokenize --output " + prefix + " TEXT` makes it of text.";
+}
+
 void refuse_foreign_tokens(const std::string& prefix) {
-  for (const std::string ending : {".bin", ".idx"}) {
+  for (const std::string ending : {".bin", ".idx", ".json"}) {
     const std::string pair = prefix.substr(0, prefix.size() - std::min(prefix.size(), ending.size()));
     check(!prefix.ends_with(ending) || !is_file(pair + ".bin") || !is_file(pair + ".idx"), Fault::request,
           "the token file ", prefix, " was given with its ending; leave it out: ", pair, " stands for ", pair,

@@ -2,11 +2,14 @@
 #include "framework/data/files.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -38,6 +41,48 @@ std::string reason(int code) {
 Fault output_fault(int code) {
   const bool machine = code == ENOSPC || code == EDQUOT || code == EIO || code == ENOMEM || code == EMFILE;
   return machine ? Fault::machine : Fault::request;
+}
+
+constexpr const char* partial_mark = ".partial-";
+
+/// The temporary names of the files that are being written; a signal handler reads them.
+std::array<std::atomic<const char*>, 32> unfinished;
+static_assert(std::atomic<const char*>::is_always_lock_free);
+
+void note_unfinished(const char* temporary) {
+  for (std::atomic<const char*>& place : unfinished) {
+    const char* none = nullptr;
+    if (place.compare_exchange_strong(none, temporary)) return;
+  }
+}
+
+void forget_unfinished(const char* temporary) {
+  for (std::atomic<const char*>& place : unfinished) {
+    const char* own = temporary;
+    if (place.compare_exchange_strong(own, nullptr)) return;
+  }
+}
+
+/// Whoever writes a temporary file holds its lock, so one that can be locked has been left by a process that
+/// is gone. Where the file system gives no locks, it stays.
+void remove_if_left(const std::filesystem::path& temporary) {
+  const int descriptor = ::open(temporary.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+  if (descriptor < 0) return;
+  if (::flock(descriptor, LOCK_EX | LOCK_NB) == 0) ::unlink(temporary.c_str());
+  ::close(descriptor);
+}
+
+void remove_left_files(const std::string& path) {
+  const std::filesystem::path file(path);
+  const std::string begin = file.filename().string() + partial_mark;
+  std::error_code code;
+  for (std::filesystem::directory_iterator entry(file.has_parent_path() ? file.parent_path() : ".", code);
+       !code && entry != end(entry); entry.increment(code)) {
+    const std::string name = entry->path().filename().string();
+    const bool numbered = name.starts_with(begin) && name.size() > begin.size() &&
+                          name.find_first_not_of("0123456789", begin.size()) == std::string::npos;
+    if (numbered && entry->is_regular_file(code)) remove_if_left(entry->path());
+  }
 }
 
 /// Under AddressSanitizer a read behind the end of a mapped file is an error too, and not a zero of its last
@@ -86,7 +131,7 @@ MappedFile::~MappedFile() {
 }
 
 OutputFile::OutputFile(std::string path)
-    : path_(std::move(path)), temporary_(join_text(path_, ".partial-", ::getpid())) {
+    : path_(std::move(path)), temporary_(join_text(path_, partial_mark, ::getpid())) {
   const std::filesystem::path folder = std::filesystem::path(path_).parent_path();
   std::error_code code;
   if (!folder.empty()) std::filesystem::create_directories(folder, code);
@@ -94,15 +139,33 @@ OutputFile::OutputFile(std::string path)
         " cannot be made: ", code.message());
   check(!std::filesystem::is_directory(path_, code), Fault::request, path_,
         " is a directory; the name of a file to write is expected");
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  const int error = errno;
-  check(descriptor_ >= 0, output_fault(error), path_, " cannot be written: ", reason(error));
+  remove_left_files(path_);
+  open_temporary();
   buffer_.reserve(buffer_bytes);
 }
 
+void OutputFile::open_temporary() {
+  while (true) {
+    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    const int error = errno;
+    check(descriptor_ >= 0, output_fault(error), path_, " cannot be written: ", reason(error));
+    note_unfinished(temporary_.c_str());
+    if (::flock(descriptor_, LOCK_EX) != 0) return;
+    lock_ = ::fcntl(descriptor_, F_DUPFD_CLOEXEC, 0);
+    // Another process may have taken it for a left one before it was locked.
+    struct stat status {};
+    if (::fstat(descriptor_, &status) != 0 || status.st_nlink > 0) return;
+    forget_unfinished(temporary_.c_str());
+    ::close(descriptor_);
+    ::close(lock_);
+  }
+}
+
 OutputFile::~OutputFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
   if (!published_) ::unlink(temporary_.c_str());
+  forget_unfinished(temporary_.c_str());
+  for (const int descriptor : {descriptor_, lock_})
+    if (descriptor >= 0) ::close(descriptor);
 }
 
 void OutputFile::write(const void* bytes, std::size_t size) {
@@ -148,6 +211,12 @@ void OutputFile::publish() {
   const int error = errno;
   check(renamed, output_fault(error), temporary_, " cannot be renamed to ", path_, ": ", reason(error));
   published_ = true;
+  forget_unfinished(temporary_.c_str());
+}
+
+void remove_unfinished_files() noexcept {
+  for (std::atomic<const char*>& place : unfinished)
+    if (const char* temporary = place.load()) ::unlink(temporary);
 }
 
 }  // namespace conclave

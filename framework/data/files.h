@@ -35,7 +35,8 @@ class MappedFile {
 };
 
 /// Writes to a temporary name beside `path`, whose folders it makes; publish() gives the file its name.
-/// Destroyed before that, it leaves nothing behind.
+/// Destroyed before that, it leaves nothing behind. What a killed process has left of the same file is
+/// removed.
 class OutputFile {
  public:
   explicit OutputFile(std::string path);
@@ -54,10 +55,15 @@ class OutputFile {
 
  private:
   void flush();
+  void open_temporary();
   std::string path_, temporary_;
   std::vector<char> buffer_;
-  int descriptor_ = -1;
+  int descriptor_ = -1, lock_ = -1;  // of the same open file; the lock is held until the file has its name
   bool published_ = false;
 };
+
+/// Removes what this process has not finished of its OutputFiles. A signal handler that ends it may call
+/// this.
+void remove_unfinished_files() noexcept;
 
 }  // namespace conclave

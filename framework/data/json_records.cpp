@@ -23,11 +23,6 @@ std::optional<char> peek_past_space(TextSource& source) {
   return letter;
 }
 
-void skip_byte_order_mark(TextSource& source) {
-  for (const char byte : {'\xEF', '\xBB', '\xBF'})
-    if (source.offset() < 3 && source.peek() == byte) source.skip();
-}
-
 /// From an opening brace to the one that closes it; false where a string has no end in its line or the file
 /// ends first. What is between the braces is left to the parser.
 bool take_object(TextSource& source, std::string& object) {
@@ -149,7 +144,7 @@ bool has_text(const std::string& object, const std::string& json_field) {
 
 /// The layout of a file called .json.
 RecordLayout layout_by_content(TextSource& source, const std::string& json_field) {
-  skip_byte_order_mark(source);
+  source.skip_byte_order_mark();
   const std::optional<char> first = peek_past_space(source);
   if (first == '[') {
     source.skip();
@@ -177,7 +172,7 @@ RecordLayout record_layout_of(const std::string& path, const std::string& json_f
 
 std::optional<std::string> ValueReader::next() {
   if (!begun_) {
-    skip_byte_order_mark(source_);
+    source_.skip_byte_order_mark();
     in_array_ = peek_past_space(source_) == '[';
     if (in_array_) source_.skip();
   } else if (in_array_ && peek_past_space(source_) == ',') {

@@ -37,6 +37,11 @@ void TextSource::take_all(std::string& text) {
   }
 }
 
+void TextSource::skip_byte_order_mark() {
+  constexpr std::string_view mark = "\xEF\xBB\xBF";
+  if (offset_ == 0 && fill() && rest_.starts_with(mark)) advance(mark.size());
+}
+
 std::optional<char> TextSource::peek() {
   return fill() ? std::optional(rest_.front()) : std::nullopt;
 }

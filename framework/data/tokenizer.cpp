@@ -1,6 +1,9 @@
 // The byte tokenizer, UTF-8 checking, and the choice of tokenizer by name.
 #include "framework/data/tokenizer.h"
 
+#include <filesystem>
+#include <system_error>
+
 #include "framework/base/error.h"
 #include "framework/data/files.h"
 #include "framework/data/sentencepiece.h"
@@ -49,16 +52,25 @@ std::size_t character_length(std::string_view text) {
   return 0;
 }
 
+void check_tokenizer_is_there(const std::string& name) {
+  std::error_code code;
+  check(std::filesystem::exists(name, code), Fault::data, "tokenizer ", name,
+        " cannot be opened: there is no such file here; expected bytes, the path of a Hugging Face "
+        "tokenizer.json, or of a SentencePiece .model");
+}
+
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& name) {
   if (name == "bytes") return std::make_unique<ByteTokenizer>();
+  check_tokenizer_is_there(name);
   if (name.ends_with(".json")) return load_tokenizer_json(name);
   return load_sentencepiece(name);
 }
 
 std::string tokenizer_fingerprint(const std::string& name) {
   if (name == "bytes") return "bytes";
+  check_tokenizer_is_there(name);
   const MappedFile model(name, "tokenizer model");
   std::uint64_t hash = 0xcbf29ce484222325ull;  // FNV-1a
   const auto take = [&](std::string_view bytes) {

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <chrono>
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -28,7 +29,7 @@ class Profile {
   struct Place {
     int layer = 0;             // of layers()
     const char* purpose = "";  // a literal; empty outside of any
-    auto operator<=>(const Place& other) const {
+    std::strong_ordering operator<=>(const Place& other) const {
       return std::tuple(layer, std::string_view(purpose)) <=>
              std::tuple(other.layer, std::string_view(other.purpose));
     }
@@ -44,7 +45,7 @@ class Profile {
     Phase phase;
     Kind kind;
     std::string_view what;  // a literal: the kernel, or the purpose of a collective
-    auto operator<=>(const Key&) const = default;
+    std::strong_ordering operator<=>(const Key&) const = default;
   };
   struct Sum {
     std::int64_t calls = 0;

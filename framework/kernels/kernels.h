@@ -7,6 +7,7 @@
 // (tokens sorted by expert).
 #pragma once
 
+#include "framework/kernels/kernel.h"
 #include "framework/kernels/pieces.h"
 
 namespace conclave {
@@ -66,101 +67,133 @@ struct RouteResult {
   std::int64_t first_token = 0, length = 0;  // token t belongs to sequence (first_token + t) / length
 };
 
+/// One step of AdamW, as the same for all parameters.
+struct AdamWStep {
+  double learning_rate, beta1, beta2, epsilon;
+  double correction1, correction2;  // 1 - beta^step
+  double gradient_scale;            // clipping
+};
+
+class Kernels;
+/// Says what each kernel has to do at least (work.cpp).
+void put_work(Kernels& kernels);
+
+/// The kernels of one back end: a table that is filled once, by functions each of which knows some of them. A
+/// test says which back end lacks which.
 class Kernels {
+  std::vector<AnyKernel*> table_;  // before the kernels, which enter themselves
+
  public:
-  virtual ~Kernels() = default;
+  using Part = void (*)(Kernels& kernels);
+  explicit Kernels(std::initializer_list<Part> parts) {
+    put_work(*this);
+    for (const Part part : parts) part(*this);
+  }
+  Kernels(const Kernels&) = delete;
+  Kernels& operator=(const Kernels&) = delete;
+
+  const std::vector<AnyKernel*>& all() const { return table_; }
 
   // --- matrix products
   // -----------------------------------------------------------------------------------------
 
   /// c [m, n] = op(a) op(b), or += with Write::accumulate; op(a) is [m, k], op(b) is [k, n]. c has the type
   /// of a and b, or their sum_type.
-  virtual void gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b,
-                    const Tensor& c, Write write) const = 0;
+  Kernel<void(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b, const Tensor& c,
+              Write write)>
+      gemm{table_, "gemm"};
   /// y[r] = weight[e(r)] x[r]: x [rows, in], weight [experts, out, in], y [rows, out].
-  virtual void grouped_linear(const Tensor& x, const Tensor& weight, const RowOffsets& offsets,
-                              const Tensor& y) const = 0;
+  Kernel<void(const Tensor& x, const Tensor& weight, const RowOffsets& offsets, const Tensor& y)>
+      grouped_linear{table_, "grouped_linear"};
   /// dx[r] = weight[e(r)]^T dy[r]
-  virtual void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets,
-                                 const Tensor& dx, Write write) const = 0;
+  Kernel<void(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets, const Tensor& dx,
+              Write write)>
+      grouped_linear_dx{table_, "grouped_linear_dx"};
   /// dweight[e] = sum over rows of e of dy[r] x[r]^T; zero for an expert without rows. dweight has the type
   /// of dy and x, or their sum_type.
-  virtual void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets,
-                                      const Tensor& dweight, Write write) const = 0;
+  Kernel<void(const Tensor& dy, const Tensor& x, const RowOffsets& offsets, const Tensor& dweight,
+              Write write)>
+      grouped_linear_dweight{table_, "grouped_linear_dweight"};
 
   // --- elementwise and reductions
   // ------------------------------------------------------------------------------
 
   /// y = x, rounded to the type of y; both of any floating-point type.
-  virtual void convert(const Tensor& x, const Tensor& y) const = 0;
+  Kernel<void(const Tensor& x, const Tensor& y)> convert{table_, "convert"};
   /// y += factor * x; y has the type of x, or its sum_type. Every device takes float64 here: losses.
-  virtual void add_scaled(const Tensor& x, double factor, const Tensor& y) const = 0;
+  Kernel<void(const Tensor& x, double factor, const Tensor& y)> add_scaled{table_, "add_scaled"};
   /// sum = a + b
-  virtual void add(const Tensor& a, const Tensor& b, const Tensor& sum) const = 0;
+  Kernel<void(const Tensor& a, const Tensor& b, const Tensor& sum)> add{table_, "add"};
   /// The sum of squares of x in a fixed order; sum float64 [1].
-  virtual void sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const = 0;
+  Kernel<void(const Tensor& x, const Tensor& sum, Write write)> sum_of_squares{table_, "sum_of_squares"};
   /// The sum of squares of these pieces of x, each times its factor; those of factor 0 are not read. x
   /// float32 or float64, sum float64 [1].
-  virtual void sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const = 0;
+  Kernel<void(const Tensor& x, const Pieces& pieces, const Tensor& sum)> sum_of_squares_of_pieces{
+      table_, "sum_of_squares_of_pieces"};
   /// The sum of factors * x in a fixed order: x and factors float64 of one shape, sum float64 [1].
-  virtual void weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const = 0;
+  Kernel<void(const Tensor& x, const Tensor& factors, const Tensor& sum)> weighted_sum{table_,
+                                                                                       "weighted_sum"};
   /// y = factor * x with a factor that only the device knows: x and y float64 of one shape, factor float64
   /// [1].
-  virtual void multiply(const Tensor& x, const Tensor& factor, const Tensor& y) const = 0;
+  Kernel<void(const Tensor& x, const Tensor& factor, const Tensor& y)> multiply{table_, "multiply"};
   /// y = silu(gate) * up, all [rows, width]
-  virtual void swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const = 0;
-  virtual void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate,
-                               const Tensor& dup) const = 0;
+  Kernel<void(const Tensor& gate, const Tensor& up, const Tensor& y)> swiglu{table_, "swiglu"};
+  Kernel<void(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate, const Tensor& dup)>
+      swiglu_backward{table_, "swiglu_backward"};
 
   // --- transformer
   // ---------------------------------------------------------------------------------------------
 
   /// y[t] = weight[tokens[t]]; zero for padding (-1). tokens int32 [tokens], weight [vocabulary, hidden].
-  virtual void embedding(const Tensor& tokens, const Tensor& weight, const Tensor& y) const = 0;
+  Kernel<void(const Tensor& tokens, const Tensor& weight, const Tensor& y)> embedding{table_, "embedding"};
   /// dweight has the type of dy, or its sum_type.
-  virtual void embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
-                                  Write write) const = 0;
+  Kernel<void(const Tensor& tokens, const Tensor& dy, const Tensor& dweight, Write write)> embedding_backward{
+      table_, "embedding_backward"};
   /// y = weight * x / rms(x) over the last dim: x [rows, width], weight [width], inverse_rms sums
   /// [rows].
-  virtual void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, const Tensor& y,
-                        const Tensor& inverse_rms) const = 0;
+  Kernel<void(const Tensor& x, const Tensor& weight, double epsilon, const Tensor& y,
+              const Tensor& inverse_rms)>
+      rms_norm{table_, "rms_norm"};
   /// dweight, of the type of x or its sum_type, may be undefined when nobody needs it.
-  virtual void rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms,
-                                 const Tensor& dy, const Tensor& dx, const Tensor& dweight,
-                                 Write write_dweight) const = 0;
+  Kernel<void(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms, const Tensor& dy,
+              const Tensor& dx, const Tensor& dweight, Write write_dweight)>
+      rms_norm_backward{table_, "rms_norm_backward"};
   /// Rotates the two halves of the first rotary_width elements of each head by position *
   /// theta^(-2i/rotary_width) and hands the others on: x, y [tokens, heads, head_width], positions int32
   /// [tokens], rotary_width even and at most head_width. The inverse rotation is the transpose.
-  virtual void rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
-                    Rotation rotation, const Tensor& y) const = 0;
+  Kernel<void(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
+              Rotation rotation, const Tensor& y)>
+      rope{table_, "rope"};
   /// Causal attention inside documents with grouped key-value heads and memory linear in the sequence.
   /// query, out [sequences, length, heads * head_width]; key, value [sequences, length, kv_heads *
   /// head_width]; document_start int32 [sequences, length]: the first column that a token may look at;
   /// log_sum_exp sums [sequences, heads, length].
-  virtual void attention(const Tensor& query, const Tensor& key, const Tensor& value,
-                         const Tensor& document_start, std::int64_t head_width, double scale,
-                         const Tensor& out, const Tensor& log_sum_exp) const = 0;
-  virtual void attention_backward(const Tensor& query, const Tensor& key, const Tensor& value,
-                                  const Tensor& document_start, std::int64_t head_width, double scale,
-                                  const Tensor& out, const Tensor& log_sum_exp, const Tensor& dout,
-                                  const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) const = 0;
+  Kernel<void(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& document_start,
+              std::int64_t head_width, double scale, const Tensor& out, const Tensor& log_sum_exp)>
+      attention{table_, "attention"};
+  Kernel<void(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& document_start,
+              std::int64_t head_width, double scale, const Tensor& out, const Tensor& log_sum_exp,
+              const Tensor& dout, const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue)>
+      attention_backward{table_, "attention_backward"};
   /// The first pass over a chunk of logits, float32 or float64, of all of the vocabulary or of the ids from
   /// first_id to first_id + columns - 1. statistics float64 [rows, 3]: the largest logit, the sum of
   /// exp(logit - largest), and the logit of the target where it lies among the columns, else 0. targets int32
   /// [rows]; -1: not counted.
-  virtual void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
-                                        const Tensor& statistics) const = 0;
+  Kernel<void(const Tensor& logits, const Tensor& targets, std::int64_t first_id, const Tensor& statistics)>
+      cross_entropy_statistics{table_, "cross_entropy_statistics"};
   /// Joins the statistics of all parts that the vocabulary is cut into, [parts, rows, 3], into log_sum_exp
   /// float64 [rows], 0 where there is no target, and adds to sums float64 [2] what the rows with a target
   /// have lost, log_sum_exp - logit[target], and their log_sum_exp^2. A target that is not among the ids of
   /// `vocabulary` gives NaN.
-  virtual void cross_entropy_losses(const Tensor& statistics, const Tensor& targets, std::int64_t vocabulary,
-                                    const Tensor& log_sum_exp, const Tensor& sums) const = 0;
+  Kernel<void(const Tensor& statistics, const Tensor& targets, std::int64_t vocabulary,
+              const Tensor& log_sum_exp, const Tensor& sums)>
+      cross_entropy_losses{table_, "cross_entropy_losses"};
   /// Replaces logits by the gradient of loss_scale * sum(log_sum_exp - logit[target]) + z_scale *
   /// sum(log_sum_exp^2); zero rows where there is no target. log_sum_exp float64 [rows], over the whole
   /// vocabulary.
-  virtual void cross_entropy_gradient(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
-                                      const Tensor& log_sum_exp, double loss_scale, double z_scale) const = 0;
+  Kernel<void(const Tensor& logits, const Tensor& targets, std::int64_t first_id, const Tensor& log_sum_exp,
+              double loss_scale, double z_scale)>
+      cross_entropy_gradient{table_, "cross_entropy_gradient"};
 
   // --- mixture of experts
   // --------------------------------------------------------------------------------------
@@ -170,50 +203,49 @@ class Kernels {
   /// logit of -infinity takes an expert out of the running for its token, whatever its selection bias: p is
   /// exactly 0, and so is the gradient. Statistics are kept by sequence: result.first_token and length say
   /// which token belongs to which.
-  virtual void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule,
-                     const RouteResult& result) const = 0;
+  Kernel<void(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, const RouteResult& result)>
+      route{table_, "route"};
   /// dlogits from the gradients of weights, probability_sums and z_sum (float64 [1]). A softmax needs no
   /// logits.
-  virtual void route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
-                              const Tensor& dweights, const Tensor& dprobability_sums, const Tensor& dz_sum,
-                              const Tensor& dlogits) const = 0;
+  Kernel<void(const RouteResult& result, const RouteRule& rule, const Tensor& logits, const Tensor& dweights,
+              const Tensor& dprobability_sums, const Tensor& dz_sum, const Tensor& dlogits)>
+      route_backward{table_, "route_backward"};
   /// sums[d] = the sum over the tokens of document d of softmax(logits), in their order: logits sums [tokens,
   /// experts]; documents int32 [documents, 3]: the first token, the one after the last, and what
   /// mask_outside_pools reads; sums float64 [documents, experts].
-  virtual void sum_over_documents(const Tensor& logits, const Tensor& documents,
-                                  const Tensor& sums) const = 0;
+  Kernel<void(const Tensor& logits, const Tensor& documents, const Tensor& sums)> sum_over_documents{
+      table_, "sum_over_documents"};
   /// Of each document as many experts as the third number of its row says keep their logits (all, if it is
   /// larger), those with the largest sums (ties: the lower index); the logits of all others become -infinity
   /// for all of its tokens. Sums are compared by the first half of the digits that logits have: on another
   /// layout the last digits of equal ones differ. Tokens of no document keep theirs.
-  virtual void mask_outside_pools(const Tensor& documents, const Tensor& sums,
-                                  const Tensor& logits) const = 0;
+  Kernel<void(const Tensor& documents, const Tensor& sums, const Tensor& logits)> mask_outside_pools{
+      table_, "mask_outside_pools"};
   /// Sorts the assignments by expert, stable in the token order (counting sort). experts int32 [tokens,
   /// top_k].
-  virtual RowOrder sort_by_expert(const Tensor& experts, std::int64_t expert_count) const = 0;
+  Kernel<RowOrder(const Tensor& experts, std::int64_t expert_count)> sort_by_expert{table_, "sort_by_expert"};
   /// rows[r] = x[token_of_row[r]]: x [tokens, hidden], rows [rows, hidden]
-  virtual void permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const = 0;
+  Kernel<void(const Tensor& x, const RowOrder& order, const Tensor& rows)> permute_rows{table_,
+                                                                                        "permute_rows"};
   /// dx[t] = sum over k of drows[row_of_slot[t, k]]
-  virtual void permute_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const = 0;
+  Kernel<void(const Tensor& drows, const RowOrder& order, const Tensor& dx)> permute_rows_backward{
+      table_, "permute_rows_backward"};
   /// y[t] = sum over k of weights[t, k] rows[row_of_slot[t, k]]; weights and dweights are sums.
-  virtual void combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& order,
-                            const Tensor& y) const = 0;
+  Kernel<void(const Tensor& rows, const Tensor& weights, const RowOrder& order, const Tensor& y)>
+      combine_rows{table_, "combine_rows"};
   /// drows[r] = weights[slot] dy[t]; dweights[t, k] = rows[row] . dy[t]
-  virtual void combine_rows_backward(const Tensor& rows, const Tensor& weights, const RowOrder& order,
-                                     const Tensor& dy, const Tensor& drows, const Tensor& dweights) const = 0;
+  Kernel<void(const Tensor& rows, const Tensor& weights, const RowOrder& order, const Tensor& dy,
+              const Tensor& drows, const Tensor& dweights)>
+      combine_rows_backward{table_, "combine_rows_backward"};
 
   // --- optimizer
   // -----------------------------------------------------------------------------------------------
 
-  struct AdamWStep {
-    double learning_rate, beta1, beta2, epsilon;
-    double correction1, correction2;  // 1 - beta^step
-    double gradient_scale;            // clipping
-  };
   /// Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) on these pieces of flat buffers,
   /// float32 or float64, in place: gradient and value by Pieces' first, moments by first_state.
-  virtual void adamw(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient, const Tensor& value,
-                     const Tensor& moment1, const Tensor& moment2) const = 0;
+  Kernel<void(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient, const Tensor& value,
+              const Tensor& moment1, const Tensor& moment2)>
+      adamw{table_, "adamw"};
 };
 
 /// The kernels of the device that the tensor lives on.

@@ -20,11 +20,15 @@ constexpr std::array weight_keys = {"model.num_attention_heads",
                                     "model.rms_norm_eps",
                                     "model.qk_norm_over",
                                     "model.moe.num_experts_per_tok",
+                                    "model.moe.capacity_factor",
                                     "model.moe.router.kind",
                                     "model.moe.router.norm_topk_prob",
                                     "model.moe.router.routed_scaling_factor",
                                     "model.moe.router.n_group",
                                     "model.moe.router.topk_group",
+                                    "model.moe.router.pool.minimum",
+                                    "model.moe.router.pool.maximum",
+                                    "model.moe.router.pool.evaluation",
                                     "data.tokenizer"};
 constexpr std::array count_keys = {"data.sequence_length", "data.document_mask", "training.seed"};
 

@@ -56,6 +56,37 @@ const std::vector<KeyPath>& all_paths() {
   return paths;
 }
 
+/// What users of other trainers call a key, where letters alone do not lead to it.
+struct OtherName {
+  const char* name;
+  const char* key;
+};
+constexpr OtherName other_names[] = {{"learning_rate", "optimizer.lr"},
+                                     {"max_lr", "optimizer.lr"},
+                                     {"min_lr", "optimizer.schedule.min_lr_ratio"},
+                                     {"warmup", "optimizer.schedule.warmup_steps"},
+                                     {"lr_warmup_steps", "optimizer.schedule.warmup_steps"},
+                                     {"clip_grad", "optimizer.grad_clip"},
+                                     {"max_grad_norm", "optimizer.grad_clip"},
+                                     {"num_layers", "model.num_hidden_layers"},
+                                     {"n_layers", "model.num_hidden_layers"},
+                                     {"n_layer", "model.num_hidden_layers"},
+                                     {"n_heads", "model.num_attention_heads"},
+                                     {"n_head", "model.num_attention_heads"},
+                                     {"num_query_groups", "model.num_key_value_heads"},
+                                     {"n_embd", "model.hidden_size"},
+                                     {"ffn_hidden_size", "model.intermediate_size"},
+                                     {"norm_eps", "model.rms_norm_eps"},
+                                     {"top_k", "model.moe.num_experts_per_tok"},
+                                     {"batch_size", "training.global_batch_size"},
+                                     {"micro_batch", "training.micro_batch_size"},
+                                     {"seq_len", "data.sequence_length"},
+                                     {"seq_length", "data.sequence_length"},
+                                     {"max_steps", "training.steps"},
+                                     {"train_iters", "training.steps"},
+                                     {"save_interval", "checkpoint.interval"},
+                                     {"output_dir", "output"}};
+
 /// data.train.17 -> data.train.0
 std::string any_element(const std::string& path) {
   std::string result, part;
@@ -84,6 +115,14 @@ bool is_key(const std::string& section, const std::string& name) {
                      [&](const KeyPath& path) { return path.section == wanted && path.name == name; });
 }
 
+std::vector<std::string> keys_in(const std::string& section) {
+  const std::string wanted = any_element(section);
+  std::vector<std::string> paths;
+  for (const KeyPath& path : all_paths())
+    if (path.section == wanted) paths.push_back(join_path(section, path.name));
+  return paths;
+}
+
 bool is_list_path(const std::string& path) {
   const std::string wanted = any_element(path);
   return std::any_of(all_paths().begin(), all_paths().end(), [&](const KeyPath& key) {
@@ -93,6 +132,8 @@ bool is_list_path(const std::string& path) {
 
 std::string suggest_key(const std::string& section, const std::string& name) {
   const std::string wanted = any_element(section);
+  for (const OtherName& other : other_names)
+    if (name == other.name) return "; did you mean " + std::string(other.key) + "?";
   std::vector<std::string> here, everywhere;
   for (const KeyPath& path : all_paths()) {
     everywhere.push_back(path.name);

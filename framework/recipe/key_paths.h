@@ -9,6 +9,9 @@ namespace conclave {
 /// Whether the section at this path ("model.moe", "data.train.0") has a key, section or list of this name.
 bool is_key(const std::string& section, const std::string& name);
 
+/// The whole paths of what is in a section; nothing where there is no such section.
+std::vector<std::string> keys_in(const std::string& section);
+
 /// Whether the path names a list.
 bool is_list_path(const std::string& path);
 

@@ -225,7 +225,11 @@ std::string read_file(const std::string& path) {
 }  // namespace
 
 Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides) {
-  return parse_recipe(read_file(path), path, overrides);
+  const std::string text = read_file(path);
+  check(parse_yaml(text, path)->kind != YamlNode::Kind::null, Fault::request, "recipe '", path,
+        "' is empty; expected keys such as model, data and training (examples/quickstart.yaml has all it "
+        "needs)");
+  return parse_recipe(text, path, overrides);
 }
 
 Recipe parse_recipe(const std::string& text, const std::string& source,
@@ -245,6 +249,11 @@ void apply_override(Recipe& recipe, const std::string& override_text) {
   // The value becomes the leaf of nested maps, which the reader then walks like a file. Its line means
   // nothing.
   auto leaf = std::make_shared<YamlNode>(*parse_yaml(override_text.substr(equals + 1), source));
+  const bool folded = leaf->kind == YamlNode::Kind::scalar && has_line_break(override_text);
+  check(
+      !folded, Fault::request, "override ", quoted_text(override_text),
+      ": the value has a line break, which YAML would read as a space or leave out; expected a value on one "
+      "line");
   leaf->line = 0;
   std::shared_ptr<const YamlNode> node = leaf;
   std::string path = override_text.substr(0, equals);

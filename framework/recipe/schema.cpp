@@ -252,7 +252,8 @@ void describe(Visitor& v, TrainingRecipe& t) {
        "0: off",
        between(0, 1e9)});
   v.key({"time_limit", &t.time_limit,
-         "save and exit with 75 before so much time is over: seconds, HH:MM:SS or D-HH:MM:SS; 0: no limit",
+         "save and exit with 75 before so much time is over: seconds, or MM:SS, HH:MM:SS, D-HH, D-HH:MM or "
+         "D-HH:MM:SS as in Slurm; 0: no limit",
          filled()});
   section(v, "batch_ramp", t.batch_ramp, "a global batch that grows at the start");
 }

@@ -69,6 +69,9 @@ std::string complaint(const Key& key);
 std::string value_text(const ValueReference& value);
 std::string value_text(const Key& key);
 
+/// Names and paths become lines of logs, files and shell scripts, so they have none.
+bool has_line_break(const std::string& text);
+
 /// The text as a YAML scalar, in quotes where it would be read as something else.
 std::string quoted_text(const std::string& text);
 

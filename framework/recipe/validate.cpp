@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "framework/base/error.h"
+#include "framework/base/paths.h"
+#include "framework/recipe/domain.h"
 #include "framework/recipe/duration.h"
 #include "framework/recipe/key_paths.h"
 #include "framework/recipe/model_size.h"
@@ -19,6 +21,8 @@ namespace {
 class Requirements {
  public:
   explicit Requirements(const RecipePlaces& places) : places_(places) {}
+
+  bool was_written(const std::string& key) const { return places_.of_key.contains(key); }
 
   template <class... Parts>
   void require(bool condition, const std::string& key, const Parts&... parts) const {
@@ -44,8 +48,10 @@ class RuleChecker final : public Visitor {
  public:
   explicit RuleChecker(const Requirements& requirements) : requirements_(requirements) {}
   void key(const Key& key) override {
-    const std::string wrong = complaint(key);
-    requirements_.require(wrong.empty(), join_path(path_, key.name), wrong);
+    const std::string wrong = complaint(key), path = join_path(path_, key.name);
+    auto* const* text = std::get_if<std::string*>(&key.value);
+    const bool missing = text != nullptr && (*text)->empty() && !requirements_.was_written(path);
+    requirements_.require(wrong.empty(), path, missing ? "this key is missing; a text is expected" : wrong);
   }
   void section(const char* name, const char*, const std::function<void()>& inside) override {
     const std::string outer = path_;
@@ -152,11 +158,15 @@ void validate_data(const Requirements& r, const Recipe& recipe) {
        {std::pair{"data.train", &data.train}, {"data.validation", &data.validation}}) {
     std::set<std::pair<std::string, std::string>> seen;  // a domain may have several shards
     for (std::size_t i = 0; i < sets->size(); ++i)
-      r.require(seen.insert({(*sets)[i].domain, (*sets)[i].path}).second,
+      r.require(seen.insert({(*sets)[i].domain, normal_path((*sets)[i].path)}).second,
                 join_path(key, std::to_string(i)) + ".path", "'", (*sets)[i].path,
                 "' came twice for the domain '", (*sets)[i].domain,
                 "'; expected every shard of a domain once; weight says how often it is drawn");
   }
+  for (std::size_t i = 0; i < data.validation.size(); ++i)
+    r.require(domain_of(data.validation[i]) != mean_of_domains,
+              join_path("data.validation", std::to_string(i)) + ".domain", "'", mean_of_domains,
+              "' came, which is how metrics.jsonl calls the mean over all domains; expected another name");
   r.require(
       data.tokenizer != "bytes" || recipe.model.vocab_size >= 257, "model.vocab_size",
       recipe.model.vocab_size,
@@ -328,8 +338,10 @@ void validate_recipe(const Recipe& recipe, int ranks) {
                        model.moe.num_experts, " came, a GPU routes to at most 512");
   requirements.require(!on_gpu || model.moe.num_experts_per_tok <= 32, "model.moe.num_experts_per_tok",
                        model.moe.num_experts_per_tok, " came, a GPU chooses at most 32");
-  requirements.require(seconds_of_duration(recipe.training.time_limit).has_value(), "training.time_limit",
-                       "'", recipe.training.time_limit, "' came, expected seconds, HH:MM:SS or D-HH:MM:SS");
+  requirements.require(
+      seconds_of_duration(recipe.training.time_limit).has_value(), "training.time_limit", "'",
+      recipe.training.time_limit,
+      "' came, expected seconds, or MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS as in Slurm");
 }
 
 std::vector<std::string> warnings(const Recipe& recipe) {

@@ -39,12 +39,6 @@ std::string real_complaint(double number, const Rule& rule) {
                        : "at most " + number_text(most) + ", the largest number of fp32");
 }
 
-/// Names and paths become lines of logs, files and shell scripts; a run whose output has two could not be
-/// resumed.
-bool has_line_break(const std::string& text) {
-  return text.find_first_of("\n\r") != std::string::npos;
-}
-
 std::string text_complaint(const std::string& text, const Rule& rule) {
   if (rule.one_line && has_line_break(text))
     return quoted_text(text) + " came, expected a text without a line break";
@@ -70,6 +64,10 @@ template <class... Cases>
 Overloaded(Cases...) -> Overloaded<Cases...>;
 
 }  // namespace
+
+bool has_line_break(const std::string& text) {
+  return text.find_first_of("\n\r") != std::string::npos;
+}
 
 std::string complaint(const Key& key) {
   return std::visit(

@@ -8,6 +8,7 @@
 
 #include "framework/base/error.h"
 #include "framework/recipe/key_paths.h"
+#include "framework/recipe/nearest.h"
 #include "framework/recipe/schema.h"
 
 namespace conclave {
@@ -172,6 +173,9 @@ std::string key_text(const Recipe& recipe, const std::string& path) {
   Recipe copy = recipe;
   describe(finder, copy);
   const std::size_t dot = path.rfind('.');
+  const std::vector<std::string> inside = finder.found ? std::vector<std::string>() : keys_in(path);
+  check(inside.empty(), Fault::request, "'", path,
+        "' came, which is a section or a list; name a key in it: ", join_words(inside));
   check(finder.found.has_value(), Fault::request, "'", path,
         "' came, which is no key with a value in this recipe",
         dot == std::string::npos ? suggest_key("", path)

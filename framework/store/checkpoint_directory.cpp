@@ -30,6 +30,15 @@ bool is_replaced(const fs::path& path) {
   return replaced_path(path.stem()) == path.filename() && names_a_step(path.stem().string());
 }
 
+/// step-00000100.rejected
+fs::path rejected_path(const fs::path& checkpoint) {
+  return fs::path(checkpoint) += ".rejected";
+}
+
+bool is_rejected(const fs::path& path) {
+  return path.extension() == ".rejected" && names_a_step(path.stem().string());
+}
+
 bool is_partial(const fs::path& path) {
   return path.filename().string().starts_with("step-") && path.extension() == ".partial";
 }
@@ -45,6 +54,17 @@ std::vector<Step> list_steps(const fs::path& checkpoints) {
   }
   std::sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) { return a.step > b.step; });
   return steps;
+}
+
+/// Loses its name first, so that a deletion cut short never leaves half a checkpoint under a good name.
+void remove_checkpoint(const fs::path& checkpoint) {
+  const fs::path partial = partial_path(checkpoint);
+  std::error_code code;
+  fs::remove_all(partial, code);
+  fs::rename(checkpoint, partial, code);
+  check(!code, Fault::machine, "Cannot remove the old checkpoint ", checkpoint.string(), ": ", code.message(),
+        ". Check the permissions of its directory.");
+  fs::remove_all(partial, code);
 }
 
 }  // namespace
@@ -118,28 +138,42 @@ FoundCheckpoint find_checkpoint(const fs::path& path) {
        reasons);
 }
 
-void remove_old_checkpoints(const fs::path& checkpoints, std::int64_t keep) {
+void remove_old_checkpoints(const fs::path& checkpoints, std::int64_t newest, std::int64_t keep) {
   if (keep <= 0) return;
-  std::int64_t kept = 0;
+  std::int64_t kept = 0, oldest_kept = newest;
   for (const Step& candidate : list_steps(checkpoints)) {
-    if (kept < keep) {
-      try {
-        verify_manifest(candidate.path, ManifestCheck::sizes);
-        ++kept;
-      } catch (const Error&) {
-        // Left where it is for its owner to look at, until enough newer ones are good.
-      }
+    if (candidate.step > newest) continue;
+    if (kept == keep) {
+      remove_checkpoint(candidate.path);
       continue;
     }
-    // Loses its name first, so that a deletion cut short never leaves half a checkpoint under a good name.
-    const fs::path partial = partial_path(candidate.path);
-    std::error_code code;
-    fs::remove_all(partial, code);
-    fs::rename(candidate.path, partial, code);
-    check(!code, Fault::machine, "Cannot remove the old checkpoint ", candidate.path.string(), ": ",
-          code.message(), ". Check the permissions of its directory.");
-    fs::remove_all(partial, code);
+    try {
+      verify_manifest(candidate.path, ManifestCheck::sizes);
+      ++kept;
+      oldest_kept = candidate.step;
+    } catch (const Error&) {
+      // Left where it is for its owner to look at, until enough newer ones are good.
+    }
   }
+  if (kept < keep) return;
+  for (const fs::path& path : entries_of(checkpoints))
+    if (is_rejected(path) && step_of_name(path.stem()) < oldest_kept) remove_checkpoint(path);
+}
+
+std::vector<std::string> set_aside_checkpoints(const fs::path& checkpoints, std::int64_t after,
+                                               std::int64_t before) {
+  std::vector<std::string> names;
+  for (const Step& candidate : list_steps(checkpoints)) {
+    if (candidate.step <= after || candidate.step >= before) continue;
+    const fs::path aside = rejected_path(checkpoint_path(checkpoints, candidate.step));
+    std::error_code code;
+    fs::remove_all(aside, code);  // an earlier one of this step
+    fs::rename(candidate.path, aside, code);
+    check(!code, Fault::machine, "Cannot move the rejected checkpoint ", candidate.path.string(),
+          " aside: ", code.message(), ". Check the permissions of its directory.");
+    names.push_back(aside.filename().string());
+  }
+  return names;
 }
 
 void remove_partial_checkpoints(const fs::path& checkpoints) {

@@ -41,8 +41,15 @@ FoundCheckpoint newest_checkpoint(const std::filesystem::path& checkpoints);
 /// Throws Fault::data when there is no good one, saying what is wrong with each that was found.
 FoundCheckpoint find_checkpoint(const std::filesystem::path& path);
 
-/// Deletes all but the newest `keep` complete checkpoints; 0 keeps all. A damaged one does not count as kept.
-void remove_old_checkpoints(const std::filesystem::path& checkpoints, std::int64_t keep);
+/// Deletes all but the newest `keep` complete checkpoints; 0 keeps all. Those of steps after `newest` neither
+/// count nor go: nobody has found them good. Nor does a damaged one count as kept. What was set aside goes
+/// when `keep` newer ones stay.
+void remove_old_checkpoints(const std::filesystem::path& checkpoints, std::int64_t newest, std::int64_t keep);
+
+/// Renames the checkpoints of steps between these two, which were found bad, to step-....rejected: they are
+/// no checkpoints any more and stay for their owner to look at. Returns the new names.
+std::vector<std::string> set_aside_checkpoints(const std::filesystem::path& checkpoints, std::int64_t after,
+                                               std::int64_t before);
 
 /// Deletes what a killed run left half-written, and gives a checkpoint that it had moved aside its name back.
 void remove_partial_checkpoints(const std::filesystem::path& checkpoints);

@@ -115,7 +115,7 @@ void CheckpointReader::read_box(const std::string& name, ElementType type, const
 
 void CheckpointReader::check_values(const std::string& name, ElementType type, const void* data,
                                     std::int64_t elements) const {
-  if (may_be_infinite(name) || !first_not_finite(type, data, elements)) return;
+  if (!first_bad_value(name, type, data, elements)) return;
   verify_manifest(path_, ManifestCheck::sizes);  // HDF5 reads what is in a file that is gone as NaN
   check_finite({"Checkpoint " + path_.string(), name, "Use an older checkpoint of the run."}, type, data,
                elements);

@@ -56,7 +56,7 @@ ExpertHistoryWriter::ExpertHistoryWriter(const fs::path& path, Options options)
   if (options_.resume_step < 0)
     begin_anew();
   else if (is_there(path_))
-    go_on();
+    go_on_or_set_aside();
   // Without an index the segments may be those of one that was moved away alone, and stay.
 }
 
@@ -83,13 +83,46 @@ void ExpertHistoryWriter::begin_anew() {
   last_number_ = 0;
 }
 
+void ExpertHistoryWriter::go_on_or_set_aside() {
+  try {
+    go_on();
+  } catch (const Error& error) {
+    if (error.fault() != Fault::data) throw;
+    check(static_cast<bool>(options_.warn), Fault::data, error.what(),
+          " Move it and the directory beside it away to begin a new one.");
+    const fs::path place = set_aside();
+    options_.warn(join_text(error.what(), " Training needs none of it: what is left is now in ",
+                            place.string(), ", and a new history begins after step ", options_.resume_step,
+                            "."));
+  }
+}
+
+fs::path ExpertHistoryWriter::set_aside() {
+  fs::path place;
+  for (int number = 1; place.empty() || is_there(place); ++number)
+    place = path_.parent_path() / join_text(path_.stem().string(), "-damaged-", number);
+  make_directories(place);
+  // The segments first: an index without them would be refused by the next start, too.
+  for (const fs::path& from : {segments_directory(path_), path_}) {
+    std::error_code code;
+    if (!is_there(from)) continue;
+    fs::rename(from, place / from.filename(), code);
+    check(!code, Fault::machine, "Cannot move ", from.string(), " to ", place.string(), ": ", code.message(),
+          ". Check the permissions of its directory.");
+  }
+  index_ = {};
+  index_.shape = shape_of(options_);
+  last_evaluation_ = -1;
+  published_ = true;
+  return place;
+}
+
 void ExpertHistoryWriter::go_on() {
   const OpenHistory history = open_history(path_, SegmentCheck::sizes);
   const HistoryShape& shape = history.index.shape;
   check(shape.layers == options_.layers && shape.experts == options_.experts, Fault::data, "Expert history ",
         path_.string(), " has ", shape.layers, " layers and ", shape.experts, " experts; the run has ",
-        options_.layers, " and ", options_.experts,
-        ". Move it and the directory beside it away to begin a new one.");
+        options_.layers, " and ", options_.experts, ".");
   bool other = history.index.segments.empty();
   for (const auto& file : history.files) {
     file->use(file->up_to(options_.resume_step));

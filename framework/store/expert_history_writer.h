@@ -26,7 +26,8 @@ struct ExpertHistoryOptions {
   /// Rows that wait for a disk take so much memory at most; then the oldest are given up.
   std::size_t most_waiting_bytes = std::size_t{128} << 20;
   std::size_t largest_segment = std::size_t{256} << 20;  // bytes; a segment is composed in memory
-  /// Hears of a disk that refuses, and when it takes rows again. Without it flush() and add_step() throw.
+  /// Hears of a disk that refuses, and when it takes rows again; and of a damaged history, which was moved
+  /// aside. Without it the constructor, flush() and add_step() throw.
   std::function<void(const std::string&)> warn{};
 };
 
@@ -34,8 +35,8 @@ class ExpertHistoryWriter {
  public:
   using Options = ExpertHistoryOptions;
 
-  /// Fault::data where the file to go on with is damaged or has other experts; Fault::machine where nothing
-  /// can be written.
+  /// A file to go on with that is damaged, or has other experts, is moved aside with its segments, and a new
+  /// one begins; without `warn` it is a Fault::data. Fault::machine where nothing can be written.
   ExpertHistoryWriter(const std::filesystem::path& path, Options options);
   ~ExpertHistoryWriter();  // flushes, and says what is lost
   ExpertHistoryWriter(const ExpertHistoryWriter&) = delete;
@@ -57,6 +58,9 @@ class ExpertHistoryWriter {
  private:
   void begin_anew();
   void go_on();
+  void go_on_or_set_aside();
+  /// Moves what is there to experts-damaged-1, or the next free number, and gives that place.
+  std::filesystem::path set_aside();
   /// The rows of an earlier version's file, or of another layout, as segments of this run's.
   void write_anew(const OpenHistory& history);
   /// Removes segments that the index does not name: a killed run's, and those of later steps.

@@ -9,25 +9,39 @@
 namespace conclave {
 namespace {
 
-/// An exponent of all ones is NaN or infinity, in either type. Looks at bits, so that no mode of
-/// floating-point arithmetic matters, block by block, each in a loop of vector instructions.
+/// What a tensor may hold besides finite values.
+enum class Allowed { nothing, infinity };
+
+/// Looks at bits, so that no mode of floating-point arithmetic matters, block by block, each in a loop of
+/// vector instructions. Without their sign, the bits of a NaN are above those of infinity as whole numbers.
 template <class Bits>
-std::optional<std::int64_t> first_with_exponent(const void* data, std::int64_t elements, Bits exponent) {
+std::optional<std::int64_t> first_bad(const void* data, std::int64_t elements, Bits infinity,
+                                      Allowed allowed) {
   constexpr std::int64_t block = 1 << 12;
+  constexpr Bits sign = Bits{1} << (8 * sizeof(Bits) - 1);
+  const Bits most = allowed == Allowed::infinity ? infinity : infinity - 1, least = sign | infinity;
   const auto* bytes = static_cast<const std::byte*>(data);
-  const auto at = [&](std::int64_t i) {
+  const auto is_bad = [&](std::int64_t i) {
     Bits bits;
     std::memcpy(&bits, bytes + static_cast<std::size_t>(i) * sizeof bits, sizeof bits);
-    return bits;
+    return static_cast<Bits>((bits & ~sign) > most) | static_cast<Bits>(bits == least);
   };
   for (std::int64_t begin = 0; begin < elements; begin += block) {
     const std::int64_t end = std::min(elements, begin + block);
     Bits found = 0;
-    for (std::int64_t i = begin; i < end; ++i) found |= static_cast<Bits>((at(i) & exponent) == exponent);
+    for (std::int64_t i = begin; i < end; ++i) found |= is_bad(i);
     if (found == 0) continue;
     for (std::int64_t i = begin; i < end; ++i)
-      if ((at(i) & exponent) == exponent) return i;
+      if (is_bad(i) != 0) return i;
   }
+  return std::nullopt;
+}
+
+std::optional<std::int64_t> first_bad_of_type(ElementType type, const void* data, std::int64_t elements,
+                                              Allowed allowed) {
+  if (type == ElementType::float32) return first_bad<std::uint32_t>(data, elements, 0x7f800000u, allowed);
+  if (type == ElementType::float64)
+    return first_bad<std::uint64_t>(data, elements, 0x7ff0000000000000u, allowed);
   return std::nullopt;
 }
 
@@ -50,18 +64,17 @@ std::vector<Box> blocks_of(const Dims& dims) {
 }  // namespace
 
 std::optional<std::int64_t> first_not_finite(ElementType type, const void* data, std::int64_t elements) {
-  if (type == ElementType::float32) return first_with_exponent<std::uint32_t>(data, elements, 0x7f800000u);
-  if (type == ElementType::float64)
-    return first_with_exponent<std::uint64_t>(data, elements, 0x7ff0000000000000u);
-  return std::nullopt;
+  return first_bad_of_type(type, data, elements, Allowed::nothing);
 }
 
-bool may_be_infinite(const std::string& tensor) {
-  return tensor.starts_with("optimizer/moment2/");
+std::optional<std::int64_t> first_bad_value(const std::string& tensor, ElementType type, const void* data,
+                                            std::int64_t elements) {
+  const bool is_second_moment = tensor.starts_with("optimizer/moment2/");
+  return first_bad_of_type(type, data, elements, is_second_moment ? Allowed::infinity : Allowed::nothing);
 }
 
 void check_finite(const FiniteCheck& what, ElementType type, const void* data, std::int64_t elements) {
-  if (may_be_infinite(what.tensor) || !first_not_finite(type, data, elements)) return;
+  if (!first_bad_value(what.tensor, type, data, elements)) return;
   fail(Fault::numeric, what.place, ": ", what.tensor,
        " holds values that are not finite (NaN or infinity), so nothing can be computed with it.",
        what.advice.empty() ? "" : " ", what.advice);

@@ -16,9 +16,10 @@ class CheckpointReader;
 /// The place of the first element that is NaN or infinite; none in a type of whole numbers.
 std::optional<std::int64_t> first_not_finite(ElementType type, const void* data, std::int64_t elements);
 
-/// Says whether a tensor of a checkpoint may hold infinity. A second moment may: its element only stops
-/// moving, and nothing else becomes wrong.
-bool may_be_infinite(const std::string& tensor);
+/// The place of the first element that must not be in this tensor of a checkpoint: NaN or infinity. A second
+/// moment may be infinite, as its element only stops moving and nothing else becomes wrong; NaN would spread.
+std::optional<std::int64_t> first_bad_value(const std::string& tensor, ElementType type, const void* data,
+                                            std::int64_t elements);
 
 /// A tensor somewhere, and what to do when its values are not finite.
 struct FiniteCheck {
@@ -27,7 +28,7 @@ struct FiniteCheck {
   std::string advice{};  // a sentence
 };
 
-/// Fault::numeric where an element is not finite.
+/// Fault::numeric where first_bad_value finds one.
 void check_finite(const FiniteCheck& what, ElementType type, const void* data, std::int64_t elements);
 
 /// The tensors of a checkpoint with values that are not finite, by name. Reads all of them, in blocks.

@@ -15,7 +15,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* table_attribute = "segments";
-constexpr const char* advice = " Move it and the directory beside it away to begin a new one.";
 constexpr std::string_view name_begin = "segment-", name_end = ".h5";
 constexpr std::size_t name_digits = 8;
 
@@ -29,8 +28,7 @@ std::string table_of(const std::vector<HistorySegment>& segments) {
 
 std::vector<HistorySegment> segments_of(const std::string& table, const fs::path& path) {
   const auto damaged = [&](const std::string& what) {
-    fail(Fault::data, "Expert history ", path.string(), ": its list of segments ", what, ". It is damaged.",
-         advice);
+    fail(Fault::data, "Expert history ", path.string(), ": its list of segments ", what, ". It is damaged.");
   };
   std::vector<HistorySegment> segments;
   std::istringstream lines(table);
@@ -99,7 +97,7 @@ OpenHistory open_segments(const fs::path& path, const std::string& table, Segmen
     check(file->shape().layers == shape.layers && file->shape().experts == shape.experts, Fault::data,
           "Expert history ", path.string(), ": the segment ", segment.file.name, " has ",
           file->shape().layers, " layers of ", file->shape().experts, " experts, expected ", shape.layers,
-          " of ", shape.experts, ".", advice);
+          " of ", shape.experts, ".");
     file->use(segment.used);
     segment.there = file->there();
     segment.domains = file->shape().domains;
@@ -166,15 +164,15 @@ void verify_segment(const fs::path& index, const HistorySegment& segment, Segmen
   std::error_code code;
   const std::uintmax_t bytes = fs::file_size(path, code);
   check(!code, Fault::data, "Expert history ", index.string(), ": its segment ", path.string(),
-        " cannot be read (", code.message(), ").", advice);
+        " cannot be read (", code.message(), ").");
   check(bytes == segment.file.bytes, Fault::data, "Expert history ", index.string(), ": its segment ",
         path.string(), " has ", bytes, " bytes, expected ", segment.file.bytes,
-        ". It was cut short or changed.", advice);
+        ". It was cut short or changed.");
   if (depth == SegmentCheck::sizes) return;
   const std::string found = file_checksum(path);
   check(found == segment.file.checksum, Fault::data, "Expert history ", index.string(), ": its segment ",
         path.string(), " has checksum ", found, ", expected ", segment.file.checksum,
-        ". Its content changed after it was written.", advice);
+        ". Its content changed after it was written.");
 }
 
 OpenHistory open_history(const fs::path& path, SegmentCheck depth) {

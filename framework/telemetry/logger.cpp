@@ -68,7 +68,7 @@ Logger::~Logger() {
 
 void Logger::open_file(const std::string& path) {
   check(file_ < 0, "Logger::open_file: ", path, " came, but a file is open already");
-  file_ = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  file_ = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0666);
   check(file_ >= 0, Fault::request, "the log '", path, "' cannot be written: ", std::strerror(errno));
   if (rank_ == 0) before_file_ = "---- " + date_text() + "\n" + before_file_;
   if (!before_file_.empty()) append(before_file_);

@@ -31,7 +31,8 @@ class Logger {
   Logger& operator=(const Logger&) = delete;
 
   /// Appends from now on to this file, beginning with what was said before. Every rank may open the same
-  /// file: each line is one appending write. Fault::request where it cannot be written.
+  /// file: each line is one appending write. A link is not followed. Fault::request where it cannot be
+  /// written.
   void open_file(const std::string& path);
 
   template <class... Parts>
@@ -52,6 +53,7 @@ class Logger {
   void rewrite_line(const std::string& line);
   /// Writes a line to the file alone.
   void write_to_file(const std::string& line);
+  bool has_file() const { return file_ >= 0; }
   /// Leaves the rewritten line standing; what comes next starts below it.
   void finish_line();
 

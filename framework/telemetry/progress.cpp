@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "framework/base/text.h"
+
 namespace conclave {
 namespace {
 
@@ -36,7 +38,7 @@ std::string progress_text(const ProgressState& state, std::int64_t steps, double
   std::string text =
       "step " + std::string(total.size() - std::min(total.size(), done.size()), ' ') + done + "/" + total;
   // A loss that is not a number is the one thing never to leave out.
-  text += std::isfinite(state.loss) ? format("  loss %.4f", state.loss) : "  loss nan";
+  text += "  loss " + fixed(state.loss, 4);
   if (std::isfinite(state.tokens_per_second)) text += "  " + rate_text(state.tokens_per_second) + " tokens/s";
   if (std::isfinite(state.matrix_rate_fraction))
     text += format("  %.0f%% of matrix rate", 100 * state.matrix_rate_fraction);

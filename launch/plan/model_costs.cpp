@@ -3,6 +3,7 @@
 #include <map>
 
 #include "framework/base/error.h"
+#include "framework/base/text.h"
 #include "launch/train/model.h"
 #include "launch/train/model_size.h"
 #include "parallel/counting.h"
@@ -79,8 +80,7 @@ std::vector<CostRow> model_costs(const Recipe& recipe, int ranks) {
   std::vector<CostRow> rows = {
       {join_text("├─ embedding: ", m.vocab_size, " x ", m.hidden_size), embedding.elements,
        embedding.elements, 0, embedding.bytes},
-      {join_text("├─ ", m.num_hidden_layers, m.num_hidden_layers == 1 ? " block, " : " blocks, ",
-                 m.hidden_size, " wide")}};
+      {join_text("├─ ", counted(m.num_hidden_layers, "block"), ", ", m.hidden_size, " wide")}};
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     rows.push_back(blocks[i]);
     rows.back().name = (i + 1 < blocks.size() ? "│  ├─ " : "│  └─ ") + blocks[i].name;

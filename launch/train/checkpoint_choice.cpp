@@ -45,23 +45,18 @@ FoundCheckpoint newest_of(Communicator& world, const std::vector<fs::path>& cand
 
 }  // namespace
 
-FoundCheckpoint newest_checkpoint(Communicator& world, const fs::path& checkpoints) {
+FoundCheckpoint newest_checkpoint(Communicator& world, const fs::path& checkpoints, std::int64_t last_step) {
   std::vector<fs::path> candidates;
   agree(world, [&] {
-    if (world.rank() == 0) candidates = list_checkpoints(checkpoints);
+    if (world.rank() != 0) return;
+    for (const fs::path& path : list_checkpoints(checkpoints))
+      if (step_of_name(path) <= last_step) candidates.push_back(path);
   });
   return newest_of(world, candidates);
 }
 
 FoundCheckpoint checkpoint_before(Communicator& world, const fs::path& checkpoint) {
-  std::vector<fs::path> candidates;
-  agree(world, [&] {
-    if (world.rank() != 0) return;
-    const std::int64_t step = step_of_name(checkpoint);
-    for (const fs::path& path : list_checkpoints(checkpoint.parent_path()))
-      if (step_of_name(path) < step) candidates.push_back(path);
-  });
-  return newest_of(world, candidates);
+  return newest_checkpoint(world, checkpoint.parent_path(), step_of_name(checkpoint) - 1);
 }
 
 FoundCheckpoint find_checkpoint(Communicator& world, const fs::path& path) {

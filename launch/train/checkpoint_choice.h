@@ -2,16 +2,19 @@
 // out over the ranks, which then agree, so that a large checkpoint is read once and not once per rank.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <limits>
 
 #include "framework/store/checkpoint_directory.h"
 #include "parallel/communicator.h"
 
 namespace conclave {
 
-/// As newest_checkpoint, by all ranks together and with the same answer on all. Rank 0's view of the
-/// directory counts. Collective.
-FoundCheckpoint newest_checkpoint(Communicator& world, const std::filesystem::path& checkpoints);
+/// As newest_checkpoint, by all ranks together and with the same answer on all, among those of steps up to
+/// `last_step`. Rank 0's view of the directory counts. Collective.
+FoundCheckpoint newest_checkpoint(Communicator& world, const std::filesystem::path& checkpoints,
+                                  std::int64_t last_step = std::numeric_limits<std::int64_t>::max());
 
 /// The newest one of a step before that of `checkpoint`, in the same directory. Collective.
 FoundCheckpoint checkpoint_before(Communicator& world, const std::filesystem::path& checkpoint);

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 #include <sstream>
+#include <utility>
 
 #include "framework/base/text.h"
 #include "framework/store/checkpoint_directory.h"
@@ -51,10 +52,13 @@ Checkpointing::Checkpointing(std::filesystem::path checkpoints, const Checkpoint
 
 Checkpointing::~Checkpointing() = default;
 
-void Checkpointing::save(const Trainer& trainer, const std::function<void()>& before) {
+void Checkpointing::save(const Trainer& trainer, const std::function<void()>& before, Follows follows) {
   finish();
   begin_ = Clock::now();
   step_ = trainer.steps_done();
+  follows_ = follows;
+  to_trust_ = step_;
+  trusted_.reset();
   std::optional<Error> failure = take_snapshot(trainer);
   if (!failure)
     failure = failure_of_any(world_, [&] {
@@ -141,13 +145,30 @@ void Checkpointing::start_publishing() {
   task_ = std::make_unique<BackgroundTask>([this, files = std::move(files)] {
     if (options_.check_place) options_.check_place();
     commit_checkpoint(checkpoints_, step_, files);
-    keep_failure_.clear();
-    try {
-      remove_old_checkpoints(checkpoints_, options_.keep);
-    } catch (const Error& error) {
-      keep_failure_ = error.what();
-    }
   });
+}
+
+void Checkpointing::trust_last_save() {
+  if (to_trust_) trusted_ = std::exchange(to_trust_, std::nullopt);
+  begin_removal();
+}
+
+void Checkpointing::begin_removal() {
+  if (!trusted_ || phase_ != Phase::idle) return;
+  const std::int64_t step = *std::exchange(trusted_, std::nullopt);
+  if (world_.rank() != 0 || options_.keep <= 0) return;
+  end_removal();
+  removal_ = std::make_unique<BackgroundTask>([this, step] {
+    if (options_.check_place) options_.check_place();
+    remove_old_checkpoints(checkpoints_, step, options_.keep);
+  });
+}
+
+void Checkpointing::end_removal() {
+  if (!removal_) return;
+  removal_->wait();
+  if (removal_->failure()) logger_.warning(removal_->failure()->what());
+  removal_.reset();
 }
 
 std::vector<double> Checkpointing::votes() const {
@@ -174,21 +195,24 @@ void Checkpointing::end_phase() {
   logger_.info("Saved ", last_checkpoint_.string(), ": ", fixed(static_cast<double>(bytes_) / 1e6, 1),
                " MB in ", fixed(writing_seconds_, 2), " s, training waited ",
                fixed(options_.asynchronous ? snapshot_seconds_ : seconds_since(begin_), 3), " s");
-  if (!keep_failure_.empty()) logger_.warning(keep_failure_);
+  begin_removal();
 }
 
 void Checkpointing::give_up(const Error& failure) {
   phase_ = Phase::idle;
   task_.reset();
+  to_trust_.reset();
+  trusted_.reset();
   if (world_.rank() == 0 && (!options_.check_place || !failure_of(options_.check_place)))
     discard_checkpoint(checkpoints_, step_);
   last_failure_ = join_text("Saving after step ", step_, " failed: ", failure.what());
   last_fault_ = failure.fault();
-  if (world_.rank() == 0)
-    logger_.warning(*last_failure_, " Training goes on; ",
-                    last_checkpoint_.empty()
-                        ? "older checkpoints, if there are any, stay."
-                        : "the last good checkpoint is " + last_checkpoint_.string() + ".");
+  if (world_.rank() != 0) return;
+  const bool goes_on = follows_ == Follows::training, has_none = newest_checkpoint().empty();
+  logger_.warning(*last_failure_, goes_on ? " Training goes on; " : " ",
+                  has_none ? (goes_on ? "there is no checkpoint yet." : "There is no checkpoint.")
+                           : join_text(goes_on ? "the" : "The", " last good checkpoint is ",
+                                       newest_checkpoint().string(), "."));
 }
 
 void Checkpointing::finish() {
@@ -196,6 +220,7 @@ void Checkpointing::finish() {
     if (task_) task_->wait();
     end_phase();
   }
+  end_removal();
 }
 
 }  // namespace conclave

@@ -29,7 +29,11 @@ struct CheckpointingOptions {
   /// On rank 0: throws where the directory is not the run's any more. Nothing gets its name there then, and
   /// nothing is cleared away.
   std::function<void()> check_place{};
+  std::filesystem::path resumed_from{};  // the checkpoint that the run goes on from; empty: none
 };
+
+/// A save that nothing follows says so when it fails.
+enum class Follows { training, nothing };
 
 class Checkpointing {
  public:
@@ -42,7 +46,15 @@ class Checkpointing {
   /// Saves the trainer's state as it is now. `before`: rank 0 does this first; its failure is the save's.
   /// Returns once training may go on: at once or, when saving is not asynchronous, when the checkpoint is
   /// there. An earlier save is waited for. Collective.
-  void save(const Trainer& trainer, const std::function<void()>& before = {});
+  void save(const Trainer& trainer, const std::function<void()>& before = {},
+            Follows follows = Follows::training);
+
+  /// The state that was saved last has proven good: a step or an evaluation that began with it had finite
+  /// numbers. Only now may older checkpoints go, in the background; without this they stay. The same on all
+  /// ranks.
+  void trust_last_save();
+  /// The trainer goes on from another state, so what comes proves nothing of the one that was saved last.
+  void distrust_last_save() { to_trust_.reset(); }
 
   /// For Trainer::step: how far this rank's background work is.
   std::vector<double> votes() const;
@@ -55,6 +67,10 @@ class Checkpointing {
   bool is_saving() const { return phase_ != Phase::idle; }
   /// The newest checkpoint that was published; empty before the first. On all ranks.
   const std::filesystem::path& last_checkpoint() const { return last_checkpoint_; }
+  /// The same, but before the first one that which the run resumed from.
+  const std::filesystem::path& newest_checkpoint() const {
+    return last_checkpoint_.empty() ? options_.resumed_from : last_checkpoint_;
+  }
   /// Why the last save failed; none if it did not.
   const std::optional<std::string>& last_failure() const { return last_failure_; }
   Fault last_fault() const { return last_fault_; }  // with a last failure
@@ -74,6 +90,9 @@ class Checkpointing {
   /// When the background work of all ranks is finished: on to the next phase. Collective.
   void end_phase();
   void give_up(const Error& failure);
+  /// On rank 0: what `keep` has no room for goes once the newest checkpoint is published and trusted.
+  void begin_removal();
+  void end_removal();
 
   std::filesystem::path checkpoints_;
   CheckpointingOptions options_;
@@ -88,12 +107,15 @@ class Checkpointing {
   std::int64_t step_ = 0;           // of the save under way
   std::int64_t bytes_ = 0;          // of all ranks' files
   std::vector<FileEntry> written_;  // by this rank
-  std::string keep_failure_;        // why an older checkpoint could not be removed
   Clock::time_point begin_;
   double snapshot_seconds_ = 0, writing_seconds_ = 0, blocking_seconds_ = 0, last_save_seconds_ = 0;
   std::filesystem::path last_checkpoint_;
   std::optional<std::string> last_failure_;
   Fault last_fault_ = Fault::machine;
+  Follows follows_ = Follows::training;
+  std::optional<std::int64_t> to_trust_;     // the step saved last, until something proves its state good
+  std::optional<std::int64_t> trusted_;      // its older ones have not been removed yet
+  std::unique_ptr<BackgroundTask> removal_;  // rank 0 only
   std::unique_ptr<BackgroundTask>
       task_;  // null: this rank has nothing to do in this phase; last: uses the rest
 };

@@ -1,6 +1,7 @@
 #include "launch/train/dead_experts.h"
 
 #include "framework/base/error.h"
+#include "framework/base/text.h"
 
 namespace conclave {
 
@@ -13,7 +14,7 @@ std::vector<std::string> DeadExperts::add(const std::vector<std::int64_t>& count
     if (idle_steps_[i] == limit_)
       sentences.push_back(join_text("Expert ", static_cast<std::int64_t>(i) % experts_, " of block ",
                                     first_block_ + static_cast<std::int64_t>(i) / experts_,
-                                    " has had no token for ", limit_, " steps."));
+                                    " has had no token for ", counted(limit_, "step"), "."));
   }
   return sentences;
 }

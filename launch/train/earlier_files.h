@@ -1,5 +1,5 @@
-// Files of an earlier start in a run directory, met by a start that begins anew because there is no
-// checkpoint. They are moved aside, never written over.
+// What a start of a run finds in its directory. Files of an earlier start without a checkpoint are moved
+// aside, and files that no run has written are refused; neither is written over.
 #pragma once
 
 #include <filesystem>
@@ -7,9 +7,13 @@
 
 namespace conclave {
 
-/// A metrics.jsonl or samples.jsonl that no run of Conclave has written, or that is a link, is a
-/// Fault::request: the run would write over something that is not its own.
-void refuse_foreign_logs(const std::filesystem::path& run);
+/// A file that the run writes is a Fault::request where it is a link, or where no run of Conclave has written
+/// it: the run would write over something that is not its own. `with_profile`: the run writes a profile too.
+void refuse_foreign_files(const std::filesystem::path& run, bool with_profile);
+
+/// A recipe.yaml that nothing shows to be a run's own, because no run has left anything beside it, is a
+/// Fault::request: the run would write its resolved recipe over it. `given`: the recipe's file.
+void refuse_foreign_recipe(const std::filesystem::path& given, const std::filesystem::path& run);
 
 /// Moves what an earlier start has measured to RUN/earlier-1, or the next number that is free, and copies its
 /// recipe there. Returns a sentence that names the place, or nothing where nothing was measured.

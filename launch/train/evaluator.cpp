@@ -1,6 +1,7 @@
 #include "launch/train/evaluator.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "framework/recipe/nearest.h"
@@ -118,11 +119,16 @@ std::optional<std::vector<DomainResult>> evaluate_unless(const std::function<boo
   const Communicator& data = mesh.axis(Axis::data);
   const bool first_tensor_rank = mesh.axis(Axis::tensor).rank() == 0;  // the others hold the same losses
   const std::int64_t micro = options.micro_batch_size;
-  std::vector<Sums> domains;
+  const std::vector<std::string> names = validation.domains();
+  std::vector<Sums> domains(names.size(), Sums(transformer.moe_layers(), options.experts));
+  std::vector<std::int64_t> taken(names.size());  // sequences; a domain may have several files
   for (std::int64_t dataset = 0; dataset < validation.datasets(); ++dataset) {
+    const auto domain = static_cast<std::size_t>(
+        std::find(names.begin(), names.end(), validation.domain_name(dataset)) - names.begin());
     std::int64_t sequences = validation.sequences(dataset);
-    if (options.most_sequences > 0) sequences = std::min(sequences, options.most_sequences);
-    Sums& sums = domains.emplace_back(transformer.moe_layers(), options.experts);
+    if (options.most_sequences > 0) sequences = std::min(sequences, options.most_sequences - taken[domain]);
+    taken[domain] += sequences;
+    Sums& sums = domains[domain];
     for (std::int64_t round = 0; round < sequences; round += micro * data.size()) {
       mesh.world().note_progress();
       if (stop && stop()) return std::nullopt;
@@ -148,8 +154,7 @@ std::optional<std::vector<DomainResult>> evaluate_unless(const std::function<boo
   std::vector<DomainResult> results;
   if (domains.empty()) return results;
   join(domains, mesh.world());
-  for (std::size_t i = 0; i < domains.size(); ++i)
-    results.push_back(result_of(validation.domain_name(static_cast<std::int64_t>(i)), domains[i]));
+  for (std::size_t i = 0; i < domains.size(); ++i) results.push_back(result_of(names[i], domains[i]));
   return results;
 }
 
@@ -162,6 +167,15 @@ double mean_over_domains(const std::vector<DomainResult>& results) {
     ++counted;
   }
   return counted > 0 ? sum / static_cast<double>(counted) : std::numeric_limits<double>::quiet_NaN();
+}
+
+std::string domains_not_finite(const std::vector<DomainResult>& results) {
+  std::vector<std::string> names;
+  for (const DomainResult& result : results)
+    if (result.target_tokens > 0 && !std::isfinite(result.lm_loss)) names.push_back(result.domain);
+  if (names.empty()) return "";
+  return join_text("The loss of ", join_words(names),
+                   " is not finite (NaN or infinity), so the model gives no probabilities there.");
 }
 
 std::string domains_without_targets(const std::vector<DomainResult>& results) {

@@ -31,7 +31,7 @@ struct EvaluationOptions {
   std::int64_t experts = 0;
 };
 
-/// One result per dataset of the validation list, equal on all ranks. Collective.
+/// One result per domain of the validation list, all of its files together, equal on all ranks. Collective.
 std::vector<DomainResult> evaluate(const Transformer& transformer, const ValidationData& validation,
                                    const EvaluationOptions& options, const Mesh& mesh);
 
@@ -44,6 +44,9 @@ std::optional<std::vector<DomainResult>> evaluate_unless(const std::function<boo
 
 /// The mean of the losses of all domains that have a target, each counted once; NaN where none has.
 double mean_over_domains(const std::vector<DomainResult>& results);
+
+/// A sentence that names the domains that have targets and no finite loss; empty where all losses are finite.
+std::string domains_not_finite(const std::vector<DomainResult>& results);
 
 /// A sentence that names the domains that the mean leaves out; empty where it has all of them.
 std::string domains_without_targets(const std::vector<DomainResult>& results);

@@ -2,7 +2,7 @@
 
 #include "framework/recipe/parse.h"
 #include "launch/train/rank_parts.h"
-#include "optim/adamw.h"
+#include "optim/groups.h"
 
 namespace conclave {
 DType dtype_of_precision(const std::string& precision) {
@@ -22,7 +22,8 @@ Parallelism parallelism_of(const Recipe& recipe, const Mesh& mesh) {
 }
 
 Model::Model(const Recipe& recipe, const Mesh& mesh, Device& device, const RouterMaker& router)
-    : parameters(mesh.layout(), mesh.world().rank()),
+    : shape(recipe.model),
+      parameters(mesh.layout(), mesh.world().rank()),
       transformer(parameters, recipe.model,
                   recipe.training.recompute == "block" ? Recompute::block : Recompute::none,
                   parallelism_of(recipe, mesh), device, router) {
@@ -67,7 +68,7 @@ void gather_tensors(const std::string& group, const ParameterSet& parameters, co
 }
 
 void load_model(const CheckpointReader& checkpoint, Model& model) {
-  check_fits(checkpoint, {"model"}, model.parameters);
+  check_fits(checkpoint, {{"model", model.parameters.values().dtype()}}, model.parameters, &model.shape);
   read_values(checkpoint, model.parameters);
   read_selection_bias(checkpoint, model.transformer);
 }

@@ -22,6 +22,7 @@ struct Model {
                  const RouterMaker& router = make_router);
   Model(const Model&) = delete;
 
+  ModelRecipe shape;  // as the recipe has it
   ParameterSet parameters;
   Transformer transformer;
 };

@@ -1,6 +1,7 @@
 #include "launch/train/passes.h"
 
 #include <cstdio>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "framework/base/error.h"
@@ -60,8 +61,15 @@ void write_passes(const std::filesystem::path& directory, const std::vector<Data
                                 {"passes", one.so_far},
                                 {"planned_passes", one.planned}});
   // A path that is not UTF-8 must not stop the work.
-  write_text_durably(directory / "data.json",
+  write_text_durably(directory / passes_name,
                      json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+bool is_passes_file(const std::filesystem::path& path) {
+  const std::string beginning = "{\n  \"step\": ";
+  std::ifstream file(path, std::ios::binary);
+  std::string start(beginning.size(), '\0');
+  return file.read(start.data(), static_cast<std::streamsize>(start.size())) && start == beginning;
 }
 
 }  // namespace conclave

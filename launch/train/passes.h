@@ -1,4 +1,4 @@
-// Passes: how often a run goes over each training dataset. DIRECTORY/data.json keeps them for the report.
+// Passes: how often a run goes over each training dataset. DIRECTORY/passes.json keeps them for the report.
 #pragma once
 
 #include <cstdint>
@@ -28,5 +28,11 @@ std::string planned_passes_text(const std::vector<DatasetPasses>& passes);
 /// After `step` of `steps`. The file is there whole or not at all.
 void write_passes(const std::filesystem::path& directory, const std::vector<DatasetPasses>& passes,
                   std::int64_t step, std::int64_t steps);
+
+constexpr const char* passes_name = "passes.json";
+/// Runs of earlier versions called it so, which is also how the description of a dataset `data` is called.
+constexpr const char* old_passes_name = "data.json";
+/// Says whether write_passes has written this file.
+bool is_passes_file(const std::filesystem::path& path);
 
 }  // namespace conclave

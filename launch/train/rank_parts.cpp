@@ -1,11 +1,19 @@
 #include "launch/train/rank_parts.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <set>
 
+#include "framework/base/text.h"
+#include "framework/recipe/changes.h"
+#include "framework/recipe/nearest.h"
+#include "launch/train/model.h"
+
 namespace conclave {
 namespace {
+
+constexpr const char* optimizer_group = "optimizer";  // of a checkpoint's tensors
 
 bool holds_the_same(const MeshLayout& layout, std::int64_t a, std::int64_t b, const Placement& placement) {
   return std::all_of(placement.cuts.begin(), placement.cuts.end(), [&](const Cut& cut) {
@@ -46,6 +54,18 @@ void read_boxes(const CheckpointReader& checkpoint, const std::string& name, con
     at += static_cast<std::size_t>(element_count(box)) * element_bytes(values.dtype());
   }
   values.device().copy_from_host(values.raw(), host.data(), host.size());
+}
+
+/// A line for each key of the model in which the checkpoint's own recipe differs.
+std::string model_changes(const CheckpointReader& checkpoint, const ModelRecipe& wanted) {
+  if (!checkpoint.has("recipe")) return "";
+  std::string lines;
+  const Recipe before = recipe_of(checkpoint);
+  Recipe after = before;
+  after.model = wanted;
+  for (const RecipeChange& change : changes_between(before, after))
+    lines += join_text("\n  ", change.key, ": ", change_text(change));
+  return lines;
 }
 
 }  // namespace
@@ -102,19 +122,23 @@ std::vector<RankPart> parts_of_values(const ParameterSet& parameters, std::int64
   return parts;
 }
 
-std::vector<RankPart> parts_of_states(const std::string& group, const ParameterSet& parameters,
-                                      const GradientReducer& reducer, const Tensor& states,
-                                      std::int64_t least_share_bytes) {
-  std::map<const Parameter*, const OwnedSpan*> owned;  // one span of a parameter at most: it is in one bucket
+std::string group_of(const NamedState& state) {
+  return optimizer_group + ("/" + state.name);
+}
+
+std::vector<RankPart> parts_of_state(const NamedState& state, const ParameterSet& parameters,
+                                     const GradientReducer& reducer, std::int64_t least_share_bytes) {
+  const std::string group = group_of(state);
+  std::map<const Parameter*, const OwnedSpan*> owned;
   for (const OwnedSpan& span : reducer.owned()) {
-    check(owned.emplace(span.parameter, &span).second, "parts_of_states: two spans of ",
-          span.parameter->name);
+    check(owned.emplace(span.parameter, &span).second, "parts_of_state: two spans of ", span.parameter->name);
   }
   std::vector<RankPart> parts;
-  const std::int64_t least = least_share_bytes / static_cast<std::int64_t>(element_bytes(states.dtype()));
+  const DType dtype = state.values.dtype();
+  const std::int64_t least = least_share_bytes / static_cast<std::int64_t>(element_bytes(dtype));
   std::int64_t turn = 0;
   for (const Parameter& parameter : parameters.all()) {
-    RankPart part{piece_of(group, parameter, states.dtype()), {}};
+    RankPart part{piece_of(group, parameter, dtype), {}};
     const auto found = owned.find(&parameter);
     if (found != owned.end()) {
       const OwnedSpan& span = *found->second;
@@ -123,7 +147,7 @@ std::vector<RankPart> parts_of_states(const std::string& group, const ParameterS
                    parameters.rank(), turn);
       if (share.count > 0) {
         part.piece.boxes = boxes_of(parameter, span.offset - parameter.offset + share.begin, share.count);
-        part.values = states.part(span.state_offset + share.begin, {share.count});
+        part.values = state.values.part(span.state_offset + share.begin, {share.count});
       }
     }
     ++turn;
@@ -132,27 +156,50 @@ std::vector<RankPart> parts_of_states(const std::string& group, const ParameterS
   return parts;
 }
 
-void check_fits(const CheckpointReader& checkpoint, const std::vector<std::string>& groups,
-                const ParameterSet& parameters) {
-  const DType dtype = parameters.values().dtype();
-  std::string wrong;
-  for (const std::string& group : groups) {
-    const std::vector<std::string> names = checkpoint.names(group);
+void check_fits(const CheckpointReader& checkpoint, const std::vector<TensorGroup>& groups,
+                const ParameterSet& parameters, const ModelRecipe* wanted) {
+  constexpr std::size_t most_named = 5;
+  std::vector<std::string> wrong;
+  for (const TensorGroup& group : groups) {
+    const std::vector<std::string> names = checkpoint.names(group.name);
     std::set<std::string> unused(names.begin(), names.end());
     for (const Parameter& parameter : parameters.all()) {
-      const std::string name = group + "/" + parameter.name;
+      const std::string name = group.name + "/" + parameter.name;
       if (unused.erase(name) == 0) {
-        wrong += join_text("\n  ", name, " is missing");
+        wrong.push_back(name + " is missing");
         continue;
       }
       const DatasetInfo info = checkpoint.describe(name);
-      if (info.dims != dims_of(parameter.global_shape) || info.type != element_type(dtype))
-        wrong += join_text("\n  ", name, " is ", element_name(info.type), " ", dims_text(info.dims),
-                           ", expected ", name_of(dtype), " ", parameter.global_shape);
+      if (info.dims != dims_of(parameter.global_shape) || info.type != element_type(group.dtype))
+        wrong.push_back(join_text(name, " is ", element_name(info.type), " ", dims_text(info.dims),
+                                  ", expected ", name_of(group.dtype), " ", parameter.global_shape));
     }
-    for (const std::string& name : unused) wrong += join_text("\n  ", name, " is not in the model");
+    for (const std::string& name : unused) wrong.push_back(name + " is not in the model");
   }
-  check(wrong.empty(), Fault::data, checkpoint.path().string(), " does not fit the recipe's model:", wrong);
+  if (wrong.empty()) return;
+  std::string lines = wanted ? model_changes(checkpoint, *wanted) : "";
+  for (std::size_t i = 0; i < std::min(most_named, wrong.size()); ++i) lines += "\n  " + wrong[i];
+  if (wrong.size() > most_named)
+    lines += "\n  and so do " +
+             counted(static_cast<std::int64_t>(wrong.size() - most_named), "other tensor") + " not fit";
+  fail(Fault::data, checkpoint.path().string(), " does not fit the recipe's model:", lines);
+}
+
+void check_optimizer(const CheckpointReader& checkpoint, const std::string& kind,
+                     const std::vector<NamedState>& states) {
+  std::set<std::string> stored, expected;
+  for (const std::string& name : checkpoint.names(optimizer_group)) {
+    const std::size_t begin = std::strlen(optimizer_group) + 1;
+    stored.insert(name.substr(begin, name.find('/', begin) - begin));
+  }
+  for (const NamedState& state : states) expected.insert(state.name);
+  const auto words = [](const std::set<std::string>& names) {
+    return names.empty() ? "nothing" : join_words({names.begin(), names.end()});
+  };
+  check(stored.empty() || stored == expected, Fault::request, "optimizer.kind: ", kind, " came, which keeps ",
+        words(expected), ", but the optimizer of ", checkpoint.path().string(), " kept ", words(stored),
+        ". Put the old kind back, or begin a new run that takes the parameters alone: "
+        "checkpoint.initialize_from with checkpoint.take=[parameters].");
 }
 
 void read_values(const CheckpointReader& checkpoint, ParameterSet& parameters) {
@@ -162,12 +209,12 @@ void read_values(const CheckpointReader& checkpoint, ParameterSet& parameters) {
   parameters.round_values();
 }
 
-void read_states(const CheckpointReader& checkpoint, const std::string& group, const GradientReducer& reducer,
-                 const Tensor& states) {
+void read_state(const CheckpointReader& checkpoint, const NamedState& state, const GradientReducer& reducer) {
+  const std::string group = group_of(state);
   for (const OwnedSpan& span : reducer.owned())
     read_boxes(checkpoint, group + "/" + span.parameter->name,
                boxes_of(*span.parameter, span.offset - span.parameter->offset, span.elements),
-               states.part(span.state_offset, {span.elements}));
+               state.values.part(span.state_offset, {span.elements}));
 }
 
 }  // namespace conclave

@@ -6,8 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "framework/recipe/recipe.h"
 #include "framework/store/checkpoint_file.h"
-#include "parallel/gradient_reducer.h"
+#include "optim/optimizer.h"
 
 namespace conclave {
 
@@ -38,20 +39,31 @@ Share share_of(std::int64_t elements, std::int64_t least, const std::vector<std:
 /// Of every parameter's values, under model/NAME.
 std::vector<RankPart> parts_of_values(const ParameterSet& parameters, std::int64_t least_share_bytes);
 
-/// Of the optimizer's states [GradientReducer::owned_elements()], under GROUP/NAME. What parameter groups
-/// freeze has none: those tensors are written as zeros.
-std::vector<RankPart> parts_of_states(const std::string& group, const ParameterSet& parameters,
-                                      const GradientReducer& reducer, const Tensor& states,
-                                      std::int64_t least_share_bytes);
+/// The group of a checkpoint's tensors that are this state of the optimizer, one of each parameter.
+std::string group_of(const NamedState& state);
 
-/// All names, types and shapes of these groups that do not match the parameters are listed in one
-/// Fault::data.
-void check_fits(const CheckpointReader& checkpoint, const std::vector<std::string>& groups,
-                const ParameterSet& parameters);
+/// The same for an optimizer's state, under optimizer/STATE/NAME. Frozen parameters have none: those tensors
+/// are written as zeros.
+std::vector<RankPart> parts_of_state(const NamedState& state, const ParameterSet& parameters,
+                                     const GradientReducer& reducer, std::int64_t least_share_bytes);
+
+/// Tensors of a checkpoint, one of each parameter, GROUP/NAME.
+struct TensorGroup {
+  std::string name;
+  DType dtype;
+};
+
+/// A Fault::data where names, types or shapes of these groups do not match the parameters. It names the keys
+/// in which the checkpoint's recipe differs from `wanted`, and the first tensors that do not fit.
+void check_fits(const CheckpointReader& checkpoint, const std::vector<TensorGroup>& groups,
+                const ParameterSet& parameters, const ModelRecipe* wanted = nullptr);
+
+/// A Fault::request where the checkpoint comes from an optimizer with other states.
+void check_optimizer(const CheckpointReader& checkpoint, const std::string& kind,
+                     const std::vector<NamedState>& states);
 
 /// The reverse of the two above, after check_fits: this rank's part of every parameter, and of every state.
 void read_values(const CheckpointReader& checkpoint, ParameterSet& parameters);
-void read_states(const CheckpointReader& checkpoint, const std::string& group, const GradientReducer& reducer,
-                 const Tensor& states);
+void read_state(const CheckpointReader& checkpoint, const NamedState& state, const GradientReducer& reducer);
 
 }  // namespace conclave

@@ -63,4 +63,8 @@ void keep_recipe(const fs::path& run, const std::string& recipe, std::optional<s
   write_text_durably(run / "recipe.yaml", recipe);
 }
 
+bool has_recipe_parts(const fs::path& run) {
+  return !parts_of(run / "recipes").empty();
+}
+
 }  // namespace conclave

@@ -15,4 +15,7 @@ namespace conclave {
 void keep_recipe(const std::filesystem::path& run, const std::string& recipe,
                  std::optional<std::int64_t> resumed_step, const std::string& resumed_recipe);
 
+/// Says whether a run has kept the recipe of a part there.
+bool has_recipe_parts(const std::filesystem::path& run);
+
 }  // namespace conclave

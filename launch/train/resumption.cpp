@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <utility>
 
+#include "framework/base/paths.h"
+#include "framework/base/text.h"
+#include "framework/data/batch_ramp.h"
 #include "framework/data/tokenizer.h"
 #include "framework/recipe/changes.h"
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/schema.h"
 #include "launch/train/model.h"
-#include "optim/schedule.h"
 
 namespace conclave {
 namespace {
@@ -43,7 +45,7 @@ struct Comparison {
 std::vector<RecipeChange> tokenizer_changes(const Comparison& c) {
   const std::string &before = c.before.data.tokenizer, &after = c.after.data.tokenizer;
   const std::string old_print =
-      c.checkpoint.has(tokenizer_key) ? c.checkpoint.text(tokenizer_key) : fingerprint_if_readable(before);
+      c.checkpoint.has(tokenizer_key) ? recorded_tokenizer(c.checkpoint) : fingerprint_if_readable(before);
   const std::string new_print = fingerprint_if_readable(after);
   if (old_print.empty() || new_print.empty()) {
     if (before == after || !c.something_was_drawn()) return {};
@@ -120,10 +122,14 @@ void tell_datasets(const Comparison& c, const TrainingData& data, std::vector<st
   for (const std::size_t index : changes.left)
     sentences.push_back(join_text("The dataset ", c.position.datasets[index].path,
                                   " is in data.train no more; it has given ",
-                                  c.position.datasets[index].drawn, " sequences."));
+                                  counted(c.position.datasets[index].drawn, "sequence"), "."));
 }
 
 }  // namespace
+
+std::string recorded_tokenizer(const CheckpointReader& checkpoint) {
+  return checkpoint.has(tokenizer_key) ? checkpoint.text(tokenizer_key) : "";
+}
 
 DataPosition data_position_of(const CheckpointReader& checkpoint) {
   if (checkpoint.has(position_key))

@@ -14,6 +14,9 @@
 
 namespace conclave {
 
+/// The fingerprint of the tokenizer that a checkpoint was trained with; empty where it is not known.
+std::string recorded_tokenizer(const CheckpointReader& checkpoint);
+
 /// Where the data of a checkpoint's run stand. A checkpoint without a position gets the one that its own
 /// recipe and step imply.
 DataPosition data_position_of(const CheckpointReader& checkpoint);

@@ -40,8 +40,10 @@ class Rollbacks {
   std::string go_back(Trainer& trainer, const std::filesystem::path& newest, const StepResult& result);
 
  private:
-  /// The checkpoint to try.
-  std::filesystem::path choose(const std::filesystem::path& newest);
+  /// Loads the newest checkpoint that is whole, finite and worth a try, and returns its path. Newer ones that
+  /// are damaged are set aside, with a sentence each. Collective.
+  std::filesystem::path load_checkpoint(Trainer& trainer, const std::filesystem::path& newest,
+                                        std::vector<std::string>& rejected);
 
   Communicator& world_;
   TrainingRecipe recipe_;

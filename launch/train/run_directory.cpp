@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
+#include "framework/base/text.h"
+#include "framework/recipe/domain.h"
 #include "framework/recipe/write.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/expert_loads.h"
@@ -21,11 +24,17 @@ namespace {
 std::filesystem::path prepare(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
                               const std::string& resumed_recipe, std::vector<std::string>& notes) {
   const std::filesystem::path path = recipe.output;
-  refuse_foreign_logs(path);
+  refuse_foreign_files(path, recipe.logging.profile);
   if (!resumed_step)
     if (const std::string moved = move_earlier_files(path); !moved.empty()) notes.push_back(moved);
   make_directories(path / "checkpoints");
   remove_partial_checkpoints(path / "checkpoints");
+  // All that are newer than the one that was found were rejected.
+  if (resumed_step)
+    for (const std::string& name :
+         set_aside_checkpoints(path / "checkpoints", *resumed_step, std::numeric_limits<std::int64_t>::max()))
+      notes.push_back(join_text("A checkpoint that was rejected is kept as ", name,
+                                " until enough newer good ones stay."));
   keep_recipe(path, to_yaml(recipe), resumed_step, resumed_recipe);
   return path;
 }
@@ -58,10 +67,11 @@ ResumePoint find_resume_point(const Recipe& recipe, Communicator& world) {
   return {found.path, found.rejected};
 }
 
-RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
-                           const std::string& resumed_recipe, std::vector<std::string> domains,
-                           std::function<void(const std::string&)> warn)
-    : path_(prepare(recipe, resumed_step, resumed_recipe, notes_)),
+RunDirectory::RunDirectory(const DirectoryLock& lock, const Recipe& recipe,
+                           std::optional<std::int64_t> resumed_step, const std::string& resumed_recipe,
+                           std::vector<std::string> domains, std::function<void(const std::string&)> warn)
+    : lock_(lock),
+      path_(prepare(recipe, resumed_step, resumed_recipe, notes_)),
       experts_per_layer_(recipe.model.moe.num_experts),
       expert_ranks_(recipe.parallel.expert),
       lacks_evaluation_(resumed_step && !keep_whole_evaluation(path_ / "metrics.jsonl", *resumed_step)),
@@ -79,14 +89,15 @@ RunDirectory::RunDirectory(const Recipe& recipe, std::optional<std::int64_t> res
                   ? std::make_unique<EventLog>(path_ / "tensorboard", recipe, resumed_step, domains)
                   : nullptr) {
   if (const std::int64_t lines = metrics_.dropped_lines(); lines > 0)
-    notes_.push_back(join_text("metrics.jsonl loses ", lines, lines == 1 ? " line" : " lines",
-                               " of steps after ", *resumed_step,
-                               ", which were not saved and are trained again."));
+    notes_.push_back(join_text("metrics.jsonl loses ", counted(lines, "line"), " of steps after ",
+                               *resumed_step, ", which were not saved and are trained again."));
 }
 
 void RunDirectory::write_step(const StepResult& result, double seconds, double model_flops_per_token,
                               const TrafficTable& traffic) {
-  const double tokens = static_cast<double>(result.tokens);
+  lock_.check_ours();  // what is kept of experts may be written by name
+  // A step that was left out has not computed anything, so it has no rate.
+  const double tokens = result.no_targets ? std::nan("") : static_cast<double>(result.tokens);
   Metrics line = {{"step", result.step},
                   {"tokens", result.tokens},
                   {"target_tokens", result.target_tokens},
@@ -126,6 +137,7 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
 }
 
 void RunDirectory::write_samples(std::int64_t step, bool skipped, const std::vector<DrawnSequence>& drawn) {
+  lock_.check_ours();
   std::vector<std::int64_t> datasets, draws, sequences;
   for (const DrawnSequence& one : drawn) {
     datasets.push_back(one.dataset);
@@ -138,6 +150,7 @@ void RunDirectory::write_samples(std::int64_t step, bool skipped, const std::vec
 }
 
 void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainResult>& results) {
+  lock_.check_ours();
   std::vector<std::int64_t> counts;
   std::vector<double> score_sum, entropy;
   std::vector<std::pair<std::string, double>> losses;  // of the domains that have targets, and their mean
@@ -154,7 +167,7 @@ void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainR
     entropy.insert(entropy.end(), result.entropy.begin(), result.entropy.end());
   }
   if (tokens > 0) {
-    losses.emplace_back("mean", mean_over_domains(results));
+    losses.emplace_back(mean_of_domains, mean_over_domains(results));
     targets.push_back(tokens);
   }
   if (!counts.empty()) {
@@ -169,6 +182,23 @@ void RunDirectory::write_evaluation(std::int64_t step, const std::vector<DomainR
                     {"lm_loss", losses[i].second},
                     {"perplexity", std::exp(losses[i].second)},
                     {"target_tokens", targets[i]}});
+}
+
+void RunDirectory::write_before_save(const std::vector<DatasetPasses>& passes, std::int64_t step,
+                                     std::int64_t steps) {
+  flush();
+  write_passes(path_, passes, step, steps);
+}
+
+void RunDirectory::write_profile(const std::string& table, const std::string& trace) {
+  lock_.check_ours();
+  write_text_durably(path_ / "profile.txt", table);
+  write_text_durably(path_ / "trace.json", trace);
+}
+
+void RunDirectory::flush() {
+  lock_.check_ours();
+  experts_.flush();
 }
 
 }  // namespace conclave

@@ -13,8 +13,10 @@
 #include "framework/store/expert_history_writer.h"
 #include "framework/telemetry/logger.h"
 #include "framework/telemetry/metrics.h"
+#include "launch/train/directory_lock.h"
 #include "launch/train/evaluator.h"
 #include "launch/train/event_log.h"
+#include "launch/train/passes.h"
 #include "launch/train/trainer.h"
 
 namespace conclave {
@@ -32,11 +34,12 @@ ResumePoint find_resume_point(const Recipe& recipe, Communicator& world);
 
 class RunDirectory {
  public:
-  /// Creates the directory and its files; `resumed_step`: rows of later steps are dropped from metrics.jsonl,
-  /// samples.jsonl and experts.h5, and TensorBoard is told to forget them. Without one, what an earlier start
-  /// has measured is moved aside. `resumed_recipe`: the checkpoint's. `warn` hears of what cannot be written
-  /// and does not end the run.
-  RunDirectory(const Recipe& recipe, std::optional<std::int64_t> resumed_step,
+  /// Creates the directory's files. `lock` must outlive this: each writer below first looks whether the place
+  /// is still the run's, and throws a Fault::machine where it is not. `resumed_step`: rows of later steps are
+  /// dropped from metrics.jsonl, samples.jsonl and experts.h5, and TensorBoard is told to forget them.
+  /// Without one, what an earlier start has measured is moved aside. `resumed_recipe`: the checkpoint's.
+  /// `warn` hears of what cannot be written and does not end the run.
+  RunDirectory(const DirectoryLock& lock, const Recipe& recipe, std::optional<std::int64_t> resumed_step,
                const std::string& resumed_recipe, std::vector<std::string> domains,
                std::function<void(const std::string&)> warn);
 
@@ -53,9 +56,13 @@ class RunDirectory {
   void write_evaluation(std::int64_t step, const std::vector<DomainResult>& results);
   /// The sequences of a step in the order of the global batch, where recipe.logging.samples asks for them.
   void write_samples(std::int64_t step, bool skipped, const std::vector<DrawnSequence>& drawn);
-  void flush() { experts_.flush(); }
+  /// What a checkpoint of now counts on: the expert history, and how often the run went over its text.
+  void write_before_save(const std::vector<DatasetPasses>& passes, std::int64_t step, std::int64_t steps);
+  void write_profile(const std::string& table, const std::string& trace);
+  void flush();
 
  private:
+  const DirectoryLock& lock_;
   std::vector<std::string> notes_;
   std::filesystem::path path_;
   std::int64_t experts_per_layer_, expert_ranks_;

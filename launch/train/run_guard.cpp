@@ -19,6 +19,12 @@ namespace {
 
 constexpr int machine_failed = static_cast<int>(Fault::machine);
 
+/// The run's directory may have been removed and begun anew by another run, which keeps journals there too.
+bool is_in_place(Journal& own) {
+  const std::optional<RankRecord> there = read_journal(own.directory(), own.page().rank);
+  return there && there->process == own.page().process && there->host == own.page().host.data();
+}
+
 }  // namespace
 
 std::filesystem::path RunGuard::journals_of(const Recipe& recipe) {
@@ -54,11 +60,12 @@ bool RunGuard::claims_last_word() const {
   return claim_last_word(journal_->directory());
 }
 
-/// To the log and to the terminal, from any thread: one write each. The job ends then, also where the
-/// terminal is stopped.
+/// To the log, unless another run has the directory now, and to the terminal, from any thread: one write
+/// each. The job ends then, also where the terminal is stopped.
 void RunGuard::say(const std::string& sentence) const {
   const std::string line = join_text("conclave: [rank ", world_.rank(), "] ", printable(sentence), "\n");
-  const int file = ::open((output_ / "log.txt").c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+  constexpr int flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
+  const int file = is_in_place(*journal_) ? ::open((output_ / "log.txt").c_str(), flags, 0666) : -1;
   if (file >= 0) {
     write_all(file, line);
     ::close(file);

@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "framework/base/error.h"
-#include "framework/store/durable_file.h"
 
 namespace conclave {
 namespace {
@@ -165,7 +164,7 @@ void StepProfile::end_step(double seconds) {
   profile_.keep_events(traced ? most_events : 0);
 }
 
-void StepProfile::write(const std::filesystem::path& directory) {
+void StepProfile::tell(const std::function<void(const std::string&, const std::string&)>& keep) {
   if (steps_ < 2) return;
   Json events = Json::array();
   for (int rank = 0; rank < std::min(world_.size(), traced_ranks); ++rank) {
@@ -175,8 +174,7 @@ void StepProfile::write(const std::filesystem::path& directory) {
   }
   if (world_.rank() != 0) return;
   const double step_seconds = seconds_ / static_cast<double>(steps_ - 1);
-  write_text_durably(directory / "profile.txt", profile_table(profile_, steps_ - 1, step_seconds, rates_));
-  write_text_durably(directory / "trace.json", Json{{"traceEvents", events}}.dump());
+  keep(profile_table(profile_, steps_ - 1, step_seconds, rates_), Json{{"traceEvents", events}}.dump());
 }
 
 }  // namespace conclave

@@ -3,7 +3,7 @@
 // of a few steps on the first ranks, for ui.perfetto.dev or chrome://tracing.
 #pragma once
 
-#include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -35,8 +35,8 @@ class StepProfile {
   std::unique_ptr<Profile::Recording> record() { return std::make_unique<Profile::Recording>(profile_); }
   /// After it. The first step warms up and is left out; the next few are kept event by event.
   void end_step(double seconds);
-  /// Writes both files; on rank 0. Nothing before the second step. Collective.
-  void write(const std::filesystem::path& directory);
+  /// Gives the texts of both files to `keep`, on rank 0. Nothing before the second step. Collective.
+  void tell(const std::function<void(const std::string& table, const std::string& trace)>& keep);
 
  private:
   Communicator& world_;

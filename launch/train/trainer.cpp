@@ -5,11 +5,13 @@
 #include <limits>
 
 #include "framework/autograd/ops/elementwise.h"
+#include "framework/data/batch_ramp.h"
 #include "framework/device/named_range.h"
 #include "framework/recipe/write.h"
 #include "framework/tensor/host_copies.h"
 #include "launch/train/stop_signals.h"
 #include "layers/selection_bias.h"
+#include "optim/clipping.h"
 #include "optim/schedule.h"
 
 namespace conclave {
@@ -24,8 +26,9 @@ Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches, Device& 
       balance_(recipe.model.moe, model_.transformer.moe_layers(), mesh.axis(Axis::data_tensor),
                &mesh.axis(Axis::tensor), recipe.training.seed),
       reducer_(model_.parameters, mesh,
-               {.sharding = recipe.parallel.zero > 0 ? OptimizerSharding::zero1 : OptimizerSharding::none}),
-      optimizer_(model_.parameters, reducer_, recipe.optimizer),
+               {.sharding = recipe.parallel.zero > 0 ? OptimizerSharding::zero1 : OptimizerSharding::none,
+                .owned_unit = owned_unit_of(recipe.optimizer)}),
+      optimizer_(make_optimizer(model_.parameters, reducer_, recipe.optimizer)),
       clock_(mesh.world()) {}
 
 namespace {
@@ -169,9 +172,7 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
 
 void Trainer::update(const StepResult& result) {
   const NamedRange range("optimizer");
-  const double clip = recipe_.optimizer.grad_clip;
-  optimizer_.step(result.learning_rate,
-                  clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
+  optimizer_->step(result.learning_rate, clipping_factor(result.gradient_norm, recipe_.optimizer.grad_clip));
   reducer_.gather_values();
   if (!result.balance.load_signs.empty())
     move_selection_bias(model_.transformer.selection_bias(), result.balance.load_signs,
@@ -287,9 +288,8 @@ std::vector<Trainer::StateTensor> Trainer::state() const {
 
 std::vector<RankPart> Trainer::parts(std::int64_t least_share_bytes) const {
   std::vector<RankPart> all = parts_of_values(model_.parameters, least_share_bytes);
-  for (const auto& [group, moments] : {std::pair{"optimizer/moment1", optimizer_.moment1()},
-                                       std::pair{"optimizer/moment2", optimizer_.moment2()}})
-    for (RankPart& part : parts_of_states(group, model_.parameters, reducer_, moments, least_share_bytes))
+  for (const NamedState& state : optimizer_->states())
+    for (RankPart& part : parts_of_state(state, model_.parameters, reducer_, least_share_bytes))
       all.push_back(std::move(part));
   if (mesh_.world().rank() != 0) return all;
   for (const StateTensor& tensor : state()) {
@@ -305,7 +305,7 @@ Attributes Trainer::attributes() const {
   attributes["tokens"] = tokens_done_;
   attributes["sequences"] = sequences_done_;
   attributes["sequences_skipped"] = sequences_skipped_;
-  attributes["optimizer_updates"] = optimizer_.updates();
+  attributes["optimizer_updates"] = optimizer_->updates();
   attributes["recipe"] = to_yaml(recipe_);
   attributes["layout_ranks"] = static_cast<std::int64_t>(mesh_.world().size());
   attributes["layout_tensor"] = recipe_.parallel.tensor;
@@ -328,13 +328,13 @@ void Trainer::gather_values(const TensorSink& sink) const {
 }
 
 void Trainer::load(const CheckpointReader& checkpoint) {
-  check_fits(checkpoint, {"model", "optimizer/moment1", "optimizer/moment2"}, model_.parameters);
+  std::vector<TensorGroup> groups = {{"model", model_.parameters.values().dtype()}};
+  add_optimizer_groups(checkpoint, groups);
+  check_fits(checkpoint, groups, model_.parameters, &model_.shape);
   read_values(checkpoint, model_.parameters);
   read_source(checkpoint);
-  read_states(checkpoint, "optimizer/moment1", reducer_, optimizer_.moment1());
-  read_states(checkpoint, "optimizer/moment2", reducer_, optimizer_.moment2());
+  read_optimizer(checkpoint);
   read_selection_bias(checkpoint, model_.transformer);
-  optimizer_.set_updates(checkpoint.integer("optimizer_updates"));
   if (checkpoint.contains("state/previous_fractions"))
     balance_.set_previous_fractions(checkpoint.read_all<double>("state/previous_fractions"));
   steps_done_ = checkpoint.step();
@@ -347,24 +347,32 @@ void Trainer::read_source(const CheckpointReader& checkpoint) {
   source_ = checkpoint.has(source_attribute) ? checkpoint.text(source_attribute) : "";
 }
 
+void Trainer::add_optimizer_groups(const CheckpointReader& checkpoint,
+                                   std::vector<TensorGroup>& groups) const {
+  const std::vector<NamedState> states = optimizer_->states();
+  check_optimizer(checkpoint, recipe_.optimizer.kind, states);
+  for (const NamedState& state : states) groups.push_back({group_of(state), state.values.dtype()});
+}
+
+void Trainer::read_optimizer(const CheckpointReader& checkpoint) {
+  for (const NamedState& state : optimizer_->states()) read_state(checkpoint, state, reducer_);
+  optimizer_->set_updates(checkpoint.integer("optimizer_updates"));
+}
+
 void Trainer::take(const CheckpointReader& checkpoint, const std::vector<std::string>& things) {
   const auto wants = [&](const char* thing) {
     return std::find(things.begin(), things.end(), thing) != things.end();
   };
-  std::vector<std::string> groups;
-  if (wants("parameters")) groups.emplace_back("model");
-  if (wants("optimizer")) groups.insert(groups.end(), {"optimizer/moment1", "optimizer/moment2"});
-  check_fits(checkpoint, groups, model_.parameters);
+  std::vector<TensorGroup> groups;
+  if (wants("parameters")) groups.push_back({"model", model_.parameters.values().dtype()});
+  if (wants("optimizer")) add_optimizer_groups(checkpoint, groups);
+  check_fits(checkpoint, groups, model_.parameters, &model_.shape);
   if (wants("parameters")) {
     read_values(checkpoint, model_.parameters);
     read_selection_bias(checkpoint, model_.transformer);
     read_source(checkpoint);
   }
-  if (wants("optimizer")) {
-    read_states(checkpoint, "optimizer/moment1", reducer_, optimizer_.moment1());
-    read_states(checkpoint, "optimizer/moment2", reducer_, optimizer_.moment2());
-    optimizer_.set_updates(checkpoint.integer("optimizer_updates"));
-  }
+  if (wants("optimizer")) read_optimizer(checkpoint);
   if (wants("data_position"))
     sequences_skipped_ = checkpoint.integer("sequences") + checkpoint.integer("sequences_skipped");
 }

@@ -1,7 +1,7 @@
 // Trainer: one optimizer step after another, the same mathematics on every layout.
 // A step: each rank takes its micro-batches of the global batch; totals of the step are agreed first, so that
 // every loss is divided by global counts at once and everything after is a sum; forward and backward per
-// micro-batch, with the gradient reduction under the last backward; then norm, clipping and AdamW.
+// micro-batch, with the gradient reduction under the last backward; then norm, clipping, optimizer.
 #pragma once
 
 #include <functional>
@@ -12,8 +12,7 @@
 #include "launch/train/rank_parts.h"
 #include "launch/train/step_clock.h"
 #include "layers/balance_loss.h"
-#include "optim/adamw.h"
-#include "parallel/gradient_reducer.h"
+#include "optim/optimizer.h"
 #include "parallel/mesh.h"
 
 namespace conclave {
@@ -50,6 +49,7 @@ class Trainer {
 
   std::int64_t steps_done() const { return steps_done_; }
   std::int64_t tokens_done() const { return tokens_done_; }
+  std::int64_t updates() const { return optimizer_->updates(); }
   std::int64_t sequences_done() const { return sequences_done_; }
   const Model& model() const { return model_; }
   StepClock& clock() { return clock_; }
@@ -114,7 +114,7 @@ class Trainer {
   LossSums run_micro_batches(const std::vector<ModelInput>& inputs, const Totals& totals);
   /// Optimizer, everybody's new values, and the routers' selection bias.
   void update(const StepResult& result);
-  /// Named float64 tensors, the same on all ranks, that are no parameter and no moment.
+  /// Named float64 tensors, the same on all ranks, that belong to no single parameter.
   struct StateTensor {
     std::string name;  // state/NAME
     Dims dims;
@@ -122,6 +122,9 @@ class Trainer {
   };
   std::vector<StateTensor> state() const;
   void read_source(const CheckpointReader& checkpoint);
+  /// load() and take() read the optimizer: first they check that its groups fit.
+  void add_optimizer_groups(const CheckpointReader& checkpoint, std::vector<TensorGroup>& groups) const;
+  void read_optimizer(const CheckpointReader& checkpoint);
 
   Recipe recipe_;
   Mesh& mesh_;
@@ -131,7 +134,7 @@ class Trainer {
   Model model_;
   BalanceLoss balance_;
   GradientReducer reducer_;
-  AdamW optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   StepClock clock_;
   std::int64_t steps_done_ = 0, tokens_done_ = 0;
   std::int64_t sequences_done_ = 0;  // of this run

@@ -62,8 +62,11 @@ class TrainingRun {
   /// The last step's update was skipped, so the run has not done what it was asked for. The state after the
   /// last update that was made is saved under its own step; then Fault::numeric on all ranks.
   [[noreturn]] void end_with_skipped_steps(const StepResult& result);
-  /// The last one that was published, else the one that the run resumed from; empty: none.
-  std::string newest_checkpoint() const;
+  /// No step of the run had a target, so there is nothing to save: Fault::numeric on all ranks.
+  [[noreturn]] void end_without_an_update();
+  /// This start did no step, as the evaluation that comes first was broken off. Where the time limit did
+  /// that, every later start would end like it: Fault::request on all ranks.
+  void refuse_a_limit_without_steps();
   void compare_ranks(const StepResult& result);
   /// Says whether an evaluation follows this step.
   bool is_evaluated(std::int64_t step) const;
@@ -72,12 +75,14 @@ class TrainingRun {
   bool stops_now();
   /// False when it was broken off, as the run is to stop; then nothing of it is recorded.
   bool validate(bool last);
-  void save();
+  void save(Follows follows);
   /// What a save takes from its beginning until the checkpoint is there: the last one's, before the first a
   /// guess.
   double save_seconds() const;
   /// A run must not end as if its last state were safe when it is not.
   void finish_saving();
+  /// For a run that ends before it opens its log: its sentence follows what an earlier start has logged.
+  void append_to_earlier_log();
   void close();
 
   Recipe recipe_;
@@ -96,12 +101,13 @@ class TrainingRun {
   std::unique_ptr<StepProfile> profile_;     // null: not asked for
   double matrix_rate_ = 0;
   double final_loss_ = std::nan("");
-  std::string resumed_from_;          // the checkpoint; empty at a beginning
-  std::string resumed_recipe_;        // that checkpoint's
+  std::string resumed_recipe_;        // the recipe of the checkpoint that it resumes from
   std::vector<std::string> changes_;  // what differs from it
   TimeLimit time_limit_;
   Rollbacks rollbacks_;
   bool unsaved_ = false;                // updates were made since the last save
+  std::int64_t first_updates_ = 0;      // of the optimizer when the run began, before its first step
+  std::int64_t left_out_ = 0;           // steps without a target since this command began
   std::set<int> slow_ranks_;            // at the last comparison
   LossSpikes spikes_;                   // rank 0 only
   bool evaluation_is_missing_ = false;  // of the step that the run resumes after

@@ -1,5 +1,6 @@
 // Values that are not finite: a checkpoint that holds some is never taken for a good one, whatever reads it,
 // and a run whose last steps were skipped has not done what it was asked for.
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -27,8 +28,12 @@ class BadValues : public Command {
       to.set(key, from.text(key));
     }
   }
-  /// The checkpoint of a step as an earlier version could have written it: with NaN in the first parameter.
-  static void spoil(const std::string& output, std::int64_t step) {
+  static constexpr const char* first_parameter = "model/model.embed_tokens.weight";
+  /// The checkpoint of a step with other values in a tensor: with NaN in the first parameter, as an earlier
+  /// version could have written it.
+  static void spoil(const std::string& output, std::int64_t step,
+                    float value = std::numeric_limits<float>::quiet_NaN(),
+                    const std::string& tensor = first_parameter) {
     const fs::path checkpoints = folder_ / output / "checkpoints";
     CheckpointWriter writer(checkpoints, step);
     {
@@ -40,13 +45,21 @@ class BadValues : public Command {
           continue;
         }
         std::vector<float> values = good.read_all<float>(name);
-        if (name == "model/model.embed_tokens.weight") values[7] = std::numeric_limits<float>::quiet_NaN();
+        if (name == tensor) std::fill(values.begin() + 7, values.end(), value);
         writer.add(name, dims, values.data());
       }
       for (const std::string& key : good.attribute_names())
         if (!own_attributes(step).contains(key)) copy_attribute(good, key, writer);
     }
     writer.commit();
+  }
+  static void flip_byte(const fs::path& path) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    const auto middle = static_cast<std::streamoff>(fs::file_size(path) / 2);
+    file.seekg(middle);
+    const int byte = file.get();
+    file.seekp(middle);
+    file.put(static_cast<char>(byte ^ 1));
   }
   static std::vector<std::int64_t> steps_of(const std::string& output) {
     std::vector<std::int64_t> steps;
@@ -100,6 +113,58 @@ TEST_F(BadValues, ARunResumesFromTheNewestFiniteOne) {
   }
 }
 
+TEST_F(BadValues, ASecondMomentThatIsNaNIsNotTakenEither) {
+  ASSERT_EQ(train("moment", "").exit_code, 0);
+  spoil("moment", 10, std::numeric_limits<float>::quiet_NaN(), "optimizer/moment2/model.norm.weight");
+  const Outcome inspected = conclave_command("inspect " + path("moment"));
+  EXPECT_EQ(inspected.exit_code, 4) << inspected.output;
+  expect_words(inspected, {"optimizer/moment2/model.norm.weight"});
+  expect_words(train("moment", ""), {"Resuming after step 5 "});
+}
+
+TEST_F(BadValues, ARejectedCheckpointStandsInNoGoodOnesPlace) {
+  for (const std::string damage : {"flip", "nan"}) {
+    ASSERT_EQ(train(damage, "").exit_code, 0);
+    if (damage == "nan")
+      spoil(damage, 10);
+    else
+      flip_byte(folder_ / damage / "checkpoints/step-00000010/rank-00000.h5");
+    const Outcome resumed = train(damage, "training.steps=7 checkpoint.keep=1");
+    EXPECT_EQ(resumed.exit_code, 0) << resumed.output;
+    expect_words(resumed, {"Resuming after step 5 ", "is kept as step-00000010.rejected"});
+    EXPECT_EQ(steps_of(damage), std::vector<std::int64_t>{7});
+    EXPECT_TRUE(fs::exists(folder_ / damage / "checkpoints/step-00000010.rejected"));
+    const Outcome again = train(damage, "training.steps=12 checkpoint.keep=1 checkpoint.interval=2");
+    EXPECT_EQ(again.exit_code, 0) << again.output;
+    expect_words(again, {"Resuming after step 7 "});
+    EXPECT_EQ(steps_of(damage), std::vector<std::int64_t>{12});
+    EXPECT_FALSE(fs::exists(folder_ / damage / "checkpoints/step-00000010.rejected"));
+  }
+}
+
+TEST_F(BadValues, AFiniteButRuinedStateRemovesNoGoodCheckpoint) {
+  for (const char* asynchronous : {"true", "false"}) {
+    const std::string output = std::string("ruined-") + asynchronous;
+    ASSERT_EQ(train(output, "").exit_code, 0);
+    const Outcome ruined = train(output, std::string("training.steps=40 optimizer.lr=1e38 "
+                                                     "optimizer.grad_clip=0 checkpoint.keep=1 "
+                                                     "evaluation.interval=0 checkpoint.asynchronous=") +
+                                             asynchronous);
+    EXPECT_EQ(ruined.exit_code, 4) << ruined.output;
+    const std::vector<std::int64_t> left = steps_of(output);
+    EXPECT_EQ(std::count(left.begin(), left.end(), 10), 1) << ruined.output;
+    const Outcome healed = train(output, "training.steps=40");
+    EXPECT_EQ(healed.exit_code, 0) << healed.output;
+  }
+}
+
+TEST_F(BadValues, AnOlderCheckpointGoesWhenAStepOrAnEvaluationProvesTheNewOne) {
+  ASSERT_EQ(train("proven", "checkpoint.keep=1 checkpoint.interval=3 evaluation.interval=0").exit_code, 0);
+  EXPECT_EQ(steps_of("proven"), std::vector<std::int64_t>{10}) << "an evaluation follows the last step";
+  ASSERT_EQ(train("unproven", "checkpoint.keep=1 checkpoint.interval=3 'data.validation=[]'").exit_code, 0);
+  EXPECT_EQ(steps_of("unproven"), (std::vector<std::int64_t>{10, 9})) << "nothing has used the last state";
+}
+
 TEST_F(BadValues, AnImportIsRefused) {
   ASSERT_EQ(train("source", "").exit_code, 0);
   ASSERT_EQ(conclave_command("export " + path("source") + " " + path("hub")).exit_code, 0);
@@ -115,6 +180,26 @@ TEST_F(BadValues, AnImportIsRefused) {
   EXPECT_TRUE(steps_of("imported").empty());
 }
 
+TEST_F(BadValues, ALossThatIsNotFiniteIsASentence) {
+  ASSERT_EQ(train("overflows", "").exit_code, 0);
+  spoil("overflows", 10, 3e38f);  // finite, and too large for any sum
+  EXPECT_EQ(conclave_command("inspect " + path("overflows")).exit_code, 0);
+  const std::vector<std::string> options = {"", " --json",
+                                            " --against " + path("overflows/checkpoints/step-00000005")};
+  for (const std::string& option : options)
+    for (const int ranks : {1, 2}) {
+      const Outcome outcome = conclave_command("evaluate " + path("overflows") + option, ranks);
+      EXPECT_EQ(outcome.exit_code, 4) << outcome.output;
+      EXPECT_EQ(occurrences(outcome.output, "conclave: "), 1u) << outcome.output;
+      expect_words(outcome, {"step-00000010", "The loss of numbers", "is not finite"});
+    }
+  // A run that evaluates such a state says so too.
+  fs::remove(folder_ / "overflows/metrics.jsonl");
+  std::ofstream(folder_ / "overflows/metrics.jsonl") << "{\"step\": 10, \"lm_loss\": 1.0}\n";
+  const Outcome resumed = train("overflows", "");
+  expect_words(resumed, {"warning: ", "Validation after step 10", "is not finite"});
+}
+
 TEST_F(BadValues, ARunThatEndsInSkippedStepsIsNotDone) {
   const std::string wild =
       "optimizer.lr=1e38 optimizer.grad_clip=0 optimizer.schedule.warmup_steps=0 training.steps=8 "
@@ -126,6 +211,7 @@ TEST_F(BadValues, ARunThatEndsInSkippedStepsIsNotDone) {
       EXPECT_EQ(outcome.exit_code, 4) << outcome.output;
       EXPECT_EQ(occurrences(outcome.output, "conclave: "), 1u) << outcome.output;
       EXPECT_EQ(occurrences(outcome.output, "Done"), 0u) << outcome.output;
+      EXPECT_EQ(occurrences(outcome.output, "nan"), 0u) << outcome.output;  // NaN, without a sign
       expect_words(outcome, {"step 8, the last one, is skipped", "7 were skipped, the last 7 in a row"});
       // The update of step 1 was made, and is kept if the values that it gave are finite.
       for (const std::int64_t step : steps_of(output)) EXPECT_EQ(step, 1);

@@ -154,7 +154,7 @@ TEST_F(CheckpointCommand, ASaveThatFailsDoesNotEndTheRunUnlessItIsTheLast) {
             " checkpoint.interval=2 training.steps=9 checkpoint.asynchronous=" + asynchronous + "'");
     EXPECT_EQ(outcome.exit_code, 5) << outcome.output;
     expect_words(outcome, {"Saving after step 6 failed", "rank-00000.h5: File too large", "Training goes on",
-                           "Saving after step 9 failed", "the last one of this run"});
+                           "Saving after step 9 failed", "the last save of this run"});
     EXPECT_EQ(losses(output).size(), 9u);
     EXPECT_EQ(names(folder_ / output / "checkpoints"), std::vector<std::string>{"step-00000005"});
     const Outcome resumed = train(output, "training.steps=9");
@@ -175,6 +175,28 @@ TEST_F(CheckpointCommand, AFullFileSystemIsForeseen) {
   EXPECT_EQ(losses("small-disk").size(), 10u);
   EXPECT_EQ(names(mount / "checkpoints"), std::vector<std::string>{"step-00000003"});
   ::umount(mount.c_str());
+}
+
+TEST_F(CheckpointCommand, AFailedLastSaveSaysWhatIsThere) {
+  // Files may not become as large as a checkpoint.
+  const auto limited = [](const std::string& output) {
+    return run("ulimit -f 200; OMP_NUM_THREADS=1 " + std::string(CONCLAVE_COMMAND) + " train " +
+               path("recipe.yaml") + " output=" + path(output) + " evaluation.interval=0");
+  };
+  const Outcome fresh = limited("nothing-saved");
+  EXPECT_EQ(fresh.exit_code, 5) << fresh.output;
+  expect_words(fresh, {"Saving after step 5 failed", "Training goes on; there is no checkpoint yet",
+                       "Saving after step 10 failed", "There is no checkpoint, so what was learnt is lost",
+                       "When the cause is mended, the same command begins anew"});
+  EXPECT_EQ(occurrences(fresh.output, "Training goes on"), 1u) << "after the last step nothing goes on";
+  ASSERT_EQ(train("saved", "training.steps=5").exit_code, 0);
+  const Outcome resumed = limited("saved");
+  EXPECT_EQ(resumed.exit_code, 5) << resumed.output;
+  expect_words(resumed, {"Saving after step 10 failed",
+                         "since the last good checkpoint, " + path("saved/checkpoints/step-00000005"),
+                         "the same command goes on from there"});
+  EXPECT_EQ(occurrences(resumed.output, "Training goes on"), 0u) << resumed.output;
+  for (const Outcome& outcome : {fresh, resumed}) EXPECT_EQ(occurrences(outcome.output, "Make room"), 0u);
 }
 
 TEST_F(CheckpointCommand, ARunBeginsWithWhatItTakesFromAnother) {

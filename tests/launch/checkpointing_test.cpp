@@ -310,10 +310,16 @@ TEST(Checkpointing, ARankThatCannotWriteFailsTheSaveAndNotTheRun) {
       world->barrier();
     }
 
-  // A disk that has recovered: the next save counts again, and only then the old one goes.
+  // A disk that has recovered: the next save counts again. The old one goes only when the new state has
+  // proven good.
   checkpointing.save(*trainer);
   checkpointing.finish();
   EXPECT_FALSE(checkpointing.last_failure());
+  world->barrier();
+  EXPECT_TRUE(fs::exists(good));
+  world->barrier();
+  checkpointing.trust_last_save();
+  checkpointing.finish();
   world->barrier();
   EXPECT_FALSE(fs::exists(good));
   EXPECT_EQ(CheckpointReader(checkpointing.last_checkpoint()).step(), trainer->steps_done());

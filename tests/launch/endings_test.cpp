@@ -95,6 +95,44 @@ TEST_F(Endings, ARunWhoseDirectoryIsAnotherOnesWritesNothingThere) {
   for (const Json& line : metrics("taken")) EXPECT_EQ(line["step"], ++before);
 }
 
+/// A recipe whose evaluation takes some seconds, and may be stopped at many places.
+std::string long_evaluation(const fs::path& folder, int domains) {
+  std::string list;
+  for (int i = 0; i < domains; ++i)
+    list += (i > 0 ? ", " : "") + ("{path: " + (folder / "numbers-validation").string()) + ", domain: d" +
+            std::to_string(i) + "}";
+  return "'data.validation=[" + list +
+         "]' evaluation.interval=4 evaluation.batches=0 model.hidden_size=128 "
+         "model.moe.moe_intermediate_size=256 checkpoint.interval=4 training.steps=6 ";
+}
+
+TEST_F(Endings, AnEvaluationIsNotWrittenIntoAnotherRunsDirectoryEither) {
+  std::future<Outcome> first =
+      start("evaluated-elsewhere", long_evaluation(folder_, 90) + "checkpoint.interval=0");
+  const pid_t process = wait_until("evaluated-elsewhere", [](const RankRecord& record) {
+    return record.activity == Activity::evaluating && record.step == 4;
+  });
+  ASSERT_GT(process, 0);
+  ASSERT_EQ(::kill(process, SIGSTOP), 0);
+  fs::remove_all(folder_ / "evaluated-elsewhere");
+  std::future<Outcome> second =
+      start("evaluated-elsewhere", std::string(endless) + "logging.interval=100000000");  // writes no rows
+  const pid_t other = wait_until("evaluated-elsewhere", [&](const RankRecord& record) {
+    return record.process != process && record.step > 5;
+  });
+  ASSERT_GT(other, 0);
+  ASSERT_EQ(::kill(process, SIGCONT), 0);
+  const Outcome ended = first.get();
+  EXPECT_EQ(ended.exit_code, 5) << ended.output;
+  EXPECT_TRUE(has(ended, "Validation after step 4: mean")) << ended.output;
+  EXPECT_TRUE(has(ended, "another run has it now (")) << ended.output;
+  EXPECT_FALSE(fs::exists(folder_ / "evaluated-elsewhere/experts.h5"));
+  EXPECT_TRUE(!fs::exists(folder_ / "evaluated-elsewhere/experts") ||
+              fs::is_empty(folder_ / "evaluated-elsewhere/experts"));
+  ::kill(other, SIGTERM);
+  EXPECT_EQ(second.get().exit_code, 75);
+}
+
 TEST_F(Endings, ADirectoryThatIsGoneEndsTheRun) {
   for (const int ranks : {1, 2}) {
     const std::string output = "gone" + std::to_string(ranks);
@@ -132,20 +170,6 @@ TEST_F(Endings, ARecipeIsNotOverwrittenByTheRunsOwn) {
   EXPECT_EQ(again.exit_code, 0) << again.output;
 }
 
-TEST_F(Endings, AReportDoesNotReplaceWhatARunHasWritten) {
-  ASSERT_EQ(train("shown", "training.steps=2 checkpoint.interval=0").exit_code, 0);
-  const std::string before = content(folder_ / "shown/metrics.jsonl");
-  for (const char* file : {"metrics.jsonl", "recipe.yaml", "experts.h5", "log.txt"}) {
-    const Outcome refused =
-        conclave_command("report " + path("shown") + " --output " + path("shown/") + file);
-    EXPECT_EQ(refused.exit_code, 2) << refused.output;
-    EXPECT_TRUE(has(refused, "which is a file of the run")) << refused.output;
-  }
-  EXPECT_EQ(content(folder_ / "shown/metrics.jsonl"), before);
-  EXPECT_EQ(conclave_command("report " + path("shown")).exit_code, 0);
-  EXPECT_EQ(conclave_command("report " + path("shown")).exit_code, 0) << "a page is replaced by the next one";
-}
-
 TEST_F(Endings, APipeThatIsClosedDoesNotEndTraining) {
   const Outcome outcome =
       run("bash -c '" + train_command("piped", "") + " | head -n 1; exit ${PIPESTATUS[0]}'");
@@ -175,17 +199,6 @@ TEST_F(Endings, HangupSavesAndAnIgnoredOneStaysIgnored) {
   EXPECT_GT(wait_for_step("nohup", record->step + 20), 0);
   ::kill(deaf, SIGTERM);
   EXPECT_EQ(nohup.get().exit_code, 75);
-}
-
-/// A recipe whose evaluation takes some seconds, and may be stopped at many places.
-std::string long_evaluation(const fs::path& folder, int domains) {
-  std::string list;
-  for (int i = 0; i < domains; ++i)
-    list += (i > 0 ? ", " : "") + ("{path: " + (folder / "numbers-validation").string()) + ", domain: d" +
-            std::to_string(i) + "}";
-  return "'data.validation=[" + list +
-         "]' evaluation.interval=4 evaluation.batches=0 model.hidden_size=128 "
-         "model.moe.moe_intermediate_size=256 checkpoint.interval=4 training.steps=6 ";
 }
 
 TEST_F(Endings, AnEvaluationIsBrokenOffAndComesFirstNextTime) {
@@ -230,6 +243,13 @@ TEST_F(Endings, TheTimeLimitHoldsDuringTheFirstEvaluation) {
   EXPECT_EQ(outcome.exit_code, 75) << outcome.output;
   EXPECT_LT(seconds_at(outcome, "Stopped before training.time_limit after step 1"), 4.0) << outcome.output;
   EXPECT_TRUE(fs::exists(folder_ / "limited/checkpoints/step-00000001"));
+  // The next start begins with that evaluation, and would end like this one for ever.
+  const std::vector<Json> before = metrics("limited");
+  const Outcome again = train("limited", recipe + "training.time_limit=4 evaluation.interval=1", 2);
+  EXPECT_EQ(again.exit_code, 2) << again.output;
+  EXPECT_TRUE(has(again, "training.time_limit: 4 came") && has(again, "evaluation.batches")) << again.output;
+  EXPECT_FALSE(has(again, "run the same command again")) << again.output;
+  EXPECT_EQ(metrics("limited"), before);
 }
 
 TEST_F(Endings, WhatAnEvaluationThatWasCutShortHasLeftIsRemoved) {

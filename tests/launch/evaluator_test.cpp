@@ -205,6 +205,32 @@ TEST_F(Evaluation, IsTheSameOnEveryLayout) {
   }
 }
 
+TEST_F(Evaluation, FilesOfOneDomainAreMeasuredTogether) {
+  const Mesh mesh(test::mpi_world(), {});
+  const std::vector<DomainResult> apart = evaluate_with(recipe_, mesh);
+  Recipe recipe = recipe_;
+  for (DatasetRecipe& file : recipe.data.validation) file.domain = "both";
+  const std::vector<DomainResult> joined = evaluate_with(recipe, mesh);
+  ASSERT_EQ(apart.size(), 2u);
+  ASSERT_EQ(joined.size(), 1u);
+  const DomainResult &low = apart[0], &high = apart[1], &both = joined[0];
+  EXPECT_EQ(both.domain, "both");
+  EXPECT_EQ(both.tokens, low.tokens + high.tokens);
+  EXPECT_EQ(both.target_tokens, low.target_tokens + high.target_tokens);
+  const auto of_low = static_cast<double>(low.target_tokens),
+             of_high = static_cast<double>(high.target_tokens);
+  EXPECT_NEAR(both.lm_loss, (of_low * low.lm_loss + of_high * high.lm_loss) / (of_low + of_high), 1e-5);
+  ASSERT_EQ(both.expert_counts.size(), low.expert_counts.size());
+  for (std::size_t i = 0; i < both.expert_counts.size(); ++i)
+    EXPECT_EQ(both.expert_counts[i], low.expert_counts[i] + high.expert_counts[i]) << i;
+  // A limit is the domain's, whatever the number of its files.
+  const Model model(recipe, mesh, cpu_device());
+  const auto limited = evaluate(model.transformer, ValidationData(recipe.data, recipe.model.vocab_size),
+                                {.most_sequences = 1, .micro_batch_size = 2, .experts = 8}, mesh);
+  ASSERT_EQ(limited.size(), 1u);
+  EXPECT_LE(limited[0].tokens, recipe.data.sequence_length);
+}
+
 TEST_F(Evaluation, IsTheSameOnEveryDevice) {
   recipe_.training.precision = "fp32";
   const auto expected = evaluate_with(recipe_, Mesh::alone());

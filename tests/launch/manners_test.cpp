@@ -255,5 +255,34 @@ TEST_F(Manners, NamesOfTwoLinesAreRefused) {
   }
 }
 
+TEST_F(Manners, ARequestThatIsNearlyRightIsHelped) {
+  std::ofstream(path("empty.yaml")) << "# nothing yet\n";
+  const std::string recipe = path("recipe.yaml");
+  ASSERT_EQ(train("near", "training.steps=5").exit_code, 0);
+  for (const auto& [arguments, words] : std::vector<std::pair<std::string, std::string>>{
+           {"validate " + recipe + " --print optimizer",
+            "is a section or a list; name a key in it: optimizer.kind"},
+           {"validate " + recipe + " training.steps", "whose value is written training.steps=VALUE"},
+           {"train " + recipe + " training.steps", "whose value is written training.steps=VALUE"},
+           {"validate " + path("empty.yaml"), "empty.yaml' is empty"},
+           {"train " + recipe + " 'data.train=[{path: " + path("numbers") + "}]'",
+            "data.train.0.domain: this key is missing"},
+           {"train " + recipe + " $'output=a\nb'", "the value has a line break"},
+           {"validate " + recipe + " training.time_limit=soon", "D-HH:MM or D-HH:MM:SS as in Slurm"},
+           {"bench --only train --steps 0", "nothing is measured"},
+           {"bench --only collectives", "expected at least two"},
+           {"export " + path("near") + " " + path("near-out") + " --shard-size 0",
+            "export: --shard-size '0' came"},
+           {"export " + path("near") + " " + path("near-out") + " --arch gpt2",
+            "The architecture 'gpt2' came"}}) {
+    const Outcome outcome =
+        run("bash -c " + quoted("timeout 60 " + std::string(CONCLAVE_COMMAND) + " " + arguments));
+    EXPECT_EQ(outcome.exit_code, 2) << arguments << outcome.output;
+    EXPECT_TRUE(has(outcome, words)) << arguments << outcome.output;
+    EXPECT_EQ(occurrences(outcome.output, "\n"), 1u) << outcome.output;
+    EXPECT_LE(occurrences(outcome.output, "qwen3_moe"), 1u) << outcome.output;
+  }
+}
+
 }  // namespace
 }  // namespace conclave

@@ -13,7 +13,6 @@
 #include "framework/store/checkpoint_file.h"
 #include "launch/train/checkpointing.h"
 #include "launch/train/loss_spikes.h"
-#include "launch/train/rollbacks.h"
 #include "launch/train/step_clock.h"
 #include "parallel/agreement.h"
 #include "parallel/replica_check.h"
@@ -175,55 +174,6 @@ TEST(Numbers, AStateThatIsNotFiniteIsNotSavedAndTheGoodOneStays) {
   EXPECT_FALSE(checkpointing.last_failure());
   EXPECT_NE(checkpointing.last_checkpoint(), good);
   agree(*mpi_world(), [] {});  // nobody removes what others read
-}
-
-TEST(Numbers, ARunGoesOneCheckpointFurtherBackWhenTheNewestIsBadAtOnce) {
-  Mesh mesh(mpi_world(), {});
-  const auto trainer = make_trainer(warm_recipe(), mesh);
-  const ScratchDirectory scratch;
-  const std::string folder = broadcast_text(*mpi_world(), scratch.path().string(), 0);
-  Logger logger({.rank = 1, .terminal = -1});
-  Checkpointing checkpointing(folder, {}, *mpi_world(), logger);
-  std::vector<std::filesystem::path> saved;
-  for (int step = 1; step <= 3; ++step) {
-    trainer->step();
-    checkpointing.save(*trainer);
-    checkpointing.finish();
-    saved.push_back(checkpointing.last_checkpoint());
-  }
-  TrainingRecipe recipe;
-  recipe.skip_limit = 2;
-  recipe.rollback_limit = 4;
-  Rollbacks rollbacks(*mpi_world(), recipe);
-  StepResult result;
-  const auto skip_and_go_back = [&](std::int64_t step) {
-    result.step = step;
-    result.skipped = true;
-    rollbacks.note(result, *trainer);
-    EXPECT_FALSE(rollbacks.are_due());
-    rollbacks.note(result, *trainer);
-    EXPECT_TRUE(rollbacks.are_due());
-    return rollbacks.go_back(*trainer, saved.back(), result);
-  };
-  const auto went_to = [&](const std::string& sentence, std::size_t which) {
-    EXPECT_NE(sentence.find("(" + saved[which].string() + ")"), std::string::npos) << sentence;
-  };
-  went_to(skip_and_go_back(5), 2);
-  EXPECT_EQ(trainer->steps_done(), 5);
-  went_to(skip_and_go_back(7), 1);  // at once
-  result.skipped = false;
-  rollbacks.note(result, *trainer);
-  went_to(skip_and_go_back(10), 1);  // the one before was good for a step
-  went_to(skip_and_go_back(12), 0);
-  try {
-    skip_and_go_back(14);
-    ADD_FAILURE() << "a fifth time came";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.fault(), Fault::numeric);
-    EXPECT_NE(std::string(error.what()).find("has gone back 4 times already"), std::string::npos)
-        << error.what();
-  }
-  agree(*mpi_world(), [] {});
 }
 
 TEST(Numbers, TheComparisonAboveSeesAnUpdate) {

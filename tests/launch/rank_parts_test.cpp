@@ -105,7 +105,7 @@ TEST(RankParts, EveryLayoutWritesAllAndEveryOtherReadsIt) {
       create_parameters(read);
       expected.materialize(DType::float64, 5);
       read.materialize(DType::float64, 6);
-      check_fits(reader, {"model"}, read);
+      check_fits(reader, {{"model", DType::float64}}, read);
       read_values(reader, read);
       EXPECT_EQ(read.values().to_host<double>(), expected.values().to_host<double>()) << rank;
     }
@@ -123,7 +123,10 @@ TEST(RankParts, AllThatDoesNotFitIsListedAtOnce) {
   ParameterSet parameters;
   create_parameters(parameters);
   parameters.materialize(DType::float32, 5);
-  expect_words(sentence_of(Fault::data, [&] { check_fits(reader, {"model"}, parameters); }),
+  expect_words(sentence_of(Fault::data,
+                           [&] {
+                             check_fits(reader, {{"model", DType::float32}}, parameters);
+                           }),
                {"model/embedding is float32 [10, 24], expected float32 [24, 10]", "model/router is missing",
                 "model/experts.up is missing", "model/other is not in the model"});
 }

@@ -162,6 +162,28 @@ TEST_F(Reliability, AKilledRankIsNamedByASurvivor) {
   }
 }
 
+TEST_F(Reliability, RanksThatAreGoneAreSaidToHaveDied) {
+  std::future<Outcome> job = start("gone", endless, 2);
+  const pid_t first = process_of("gone", 0), second = process_of("gone", 1);
+  ASSERT_GT(first, 0);
+  ASSERT_GT(second, 0);
+  for (const pid_t process : {first, second}) ASSERT_EQ(::kill(process, SIGKILL), 0);
+  job.get();
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  const Outcome outcome = conclave_command("ranks " + path("gone"));
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  for (const pid_t process : {first, second}) {
+    std::smatch found;
+    ASSERT_TRUE(
+        std::regex_search(outcome.output, found,
+                          std::regex("process " + std::to_string(process) +
+                                     " on [^ ]+, died in [a-z]+ of step [0-9]+, quiet for ([0-9.]+) s")))
+        << outcome.output;
+    EXPECT_GE(std::stod(found[1]), 2.0) << outcome.output;
+  }
+  EXPECT_EQ(outcome.output.find("not responding"), std::string::npos) << outcome.output;
+}
+
 TEST_F(Reliability, AnErrorOfOneRankIsNoDeath) {
   // Every rank but the failing one is ended with SIGTERM: none of them may call the failing one dead.
   const Outcome outcome = train("refused", "data.train.0.path=" + path("missing"), 2);

@@ -3,12 +3,12 @@
 // noticed.
 #include <fstream>
 
+#include "framework/data/batch_ramp.h"
 #include "framework/data/dataset.h"
 #include "framework/recipe/parse.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/expert_history.h"
 #include "launch/train/trainer.h"
-#include "optim/schedule.h"
 #include "tests/launch/command_fixture.h"
 
 namespace conclave {

@@ -50,11 +50,27 @@ TEST_F(RunScript, HelpAndRefusals) {
   EXPECT_NE(help.output.find("usage: bash launch/run.sh -n N [--restarts K]"), std::string::npos)
       << help.output;
   for (const char* arguments :
-       {"-n 0 r.yaml", "-n", "r.yaml", "-n 2", "-n 2 --restarts x r.yaml", "-n 2 --fast r.yaml"})
+       {"-n 0 r.yaml", "-n", "r.yaml", "-n 2", "-n 2 --restarts x r.yaml", "-n 2 --fast r.yaml", "-nx r.yaml",
+        "r.yaml -n 2 --restarts=x", "-n 2 r.yaml --fast"})
     EXPECT_EQ(script(arguments).exit_code, 2) << arguments;
   const Outcome wrong = script("-n 2 " + recipe("none") + "model.moe.num_expert=3");
   EXPECT_EQ(wrong.exit_code, 2) << wrong.output;
   EXPECT_EQ(occurrences(wrong.output, "num_expert:"), 1u) << wrong.output;
+}
+
+TEST_F(RunScript, OptionsMayStandAnywhereAndHaveAnEqualsSign) {
+  const std::string failing = stand_in("options", "exit 5");
+  for (const std::string& arguments :
+       {recipe("options") + "-n 1 --restarts 0", recipe("options") + "-n1 --restarts=0",
+        "-n=1 " + recipe("options") + "--restarts=0", "--restarts=0 -n 1 -- " + recipe("options")}) {
+    const Outcome outcome = script(arguments, failing);
+    EXPECT_EQ(outcome.exit_code, 5) << outcome.output;
+    EXPECT_NE(outcome.output.find("giving up after 0 restarts (--restarts 0)"), std::string::npos)
+        << arguments << outcome.output;
+    EXPECT_NE(outcome.output.find("starting 1 rank with " + path("recipe.yaml")), std::string::npos)
+        << arguments << outcome.output;
+  }
+  EXPECT_NE(script("--help").output.find("138"), std::string::npos);
 }
 
 TEST_F(RunScript, AKilledRankIsStartedAgainAndTheRunEndsAsIfNothingHadBeen) {
@@ -151,6 +167,33 @@ TEST_F(RunScript, AReaderThatGoesAwayLeavesNoJobBehind) {
   EXPECT_NE(::kill(rank, 0), 0) << "the rank trains on";
 }
 
+TEST_F(RunScript, AReaderThatGoesAwayEndsNothing) {
+  // As `| head -n 2`: mpirun itself would die of the closed pipe, and all ranks with it.
+  for (const std::string pipe : {" | head -n 2", " 2>&1 | head -n 2", " >&- 2>&-"}) {
+    const std::string output = "unheard" + std::to_string(pipe.size());
+    const Outcome outcome =
+        run("export OMP_NUM_THREADS=1 CONCLAVE=" + std::string(CONCLAVE_COMMAND) +
+            "; bash -c 'timeout 100 bash " + CONCLAVE_RUN_SCRIPT + " -n 2 " + recipe(output) +
+            "training.steps=60 training.time_limit=90" + pipe + "; exit ${PIPESTATUS[0]}'");
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+    std::ifstream file(path(output + "/log.txt"));
+    const std::string log{std::istreambuf_iterator<char>(file), {}};
+    EXPECT_EQ(occurrences(log, "---- "), 1u) << "it was started again\n" << log;
+    EXPECT_EQ(occurrences(log, "Done: 60 steps"), 1u) << log;
+  }
+}
+
+TEST_F(RunScript, ItsReadersShowAllThatWasSaidAndGo) {
+  const std::string speaks = stand_in("speaks",
+                                      "for ((i = 0; i < 3000; i++)); do echo line $i; done; "
+                                      "echo wrong >&2; exit 3");
+  const Outcome outcome = script("-n 1 " + recipe("spoken"), speaks);
+  EXPECT_EQ(outcome.exit_code, 3) << outcome.output;
+  EXPECT_NE(outcome.output.find("line 2999"), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.output.find("wrong"), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.output.find("run.sh: ended with exit code 3"), std::string::npos) << outcome.output;
+}
+
 TEST_F(RunScript, AnOutputIsReadAsTheRecipeMeansIt) {
   const std::string program = stand_in("quits", "exit 3");
   for (const std::string name : {"a b", "quo\"te", "back\\slash", "apo'strophe", "hash #1",
@@ -173,7 +216,9 @@ TEST_F(RunScript, WithoutProgressItGivesUpAfterTheSecondFailure) {
       script("-n 1 --restarts 9 " + recipe("stuck"), stand_in("fails", "echo failing; exit 5"));
   EXPECT_EQ(outcome.exit_code, 5) << outcome.output;
   EXPECT_EQ(occurrences(outcome.output, "failing"), 2u) << outcome.output;
-  EXPECT_NE(outcome.output.find("giving up: no progress since the failure before"), std::string::npos)
+  EXPECT_NE(
+      outcome.output.find("giving up: no progress since the failure before, there is no checkpoint yet"),
+      std::string::npos)
       << outcome.output;
 }
 

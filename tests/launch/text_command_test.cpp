@@ -20,7 +20,7 @@ class TextCommand : public Command {
   }
 };
 
-TEST_F(TextCommand, StepsWithoutATargetAreNamedAndNeverEndARun) {
+TEST_F(TextCommand, StepsWithoutATargetAreNamedAndARunOfNothingElseIsNotDone) {
   write_bare_tokens(path("bare"));
   const Outcome outcome =
       train("bare-run",
@@ -28,7 +28,12 @@ TEST_F(TextCommand, StepsWithoutATargetAreNamedAndNeverEndARun) {
                 ", domain: bare}]' data.domain_block=0 training.steps=4 training.skip_limit=2 "
                 "training.rollback_limit=0 logging.samples=true",
             2);
-  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_EQ(outcome.exit_code, 4) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "conclave: "), 1u) << outcome.output;
+  EXPECT_NE(outcome.output.find("has not made one update: none of the 4 steps"), std::string::npos)
+      << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "Done"), 0u) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "tokens/s"), 0u) << outcome.output;
   EXPECT_EQ(
       occurrences(outcome.output, " is left out: none of the 256 tokens of its global batch has a target"),
       4u)
@@ -45,6 +50,24 @@ TEST_F(TextCommand, StepsWithoutATargetAreNamedAndNeverEndARun) {
   std::ifstream log(folder_ / "bare-run" / "log.txt");
   const std::string text{std::istreambuf_iterator<char>(log), {}};
   EXPECT_NE(text.find("Data of step 3: bare ("), std::string::npos) << text;
+  EXPECT_EQ(occurrences(text, "tokens/s"), 0u) << text;
+}
+
+TEST_F(TextCommand, StepsWithoutATargetDoNotEndARunThatLearnsFromOthers) {
+  write_bare_tokens(path("bare"));
+  const Outcome outcome = train("mixed-run", "'data.train=[{path: " + path("bare") +
+                                                 ", domain: bare}, {path: " + path("numbers") +
+                                                 ", domain: numbers}]' data.domain_block=8 training.steps=4 "
+                                                 "training.skip_limit=1 training.rollback_limit=0");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, " is left out: none of the"), 2u) << outcome.output;
+  std::ifstream file(folder_ / "mixed-run" / "metrics.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    const Json step = Json::parse(line);
+    if (step.contains("split")) continue;
+    for (const char* rate : {"tokens_per_second", "model_flops_per_second"})
+      EXPECT_EQ(step[rate].is_null(), step.contains("no_targets")) << line;
+  }
 }
 
 TEST_F(TextCommand, DocumentsThatNoTokenOpensAreNamed) {
@@ -104,7 +127,7 @@ TEST_F(TextCommand, PassesOverEachDatasetAreSaidAndReported) {
   ASSERT_EQ(train("passes", sizes + " training.steps=10", 2).exit_code, 0);
   const Outcome outcome = train("passes", sizes + " training.steps=20", 2);
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
-  std::ifstream file(folder_ / "passes" / "data.json");
+  std::ifstream file(folder_ / "passes" / "passes.json");
   const Json data = Json::parse(file);
   EXPECT_EQ(data["step"], 20);
   std::int64_t sequences = 0;
@@ -149,6 +172,70 @@ TEST_F(TextCommand, TheBeginningOfADocumentIsTrainedAndGenerated) {
   EXPECT_EQ(generated("3"), "aba\n");
   EXPECT_EQ(generated("1 --prompt a"), "ac\n");  // nothing stands before a prompt
   EXPECT_EQ(generated("1 --prompt a --document-start"), "ab\n");
+}
+
+TEST_F(TextCommand, ValidateSaysOfTheTextsWhatTrainSays) {
+  write_bare_tokens(path("bare"));
+  std::ofstream(path("short.txt")) << "too short";
+  ASSERT_EQ(conclave_command("tokenize --output " + path("short") + " " + path("short.txt")).exit_code, 0);
+  std::filesystem::copy(path("numbers.bin"), path("mixed.bin"));
+  std::filesystem::copy(path("letters.idx"), path("mixed.idx"));
+  std::ofstream(path("table.parquet")) << std::string("PAR1\x15\0", 6);
+  ASSERT_EQ(conclave_command("tokenize --train-sentencepiece " + path("own") + " --vocab-size 300 " +
+                             path("letters.txt"))
+                .exit_code,
+            0);
+  const auto train_on = [](const std::string& name) {
+    return "'data.train=[{path: " + path(name) + ", domain: d}]' ";
+  };
+  struct Case {
+    std::string overrides;
+    int exit_code;
+    std::string words;
+  };
+  for (const Case& one : std::vector<Case>{
+           {train_on("short"), 3, "one training sequence needs 33"},
+           {train_on("mixed"), 3, "mixed.bin holds "},
+           {train_on("table"), 3, "table.parquet is a Parquet table"},
+           {train_on("numbers.bin"), 2, "was given with its ending"},
+           {train_on("numbers.json"), 2, "was given with its ending"},
+           {"model.vocab_size=300 data.tokenizer=" + path("own.model"), 3,
+            "says that the tokens were made with"},
+           {"'data.validation=[{path: " + path("table") + ", domain: d}]'", 3, "is a Parquet table"}}) {
+    for (const std::string command : {"validate ", "train "}) {
+      const Outcome outcome =
+          conclave_command(command + path("recipe.yaml") + " output=" + path("never") + " " + one.overrides);
+      EXPECT_EQ(outcome.exit_code, one.exit_code) << command << one.overrides << outcome.output;
+      EXPECT_NE(outcome.output.find(one.words), std::string::npos) << command << outcome.output;
+      EXPECT_EQ(occurrences(outcome.output, "\n"), 1u) << outcome.output;
+    }
+  }
+}
+
+TEST_F(TextCommand, WhatIsMissingIsNamedWithItsKeyAndWhatMakesIt) {
+  const std::string missing = "'data.train=[{path: " + path("nowhere") + ", domain: d}]' ";
+  const Outcome checked = conclave_command("validate " + path("recipe.yaml") + " " + missing);
+  EXPECT_EQ(checked.exit_code, 0) << checked.output;
+  EXPECT_NE(checked.output.find("data.train.0.path: " + path("nowhere.idx") + " is not there"),
+            std::string::npos)
+      << checked.output;
+  const Outcome trained = train("nowhere-run", missing);
+  EXPECT_EQ(trained.exit_code, 3) << trained.output;
+  EXPECT_NE(trained.output.find("data.train.0.path: the token index " + path("nowhere.idx")),
+            std::string::npos)
+      << trained.output;
+  EXPECT_NE(trained.output.find("`conclave tokenize --output " + path("nowhere")), std::string::npos)
+      << trained.output;
+  const Outcome quickstart = train("nowhere-run", "'data.train=[{path: data/quickstart/none, domain: d}]'");
+  EXPECT_NE(quickstart.output.find("launch/prepare_quickstart_data.sh"), std::string::npos)
+      << quickstart.output;
+}
+
+TEST_F(TextCommand, AnErrorOfAMachineComesBeforeAnyTable) {
+  const Outcome outcome =
+      conclave_command("validate " + path("recipe.yaml") + " --machine " + path("nowhere.yaml"));
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "\n"), 1u) << outcome.output;
 }
 
 }  // namespace

@@ -2,7 +2,10 @@
 
 #include <cmath>
 
-#include "optim/adamw.h"
+#include "framework/recipe/schema.h"
+#include "optim/clipping.h"
+#include "optim/groups.h"
+#include "optim/optimizer.h"
 #include "optim/schedule.h"
 
 namespace conclave {
@@ -26,16 +29,6 @@ TEST(Schedule, WarmsUpLinearlyAndEndsWhereItShould) {
   EXPECT_NEAR(learning_rate_factor(schedule, 99, 100), 0.0, 1e-12);
 }
 
-TEST(Schedule, BatchSizeRamp) {
-  TrainingRecipe training;
-  training.global_batch_size = 32;
-  EXPECT_EQ(batch_size_at(training, 0), 32);
-  training.batch_ramp = {.start_batch_size = 8, .increment = 8, .steps_per_increment = 10};
-  EXPECT_EQ(batch_size_at(training, 9), 8);
-  EXPECT_EQ(batch_size_at(training, 10), 16);
-  EXPECT_EQ(batch_size_at(training, 1000), 32);
-}
-
 TEST(Groups, PatternsMatchAsUsersExpect) {
   EXPECT_TRUE(matches("*", "anything"));
   EXPECT_TRUE(matches("model.layers.*.mlp.gate.weight", "model.layers.11.mlp.gate.weight"));
@@ -44,6 +37,78 @@ TEST(Groups, PatternsMatchAsUsersExpect) {
   EXPECT_TRUE(matches("a*b*c", "aXbYbZc"));
   EXPECT_FALSE(matches("a*b", "abc"));
   EXPECT_FALSE(matches("", "a"));
+}
+
+TEST(Groups, TheFirstMatchSettlesAParameterAndTheRestKeepsTheDefaults) {
+  ParameterSet parameters;
+  const Parameter& gate = parameters.create("layer.gate.weight", {2}, {}, Decay::yes);
+  const Parameter& norm = parameters.create("layer.norm.weight", {2}, {}, Decay::no);
+  OptimizerRecipe recipe;
+  recipe.weight_decay = 0.1;
+  EXPECT_EQ(settings_of(norm, recipe).weight_decay, 0.0);
+  recipe.groups = {{.pattern = "*gate*", .lr_scale = 0.5}, {.pattern = "layer.*", .weight_decay = 0.3}};
+  EXPECT_EQ(settings_of(gate, recipe).lr_scale, 0.5);
+  EXPECT_EQ(settings_of(gate, recipe).weight_decay, 0.1);
+  EXPECT_EQ(settings_of(norm, recipe).lr_scale, 1.0);
+  EXPECT_EQ(settings_of(norm, recipe).weight_decay, 0.3);
+}
+
+TEST(Clipping, ShortensWhatIsTooLongAndNothingElse) {
+  EXPECT_EQ(clipping_factor(4.0, 1.0), 0.25);
+  EXPECT_EQ(clipping_factor(1.0, 1.0), 1.0);
+  EXPECT_EQ(clipping_factor(0.0, 1.0), 1.0);
+  EXPECT_EQ(clipping_factor(4.0, 0.0), 1.0);  // no limit
+}
+
+/// The words that a recipe may give as optimizer.kind.
+class KindWords : public Visitor {
+ public:
+  void key(const Key& key) override {
+    if (path_ == "optimizer" && std::string(key.name) == "kind") words = key.rule.words;
+  }
+  void section(const char* name, const char*, const std::function<void()>& inside) override {
+    const std::string outer = path_;
+    path_ = join_path(path_, name);
+    inside();
+    path_ = outer;
+  }
+  void list(const char*, const char*, ListReference&) override {}
+  std::vector<std::string> words;
+
+ private:
+  std::string path_;
+};
+
+TEST(Optimizers, ARecipeMayNameEachAndNoOther) {
+  KindWords schema;
+  Recipe recipe;
+  describe(schema, recipe);
+  std::vector<std::string> names;
+  for (const OptimizerKind& kind : optimizer_kinds()) names.push_back(kind.name);
+  EXPECT_EQ(names, schema.words);
+  EXPECT_EQ(optimizer_kind("adamw").name, "adamw");
+  try {
+    optimizer_kind("adam");
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.fault(), Fault::request);
+    EXPECT_NE(std::string(error.what()).find("\"adam\" came, expected one of adamw"), std::string::npos);
+  }
+}
+
+TEST(Optimizers, StatesAtTheBeginningAreThoseOfAnOptimizerWithoutParameters) {
+  OptimizerRecipe recipe;
+  recipe.groups = {{.pattern = "matches.nothing"}};
+  for (const DType kept : {DType::float32, DType::float64}) {
+    const std::vector<NamedState> states = states_at_beginning(recipe, kept);
+    ASSERT_EQ(states.size(), 2u);
+    EXPECT_EQ(states[0].name, "moment1");
+    EXPECT_EQ(states[1].name, "moment2");
+    for (const NamedState& state : states) {
+      EXPECT_EQ(state.values.dtype(), kept);
+      EXPECT_EQ(state.values.elements(), 0);
+    }
+  }
 }
 
 class AdamWTest : public testing::Test {
@@ -70,12 +135,13 @@ class AdamWTest : public testing::Test {
 
 TEST_F(AdamWTest, EqualsTheFormulaWrittenOutPerElement) {
   const GradientReducer reducer(parameters_, Mesh::alone());
-  AdamW optimizer(parameters_, reducer, recipe_);
+  const auto optimizer = make_optimizer(parameters_, reducer, recipe_);
   std::vector<double> value = parameters_.find("matrix").value.to_host<double>(), m(6), v(6);
   std::vector<double> norm(3, 1.0), nm(3), nv(3);
   for (int t = 1; t <= 5; ++t) {
     set_gradients(t % 2 == 0 ? -0.3 : 1.0);
-    optimizer.step(0.01, 0.5);
+    optimizer->step(0.01, 0.5);
+    EXPECT_EQ(optimizer->updates(), t);
     const auto update = [&](std::vector<double>& w, std::vector<double>& m1, std::vector<double>& m2,
                             double lr, double decay) {
       for (std::size_t i = 0; i < w.size(); ++i) {
@@ -95,6 +161,19 @@ TEST_F(AdamWTest, EqualsTheFormulaWrittenOutPerElement) {
   const auto result_norm = parameters_.find("norm").value.to_host<double>();
   for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(result_norm[i], norm[i], 1e-12);
   EXPECT_EQ(parameters_.find("frozen").value.to_host<double>(), (std::vector<double>{1, 1}));
+
+  // The states of the owned parameters one after another; what is frozen has none.
+  const std::vector<NamedState> states = optimizer->states();
+  ASSERT_EQ(states.size(), 2u);
+  const auto expect_state = [&](const NamedState& state, std::vector<double> expected,
+                                const std::vector<double>& of_norm) {
+    expected.insert(expected.end(), of_norm.begin(), of_norm.end());
+    const std::vector<double> values = state.values.to_host<double>();
+    ASSERT_EQ(values.size(), expected.size()) << state.name;
+    for (std::size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(values[i], expected[i], 1e-12) << state.name;
+  };
+  expect_state(states[0], m, nm);
+  expect_state(states[1], v, nv);
 }
 
 TEST_F(AdamWTest, NormCountsEachTrainableElementOnce) {
@@ -109,7 +188,7 @@ TEST_F(AdamWTest, NormCountsEachTrainableElementOnce) {
 TEST_F(AdamWTest, APatternWithoutAParameterIsAnError) {
   recipe_.groups.push_back({.pattern = "model.nothing.*"});
   try {
-    check_groups(parameters_, recipe_);
+    make_optimizer(parameters_, GradientReducer(parameters_, Mesh::alone()), recipe_);
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.fault(), Fault::request);

@@ -65,7 +65,7 @@ std::vector<double> gradient_of(const Model& model, int parameter) {
 }
 
 const auto all_used = [](int) { return true; };
-constexpr GradientReducerOptions one_each{.bucket_bytes = 1};
+const GradientReducerOptions one_each{.bucket_bytes = 1};
 
 TEST(GradientReducer, sums_over_ranks_and_micro_batches) {
   Communicator& world = *test::mpi_world();

@@ -61,6 +61,7 @@ measure_more() {
       if [ "$experts" = 8 ]; then
         share=$(python3 examples/studies/pools/kept_share.py "$subset/extracted.json") || return
         "$conclave" evaluate "$subset" --json "$validation" "model.moe.router.routed_scaling_factor=$share" \
+          "checkpoint.accept_changes=[model.moe.router.routed_scaling_factor]" \
           >"$subset-scaled.json" || return
       fi
       rm -rf "$subset"

@@ -226,11 +226,8 @@ void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t kv, c
   put_head(dv, z.length, width, g.dvalue + k_at, z.key_stride());
 }
 
-}  // namespace
-
-void CpuKernels::attention(const Tensor& query, const Tensor& key, const Tensor& value,
-                           const Tensor& document_start, std::int64_t head_width, double scale,
-                           const Tensor& out, const Tensor& log_sum_exp) const {
+void attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& document_start,
+               std::int64_t head_width, double scale, const Tensor& out, const Tensor& log_sum_exp) {
   const AttentionSizes z = sizes_of(query, key, document_start, head_width);
   check_tensor(out, "attention", "out", query.shape(), query.dtype());
   check_tensor(log_sum_exp, "attention", "log_sum_exp", {z.sequences, z.heads, z.length},
@@ -251,10 +248,10 @@ void CpuKernels::attention(const Tensor& query, const Tensor& key, const Tensor&
   });
 }
 
-void CpuKernels::attention_backward(const Tensor& query, const Tensor& key, const Tensor& value,
-                                    const Tensor& document_start, std::int64_t head_width, double scale,
-                                    const Tensor& out, const Tensor& log_sum_exp, const Tensor& dout,
-                                    const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) const {
+void attention_backward(const Tensor& query, const Tensor& key, const Tensor& value,
+                        const Tensor& document_start, std::int64_t head_width, double scale,
+                        const Tensor& out, const Tensor& log_sum_exp, const Tensor& dout,
+                        const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) {
   const AttentionSizes z = sizes_of(query, key, document_start, head_width);
   check_tensor(dout, "attention_backward", "dout", query.shape(), query.dtype());
   cpu::with_storage_type(query.dtype(), [&](auto zero) {
@@ -272,6 +269,13 @@ void CpuKernels::attention_backward(const Tensor& query, const Tensor& key, cons
         error.guard([&] { attend_backward<T>(z, s, kv, in, gradients, Room(rooms, z)); });
     error.rethrow();
   });
+}
+
+}  // namespace
+
+void cpu::put_attention(Kernels& kernels) {
+  kernels.attention = attention;
+  kernels.attention_backward = attention_backward;
 }
 
 }  // namespace conclave

@@ -10,8 +10,10 @@
 
 namespace conclave {
 
-void CpuKernels::cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
-                                          const Tensor& statistics) const {
+namespace {
+
+void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                              const Tensor& statistics) {
   const std::int64_t rows = logits.dim(0), columns = logits.dim(1);
   check_tensor(targets, "cross_entropy_statistics", "targets", {rows}, DType::int32);
   check_tensor(statistics, "cross_entropy_statistics", "statistics", {rows, 3}, DType::float64);
@@ -38,9 +40,8 @@ void CpuKernels::cross_entropy_statistics(const Tensor& logits, const Tensor& ta
   });
 }
 
-void CpuKernels::cross_entropy_losses(const Tensor& statistics, const Tensor& targets,
-                                      std::int64_t vocabulary, const Tensor& log_sum_exp,
-                                      const Tensor& sums) const {
+void cross_entropy_losses(const Tensor& statistics, const Tensor& targets, std::int64_t vocabulary,
+                          const Tensor& log_sum_exp, const Tensor& sums) {
   const std::int64_t parts = statistics.dim(0), rows = statistics.dim(1);
   check_tensor(statistics, "cross_entropy_losses", "statistics", {parts, rows, 3}, DType::float64);
   check_tensor(log_sum_exp, "cross_entropy_losses", "log_sum_exp", {rows}, DType::float64);
@@ -65,8 +66,8 @@ void CpuKernels::cross_entropy_losses(const Tensor& statistics, const Tensor& ta
   }
 }
 
-void CpuKernels::cross_entropy_gradient(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
-                                        const Tensor& log_sum_exp, double loss_scale, double z_scale) const {
+void cross_entropy_gradient(const Tensor& logits, const Tensor& targets, std::int64_t first_id,
+                            const Tensor& log_sum_exp, double loss_scale, double z_scale) {
   const std::int64_t rows = logits.dim(0), columns = logits.dim(1);
   check_tensor(log_sum_exp, "cross_entropy_gradient", "log_sum_exp", {rows}, DType::float64);
   const std::int32_t* target = targets.data<std::int32_t>();
@@ -89,6 +90,14 @@ void CpuKernels::cross_entropy_gradient(const Tensor& logits, const Tensor& targ
       if (own >= 0 && own < columns) p[own] -= static_cast<T>(loss_scale);
     }
   });
+}
+
+}  // namespace
+
+void cpu::put_cross_entropy(Kernels& kernels) {
+  kernels.cross_entropy_statistics = cross_entropy_statistics;
+  kernels.cross_entropy_losses = cross_entropy_losses;
+  kernels.cross_entropy_gradient = cross_entropy_gradient;
 }
 
 }  // namespace conclave

@@ -18,9 +18,7 @@ void check_same(const char* where, const Tensor& first, const Tensor& second) {
         " came, expected the same");
 }
 
-}  // namespace
-
-void CpuKernels::convert(const Tensor& x, const Tensor& y) const {
+void convert(const Tensor& x, const Tensor& y) {
   check(x.elements() == y.elements(), "convert: ", x.shape(), " came for ", y.shape());
   cpu::with_storage_type(x.dtype(), [&](auto from) {
     cpu::with_storage_type(y.dtype(), [&](auto to) {
@@ -36,7 +34,7 @@ void CpuKernels::convert(const Tensor& x, const Tensor& y) const {
   });
 }
 
-void CpuKernels::add_scaled(const Tensor& x, double factor, const Tensor& y) const {
+void add_scaled(const Tensor& x, double factor, const Tensor& y) {
   check(x.elements() == y.elements(), "add_scaled: ", x.shape(), " came for ", y.shape());
   cpu::with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
@@ -53,7 +51,7 @@ void CpuKernels::add_scaled(const Tensor& x, double factor, const Tensor& y) con
   });
 }
 
-void CpuKernels::add(const Tensor& a, const Tensor& b, const Tensor& sum) const {
+void add(const Tensor& a, const Tensor& b, const Tensor& sum) {
   check_same("add", a, b);
   check_same("add", a, sum);
   cpu::with_storage_type(a.dtype(), [&](auto zero) {
@@ -66,7 +64,7 @@ void CpuKernels::add(const Tensor& a, const Tensor& b, const Tensor& sum) const 
   });
 }
 
-void CpuKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const {
+void sum_of_squares(const Tensor& x, const Tensor& sum, Write write) {
   check_tensor(sum, "sum_of_squares", "sum", {1}, DType::float64);
   // Blocks of fixed size, added in order: the sum is the same for every number of threads.
   constexpr std::int64_t block = 4096;
@@ -93,7 +91,7 @@ void CpuKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write write)
   result = write == Write::accumulate ? result + total : total;
 }
 
-void CpuKernels::sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const {
+void sum_of_squares_of_pieces(const Tensor& x, const Pieces& pieces, const Tensor& sum) {
   check_tensor(sum, "sum_of_squares", "sum", {1}, DType::float64);
   const std::int64_t* table = pieces.table.data<std::int64_t>();
   const double* settings = pieces.settings.data<double>();
@@ -117,7 +115,7 @@ void CpuKernels::sum_of_squares(const Tensor& x, const Pieces& pieces, const Ten
   *sum.data<double>() = total;
 }
 
-void CpuKernels::weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const {
+void weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) {
   check_tensor(factors, "weighted_sum", "factors", x.shape(), DType::float64);
   check_tensor(sum, "weighted_sum", "sum", {1}, DType::float64);
   const double *px = x.data<double>(), *by = factors.data<double>();
@@ -126,7 +124,7 @@ void CpuKernels::weighted_sum(const Tensor& x, const Tensor& factors, const Tens
   *sum.data<double>() = total;
 }
 
-void CpuKernels::multiply(const Tensor& x, const Tensor& factor, const Tensor& y) const {
+void multiply(const Tensor& x, const Tensor& factor, const Tensor& y) {
   check_tensor(factor, "multiply", "factor", {1}, DType::float64);
   check_tensor(y, "multiply", "y", x.shape(), DType::float64);
   const double by = *factor.data<double>();
@@ -135,7 +133,7 @@ void CpuKernels::multiply(const Tensor& x, const Tensor& factor, const Tensor& y
   for (std::int64_t i = 0; i < x.elements(); ++i) py[i] = px[i] * by;
 }
 
-void CpuKernels::swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const {
+void swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) {
   check_same("swiglu", gate, up);
   check_same("swiglu", gate, y);
   cpu::with_storage_type(gate.dtype(), [&](auto zero) {
@@ -148,8 +146,8 @@ void CpuKernels::swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) c
   });
 }
 
-void CpuKernels::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate,
-                                 const Tensor& dup) const {
+void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate,
+                     const Tensor& dup) {
   check_same("swiglu_backward", gate, dy);
   cpu::with_storage_type(gate.dtype(), [&](auto zero) {
     using T = decltype(zero);
@@ -167,8 +165,8 @@ void CpuKernels::swiglu_backward(const Tensor& gate, const Tensor& up, const Ten
   });
 }
 
-void CpuKernels::adamw(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient,
-                       const Tensor& value, const Tensor& moment1, const Tensor& moment2) const {
+void adamw(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient, const Tensor& value,
+           const Tensor& moment1, const Tensor& moment2) {
   check_same("adamw", gradient, value);
   check_same("adamw", moment1, moment2);
   const std::int64_t* table = pieces.table.data<std::int64_t>();
@@ -199,6 +197,21 @@ void CpuKernels::adamw(const AdamWStep& step, const Pieces& pieces, const Tensor
       }
     }
   });
+}
+
+}  // namespace
+
+void cpu::put_elementwise(Kernels& kernels) {
+  kernels.convert = convert;
+  kernels.add_scaled = add_scaled;
+  kernels.add = add;
+  kernels.sum_of_squares = sum_of_squares;
+  kernels.sum_of_squares_of_pieces = sum_of_squares_of_pieces;
+  kernels.weighted_sum = weighted_sum;
+  kernels.multiply = multiply;
+  kernels.swiglu = swiglu;
+  kernels.swiglu_backward = swiglu_backward;
+  kernels.adamw = adamw;
 }
 
 }  // namespace conclave

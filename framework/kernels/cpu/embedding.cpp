@@ -2,12 +2,15 @@
 
 #include <algorithm>
 
+#include "framework/kernels/backends.h"
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/cpu/storage.h"
 
 namespace conclave {
 
-void CpuKernels::embedding(const Tensor& tokens, const Tensor& weight, const Tensor& y) const {
+namespace {
+
+void embedding(const Tensor& tokens, const Tensor& weight, const Tensor& y) {
   const std::int64_t count = tokens.elements(), vocabulary = weight.dim(0), hidden = weight.dim(1);
   check_tensor(y, "embedding", "y", {count, hidden}, weight.dtype());
   const std::int32_t* id = tokens.data<std::int32_t>();
@@ -28,11 +31,11 @@ void CpuKernels::embedding(const Tensor& tokens, const Tensor& weight, const Ten
   });
 }
 
-void CpuKernels::embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
-                                    Write write) const {
+void embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight, Write write) {
   const std::int64_t count = tokens.elements(), vocabulary = dweight.dim(0), hidden = dweight.dim(1);
   if (dweight.dtype() == DType::bfloat16) {
     // A token comes again and again: summed in float32 beside it, rounded once.
+    const auto convert = cpu_kernels().convert.function();
     const Tensor sums = Tensor::empty(dweight.shape(), DType::float32, dweight.device());
     if (write == Write::accumulate) convert(dweight, sums);
     embedding_backward(tokens, dy, sums, write);
@@ -60,6 +63,13 @@ void CpuKernels::embedding_backward(const Tensor& tokens, const Tensor& dy, cons
       }
     }
   });
+}
+
+}  // namespace
+
+void cpu::put_embedding(Kernels& kernels) {
+  kernels.embedding = embedding;
+  kernels.embedding_backward = embedding_backward;
 }
 
 }  // namespace conclave

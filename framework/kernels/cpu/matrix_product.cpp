@@ -150,10 +150,8 @@ void multiply_in_shares(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<f
   error.rethrow();
 }
 
-}  // namespace
-
-void CpuKernels::gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b,
-                      const Tensor& c, Write write) const {
+void gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b, const Tensor& c,
+          Write write) {
   const std::int64_t m = c.dim(0), n = c.dim(1), k = transpose_a == Transpose::no ? a.dim(1) : a.dim(0);
   check_tensor(a, "gemm", "a", transpose_a == Transpose::no ? Shape{m, k} : Shape{k, m}, a.dtype());
   check_tensor(b, "gemm", "b", transpose_b == Transpose::no ? Shape{k, n} : Shape{n, k}, a.dtype());
@@ -170,8 +168,7 @@ void CpuKernels::gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, T
   });
 }
 
-void CpuKernels::grouped_linear(const Tensor& x, const Tensor& weight, const RowOffsets& offsets,
-                                const Tensor& y) const {
+void grouped_linear(const Tensor& x, const Tensor& weight, const RowOffsets& offsets, const Tensor& y) {
   const std::int64_t experts = weight.dim(0), out = weight.dim(1), in = weight.dim(2);
   const std::int64_t* offset = offsets.data<std::int64_t>();
   const auto pieces = cut(experts, rows_per_piece, [&](std::int64_t e) { return offset[e + 1] - offset[e]; });
@@ -186,8 +183,8 @@ void CpuKernels::grouped_linear(const Tensor& x, const Tensor& weight, const Row
   });
 }
 
-void CpuKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets,
-                                   const Tensor& dx, Write write) const {
+void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets, const Tensor& dx,
+                       Write write) {
   const std::int64_t experts = weight.dim(0), out = weight.dim(1), in = weight.dim(2);
   const std::int64_t* offset = offsets.data<std::int64_t>();
   const auto pieces = cut(experts, rows_per_piece, [&](std::int64_t e) { return offset[e + 1] - offset[e]; });
@@ -201,8 +198,8 @@ void CpuKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const
   });
 }
 
-void CpuKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets,
-                                        const Tensor& dweight, Write write) const {
+void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets,
+                            const Tensor& dweight, Write write) {
   const std::int64_t experts = dweight.dim(0), out = dweight.dim(1), in = dweight.dim(2);
   const std::int64_t* offset = offsets.data<std::int64_t>();
   // Cut along the rows of the weight, never along the sum, so that the order of addition is fixed.
@@ -224,6 +221,15 @@ void CpuKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const
       });
     });
   });
+}
+
+}  // namespace
+
+void cpu::put_matrix_product(Kernels& kernels) {
+  kernels.gemm = gemm;
+  kernels.grouped_linear = grouped_linear;
+  kernels.grouped_linear_dx = grouped_linear_dx;
+  kernels.grouped_linear_dweight = grouped_linear_dweight;
 }
 
 }  // namespace conclave

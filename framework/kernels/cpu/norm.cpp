@@ -9,8 +9,10 @@
 
 namespace conclave {
 
-void CpuKernels::rms_norm(const Tensor& x, const Tensor& weight, double epsilon, const Tensor& y,
-                          const Tensor& inverse_rms) const {
+namespace {
+
+void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, const Tensor& y,
+              const Tensor& inverse_rms) {
   const std::int64_t rows = x.dim(0), width = x.dim(1);
   check_tensor(weight, "rms_norm", "weight", {width}, x.dtype());
   cpu::with_storage_type(x.dtype(), [&](auto zero) {
@@ -34,9 +36,8 @@ void CpuKernels::rms_norm(const Tensor& x, const Tensor& weight, double epsilon,
   });
 }
 
-void CpuKernels::rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms,
-                                   const Tensor& dy, const Tensor& dx, const Tensor& dweight,
-                                   Write write_dweight) const {
+void rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms, const Tensor& dy,
+                       const Tensor& dx, const Tensor& dweight, Write write_dweight) {
   const std::int64_t rows = x.dim(0), width = x.dim(1);
   // dweight is summed over chunks of fixed size, then over chunks in order: independent of the number of
   // threads.
@@ -82,6 +83,13 @@ void CpuKernels::rms_norm_backward(const Tensor& x, const Tensor& weight, const 
       total.write(dw);
     });
   });
+}
+
+}  // namespace
+
+void cpu::put_norm(Kernels& kernels) {
+  kernels.rms_norm = rms_norm;
+  kernels.rms_norm_backward = rms_norm_backward;
 }
 
 }  // namespace conclave

@@ -6,7 +6,9 @@
 
 namespace conclave {
 
-RowOrder CpuKernels::sort_by_expert(const Tensor& experts, std::int64_t expert_count) const {
+namespace {
+
+RowOrder sort_by_expert(const Tensor& experts, std::int64_t expert_count) {
   const std::int64_t slots = experts.elements(), top_k = experts.dim(1);
   const std::int32_t* expert = experts.data<std::int32_t>();
   RowOrder order;
@@ -35,7 +37,7 @@ RowOrder CpuKernels::sort_by_expert(const Tensor& experts, std::int64_t expert_c
   return order;
 }
 
-void CpuKernels::permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const {
+void permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) {
   const std::int64_t count = rows.dim(0), hidden = x.dim(1);
   const std::int32_t* token = order.token_of_row.data<std::int32_t>();
   cpu::with_storage_type(x.dtype(), [&](auto zero) {
@@ -47,7 +49,7 @@ void CpuKernels::permute_rows(const Tensor& x, const RowOrder& order, const Tens
   });
 }
 
-void CpuKernels::permute_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) const {
+void permute_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) {
   const std::int64_t tokens = dx.dim(0), hidden = dx.dim(1), top_k = order.row_of_slot.dim(1);
   const std::int32_t* row = order.row_of_slot.data<std::int32_t>();
   cpu::with_storage_type(dx.dtype(), [&](auto zero) {
@@ -73,8 +75,7 @@ void CpuKernels::permute_rows_backward(const Tensor& drows, const RowOrder& orde
   });
 }
 
-void CpuKernels::combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& order,
-                              const Tensor& y) const {
+void combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& order, const Tensor& y) {
   const std::int64_t tokens = y.dim(0), hidden = y.dim(1), top_k = weights.dim(1);
   const std::int32_t* row = order.row_of_slot.data<std::int32_t>();
   cpu::with_storage_type(y.dtype(), [&](auto zero) {
@@ -103,8 +104,8 @@ void CpuKernels::combine_rows(const Tensor& rows, const Tensor& weights, const R
   });
 }
 
-void CpuKernels::combine_rows_backward(const Tensor& rows, const Tensor& weights, const RowOrder& order,
-                                       const Tensor& dy, const Tensor& drows, const Tensor& dweights) const {
+void combine_rows_backward(const Tensor& rows, const Tensor& weights, const RowOrder& order, const Tensor& dy,
+                           const Tensor& drows, const Tensor& dweights) {
   const std::int64_t tokens = dy.dim(0), hidden = dy.dim(1), top_k = weights.dim(1);
   const std::int32_t* row = order.row_of_slot.data<std::int32_t>();
   cpu::with_storage_type(dy.dtype(), [&](auto zero) {
@@ -134,6 +135,16 @@ void CpuKernels::combine_rows_backward(const Tensor& rows, const Tensor& weights
       }
     }
   });
+}
+
+}  // namespace
+
+void cpu::put_permutation(Kernels& kernels) {
+  kernels.sort_by_expert = sort_by_expert;
+  kernels.permute_rows = permute_rows;
+  kernels.permute_rows_backward = permute_rows_backward;
+  kernels.combine_rows = combine_rows;
+  kernels.combine_rows_backward = combine_rows_backward;
 }
 
 }  // namespace conclave

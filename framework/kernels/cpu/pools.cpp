@@ -25,9 +25,7 @@ void order_by_size(const double* values, int digits, std::vector<double>& rounde
   });
 }
 
-}  // namespace
-
-void CpuKernels::sum_over_documents(const Tensor& logits, const Tensor& documents, const Tensor& sums) const {
+void sum_over_documents(const Tensor& logits, const Tensor& documents, const Tensor& sums) {
   check_documents(logits, documents, sums);
   const std::int64_t count = documents.dim(0), experts = logits.dim(1);
   with_float_type(logits.dtype(), [&](auto zero) {
@@ -51,7 +49,7 @@ void CpuKernels::sum_over_documents(const Tensor& logits, const Tensor& document
   });
 }
 
-void CpuKernels::mask_outside_pools(const Tensor& documents, const Tensor& sums, const Tensor& logits) const {
+void mask_outside_pools(const Tensor& documents, const Tensor& sums, const Tensor& logits) {
   check_documents(logits, documents, sums);
   const std::int64_t count = documents.dim(0), experts = logits.dim(1);
   with_float_type(logits.dtype(), [&](auto zero) {
@@ -71,6 +69,13 @@ void CpuKernels::mask_outside_pools(const Tensor& documents, const Tensor& sums,
       }
     }
   });
+}
+
+}  // namespace
+
+void cpu::put_pools(Kernels& kernels) {
+  kernels.sum_over_documents = sum_over_documents;
+  kernels.mask_outside_pools = mask_outside_pools;
 }
 
 }  // namespace conclave

@@ -45,10 +45,8 @@ std::shared_ptr<const RotaryTable<S>> rotary_table(double theta, std::int64_t ha
   return kept = std::move(table);
 }
 
-}  // namespace
-
-void CpuKernels::rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
-                      Rotation rotation, const Tensor& y) const {
+void rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
+          Rotation rotation, const Tensor& y) {
   const std::int64_t tokens = x.dim(0), heads = x.dim(1), width = x.dim(2), half = rotary_width / 2;
   check_rope(x, positions, rotary_width, y);
   const std::int32_t* position = positions.data<std::int32_t>();
@@ -77,6 +75,12 @@ void CpuKernels::rope(const Tensor& x, const Tensor& positions, double theta, st
       }
     }
   });
+}
+
+}  // namespace
+
+void cpu::put_rope(Kernels& kernels) {
+  kernels.rope = rope;
 }
 
 }  // namespace conclave

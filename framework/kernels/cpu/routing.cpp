@@ -115,10 +115,7 @@ class TokenRouter {
   std::vector<double> selection_;
 };
 
-}  // namespace
-
-void CpuKernels::route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule,
-                       const RouteResult& result) const {
+void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, const RouteResult& result) {
   const std::int64_t count = logits.dim(0), experts = logits.dim(1), top_k = result.experts.dim(1);
   const std::int64_t sequences = result.counts.dim(0), length = result.length, shift = result.first_token;
   check_route(logits, tokens, rule, result);
@@ -166,9 +163,9 @@ void CpuKernels::route(const Tensor& logits, const Tensor& tokens, const RouteRu
   *result.z_sum.data<double>() = z;
 }
 
-void CpuKernels::route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
-                                const Tensor& dweights, const Tensor& dprobability_sums, const Tensor& dz_sum,
-                                const Tensor& dlogits) const {
+void route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
+                    const Tensor& dweights, const Tensor& dprobability_sums, const Tensor& dz_sum,
+                    const Tensor& dlogits) {
   check_tensor(dz_sum, "route_backward", "dz_sum", {1}, DType::float64);
   const double dz = *dz_sum.data<double>();
   const std::int64_t count = dlogits.dim(0), experts = dlogits.dim(1), top_k = result.experts.dim(1);
@@ -221,6 +218,13 @@ void CpuKernels::route_backward(const RouteResult& result, const RouteRule& rule
       }
     }
   });
+}
+
+}  // namespace
+
+void cpu::put_routing(Kernels& kernels) {
+  kernels.route = route;
+  kernels.route_backward = route_backward;
 }
 
 }  // namespace conclave

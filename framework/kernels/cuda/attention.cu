@@ -39,11 +39,8 @@ LaunchShape shape_of(const AttentionSizes& z, std::int64_t blocks, int rows, int
   return {.blocks = blocks, .shared_bytes = floats * sizeof(float), .stream = stream};
 }
 
-}  // namespace
-
-void DeviceKernels::attention(const Tensor& query, const Tensor& key, const Tensor& value,
-                              const Tensor& document_start, std::int64_t head_width, double scale,
-                              const Tensor& out, const Tensor& log_sum_exp) const {
+void attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& document_start,
+               std::int64_t head_width, double scale, const Tensor& out, const Tensor& log_sum_exp) {
   const AttentionSizes z = sizes_of(query, key, document_start, head_width, scale);
   check_tensor(out, "attention", "out", query.shape(), query.dtype());
   check_tensor(log_sum_exp, "attention", "log_sum_exp", {z.sequences, z.heads, z.length},
@@ -62,10 +59,10 @@ void DeviceKernels::attention(const Tensor& query, const Tensor& key, const Tens
   });
 }
 
-void DeviceKernels::attention_backward(const Tensor& query, const Tensor& key, const Tensor& value,
-                                       const Tensor& document_start, std::int64_t head_width, double scale,
-                                       const Tensor& out, const Tensor& log_sum_exp, const Tensor& dout,
-                                       const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) const {
+void attention_backward(const Tensor& query, const Tensor& key, const Tensor& value,
+                        const Tensor& document_start, std::int64_t head_width, double scale,
+                        const Tensor& out, const Tensor& log_sum_exp, const Tensor& dout,
+                        const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) {
   const AttentionSizes z = sizes_of(query, key, document_start, head_width, scale);
   check_tensor(dout, "attention_backward", "dout", query.shape(), query.dtype());
   void* stream = query.device().stream();
@@ -90,6 +87,13 @@ void DeviceKernels::attention_backward(const Tensor& query, const Tensor& key, c
              dvalue.data<T>());
     });
   });
+}
+
+}  // namespace
+
+void put_attention(Kernels& kernels) {
+  kernels.attention = attention;
+  kernels.attention_backward = attention_backward;
 }
 
 }  // namespace conclave::DIALECT

@@ -5,7 +5,7 @@
 namespace conclave {
 
 const Kernels& cuda_kernels() {
-  static const cuda::DeviceKernels kernels;
+  static const Kernels kernels(cuda::parts);
   return kernels;
 }
 

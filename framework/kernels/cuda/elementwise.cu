@@ -15,9 +15,7 @@ LaunchShape walk(const Tensor& x) {
   return walk_over(x.elements(), x.device().stream());
 }
 
-}  // namespace
-
-void DeviceKernels::convert(const Tensor& x, const Tensor& y) const {
+void convert(const Tensor& x, const Tensor& y) {
   check(x.elements() == y.elements(), "convert: ", x.shape(), " came for ", y.shape());
   with_storage_type(x.dtype(), [&](auto from) {
     with_storage_type(y.dtype(), [&](auto to) {
@@ -28,7 +26,7 @@ void DeviceKernels::convert(const Tensor& x, const Tensor& y) const {
   });
 }
 
-void DeviceKernels::add_scaled(const Tensor& x, double factor, const Tensor& y) const {
+void add_scaled(const Tensor& x, double factor, const Tensor& y) {
   check(x.elements() == y.elements(), "add_scaled: ", x.shape(), " came for ", y.shape());
   if (x.dtype() == DType::float64)
     return launch(walk(x), add_scaled_losses_kernel, x.data<double>(), factor, y.data<double>(),
@@ -43,7 +41,7 @@ void DeviceKernels::add_scaled(const Tensor& x, double factor, const Tensor& y) 
   });
 }
 
-void DeviceKernels::add(const Tensor& a, const Tensor& b, const Tensor& sum) const {
+void add(const Tensor& a, const Tensor& b, const Tensor& sum) {
   check_same("add", a, b);
   check_same("add", a, sum);
   with_storage_type(a.dtype(), [&](auto zero) {
@@ -52,7 +50,7 @@ void DeviceKernels::add(const Tensor& a, const Tensor& b, const Tensor& sum) con
   });
 }
 
-void DeviceKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write write) const {
+void sum_of_squares(const Tensor& x, const Tensor& sum, Write write) {
   check_tensor(sum, "sum_of_squares", "sum", {1}, DType::float64);
   const std::int64_t pieces = blocks_for(x.elements(), squares_piece);
   const Tensor of_piece = Tensor::empty({pieces}, DType::float64, x.device());
@@ -66,7 +64,7 @@ void DeviceKernels::sum_of_squares(const Tensor& x, const Tensor& sum, Write wri
          write == Write::accumulate, sum.data<double>());
 }
 
-void DeviceKernels::sum_of_squares(const Tensor& x, const Pieces& pieces, const Tensor& sum) const {
+void sum_of_squares_of_pieces(const Tensor& x, const Pieces& pieces, const Tensor& sum) {
   check_tensor(sum, "sum_of_squares", "sum", {1}, DType::float64);
   const Tensor of_piece = Tensor::empty({pieces.count()}, DType::float64, x.device());
   void* stream = x.device().stream();
@@ -77,20 +75,20 @@ void DeviceKernels::sum_of_squares(const Tensor& x, const Pieces& pieces, const 
          std::int64_t{1}, false, sum.data<double>());
 }
 
-void DeviceKernels::weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) const {
+void weighted_sum(const Tensor& x, const Tensor& factors, const Tensor& sum) {
   check_tensor(factors, "weighted_sum", "factors", x.shape(), DType::float64);
   check_tensor(sum, "weighted_sum", "sum", {1}, DType::float64);
   launch({.blocks = 1, .stream = x.device().stream()}, weighted_sum_kernel, x.data<double>(),
          factors.data<double>(), x.elements(), sum.data<double>());
 }
 
-void DeviceKernels::multiply(const Tensor& x, const Tensor& factor, const Tensor& y) const {
+void multiply(const Tensor& x, const Tensor& factor, const Tensor& y) {
   check_tensor(factor, "multiply", "factor", {1}, DType::float64);
   check_tensor(y, "multiply", "y", x.shape(), DType::float64);
   launch(walk(x), multiply_kernel, x.data<double>(), factor.data<double>(), y.data<double>(), x.elements());
 }
 
-void DeviceKernels::swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) const {
+void swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) {
   check_same("swiglu", gate, up);
   check_same("swiglu", gate, y);
   with_storage_type(gate.dtype(), [&](auto zero) {
@@ -99,8 +97,8 @@ void DeviceKernels::swiglu(const Tensor& gate, const Tensor& up, const Tensor& y
   });
 }
 
-void DeviceKernels::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy,
-                                    const Tensor& dgate, const Tensor& dup) const {
+void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate,
+                     const Tensor& dup) {
   check_same("swiglu_backward", gate, dy);
   with_storage_type(gate.dtype(), [&](auto zero) {
     using T = decltype(zero);
@@ -109,8 +107,8 @@ void DeviceKernels::swiglu_backward(const Tensor& gate, const Tensor& up, const 
   });
 }
 
-void DeviceKernels::adamw(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient,
-                          const Tensor& value, const Tensor& moment1, const Tensor& moment2) const {
+void adamw(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient, const Tensor& value,
+           const Tensor& moment1, const Tensor& moment2) {
   check_same("adamw", gradient, value);
   check_same("adamw", moment1, moment2);
   const AdamWNumbers numbers{.learning_rate = step.learning_rate,
@@ -125,6 +123,21 @@ void DeviceKernels::adamw(const AdamWStep& step, const Pieces& pieces, const Ten
   launch({.blocks = pieces.count(), .stream = value.device().stream()}, adamw_kernel, numbers,
          pieces.table.data<std::int64_t>(), pieces.settings.data<double>(), check_float32("adamw", gradient),
          value.data<float>(), moment1.data<float>(), moment2.data<float>());
+}
+
+}  // namespace
+
+void put_elementwise(Kernels& kernels) {
+  kernels.convert = convert;
+  kernels.add_scaled = add_scaled;
+  kernels.add = add;
+  kernels.sum_of_squares = sum_of_squares;
+  kernels.sum_of_squares_of_pieces = sum_of_squares_of_pieces;
+  kernels.weighted_sum = weighted_sum;
+  kernels.multiply = multiply;
+  kernels.swiglu = swiglu;
+  kernels.swiglu_backward = swiglu_backward;
+  kernels.adamw = adamw;
 }
 
 }  // namespace conclave::DIALECT

@@ -5,7 +5,9 @@
 
 namespace conclave::DIALECT {
 
-void DeviceKernels::embedding(const Tensor& tokens, const Tensor& weight, const Tensor& y) const {
+namespace {
+
+void embedding(const Tensor& tokens, const Tensor& weight, const Tensor& y) {
   const std::int64_t count = tokens.elements(), vocabulary = weight.dim(0), hidden = weight.dim(1);
   check_tensor(y, "embedding", "y", {count, hidden}, weight.dtype());
   with_storage_type(weight.dtype(), [&](auto zero) {
@@ -15,8 +17,7 @@ void DeviceKernels::embedding(const Tensor& tokens, const Tensor& weight, const 
   });
 }
 
-void DeviceKernels::embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight,
-                                       Write write) const {
+void embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dweight, Write write) {
   const std::int64_t count = tokens.elements(), vocabulary = dweight.dim(0), hidden = dweight.dim(1);
   check_tensor(dy, "embedding_backward", "dy", {count, hidden}, dy.dtype());
   if (write == Write::overwrite) dweight.fill_zero();
@@ -30,8 +31,8 @@ void DeviceKernels::embedding_backward(const Tensor& tokens, const Tensor& dy, c
   });
 }
 
-void DeviceKernels::rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
-                         Rotation rotation, const Tensor& y) const {
+void rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
+          Rotation rotation, const Tensor& y) {
   const std::int64_t tokens = x.dim(0), heads = x.dim(1), width = x.dim(2);
   check_rope(x, positions, rotary_width, y);
   with_storage_type(x.dtype(), [&](auto zero) {
@@ -40,6 +41,14 @@ void DeviceKernels::rope(const Tensor& x, const Tensor& positions, double theta,
            rope_kernel<T>, x.data<T>(), positions.data<std::int32_t>(), theta, rotary_width,
            rotation == Rotation::forward ? 1.0f : -1.0f, tokens, heads, width, y.data<T>());
   });
+}
+
+}  // namespace
+
+void put_embedding(Kernels& kernels) {
+  kernels.embedding = embedding;
+  kernels.embedding_backward = embedding_backward;
+  kernels.rope = rope;
 }
 
 }  // namespace conclave::DIALECT

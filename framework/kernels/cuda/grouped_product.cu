@@ -76,10 +76,7 @@ void multiply_groups(const GroupedProduct& p) {
       "cublasGemmGroupedBatchedEx");
 }
 
-}  // namespace
-
-void DeviceKernels::grouped_linear(const Tensor& x, const Tensor& weight, const RowOffsets& offsets,
-                                   const Tensor& y) const {
+void grouped_linear(const Tensor& x, const Tensor& weight, const RowOffsets& offsets, const Tensor& y) {
   const std::int64_t out = weight.dim(1), in = weight.dim(2);
   multiply_groups({offsets,
                    x,
@@ -96,8 +93,8 @@ void DeviceKernels::grouped_linear(const Tensor& x, const Tensor& weight, const 
                    Write::overwrite});
 }
 
-void DeviceKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets,
-                                      const Tensor& dx, Write write) const {
+void grouped_linear_dx(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets, const Tensor& dx,
+                       Write write) {
   const std::int64_t out = weight.dim(1), in = weight.dim(2);
   multiply_groups({offsets,
                    dy,
@@ -114,8 +111,8 @@ void DeviceKernels::grouped_linear_dx(const Tensor& dy, const Tensor& weight, co
                    write});
 }
 
-void DeviceKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets,
-                                           const Tensor& dweight, Write write) const {
+void grouped_linear_dweight(const Tensor& dy, const Tensor& x, const RowOffsets& offsets,
+                            const Tensor& dweight, Write write) {
   const std::int64_t out = dweight.dim(1), in = dweight.dim(2);
   const std::vector<std::int64_t> offset = offsets.on_host();
   for (std::size_t e = 0; e + 1 < offset.size(); ++e) {
@@ -136,6 +133,14 @@ void DeviceKernels::grouped_linear_dweight(const Tensor& dy, const Tensor& x, co
                    in,
                    0,
                    write});
+}
+
+}  // namespace
+
+void put_grouped_product(Kernels& kernels) {
+  kernels.grouped_linear = grouped_linear;
+  kernels.grouped_linear_dx = grouped_linear_dx;
+  kernels.grouped_linear_dweight = grouped_linear_dweight;
 }
 
 }  // namespace conclave::DIALECT

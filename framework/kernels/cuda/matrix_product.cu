@@ -116,10 +116,8 @@ const Plan& plan_of(const Product& product) {
   return known != plans->end() ? known->second : plans->try_emplace(product, product).first->second;
 }
 
-}  // namespace
-
-void DeviceKernels::gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b,
-                         const Tensor& c, Write write) const {
+void gemm(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b, const Tensor& c,
+          Write write) {
   const std::int64_t m = c.dim(0), n = c.dim(1), k = transpose_a == Transpose::no ? a.dim(1) : a.dim(0);
   check_tensor(a, "gemm", "a", transpose_a == Transpose::no ? Shape{m, k} : Shape{k, m}, a.dtype());
   check_tensor(b, "gemm", "b", transpose_b == Transpose::no ? Shape{k, n} : Shape{n, k}, a.dtype());
@@ -139,6 +137,12 @@ void DeviceKernels::gemm(const Tensor& a, Transpose transpose_a, const Tensor& b
            c.dtype(),
            {alignment_of(a.raw()), alignment_of(b.raw()), alignment_of(c.raw())}})
       .run(c.device(), a.raw(), b.raw(), c.raw(), write);
+}
+
+}  // namespace
+
+void put_matrix_product(Kernels& kernels) {
+  kernels.gemm = gemm;
 }
 
 }  // namespace conclave::DIALECT

@@ -4,8 +4,10 @@
 
 namespace conclave::DIALECT {
 
-void DeviceKernels::rms_norm(const Tensor& x, const Tensor& weight, double epsilon, const Tensor& y,
-                             const Tensor& inverse_rms) const {
+namespace {
+
+void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, const Tensor& y,
+              const Tensor& inverse_rms) {
   const std::int64_t rows = x.dim(0), width = x.dim(1);
   check_tensor(weight, "rms_norm", "weight", {width}, x.dtype());
   with_storage_type(x.dtype(), [&](auto zero) {
@@ -15,9 +17,8 @@ void DeviceKernels::rms_norm(const Tensor& x, const Tensor& weight, double epsil
   });
 }
 
-void DeviceKernels::rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms,
-                                      const Tensor& dy, const Tensor& dx, const Tensor& dweight,
-                                      Write write_dweight) const {
+void rms_norm_backward(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms, const Tensor& dy,
+                       const Tensor& dx, const Tensor& dweight, Write write_dweight) {
   const std::int64_t rows = x.dim(0), width = x.dim(1), chunks = blocks_for(rows, norm_chunk);
   void* stream = x.device().stream();
   with_storage_type(x.dtype(), [&](auto zero) {
@@ -35,6 +36,13 @@ void DeviceKernels::rms_norm_backward(const Tensor& x, const Tensor& weight, con
              of_chunk.data<float>(), chunks, width, write_dweight == Write::accumulate, dweight.data<U>());
     });
   });
+}
+
+}  // namespace
+
+void put_norm(Kernels& kernels) {
+  kernels.rms_norm = rms_norm;
+  kernels.rms_norm_backward = rms_norm_backward;
 }
 
 }  // namespace conclave::DIALECT

@@ -4,7 +4,9 @@
 
 namespace conclave::DIALECT {
 
-RowOrder DeviceKernels::sort_by_expert(const Tensor& experts, std::int64_t expert_count) const {
+namespace {
+
+RowOrder sort_by_expert(const Tensor& experts, std::int64_t expert_count) {
   const std::int64_t slots = experts.elements(), top_k = experts.dim(1),
                      chunks = blocks_for(slots, block_threads);
   Device& device = experts.device();
@@ -35,7 +37,7 @@ RowOrder DeviceKernels::sort_by_expert(const Tensor& experts, std::int64_t exper
   return order;
 }
 
-void DeviceKernels::permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) const {
+void permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) {
   with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     launch({.blocks = rows.dim(0), .stream = x.device().stream()}, permute_rows_kernel<T>, x.data<T>(),
@@ -43,8 +45,7 @@ void DeviceKernels::permute_rows(const Tensor& x, const RowOrder& order, const T
   });
 }
 
-void DeviceKernels::permute_rows_backward(const Tensor& drows, const RowOrder& order,
-                                          const Tensor& dx) const {
+void permute_rows_backward(const Tensor& drows, const RowOrder& order, const Tensor& dx) {
   with_storage_type(dx.dtype(), [&](auto zero) {
     using T = decltype(zero);
     launch({.blocks = dx.dim(0), .stream = dx.device().stream()}, combine_rows_kernel<T>, drows.data<T>(),
@@ -53,8 +54,7 @@ void DeviceKernels::permute_rows_backward(const Tensor& drows, const RowOrder& o
   });
 }
 
-void DeviceKernels::combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& order,
-                                 const Tensor& y) const {
+void combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& order, const Tensor& y) {
   with_storage_type(y.dtype(), [&](auto zero) {
     using T = decltype(zero);
     launch({.blocks = y.dim(0), .stream = y.device().stream()}, combine_rows_kernel<T>, rows.data<T>(),
@@ -63,9 +63,8 @@ void DeviceKernels::combine_rows(const Tensor& rows, const Tensor& weights, cons
   });
 }
 
-void DeviceKernels::combine_rows_backward(const Tensor& rows, const Tensor& weights, const RowOrder& order,
-                                          const Tensor& dy, const Tensor& drows,
-                                          const Tensor& dweights) const {
+void combine_rows_backward(const Tensor& rows, const Tensor& weights, const RowOrder& order, const Tensor& dy,
+                           const Tensor& drows, const Tensor& dweights) {
   const std::int64_t slots = weights.elements();
   with_storage_type(dy.dtype(), [&](auto zero) {
     using T = decltype(zero);
@@ -73,6 +72,16 @@ void DeviceKernels::combine_rows_backward(const Tensor& rows, const Tensor& weig
            weights.data<float>(), order.row_of_slot.data<std::int32_t>(), dy.data<T>(), slots, weights.dim(1),
            dy.dim(1), drows.data<T>(), dweights.data<float>());
   });
+}
+
+}  // namespace
+
+void put_permutation(Kernels& kernels) {
+  kernels.sort_by_expert = sort_by_expert;
+  kernels.permute_rows = permute_rows;
+  kernels.permute_rows_backward = permute_rows_backward;
+  kernels.combine_rows = combine_rows;
+  kernels.combine_rows_backward = combine_rows_backward;
 }
 
 }  // namespace conclave::DIALECT

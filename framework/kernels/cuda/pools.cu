@@ -5,8 +5,9 @@
 
 namespace conclave::DIALECT {
 
-void DeviceKernels::sum_over_documents(const Tensor& logits, const Tensor& documents,
-                                       const Tensor& sums) const {
+namespace {
+
+void sum_over_documents(const Tensor& logits, const Tensor& documents, const Tensor& sums) {
   check_documents(logits, documents, sums);
   const std::int64_t tokens = logits.dim(0), experts = logits.dim(1), items = sums.elements();
   Device& device = logits.device();
@@ -18,14 +19,20 @@ void DeviceKernels::sum_over_documents(const Tensor& logits, const Tensor& docum
          log_sum_exp.data<float>(), documents.data<std::int32_t>(), items, experts, sums.data<double>());
 }
 
-void DeviceKernels::mask_outside_pools(const Tensor& documents, const Tensor& sums,
-                                       const Tensor& logits) const {
+void mask_outside_pools(const Tensor& documents, const Tensor& sums, const Tensor& logits) {
   check_documents(logits, documents, sums);
   const std::int64_t items = sums.elements();
   check_float32("mask_outside_pools", logits);
   launch({.blocks = blocks_for(items, block_threads), .stream = logits.device().stream()},
          mask_outside_pools_kernel, sums.data<double>(), documents.data<std::int32_t>(), items, logits.dim(1),
          logits.data<float>());
+}
+
+}  // namespace
+
+void put_pools(Kernels& kernels) {
+  kernels.sum_over_documents = sum_over_documents;
+  kernels.mask_outside_pools = mask_outside_pools;
 }
 
 }  // namespace conclave::DIALECT

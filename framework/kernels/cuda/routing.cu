@@ -28,10 +28,7 @@ RouteChoice choice_of(const RouteRule& rule) {
           .bias = biased ? rule.selection_bias.data<double>() : nullptr};
 }
 
-}  // namespace
-
-void DeviceKernels::route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule,
-                          const RouteResult& result) const {
+void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, const RouteResult& result) {
   const std::int64_t count = logits.dim(0), experts = logits.dim(1), top_k = result.experts.dim(1);
   const std::int64_t sequences = result.counts.dim(0), length = result.length, shift = result.first_token;
   check_route(logits, tokens, rule, result);
@@ -54,9 +51,9 @@ void DeviceKernels::route(const Tensor& logits, const Tensor& tokens, const Rout
          false, result.z_sum.data<double>());
 }
 
-void DeviceKernels::route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
-                                   const Tensor& dweights, const Tensor& dprobability_sums,
-                                   const Tensor& dz_sum, const Tensor& dlogits) const {
+void route_backward(const RouteResult& result, const RouteRule& rule, const Tensor& logits,
+                    const Tensor& dweights, const Tensor& dprobability_sums, const Tensor& dz_sum,
+                    const Tensor& dlogits) {
   const std::int64_t count = dlogits.dim(0), experts = dlogits.dim(1), top_k = result.experts.dim(1);
   const RouteSizes sizes{count, experts, top_k, result.length, result.first_token, 0};
   check_float32("route_backward", dlogits);
@@ -73,6 +70,13 @@ void DeviceKernels::route_backward(const RouteResult& result, const RouteRule& r
     launch(warp_for_each(count, dlogits.device().stream()), route_backward_kernel<per_lane()>, sizes,
            choice_of(rule), gradients);
   });
+}
+
+}  // namespace
+
+void put_routing(Kernels& kernels) {
+  kernels.route = route;
+  kernels.route_backward = route_backward;
 }
 
 }  // namespace conclave::DIALECT

@@ -73,6 +73,8 @@ void bench_checkpoint(Bench& bench) {
   for (std::int64_t repeat = -1; repeat < bench.repeats; ++repeat) {
     world.barrier();
     const double seconds = seconds_of([&] { saving.save(trainer); });
+    saving.trust_last_save();  // so that older ones go, before the next measurement
+    saving.finish();
     check(!saving.last_failure(), Fault::machine, "bench: ", saving.last_failure().value_or(""));
     const auto own =
         static_cast<std::size_t>(fs::file_size(saving.last_checkpoint() / shard_name(world.rank())));
@@ -92,6 +94,8 @@ void bench_checkpoint(Bench& bench) {
     const double before = beside.blocking_seconds();
     beside.save(trainer);
     const double waited = beside.blocking_seconds() - before;
+    beside.finish();
+    beside.trust_last_save();
     beside.finish();
     check(!beside.last_failure(), Fault::machine, "bench: ", beside.last_failure().value_or(""));
     const double copied = seconds_of([&] { std::memcpy(copy.data(), content.data(), own); });

@@ -189,7 +189,7 @@ double optimizer_rate() {
   const Tensor moment1 = Tensor::zeros({elements}, DType::float32), moment2 = moment1.clone();
   const Tensor sum = Tensor::zeros({1}, DType::float64);
   const Pieces whole = Pieces::of({{.first = 0, .first_state = 0, .elements = elements}}, cpu_device());
-  const Kernels::AdamWStep step{1e-3, 0.9, 0.95, 1e-8, 0.1, 0.05, 1};
+  const AdamWStep step{1e-3, 0.9, 0.95, 1e-8, 0.1, 0.05, 1};
   const Kernels& kernels = kernels_of(value);
   return 8.0 * static_cast<double>(value.bytes()) / best_seconds([&] {
            kernels.sum_of_squares(gradient, sum, Write::overwrite);

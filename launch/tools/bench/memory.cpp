@@ -33,13 +33,13 @@ void bench_memory(Bench& bench) {
   const Kernels& kernels = kernels_of(a);
   const Pieces whole =
       Pieces::of({{.first = 0, .first_state = 0, .elements = elements, .weight_decay = 0.1}}, cpu_device());
-  const Kernels::AdamWStep step{.learning_rate = 1e-3,
-                                .beta1 = 0.9,
-                                .beta2 = 0.95,
-                                .epsilon = 1e-8,
-                                .correction1 = 0.1,
-                                .correction2 = 0.05,
-                                .gradient_scale = 1};
+  const AdamWStep step{.learning_rate = 1e-3,
+                       .beta1 = 0.9,
+                       .beta2 = 0.95,
+                       .epsilon = 1e-8,
+                       .correction1 = 0.1,
+                       .correction2 = 0.05,
+                       .gradient_scale = 1};
   struct Loop {
     const char* name;
     double arrays;  // read or written

@@ -12,6 +12,7 @@
 #include "launch/tools/bench/bench.h"
 #include "launch/tools/bench/machine_probe.h"
 #include "launch/tools/commands/command_line.h"
+#include "launch/tools/commands/written_files.h"
 #include "launch/train/job.h"
 #include "launch/train/model_size.h"
 #include "parallel/agreement.h"
@@ -121,7 +122,20 @@ void print(const Bench& bench, int threads, const std::vector<Subject>& chosen) 
   }
 }
 
+/// Whether a file that begins so describes a machine.
+bool describes_a_machine(std::string_view text) {
+  try {
+    parse_machine(std::string(text), "");
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 int describe_machine(const std::string& file) {
+  check_writable("bench", file, MissingFolders::are_refused);
+  refuse_foreign_file("bench", file, "a description that `conclave bench --machine` wrote",
+                      describes_a_machine);
   return run_job([&](const std::shared_ptr<Communicator>& world) {
     const MachineModel machine = measure_machine(*world, choose_threads(*world, 0));
     agree(*world, [&] {
@@ -174,6 +188,10 @@ int run_bench(const std::vector<std::string>& arguments) {
       return std::string_view(subject.name) != "products" && std::string_view(subject.name) != "memory" &&
              std::string_view(subject.name) != "collectives";
     });
+  check(
+      !chosen.empty(), Fault::request, "bench: --only ", options.text("only", ""),
+      " came with --steps 0, which leaves out train, layers and checkpoint, so nothing is measured; expected "
+      "products, memory or collectives, or more steps");
   check(options.positionals().size() <= 1, Fault::request, "bench: ", options.positionals().size(),
         " recipes came, expected one or none");
   if (options.has("machine")) {
@@ -187,6 +205,11 @@ int run_bench(const std::vector<std::string>& arguments) {
   }
   return run_job([&](const std::shared_ptr<Communicator>& world) {
     if (world->rank() == 0) options.warn_of_comments();
+    const bool alone =
+        world->size() == 1 && chosen.size() == 1 && std::string_view(chosen[0].name) == "collectives";
+    check(!alone, Fault::request,
+          "bench: --only collectives came on one rank, which has no other to talk to; expected at least two: "
+          "mpirun -n 2 conclave bench --only collectives");
     Recipe recipe = benchmark_recipe();
     agree(*world, [&] {
       if (options.positionals().empty()) {

@@ -44,6 +44,17 @@ std::string general_help(const std::vector<Command>& commands) {
          "            5 the machine failed us, 75 stopped on request after saving\n";
 }
 
+/// A word that is the name of a key was meant as an override.
+std::string hint_of_key(const std::vector<std::string>& words) {
+  for (const std::string& word : words) {
+    const std::size_t dot = word.rfind('.');
+    const std::string section = dot == std::string::npos ? "" : word.substr(0, dot);
+    if (is_key(section, word.substr(dot + 1)))
+      return "; " + word + " is a key, whose value is written " + word + "=VALUE";
+  }
+  return "";
+}
+
 /// Rank 0 tells the reason and gives the job its exit code. The others end quietly with 0: a code of theirs
 /// would make mpirun end rank 0 before it has spoken.
 int complain(const std::string& sentence, int exit_code, int rank) {
@@ -218,7 +229,7 @@ std::string Options::only_positional(const std::string& what) const {
   check(positionals_.size() == 1, Fault::request, use_.name, ": ",
         positionals_.empty() ? "no " + what + " came"
                              : "'" + positionals_.back() + "' came besides " + positionals_[0],
-        ", expected one ", what, "; ", usage());
+        ", expected one ", what, hint_of_key(positionals_), "; ", usage());
   return positionals_[0];
 }
 

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <system_error>
 
+#include "framework/base/text.h"
 #include "framework/telemetry/terminal.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/tools/doctor/probes.h"
@@ -99,10 +100,10 @@ int examine(Communicator& world, const std::filesystem::path& directory) {
               world.size() > 1 ? join_text(", ", world.size(), " ranks").c_str() : "",
               report_text(sections, wants_color(1)).c_str());
   if (problems > 0)
-    std::printf("%d %s, %d %s. What is marked PROBLEM will make training slow or fail.\n", problems,
-                problems == 1 ? "problem" : "problems", notes, notes == 1 ? "note" : "notes");
+    std::printf("%s, %s. What is marked PROBLEM will make training slow or fail.\n",
+                counted(problems, "problem").c_str(), counted(notes, "note").c_str());
   else
-    std::printf("No problems, %d %s.\n", notes, notes == 1 ? "note" : "notes");
+    std::printf("No problems, %s.\n", counted(notes, "note").c_str());
   return code;
 }
 

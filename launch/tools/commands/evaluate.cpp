@@ -6,6 +6,7 @@
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/data/tokenizer.h"
+#include "framework/recipe/changes.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/parse.h"
 #include "framework/recipe/validate.h"
@@ -14,6 +15,7 @@
 #include "launch/train/checkpoint_choice.h"
 #include "launch/train/job.h"
 #include "launch/train/model.h"
+#include "launch/train/resumption.h"
 #include "parallel/agreement.h"
 
 namespace conclave {
@@ -35,16 +37,63 @@ struct Evaluated {
   }
 };
 
+/// These say how an evaluation goes; other keys of the recipe say nothing here or belong to the weights.
+bool means_something_here(const std::string& key) {
+  const auto is_in = [&](const std::string& section) { return key.starts_with(section); };
+  for (const char* name : {"training.device", "training.threads", "training.precision",
+                           "training.global_batch_size", "training.micro_batch_size"})
+    if (key == name) return true;
+  return is_in("data.") || is_in("model.") || is_in("evaluation.") || is_in("checkpoint.accept_changes");
+}
+
+/// The pools of an evaluation may be tried in other sizes. The tokenizer is compared by its content.
+bool belongs_to_the_weights(const std::string& key) {
+  return gives_weights_their_meaning(key) && key != "model.moe.router.pool.evaluation" &&
+         key != "data.tokenizer";
+}
+
+/// Refuses what would measure another model without a word, and returns a sentence for each other change.
+std::vector<std::string> check_changes(const CheckpointReader& checkpoint, const Recipe& before,
+                                       const Recipe& after) {
+  std::vector<std::string> sentences;
+  for (const RecipeChange& change : changes_between(before, after)) {
+    check(means_something_here(change.key), Fault::request, "evaluate: ", change.key, "=", change.after,
+          " came, which means nothing in an evaluation; expected keys of data, evaluation and model, or "
+          "training.device, threads, precision, global_batch_size or micro_batch_size");
+    check(!belongs_to_the_weights(change.key) || accepts_change(after, change.key), Fault::request,
+          "evaluate: ", change.key, ": ", change_text(change), " makes another model of the weights in ",
+          checkpoint.path().string(),
+          "; leave it out or, where that is meant, add checkpoint.accept_changes=[", change.key, "]");
+    const bool is_told = !change.key.starts_with("checkpoint.") && change.key != "training.device" &&
+                         change.key != "training.threads";
+    if (is_told)
+      sentences.push_back(join_text("Changed for this evaluation: ", change.key, ": ", change_text(change)));
+  }
+  const std::string recorded = recorded_tokenizer(checkpoint);
+  if (before.data.tokenizer != after.data.tokenizer && !recorded.empty()) {
+    const std::string found = tokenizer_fingerprint(after.data.tokenizer);
+    check(found == recorded, Fault::request, "evaluate: data.tokenizer=", after.data.tokenizer,
+          " is not the tokenizer that ", checkpoint.path().string(), " was trained with (", found,
+          " came, expected ", recorded, ")");
+  }
+  return sentences;
+}
+
 /// Finds the checkpoint and reads its recipe. Collective.
 Evaluated open_checkpoint(Communicator& world, const std::string& path,
                           const std::vector<std::string>& overrides) {
   Evaluated opened;
   opened.source = find_checkpoint(world, path).path->string();
   agree(world, [&] {
-    opened.recipe = recipe_of(CheckpointReader(opened.source, Verify::nothing));
+    const CheckpointReader checkpoint(opened.source, Verify::nothing);
+    const Recipe trained = recipe_of(checkpoint);
+    opened.recipe = trained;
     for (const std::string& change : overrides) apply_override(opened.recipe, change);
+    const std::vector<std::string> sentences = check_changes(checkpoint, trained, opened.recipe);
     opened.recipe.parallel = {};  // every rank holds the whole model
     validate_recipe(opened.recipe, 1);
+    for (const std::string& sentence : sentences)
+      if (world.rank() == 0) std::cerr << printable(sentence) << "\n";
   });
   return opened;
 }
@@ -81,6 +130,12 @@ void measure(const Mesh& mesh, std::int64_t batches, std::int64_t micro_batch_si
                                mesh);
 }
 
+/// On all ranks alike.
+void refuse_losses_not_finite(const Evaluated& evaluated) {
+  if (const std::string sentence = domains_not_finite(evaluated.results); !sentence.empty())
+    throw Error(Fault::numeric, join_text("Checkpoint ", evaluated.source, ": ", sentence), Reach::all_ranks);
+}
+
 void print_tables(const Evaluated& first, const Evaluated* other) {
   const auto tables = [](const Evaluated& evaluated) {
     return printable(
@@ -113,17 +168,19 @@ int run_evaluate(const std::vector<std::string>& arguments) {
                     "global batches per domain; 0, the default, takes the whole validation text"},
                    {"against", "OTHER", "another checkpoint on the same text, and the differences of losses"},
                    {"json", "", "print one JSON object, with all that the tables are made of"}},
-       .more = "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory (its newest "
-               "good one).\n"
-               "The validation text is that of the run's recipe; key.path=value changes it. Works under "
-               "mpirun too.\n"
-               "docs/specialisation.md says what the measures mean and names the keys of the JSON object.\n\n"
-               "Examples:\n"
-               "  conclave evaluate runs/quickstart\n"
-               "  conclave evaluate runs/quickstart/checkpoints/step-00000100 --batches 8\n"
-               "  conclave evaluate runs/quickstart --json > measures.json\n"
-               "  conclave evaluate runs/quickstart --against runs/quickstart-python-4\n"
-               "  conclave evaluate runs/quickstart 'data.validation=[{path: data/other, domain: other}]'\n"},
+       .more =
+           "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory (its newest "
+           "good one).\n"
+           "The validation text is that of the run's recipe; key.path=value changes it. A key that would\n"
+           "make another model of the weights needs checkpoint.accept_changes=[KEY]. Works under mpirun "
+           "too.\n"
+           "docs/specialisation.md says what the measures mean and names the keys of the JSON object.\n\n"
+           "Examples:\n"
+           "  conclave evaluate runs/quickstart\n"
+           "  conclave evaluate runs/quickstart/checkpoints/step-00000100 --batches 8\n"
+           "  conclave evaluate runs/quickstart --json > measures.json\n"
+           "  conclave evaluate runs/quickstart --against runs/quickstart-python-4\n"
+           "  conclave evaluate runs/quickstart 'data.validation=[{path: data/other, domain: other}]'\n"},
       arguments);
   if (options.wants_help()) {
     std::fputs(options.help().c_str(), stdout);
@@ -147,8 +204,10 @@ int run_evaluate(const std::vector<std::string>& arguments) {
     const TrainingRecipe& training = first.recipe.training;
     measure(mesh, batches * training.global_batch_size, training.micro_batch_size, first);
     if (other) measure(mesh, batches * training.global_batch_size, training.micro_batch_size, *other);
-    if (world->rank() != 0) return 0;
-    (options.has("json") ? print_json : print_tables)(first, other ? &*other : nullptr);
+    if (world->rank() == 0)
+      (options.has("json") ? print_json : print_tables)(first, other ? &*other : nullptr);
+    refuse_losses_not_finite(first);
+    if (other) refuse_losses_not_finite(*other);
     return 0;
   });
 }

@@ -5,7 +5,9 @@
 
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
+#include "framework/base/text.h"
 #include "launch/tools/commands/command_line.h"
+#include "launch/tools/commands/written_files.h"
 #include "launch/tools/convert/export.h"
 
 namespace conclave {
@@ -41,12 +43,14 @@ int run_export(const std::vector<std::string>& arguments) {
   }
   options.refuse_overrides();
   const std::vector<std::string>& places = options.positionals();
-  check(places.size() == 2, Fault::request, "export: ", places.size(),
-        " places came, expected two, a checkpoint and a directory that does not exist yet (`conclave export "
+  check(places.size() == 2, Fault::request,
+        "export: ", counted(static_cast<std::int64_t>(places.size()), "place"),
+        " came, expected two, a checkpoint and a directory that does not exist yet (`conclave export "
         "--help`)");
   const std::string type = options.text("dtype", "fp32");
   check(type == "fp32" || type == "bf16", Fault::request, "export: --dtype ", type,
         " came, expected fp32 or bf16");
+  check_writable("export", places[1], MissingFolders::are_made);
   export_model({.checkpoint = places[0],
                 .directory = places[1],
                 .architecture = options.text("arch", ""),

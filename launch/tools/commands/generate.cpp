@@ -1,17 +1,43 @@
 #include "launch/tools/commands/generate.h"
 
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 
+#include "framework/base/text.h"
 #include "framework/data/text_stream.h"
 #include "framework/data/tokenizer.h"
 #include "framework/store/checkpoint_directory.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/train/job.h"
 #include "launch/train/model.h"
+#include "launch/train/resumption.h"
 #include "launch/train/sampler.h"
 
 namespace conclave {
+namespace {
+
+/// The one that the model was trained with, which --tokenizer may find in another place.
+std::unique_ptr<Tokenizer> tokenizer_of(const CheckpointReader& checkpoint, const Recipe& recipe,
+                                        const Options& options) {
+  const std::string name = options.text("tokenizer", recipe.data.tokenizer);
+  std::error_code code;
+  check(options.has("tokenizer") || name == "bytes" || std::filesystem::exists(name, code), Fault::data,
+        "generate: the tokenizer ", name, " of ", checkpoint.path().string(),
+        " is not there as seen from this directory; give its place with --tokenizer PATH, or start from the "
+        "directory where the model was trained");
+  auto tokenizer = load_tokenizer(name);
+  const std::string recorded = recorded_tokenizer(checkpoint), found = tokenizer_fingerprint(name);
+  check(recorded.empty() || recorded == found, Fault::data, "generate: the tokenizer ", name,
+        " is not the one that ", checkpoint.path().string(), " was trained with, ", recipe.data.tokenizer,
+        " (", found, " came, expected ", recorded, "); give that one with --tokenizer PATH");
+  check(tokenizer->vocab_size() <= recipe.model.vocab_size, Fault::data, "generate: the tokenizer ", name,
+        " has ", counted(tokenizer->vocab_size(), "id"), ", but the model of ", checkpoint.path().string(),
+        " ", recipe.model.vocab_size, "; the file is not the one that it was trained with");
+  return tokenizer;
+}
+
+}  // namespace
 
 int run_generate(const std::vector<std::string>& arguments) {
   const Options options(
@@ -24,6 +50,7 @@ int run_generate(const std::vector<std::string>& arguments) {
                    {"tokens", "N", "tokens to sample (default 200); an end of document ends sooner"},
                    {"temperature", "X", "0 takes the most likely token; default 0.8"},
                    {"top-k", "K", "draw among the K most likely tokens only; 0, the default: all"},
+                   {"tokenizer", "PATH", "the tokenizer of the model, where it is not at the recipe's place"},
                    {"seed", "N", "the same seed gives the same text (default 1234)"},
                    {"device", "NAME", "cpu or cuda; without it, what the model was trained on"}},
        .more = "CHECKPOINT is a step-... directory, a checkpoints directory or a run directory (its newest "
@@ -52,10 +79,7 @@ int run_generate(const std::vector<std::string>& arguments) {
   Recipe recipe = recipe_of(checkpoint);
   // Places are shared out in whole sequences; text that is still growing drops nothing.
   recipe.model.moe.capacity_factor = 0;
-  const auto tokenizer = load_tokenizer(recipe.data.tokenizer);
-  check(tokenizer->vocab_size() <= recipe.model.vocab_size, Fault::data, "generate: the tokenizer ",
-        recipe.data.tokenizer, " has ", tokenizer->vocab_size(), " ids, but the model of ", path, " ",
-        recipe.model.vocab_size, "; the file is not the one that it was trained with");
+  const auto tokenizer = tokenizer_of(checkpoint, recipe, options);
   Model model(recipe, Mesh::alone(),
               choose_device(*self_communicator(), options.text("device", recipe.training.device)));
   load_model(checkpoint, model);

@@ -6,7 +6,9 @@
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/base/shell_word.h"
+#include "framework/base/text.h"
 #include "launch/tools/commands/command_line.h"
+#include "launch/tools/commands/written_files.h"
 #include "launch/tools/convert/import.h"
 
 namespace conclave {
@@ -61,9 +63,11 @@ int run_import(const std::vector<std::string>& arguments) {
     return 0;
   }
   const std::vector<std::string>& places = options.positionals();
-  check(places.size() == 2, Fault::request, "import: ", places.size(),
-        " places came, expected two, a Hugging Face model directory and the directory of a run (`conclave "
+  check(places.size() == 2, Fault::request,
+        "import: ", counted(static_cast<std::int64_t>(places.size()), "place"),
+        " came, expected two, a Hugging Face model directory and the directory of a run (`conclave "
         "import --help`)");
+  check_writable("import", places[1], MissingFolders::are_made);
   options.warn_of_comments();
   const Recipe recipe =
       import_model({.directory = places[0],

@@ -9,6 +9,7 @@
 
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
+#include "framework/base/text.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/finite.h"
@@ -108,8 +109,8 @@ int run_inspect(const std::vector<std::string>& arguments) {
          " of ", names.size(), " tensors hold values that are not finite (NaN or infinity), the first is ",
          wrong[0], ". Use an older checkpoint of the run.");
   }
-  std::cout << "good: " << names.size() << " tensors, " << readable_bytes(static_cast<double>(bytes))
-            << ", every checksum is right" << std::endl;
+  std::cout << "good: " << counted(static_cast<std::int64_t>(names.size()), "tensor") << ", "
+            << readable_bytes(static_cast<double>(bytes)) << ", every checksum is right" << std::endl;
   if (found.rejected.empty()) return 0;
   std::cerr << "A newer checkpoint is damaged:\n";
   for (const std::string& sentence : found.rejected) std::cerr << "  " << printable(sentence) << "\n";

@@ -1,8 +1,11 @@
 #include "launch/tools/commands/ranks.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <optional>
 
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
@@ -10,6 +13,18 @@
 #include "parallel/watchdog.h"
 
 namespace conclave {
+namespace {
+
+/// Nothing where the rank has entered none.
+std::optional<double> seconds_since_last_collective(const RankRecord& record) {
+  const JournalEntry* last = record.last();
+  if (last == nullptr) return std::nullopt;
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const std::chrono::nanoseconds then(std::max(last->entered, last->left));
+  return std::max(0.0, std::chrono::duration<double>(now - then).count());
+}
+
+}  // namespace
 
 int run_ranks(const std::vector<std::string>& arguments) {
   const Options options(
@@ -47,8 +62,11 @@ int run_ranks(const std::vector<std::string>& arguments) {
   }
   std::vector<RankView> views;
   for (int rank = 0; rank < ranks; ++rank) {
-    const std::optional<RankRecord> record = read_journal(journals, rank);
-    views.push_back({record.value_or(RankRecord{}), record.has_value(), record && !process_is_gone(*record)});
+    std::optional<RankRecord> record = read_journal(journals, rank);
+    const bool gone = record && process_is_gone(*record);
+    // The watchdog of a rank that is gone measures nothing any more.
+    if (gone) record->quiet_seconds = seconds_since_last_collective(*record).value_or(record->quiet_seconds);
+    views.push_back({record.value_or(RankRecord{}), record.has_value(), record && !gone, gone});
   }
   std::cout << printable(collectives_text(views));
   return 0;

@@ -7,9 +7,10 @@
 
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
+#include "framework/base/text.h"
 #include "framework/store/durable_file.h"
-#include "framework/store/lookup.h"
 #include "launch/tools/commands/command_line.h"
+#include "launch/tools/commands/written_files.h"
 #include "launch/tools/report/page.h"
 #include "launch/tools/report/recipe_table.h"
 #include "launch/tools/report/run_report.h"
@@ -42,21 +43,6 @@ void name_apart(Json& runs) {
   rename_twins([](const std::string& path) { return path; });
 }
 
-/// The page must not take the place of a file that a run has written.
-void check_output(const std::filesystem::path& output, const std::vector<std::string>& directories) {
-  if (output.extension() == ".html") return;
-  for (const std::filesystem::path directory : directories) {
-    std::vector<std::filesystem::path> files = entries_of(directory, Fault::request);
-    for (const char* folder : {"experts", "recipes", "tensorboard"})
-      for (const std::filesystem::path& file : entries_of(directory / folder, Fault::request))
-        files.push_back(file);
-    for (const std::filesystem::path& file : files)
-      check(!is_same_file(output, file), Fault::request, "report: --output ", output.string(),
-            " came, which is a file of the run in ", directory.string(),
-            "; choose another name, such as report.html");
-  }
-}
-
 }  // namespace
 
 int run_report(const std::vector<std::string>& arguments) {
@@ -65,7 +51,8 @@ int run_report(const std::vector<std::string>& arguments) {
        .positionals = "RUN_DIR [RUN_DIR ...]",
        .summary = "Shows a run, or several side by side, as one HTML page that needs no network.",
        .options = {{"output", "FILE",
-                    "where to write the page; report.html in the first RUN_DIR if not given"}},
+                    "where to write the page; report.html in the first RUN_DIR if not given. A file "
+                    "that is there is replaced only if it is such a page"}},
        .more =
            "The page has curves of losses, learning rate and speed, where the time went, which expert was\n"
            "chosen how often by block, time and domain, the layout with its plan of memory, and for several\n"
@@ -103,15 +90,17 @@ int run_report(const std::vector<std::string>& arguments) {
 
   const std::filesystem::path output =
       options.text("output", (std::filesystem::path(directories[0]) / "report.html").string());
-  check_output(output, directories);
+  check_writable("report", output, MissingFolders::are_refused);
+  refuse_foreign_file("report", output, "a page of `conclave report`", begins_as_report_page);
   const std::string page = report_page(title, data);
   write_text_durably(output, page);
   for (const Json& run : data["runs"])
     for (const Json& note : run["notes"])
       std::printf("note on %s: %s\n", printable(run["directory"].get<std::string>()).c_str(),
                   printable(note.get<std::string>()).c_str());
-  std::printf("%s shows %zu %s, %zu kB; open it in any browser.\n", printable(output.string()).c_str(),
-              directories.size(), directories.size() == 1 ? "run" : "runs", (page.size() + 999) / 1000);
+  std::printf("%s shows %s, %zu kB; open it in any browser.\n", printable(output.string()).c_str(),
+              counted(static_cast<std::int64_t>(directories.size()), "run").c_str(),
+              (page.size() + 999) / 1000);
   return 0;
 }
 

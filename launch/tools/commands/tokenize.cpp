@@ -13,12 +13,15 @@
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/base/random.h"
+#include "framework/base/text.h"
 #include "framework/data/byte_stream.h"
 #include "framework/data/documents.h"
 #include "framework/data/encoded_documents.h"
 #include "framework/data/token_file.h"
 #include "framework/data/tokenizer.h"
 #include "launch/tools/commands/command_line.h"
+#include "launch/tools/commands/token_outputs.h"
+#include "launch/tools/commands/written_files.h"
 
 namespace conclave {
 namespace {
@@ -37,6 +40,7 @@ CommandUse command_use() {
            {"tokenizer", "NAME", "bytes (default), or the path of a tokenizer.json or SentencePiece .model"},
            {"held-out", "FRACTION", "of the documents goes to other files, for validation"},
            {"held-out-output", "PREFIX", "those files; default: PREFIX of --output with -validation"},
+           {"replace", "", "writes token files or a vocabulary anew that are there; without it they stay"},
            {"document-separator", "WHAT",
             "of text files: file (default), blank-line or line; each record of a JSON file is a document"},
            {"json-field", "NAME", "of a JSON object, the field that keeps the text; default text"},
@@ -58,7 +62,7 @@ have that too, or an array of objects, or one object with the field of the text;
 Capital letters in an ending change nothing.
 
 PREFIX.bin and PREFIX.idx are token files in Megatron's indexed format; PREFIX.json says what they
-hold. No output may be one of the inputs.
+hold. No output may be one of the inputs, and only --replace writes over token files.
 
 --held-out takes the same documents every time. Where the input has 20 documents or more, all pieces
 that --split-long makes of a document go the same way, so that no held-out text has its other half in
@@ -161,15 +165,21 @@ double text_bytes(const Options& options, const DocumentReader& reader) {
 
 /// Says what was passed over or changed.
 void report_reading(const DocumentReader& reader) {
-  const auto number = [](std::int64_t value) { return static_cast<long long>(value); };
-  if (reader.skipped() > 0) std::printf("%lld empty documents passed over\n", number(reader.skipped()));
+  if (reader.skipped() > 0)
+    std::printf("%s passed over\n", counted(reader.skipped(), "empty document").c_str());
   if (reader.bad_lines() > 0)
-    std::printf("%lld bad lines passed over; the first: %s\n", number(reader.bad_lines()),
+    std::printf("%s passed over; the first: %s\n", counted(reader.bad_lines(), "bad line").c_str(),
                 printable(reader.first_bad_line()).c_str());
-  if (reader.lone_surrogates() > 0)
+  if (const std::int64_t documents = reader.lone_surrogates(); documents > 0)
+    std::printf("%s halves of surrogate pairs, which are no characters; they became U+FFFD\n",
+                documents == 1 ? "1 document has" : (counted(documents, "document") + " have").c_str());
+  if (const std::vector<std::string>& files = reader.json_read_as_text(); !files.empty())
     std::printf(
-        "%lld documents have halves of surrogate pairs, which are no characters; they became U+FFFD\n",
-        number(reader.lone_surrogates()));
+        "read as plain text: %s%s (no object with the field of --json-field, and no several objects)\n",
+        printable(files[0]).c_str(),
+        files.size() == 1
+            ? ""
+            : join_text(" and ", counted(static_cast<std::int64_t>(files.size()) - 1, "other file")).c_str());
 }
 
 int train_model(const Options& options) {
@@ -185,8 +195,10 @@ int train_model(const Options& options) {
 
   // The trainer works on lines; a text document hands out many.
   const std::string prefix = options.text("train-sentencepiece", "");
+  check_prefix("train-sentencepiece", prefix);
   DocumentReader reader(options.positionals(), document_options(options));
   refuse_overwriting(reader.paths(), {prefix + ".model"});
+  check_model_file(prefix, options.has("replace"));
   const double keep = 1e6 * megabytes / std::max(1.0, text_bytes(options, reader));
   ReadingLine progress(reader);
   const RandomKey key = RandomKey(0).with("sentencepiece");
@@ -245,6 +257,8 @@ int write_tokens(const Options& options) {
   const auto place = [](const std::string& path) { return std::filesystem::path(path).lexically_normal(); };
   check(place(held_out_prefix) != place(prefix), Fault::request,
         "tokenize: --output and --held-out-output are both ", prefix, ", expected two places");
+  check_prefix("output", prefix);
+  check_prefix("held-out-output", held_out_prefix);
 
   const std::string name = options.text("tokenizer", "bytes");
   const auto tokenizer = load_tokenizer(name);
@@ -259,7 +273,10 @@ int write_tokens(const Options& options) {
   if (name != "bytes") read.push_back(name);
   if (name.ends_with(".json"))
     read.push_back((std::filesystem::path(name).parent_path() / "tokenizer_config.json").string());
-  refuse_overwriting(read, files_of({prefix, fraction > 0 ? held_out_prefix : prefix}));
+  std::vector<std::string> prefixes = {prefix};
+  if (fraction > 0) prefixes.push_back(held_out_prefix);
+  refuse_overwriting(read, files_of(prefixes));
+  for (const std::string& written : prefixes) check_token_files(written, options.has("replace"));
   // Without --split-long every piece is a document, and both ways are the same.
   const bool whole_documents =
       fraction > 0 && reading.split_long > 0 && has_enough_documents(options.positionals(), reading);
@@ -281,8 +298,8 @@ int write_tokens(const Options& options) {
     progress.show();
   }
   check(kept.tokens() > 0 && (!held_out || held_out->tokens() > 0), Fault::data, "tokenize: of ",
-        kept.documents() + (held_out ? held_out->documents() : 0), " documents, ", kept.documents(),
-        " would go to ", prefix,
+        counted(kept.documents() + (held_out ? held_out->documents() : 0), "document"), ", ",
+        kept.documents(), " would go to ", prefix,
         held_out ? join_text(" and ", held_out->documents(), " to ", held_out_prefix) : "",
         "; at least one is expected in each (",
         whole_documents ? "another --held-out may help, or a --document-separator that makes more documents)"
@@ -292,8 +309,9 @@ int write_tokens(const Options& options) {
   progress.clear();
 
   const auto report = [&](const std::string& written, const TokenFileWriter& writer) {
-    std::cout << printable(join_text(written, ".bin, .idx: ", description.domain, ", ", writer.documents(),
-                                     " documents, ", writer.tokens(), " tokens (", name, ")\n"));
+    std::cout << printable(join_text(written, ".bin, .idx: ", description.domain, ", ",
+                                     counted(writer.documents(), "document"), ", ",
+                                     counted(writer.tokens(), "token"), " (", name, ")\n"));
   };
   report(prefix, kept);
   if (held_out) report(held_out_prefix, *held_out);
@@ -318,6 +336,7 @@ int run_tokenize(const std::vector<std::string>& arguments) {
           " ", option.value);
   check(!options.positionals().empty(), Fault::request,
         "tokenize: no input came; expected text files, JSON files or folders (`conclave tokenize --help`)");
+  const UnfinishedFilesGuard guard;
   return options.has("train-sentencepiece") ? train_model(options) : write_tokens(options);
 }
 

@@ -5,26 +5,14 @@
 #include "framework/recipe/parse.h"
 #include "framework/recipe/validate.h"
 #include "framework/recipe/write.h"
-#include "framework/store/lookup.h"
 #include "launch/tools/commands/command_line.h"
+#include "launch/train/earlier_files.h"
 #include "launch/train/job.h"
 #include "launch/train/stop_signals.h"
 #include "launch/train/training_run.h"
 #include "parallel/agreement.h"
 
 namespace conclave {
-namespace {
-
-/// A run keeps its resolved recipe as OUTPUT/recipe.yaml, which must not be the file that somebody has
-/// written. In a directory that holds a run already that file is the run's own.
-void check_recipe_stays(const std::string& file, const std::string& output) {
-  const std::filesystem::path directory = output;
-  check(!is_same_file(file, directory / "recipe.yaml") || is_there(directory / "checkpoints", Fault::request),
-        Fault::request, "output: ", output, " came, but the run would write its resolved recipe over ", file,
-        ", the recipe itself; choose another output");
-}
-
-}  // namespace
 
 int run_train(const std::vector<std::string>& arguments) {
   const Options options(
@@ -41,6 +29,8 @@ int run_train(const std::vector<std::string>& arguments) {
            "What would give the checkpoint another meaning is refused; docs/checkpoints.md says which keys.\n"
            "SIGTERM, SIGINT, SIGHUP and SIGUSR1 finish the step, save and exit with 75; a second one leaves\n"
            "at once. A signal that is ignored at the start, as under nohup, stays ignored.\n"
+           "Plain mpirun ends its ranks two seconds after a Ctrl-C, which may be too soon for a save: use\n"
+           "launch/run.sh, or send SIGUSR1 to mpirun.\n"
            "docs/reliability.md lists all ways for a run to end.\n"
            "training.device=cuda trains on one GPU per rank; emulated runs the code of a GPU on the "
            "host's cores,\n"
@@ -66,7 +56,7 @@ int run_train(const std::vector<std::string>& arguments) {
       if (not_listening) throw *not_listening;
       recipe = load_recipe(path, options.overrides());
       validate_recipe(recipe, world->size());
-      check_recipe_stays(path, recipe.output);
+      refuse_foreign_recipe(path, recipe.output);
     });
     require_same(*world, "The recipe", to_yaml(recipe));
     return TrainingRun(recipe, world).run();

@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <filesystem>
 #include <iterator>
 #include <numeric>
-#include <system_error>
+#include <optional>
 
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/base/text.h"
+#include "framework/data/batch_ramp.h"
 #include "framework/data/mixture.h"
 #include "framework/data/token_file.h"
 #include "framework/recipe/parse.h"
@@ -21,12 +21,12 @@
 #include "launch/plan/plan.h"
 #include "launch/plan/plan_time.h"
 #include "launch/tools/commands/command_line.h"
+#include "launch/tools/commands/recipe_texts.h"
 #include "launch/tools/doctor/placement.h"
 #include "launch/train/model_size.h"
 #include "launch/train/passes.h"
 #include "layers/transformer.h"
-#include "optim/adamw.h"
-#include "optim/schedule.h"
+#include "optim/groups.h"
 
 namespace conclave {
 namespace {
@@ -178,21 +178,12 @@ void print_time(const Recipe& recipe, int ranks, const MachineModel& machine, co
   print_row("model flops over the products' rate", text);
 }
 
-/// Only where the token files are here, as a recipe is often checked elsewhere.
-void print_passes(const Recipe& recipe) {
+void print_passes(const Recipe& recipe, const TrainingData& data) {
   std::vector<std::int64_t> tokens, sequences;
-  for (const DatasetRecipe& set : recipe.data.train) {
-    try {
-      std::error_code ignored;
-      if (!std::filesystem::exists(set.path + ".idx", ignored)) return;
-      tokens.push_back(TokenFile(set.path, recipe.model.vocab_size).tokens());
-    } catch (const Error& error) {
-      std::printf("warning: %s\n", printable(error.what()).c_str());
-      return;
-    }
-    sequences.push_back(std::max<std::int64_t>(1, (tokens.back() - 1) / recipe.data.sequence_length));
+  for (const Dataset& dataset : data.datasets()) {
+    tokens.push_back(dataset.tokens());
+    sequences.push_back(dataset.full_sequences());
   }
-  if (tokens.empty()) return;
   std::int64_t drawn = 0, step = 0;
   for (std::int64_t size; step < recipe.training.steps; ++step, drawn += size) {
     size = batch_size_at(recipe.training, step);
@@ -202,8 +193,7 @@ void print_passes(const Recipe& recipe) {
   const std::vector<double> weights = mixture_weights(recipe.data.train, tokens),
                             passes = planned_passes(weights, sequences, drawn);
   const double all = std::accumulate(weights.begin(), weights.end(), 0.0);
-  std::printf("\nPasses over the training text in %lld steps\n",
-              static_cast<long long>(recipe.training.steps));
+  std::printf("\nPasses over the training text in %s\n", counted(recipe.training.steps, "step").c_str());
   for (std::size_t i = 0; i < tokens.size(); ++i)
     print_row(join_text(recipe.data.train[i].domain, " (", recipe.data.train[i].path, ")").c_str(),
               passes_text(passes[i]),
@@ -228,18 +218,6 @@ void print_placement(const Recipe& recipe, int ranks) {
     std::printf("  %s\n", sentence.c_str());
 }
 
-/// A recipe is often checked away from its data, so what is missing here is worth a line and not an error.
-void print_missing_files(const Recipe& recipe) {
-  std::vector<std::string> files;
-  for (const std::vector<DatasetRecipe>* sets : {&recipe.data.train, &recipe.data.validation})
-    for (const DatasetRecipe& set : *sets)
-      for (const char* extension : {".bin", ".idx"}) files.push_back(set.path + extension);
-  if (recipe.data.tokenizer != "bytes") files.push_back(recipe.data.tokenizer);
-  for (const std::string& file : files) {
-    std::error_code ignored;
-    if (std::filesystem::exists(file, ignored)) continue;
-    std::printf("warning: %s is not there; training here would need it.\n", printable(file).c_str());
-  }
 }
 
 }  // namespace
@@ -255,8 +233,10 @@ int run_validate(const std::vector<std::string>& arguments) {
                     "describes this machine"},
                    {"ranks-per-node", "N", "of the machine, in place of what its description says"},
                    {"print", "KEY", "prints the value of this key alone, such as output, for scripts"}},
-       .more = "Every key is printed with its meaning and, in brackets, its default.\n"
-               "example: conclave validate examples/quickstart.yaml --ranks 8 training.global_batch_size=64"},
+       .more =
+           "Every key is printed with its meaning and, in brackets, its default. Token files that are here\n"
+           "are checked as training checks them; missing ones get a warning.\n"
+           "example: conclave validate examples/quickstart.yaml --ranks 8 training.global_batch_size=64"},
       arguments);
   if (options.wants_help()) {
     std::fputs(options.help().c_str(), stdout);
@@ -279,27 +259,30 @@ int run_validate(const std::vector<std::string>& arguments) {
     return 0;
   }
 
+  std::optional<MachineModel> machine;
+  if (options.has("machine")) {
+    machine = load_machine(options.text("machine", ""));
+    machine->ranks_per_node = options.whole_number("ranks-per-node", machine->ranks_per_node, 1);
+  }
+  const RecipeTexts texts = open_texts(recipe);
   const DryStep step =
       plan_step(recipe, static_cast<int>(ranks));  // refuses what is too large before a word is said
+
   std::printf("%s", printable(to_annotated_yaml(recipe)).c_str());
   print_parameters(recipe, static_cast<int>(ranks));
   print_layout(recipe, static_cast<int>(ranks));
   print_memory(recipe, static_cast<int>(ranks), step);
   print_network(recipe, static_cast<int>(ranks), step);
-  print_passes(recipe);
+  if (texts.training && texts.training->datasets().size() == recipe.data.train.size())
+    print_passes(recipe, *texts.training);
   print_placement(recipe, static_cast<int>(ranks));
-  if (options.has("machine")) {
-    MachineModel machine = load_machine(options.text("machine", ""));
-    machine.ranks_per_node = options.whole_number("ranks-per-node", machine.ranks_per_node, 1);
-    print_time(recipe, static_cast<int>(ranks), machine, step);
-  }
+  if (machine) print_time(recipe, static_cast<int>(ranks), *machine, step);
   std::printf("\n");
   options.warn_of_comments();
   for (const std::string& sentence : warnings(recipe))
     std::printf("warning: %s\n", printable(sentence).c_str());
-  print_missing_files(recipe);
-  std::printf("%s is valid on %lld %s.\n", printable(path).c_str(), static_cast<long long>(ranks),
-              ranks == 1 ? "rank" : "ranks");
+  for (const std::string& sentence : texts.missing) std::printf("warning: %s\n", printable(sentence).c_str());
+  std::printf("%s is valid on %s.\n", printable(path).c_str(), counted(ranks, "rank").c_str());
   return 0;
 }
 

@@ -20,8 +20,9 @@ const Architecture& architecture_named(const std::string& model_type) {
     if (architecture->model_type == model_type) return *architecture;
     names.emplace_back(architecture->model_type);
   }
+  const std::string near = nearest(model_type, names);
   fail(Fault::request, "The architecture '", model_type, "' came; the known ones are ", join_words(names),
-       did_you_mean(model_type, names), ".");
+       near.empty() ? "." : "; did you mean '" + near + "'?");
 }
 
 std::string why_not(const Architecture& architecture, const ModelRecipe& model) {

@@ -118,7 +118,8 @@ void write_weights(const fs::path& directory, const CheckpointReader& checkpoint
       writer.write(values.data(), values.size());
     }
     writer.finish();
-    say(join_text(file.name, ": ", file.count, " tensors, ", bytes_text(static_cast<double>(file.bytes))));
+    say(join_text(file.name, ": ", counted(static_cast<std::int64_t>(file.count), "tensor"), ", ",
+                  bytes_text(static_cast<double>(file.bytes))));
   }
   if (files.size() > 1) write_index(directory, tensors, files);
 }
@@ -209,7 +210,8 @@ std::uint64_t bytes_from_text(const std::string& text) {
                                     {"GiB", 1ull << 30}})
     if (suffix == name) unit = bytes;
   check(code == std::errc() && unit > 0 && number > 0 && !__builtin_mul_overflow(number, unit, &number),
-        Fault::request, "'", text, "' came, expected a number of bytes such as 5GB, 500MB or 2GiB");
+        Fault::request, "export: --shard-size '", text,
+        "' came, expected a number of bytes such as 5GB, 500MB or 2GiB");
   return number;
 }
 

@@ -45,19 +45,21 @@ std::int64_t expert_layer_of(const std::string& name, const ModelRecipe& model) 
 
 template <class T>
 void write_tensors(const CheckpointReader& source, const ModelRecipe& model,
-                   const std::vector<LayerChoice>& choices, CheckpointStream& stream) {
+                   const std::vector<LayerChoice>& choices, const OptimizerRecipe& optimizer,
+                   CheckpointStream& stream) {
+  const std::vector<NamedState> states = states_at_beginning(optimizer, dtype_of<T>());
   for (const std::string& name : source.names("model")) {
     const std::vector<T> values = source.read_all<T>(name);
     Dims dims = source.describe(name).dims;
     const std::int64_t layer = expert_layer_of(name, model);
     if (layer < 0) {
-      add_first(stream, name, dims, values);
+      add_first(stream, states, name, dims, values);
       continue;
     }
     const std::vector<std::int32_t>& kept = choices.at(static_cast<std::size_t>(layer)).experts;
     const std::vector<T> some = entries_of_dim0(values, dims[0], kept);
     dims[0] = static_cast<std::int64_t>(kept.size());
-    add_first(stream, name, dims, some);
+    add_first(stream, states, name, dims, some);
   }
 }
 
@@ -142,9 +144,9 @@ void write_run(const ExtractOptions& options, const CheckpointReader& source, co
                                       (wide ? sizeof(double) : sizeof(float)));
     CheckpointStream stream(options.run / "checkpoints", 0);
     if (wide)
-      write_tensors<double>(source, recipe.model, choices, stream);
+      write_tensors<double>(source, recipe.model, choices, smaller.optimizer, stream);
     else
-      write_tensors<float>(source, recipe.model, choices, stream);
+      write_tensors<float>(source, recipe.model, choices, smaller.optimizer, stream);
     write_selection_bias(source, recipe.model, choices, stream);
     Attributes attributes = first_attributes(smaller);
     attributes["extracted"] = account.dump();

@@ -4,6 +4,7 @@
 
 #include "framework/recipe/write.h"
 #include "framework/store/lookup.h"
+#include "launch/train/rank_parts.h"
 
 namespace conclave {
 
@@ -24,14 +25,17 @@ Attributes first_attributes(const Recipe& recipe) {
 }
 
 template <class T>
-void add_first(CheckpointStream& stream, const std::string& name, const Dims& dims,
-               const std::vector<T>& values) {
+void add_first(CheckpointStream& stream, const std::vector<NamedState>& states, const std::string& name,
+               const Dims& dims, const std::vector<T>& values) {
   stream.add(name, ElementTypeOf<T>::value, dims, values.data());
-  for (const char* moment : {"optimizer/moment1/", "optimizer/moment2/"})
-    stream.add_zeros(moment + name.substr(std::strlen("model/")), ElementTypeOf<T>::value, dims);
+  const std::string parameter = name.substr(std::strlen("model/"));
+  for (const NamedState& state : states)
+    stream.add_zeros(group_of(state) + "/" + parameter, element_type(state.values.dtype()), dims);
 }
 
-template void add_first(CheckpointStream&, const std::string&, const Dims&, const std::vector<float>&);
-template void add_first(CheckpointStream&, const std::string&, const Dims&, const std::vector<double>&);
+template void add_first(CheckpointStream&, const std::vector<NamedState>&, const std::string&, const Dims&,
+                        const std::vector<float>&);
+template void add_first(CheckpointStream&, const std::vector<NamedState>&, const std::string&, const Dims&,
+                        const std::vector<double>&);
 
 }  // namespace conclave

@@ -1,5 +1,5 @@
 // The first checkpoint of a run that begins with a model from elsewhere: its parameters, an optimizer at its
-// beginning (moments of zero, no updates), step 0.
+// beginning (states of zero, no updates), step 0.
 #pragma once
 
 #include <filesystem>
@@ -7,6 +7,7 @@
 
 #include "framework/recipe/recipe.h"
 #include "framework/store/checkpoint_stream.h"
+#include "optim/optimizer.h"
 
 namespace conclave {
 
@@ -16,9 +17,9 @@ void check_place_of_run(const std::filesystem::path& run);
 /// What Trainer::attributes says at the beginning of a run.
 Attributes first_attributes(const Recipe& recipe);
 
-/// A parameter, "model/NAME", with its moments. float and double.
+/// A parameter, "model/NAME", and the optimizer's states of it (states_at_beginning). float and double.
 template <class T>
-void add_first(CheckpointStream& stream, const std::string& name, const Dims& dims,
-               const std::vector<T>& values);
+void add_first(CheckpointStream& stream, const std::vector<NamedState>& states, const std::string& name,
+               const Dims& dims, const std::vector<T>& values);
 
 }  // namespace conclave

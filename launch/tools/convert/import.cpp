@@ -138,8 +138,12 @@ template <class T>
 class Importer {
  public:
   Importer(const HubDirectory& directory, const Architecture& architecture, const ModelRecipe& source,
-           CheckpointStream& stream, const Say& say)
-      : directory_(directory), tensors_(hub_tensors(architecture, source)), stream_(stream), say_(say) {}
+           const OptimizerRecipe& optimizer, CheckpointStream& stream, const Say& say)
+      : directory_(directory),
+        tensors_(hub_tensors(architecture, source)),
+        states_(states_at_beginning(optimizer, dtype_of<T>())),
+        stream_(stream),
+        say_(say) {}
 
   /// All parameters as they are; the selection bias is take_bias's.
   void copy() {
@@ -189,7 +193,7 @@ class Importer {
 
  private:
   void add(const std::string& name, const Dims& dims, const std::vector<T>& values) {
-    add_first(stream_, name, dims, values);
+    add_first(stream_, states_, name, dims, values);
     bytes_ += values.size() * sizeof(T);
     if (bytes_ / gigabyte > said_) {
       said_ = bytes_ / gigabyte;
@@ -218,6 +222,7 @@ class Importer {
 
   const HubDirectory& directory_;
   std::vector<HubTensor> tensors_;
+  std::vector<NamedState> states_;
   CheckpointStream& stream_;
   const Say& say_;
   std::size_t bytes_ = 0, said_ = 0;  // so far, and the gigabytes that have been told of
@@ -228,7 +233,7 @@ void write_checkpoint(const ImportOptions& options, const HubDirectory& director
                       const Architecture& architecture, const ModelRecipe& source, const SourceFacts& facts,
                       Recipe& recipe, const Say& say) {
   CheckpointStream stream(options.run / "checkpoints", 0);
-  Importer<T> importer(directory, architecture, source, stream, say);
+  Importer<T> importer(directory, architecture, source, recipe.optimizer, stream, say);
   if (options.upcycle)
     importer.upcycle(source, recipe.model, *options.upcycle);
   else

@@ -1,5 +1,5 @@
 // Makes a checkpoint of a Hugging Face model directory, from which a run goes on under any layout: the
-// model's parameters, an optimizer at its beginning (moments of zero, step 0), and a recipe. Dense models can
+// model's parameters, an optimizer at its beginning (states of zero, step 0), and a recipe. Dense models can
 // become mixtures of experts on the way (upcycle.h). Holds little more than one parameter at a time.
 #pragma once
 

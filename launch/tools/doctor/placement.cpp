@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "framework/base/error.h"
+#include "framework/base/text.h"
 
 namespace conclave {
 
@@ -39,17 +40,16 @@ std::vector<std::string> placement_advice(const MachineFacts& facts, const RankP
   std::vector<std::string> sentences;
   const int cores = facts.usable_cores(), nodes = static_cast<int>(facts.nodes.size());
   if (placement.shares_cores) {
-    sentences.push_back(join_text(placement.ranks, " ranks take turns on ", cores,
-                                  cores == 1 ? " core" : " cores",
+    sentences.push_back(join_text(counted(placement.ranks, "rank"), " take turns on ", counted(cores, "core"),
                                   ": good for tests; a machine of this kind is full with ", cores, "."));
     return sentences;
   }
   const int idle = cores - placement.ranks * placement.threads;
   if (idle > 0)
-    sentences.push_back(join_text(idle, idle == 1 ? " core stays" : " cores stay", " idle: ", placement.ranks,
-                                  " ranks of ", placement.threads,
-                                  placement.threads == 1 ? " thread" : " threads", " do not fill ", cores,
-                                  " cores."));
+    sentences.push_back(
+        join_text(idle, idle == 1 ? " core stays" : " cores stay",
+                  " idle: ", counted(placement.ranks, "rank"), " of ", counted(placement.threads, "thread"),
+                  placement.ranks == 1 ? " does not fill " : " do not fill ", counted(cores, "core"), "."));
   if (nodes > 1 && placement.ranks_per_numa == 0)
     sentences.push_back(placement.ranks < nodes
                             ? join_text("A rank spans NUMA nodes, and half of its memory is far: ", nodes,

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "framework/base/text.h"
 #include "framework/kernels/cpu/matrix_product.h"
 #include "framework/store/hdf5_file.h"
 #include "launch/tools/doctor/probes.h"
@@ -23,10 +24,6 @@ std::string gibibytes(double bytes) {
   char text[48];
   std::snprintf(text, sizeof text, "%.1f GiB", bytes / (1 << 30));
   return text;
-}
-
-std::string counted(std::int64_t number, const char* one, const char* many) {
-  return std::to_string(number) + " " + (number == 1 ? one : many);
 }
 
 std::string limit_text(rlim_t limit, double unit, const char* name) {

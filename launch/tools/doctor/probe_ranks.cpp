@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "framework/base/error.h"
+#include "framework/base/text.h"
 #include "launch/tools/doctor/probes.h"
 
 namespace conclave {
@@ -33,13 +34,13 @@ void examine_host(Section& section, const std::string& host, const std::vector<c
     all_equal = all_equal && rank->processors == ranks[0]->processors;
     if (static_cast<std::size_t>(rank->threads) > rank->processors.size())
       section.problem(
-          join_text("on ", host, " a rank with ", rank->threads, " threads is bound to ",
-                    rank->processors.size(), rank->processors.size() == 1 ? " processor" : " processors"),
+          join_text("on ", host, " a rank with ", counted(rank->threads, "thread"), " is bound to ",
+                    counted(static_cast<std::int64_t>(rank->processors.size()), "processor")),
           "mpirun --map-by slot:PE=THREADS --bind-to core, srun --cpus-per-task=THREADS, or --bind-to none");
   }
-  const std::string amounts = join_text(threads, threads == 1 ? " thread" : " threads", " of ", ranks.size(),
-                                        ranks.size() == 1 ? " rank" : " ranks", " on ", together.size(),
-                                        together.size() == 1 ? " processor" : " processors");
+  const std::string amounts = join_text(counted(static_cast<std::int64_t>(threads), "thread"), " of ",
+                                        counted(static_cast<std::int64_t>(ranks.size()), "rank"), " on ",
+                                        counted(static_cast<std::int64_t>(together.size()), "processor"));
   if (threads > together.size()) {
     section.note(amounts + " of " + host + ": they take turns",
                  "fine for tests; for speed fewer ranks, or OMP_NUM_THREADS=1");
@@ -83,7 +84,7 @@ Section examine_ranks(const std::vector<RankPlace>& places, const MachineFacts& 
     // The first rank's machine stands for all: machines of one job are of one kind.
     section.ok(join_text("rank ", rank, " on ", place.host, ": processors ",
                          processor_list_text(place.processors), " of ", nodes_text(place.processors, facts),
-                         ", ", place.threads, place.threads == 1 ? " thread" : " threads"));
+                         ", ", counted(place.threads, "thread")));
     hosts[place.host].push_back(&place);
   }
   std::set<std::size_t> sizes;

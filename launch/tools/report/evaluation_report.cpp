@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <numeric>
 
+#include "framework/base/text.h"
+
 namespace conclave {
 namespace {
 
@@ -81,9 +83,9 @@ std::string evaluation_tables(const std::vector<DomainResult>& results, const Ev
   if (context.layers == 0) return text;
 
   const auto experts = static_cast<double>(context.experts);
-  text +=
-      format("\nSpecialisation over %zu domains (even use: share %.4f, score sum %.4f, entropies %.4f)\n",
-             results.size(), 1 / experts, static_cast<double>(context.top_k) / experts, std::log(experts));
+  text += format("\nSpecialisation over %s (even use: share %.4f, score sum %.4f, entropies %.4f)\n",
+                 counted(static_cast<std::int64_t>(results.size()), "domain").c_str(), 1 / experts,
+                 static_cast<double>(context.top_k) / experts, std::log(experts));
   text += format("%-6s %19s %14s %13s %10s %16s %8s\n", "block", "mutual information", "largest share",
                  "load entropy", "score sum", "routing entropy", "overlap");
   const auto measured = measure_specialisation(results, context.layers, context.experts);

@@ -69,4 +69,10 @@ std::string report_page(const std::string& title, const nlohmann::ordered_json& 
   return page;
 }
 
+bool begins_as_report_page(std::string_view beginning) {
+  const std::size_t title_end = beginning.find("</title>");
+  return beginning.starts_with("<!DOCTYPE html>") && title_end != std::string_view::npos &&
+         beginning.substr(0, title_end).ends_with(" - Conclave");
+}
+
 }  // namespace conclave

@@ -9,8 +9,9 @@ namespace conclave {
 
 nlohmann::ordered_json passes_table(const std::filesystem::path& directory) {
   using Json = nlohmann::ordered_json;
-  const std::filesystem::path path = directory / "data.json";
-  if (!is_there(path)) return nullptr;
+  std::filesystem::path path = directory / passes_name;
+  if (!is_there(path)) path = directory / old_passes_name;
+  if (!is_there(path) || (path.filename() == old_passes_name && !is_passes_file(path))) return nullptr;
   try {
     const MappedFile file(path.string(), "list of the training data");
     const Json json = Json::parse(file.bytes());
@@ -25,7 +26,7 @@ nlohmann::ordered_json passes_table(const std::filesystem::path& directory) {
              join_text("Passes over the training text, after step ", json.at("step").get<std::int64_t>())},
             {"rows", rows}};
   } catch (const Json::exception& error) {
-    fail(Fault::data, "data.json cannot be read (", error.what(), "), so there is no table of passes.");
+    fail(Fault::data, path.string(), " cannot be read (", error.what(), "), so there is no table of passes.");
   }
 }
 

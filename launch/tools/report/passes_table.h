@@ -6,7 +6,7 @@
 
 namespace conclave {
 
-/// From DIRECTORY/data.json; null where a run of an older version left none.
+/// From DIRECTORY/passes.json, or data.json of an older version's run; null where there is neither.
 nlohmann::ordered_json passes_table(const std::filesystem::path& directory);
 
 }  // namespace conclave

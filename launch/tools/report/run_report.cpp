@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "framework/base/error.h"
+#include "framework/base/text.h"
 #include "framework/recipe/parse.h"
 #include "framework/store/lookup.h"
 #include "launch/tools/bench/figure.h"
@@ -133,8 +134,7 @@ void note_broken_lines(const MetricsTable& metrics, Json& notes) {
   if (metrics.last_line_cut)
     notes.push_back("The last line of metrics.jsonl was cut short, as by a crash, and is left out.");
   if (metrics.broken_lines > 0)
-    notes.push_back(join_text(metrics.broken_lines, metrics.broken_lines == 1 ? " line" : " lines",
-                              " of metrics.jsonl cannot be read and ",
+    notes.push_back(join_text(counted(metrics.broken_lines, "line"), " of metrics.jsonl cannot be read and ",
                               metrics.broken_lines == 1 ? "is" : "are", " left out."));
 }
 
@@ -142,9 +142,9 @@ Json starts_table(const RunLog& log) {
   Json rows = Json::array();
   for (const RunStart& start : log.starts)
     rows.push_back({start.date,
-                    start.ranks == 0 ? "ended before it began to train"
-                                     : join_text(start.ranks, start.ranks == 1 ? " rank x " : " ranks x ",
-                                                 start.threads, start.threads == 1 ? " thread" : " threads"),
+                    start.ranks == 0
+                        ? "ended before it began to train"
+                        : join_text(counted(start.ranks, "rank"), " x ", counted(start.threads, "thread")),
                     ""});
   return {{"title", "Starts"}, {"rows", rows}};
 }

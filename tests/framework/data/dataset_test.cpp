@@ -293,7 +293,8 @@ TEST(TrainingData, ShardsOfADomainAreNamedOnceAndShuffledApart) {
     return order;
   }()));
   const ValidationData validation(recipe, 257);
-  ASSERT_EQ(validation.datasets(), 3);  // each keeps a result of its own
+  ASSERT_EQ(validation.datasets(), 3);
+  EXPECT_EQ(validation.domains(), std::vector<std::string>{"x"});
   EXPECT_EQ(validation.domain_name(2), "x");
   EXPECT_EQ(validation.batch(2, 0, 1).domain, Row{0});
 }

@@ -120,5 +120,92 @@ TEST(Documents, EmptyOnesAreErrorsUnlessSkipped) {
   EXPECT_EQ(reader.skipped(), 2);
 }
 
+/// ASCII text in another encoding: so many bytes for a letter, the letter itself at a place of them.
+std::string wide(const std::string& text, std::size_t bytes, std::size_t place) {
+  std::string result;
+  for (const char letter : text) {
+    std::string one(bytes, '\0');
+    one[place] = letter;
+    result += one;
+  }
+  return result;
+}
+
+TEST(Documents, TextThatIsNotUtf8IsNamed) {
+  const TemporaryFolder folder;
+  const std::string words = "Some words of an English text.\n";
+  for (const auto& [name, bytes, place, mark] :
+       {std::tuple<const char*, std::size_t, std::size_t, std::string>{"UTF-16", 2, 0, "\xFF\xFE"},
+        {"UTF-16", 2, 1, "\xFE\xFF"},
+        {"UTF-16", 2, 0, ""},
+        {"UTF-16", 2, 1, ""},
+        {"UTF-32", 4, 0, std::string("\xFF\xFE\0\0", 4)},
+        {"UTF-32", 4, 3, std::string("\0\0\xFE\xFF", 4)},
+        {"UTF-32", 4, 0, ""},
+        {"UTF-32", 4, 3, ""}}) {
+    write_file(folder / "a.txt", mark + wide(words, bytes, place));
+    for (const bool replace : {false, true}) {
+      const Error error =
+          error_of([&] { DocumentReader({folder / "a.txt"}, {.replace_invalid = replace}).next(); });
+      EXPECT_EQ(error.fault(), Fault::data);
+      EXPECT_SAYS(error, std::string(" is ") + name + " text, and UTF-8 is expected");
+    }
+  }
+  write_file(folder / "zeros.txt", std::string(100, '\0'));
+  EXPECT_SAYS(error_of([&] { DocumentReader({folder / "zeros.txt"}, {}).next(); }), "offset 0 is a zero");
+  write_file(folder / "b.txt", words + std::string(1, '\0') + "x");
+  EXPECT_SAYS(error_of([&] { DocumentReader({folder / "b.txt"}, {}).next(); }), "offset 31 is a zero");
+  EXPECT_EQ(DocumentReader({folder / "b.txt"}, {.replace_invalid = true}).next()->text,
+            words + "\xEF\xBF\xBDx");
+}
+
+TEST(Documents, AMarkBeforeUtf8IsDroppedEverywhere) {
+  const TemporaryFolder folder;
+  const std::string mark = "\xEF\xBB\xBF", record = "{\"text\": \"one\"}\n";
+  for (const auto& [name, content] : {std::pair<const char*, std::string>{"a.txt", "one"},
+                                      {"b.jsonl", record},
+                                      {"c.json", record + record}}) {
+    write_file(folder / name, mark + content);
+    EXPECT_EQ(DocumentReader({folder / name}, {}).next()->text, "one") << name;
+  }
+  EXPECT_EQ(DocumentReader({folder / "a.txt"}, {.separator = "line"}).next()->text, "one");
+}
+
+TEST(Documents, JsonThatIsReadAsTextIsCounted) {
+  const TemporaryFolder folder;
+  write_file(folder / "array.json", "[\"one\", \"two\"]");
+  write_file(folder / "field.json", "{\"content\": \"one\"}");
+  write_file(folder / "cut.json", "{\"text\": \"one");
+  write_file(folder / "good.json", "{\"text\": \"one\"}");
+  write_file(folder / "plain.txt", "[1]");
+  const auto read_as_text = [&](const DocumentOptions& options) {
+    DocumentReader reader({folder.path()}, options);
+    while (reader.next()) {
+    }
+    return reader.json_read_as_text();
+  };
+  EXPECT_EQ(read_as_text({}),
+            (std::vector<std::string>{folder / "array.json", folder / "cut.json", folder / "field.json"}));
+  EXPECT_TRUE(read_as_text({.json_as_text = true}).empty()) << "it was asked for";
+}
+
+TEST(Documents, ARecordWithoutTextIsABadLine) {
+  const TemporaryFolder folder;
+  write_file(folder / "a.jsonl", "{\"text\": \"\"}\n{\"text\": \"one\"}\n{\"text\": \" \"}\n");
+  EXPECT_SAYS(error_of([&] { DocumentReader({folder / "a.jsonl"}, {}).next(); }), "holds no text");
+  DocumentReader reader({folder / "a.jsonl"}, {.skip_bad_lines = true});
+  EXPECT_EQ(reader.next()->text, "one");
+  EXPECT_FALSE(reader.next());
+  EXPECT_EQ(reader.bad_lines(), 2);
+  EXPECT_NE(reader.first_bad_line().find("a.jsonl:1: "), std::string::npos) << reader.first_bad_line();
+}
+
+TEST(Documents, AnExtensionWithoutItsDotIsSuggested) {
+  const TemporaryFolder folder;
+  write_file(folder / "a.txt", "one");
+  EXPECT_SAYS(error_of([&] { DocumentReader({folder.path()}, {.extension = "txt"}); }),
+              "did you mean --extension .txt?");
+}
+
 }  // namespace
 }  // namespace conclave

@@ -281,7 +281,15 @@ TEST(TokenFile, WhatStandsInItsPlaceIsNamed) {
       {"g.jsonl", "{\"text\": \"one\"}\n",
        "`conclave tokenize --output PREFIX " + folder.path() + "/g.jsonl`", "g"},
       {"h.jsonl.gz", "\x1F\x8B\x08", "h.jsonl.gz is a compressed file", "h.jsonl.gz"},
-      {"i.bin", "", "i.bin is a row of bare token ids", "i"}};
+      {"i.bin", "", "i.bin is a row of bare token ids", "i"},
+      {"j.parquet", std::string("PAR1\x15\0", 6), "j.parquet is a Parquet table", "j"},
+      {"k.arrow", std::string("ARROW1\0\0", 8), "k.arrow is an Arrow table", "k"},
+      {"l.txt.xz",
+       "\xFD"
+       "7zXZ",
+       "l.txt.xz is a compressed file", "l"},
+      {"m.jsonl.bz2", "BZh9\xFF", "m.jsonl.bz2 is bzip2 data", "m"},
+      {"n.csv", "id,text\n", "n.csv is text", "n"}};
   for (const Case& one : cases) {
     write_file(folder / one.name, one.bytes);
     const Error error = error_of([&] { TokenFile(folder / one.path, 257); });
@@ -289,7 +297,7 @@ TEST(TokenFile, WhatStandsInItsPlaceIsNamed) {
     EXPECT_SAYS(error, one.sentence);
   }
   write_tokens(folder / "own", {{1, 2, 256}});
-  for (const std::string ending : {".bin", ".idx"}) {
+  for (const std::string ending : {".bin", ".idx", ".json"}) {
     const Error error = error_of([&] { TokenFile(folder / "own" + ending, 257); });
     EXPECT_EQ(error.fault(), Fault::request);
     EXPECT_SAYS(error, "was given with its ending; leave it out: " + folder.path() + "/own stands for");

@@ -185,7 +185,7 @@ TEST(Tokenize, AnOutputThatIsAnInputIsRefused) {
               "corpus.json would be written, and it is the input");
   EXPECT_EQ(run_tokenize({"--output", folder / "tokens", folder / "corpus.json"}), 0);
   EXPECT_EQ(texts_of(folder / "tokens", "bytes"), (std::vector<std::string>{"one", "two"}));
-  EXPECT_EQ(run_tokenize({"--output", folder / "tokens", folder / "corpus.json"}), 0);  // written anew
+  EXPECT_EQ(run_tokenize({"--replace", "--output", folder / "tokens", folder / "corpus.json"}), 0);
   write_file(folder / "pieces.model", many_lines());
   EXPECT_EQ(error_of([&] {
               run_tokenize({"--train-sentencepiece", folder / "pieces", folder / "pieces.model"});
@@ -205,7 +205,7 @@ TEST(Tokenize, SaysHowManyBadLinesItPassedOver) {
   EXPECT_EQ(run_tokenize(skipping), 0);
   const std::string said = ::testing::internal::GetCapturedStdout();
   EXPECT_NE(said.find("2 bad lines passed over; the first: "), std::string::npos) << said;
-  EXPECT_NE(said.find("1 documents have halves of surrogate pairs"), std::string::npos) << said;
+  EXPECT_NE(said.find("1 document has halves of surrogate pairs"), std::string::npos) << said;
   EXPECT_EQ(texts_of(folder / "x", "bytes"), (std::vector<std::string>{"one", "\xEF\xBF\xBD"}));
 }
 
@@ -224,7 +224,7 @@ TEST(Tokenize, BadInputLeavesNothingBehind) {
               "bad.txt is not UTF-8 text: the byte at offset 5 is 195");
   EXPECT_EQ(error({"--output", x, folder / "bad.txt"}).fault(), Fault::data);
   EXPECT_EQ(error({"--output", x, folder / "none.txt"}).fault(), Fault::data);
-  EXPECT_SAYS(error({"--output", x, "--held-out", "0.001", one}), "of 1 documents, 1 would go to");
+  EXPECT_SAYS(error({"--output", x, "--held-out", "0.001", one}), "of 1 document, 1 would go to");
   EXPECT_SAYS(error({"--output", x, "--tokenizer", folder / "none.model", one}),
               "none.model cannot be opened");
   for (const std::vector<std::string>& words :

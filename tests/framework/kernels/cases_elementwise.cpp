@@ -158,7 +158,7 @@ void add_adamw(std::vector<OpCase>& cases, std::int64_t count, int steps_taken, 
   OpCase op{join_text("adamw_", count, "_step_", steps_taken, weight_decay > 0 ? "_decay" : ""), 1,
             [=](const Kernels& kernels, const Arguments& a) {
               const Pieces pieces = Pieces::of(spans, a["value"].device());
-              kernels.sum_of_squares(a["gradient"], pieces, a["squares"]);
+              kernels.sum_of_squares_of_pieces(a["gradient"], pieces, a["squares"]);
               kernels.adamw({.learning_rate = rate,
                              .beta1 = beta1,
                              .beta2 = beta2,

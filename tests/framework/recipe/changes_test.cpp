@@ -38,9 +38,11 @@ TEST(RecipeChanges, NameEachKeyWithOldAndNewValue) {
 }
 
 TEST(RecipeChanges, ChangesOfMeaningAreNamedByKeysThatExist) {
-  for (const char* key : {"model.rope_theta", "model.rms_norm_eps", "model.moe.num_experts_per_tok",
-                          "model.moe.router.norm_topk_prob", "model.moe.router.kind",
-                          "model.moe.router.routed_scaling_factor", "data.tokenizer"})
+  for (const char* key :
+       {"model.rope_theta", "model.rms_norm_eps", "model.moe.num_experts_per_tok",
+        "model.moe.router.norm_topk_prob", "model.moe.router.kind", "model.moe.router.routed_scaling_factor",
+        "model.moe.capacity_factor", "model.moe.router.pool.minimum", "model.moe.router.pool.maximum",
+        "model.moe.router.pool.evaluation", "data.tokenizer"})
     EXPECT_TRUE(gives_weights_their_meaning(key)) << key;
   for (const char* key : {"data.sequence_length", "data.document_mask", "training.seed"})
     EXPECT_TRUE(gives_counts_their_meaning(key)) << key;

@@ -268,5 +268,39 @@ TEST(Override, ACommentInItIsNamed) {
   apply_override(recipe, "optimizer.weight_decay=0");
 }
 
+TEST(Override, OneOfTwoLinesIsRefused) {
+  for (const char* text :
+       {"output=a\nb", "name=a\r\nb", "name=a\n", "name=\na", "name=\"a\nb\"", "training.steps=5\n"}) {
+    Recipe recipe;
+    try {
+      apply_override(recipe, text);
+      ADD_FAILURE() << text << " became " << recipe.name << recipe.output;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.fault(), Fault::request);
+      EXPECT_NE(std::string(error.what()).find("has a line break"), std::string::npos) << error.what();
+    }
+  }
+  Recipe recipe;
+  apply_override(recipe, "data.train=[{path: a, domain: b},\n {path: c, domain: d}]");
+  EXPECT_EQ(recipe.data.train.size(), 2u) << "a list may have several lines";
+}
+
+TEST(Override, NamesOfOtherTrainersAreKnown) {
+  for (const auto& [text, key] : {std::pair{"optimizer.learning_rate=1", "optimizer.lr"},
+                                  {"model.num_layers=2", "model.num_hidden_layers"},
+                                  {"training.micro_batch=2", "training.micro_batch_size"},
+                                  {"training.batch_size=2", "training.global_batch_size"},
+                                  {"data.seq_len=2", "data.sequence_length"}}) {
+    Recipe recipe;
+    try {
+      apply_override(recipe, text);
+      ADD_FAILURE() << text;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("did you mean " + std::string(key) + "?"), std::string::npos)
+          << error.what();
+    }
+  }
+}
+
 }  // namespace
 }  // namespace conclave

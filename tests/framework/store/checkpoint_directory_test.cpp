@@ -57,12 +57,37 @@ TEST(CheckpointDirectory, TheNewestGoodOneIsFound) {
 TEST(CheckpointDirectory, OldOnesGoAndDamagedOnesDoNotCount) {
   const ScratchDirectory scratch;
   for (const std::int64_t step : {1, 2, 3, 4, 5}) save(scratch.path(), step);
-  remove_old_checkpoints(scratch.path(), 0);
+  remove_old_checkpoints(scratch.path(), 5, 0);
   EXPECT_EQ(names_in(scratch.path()).size(), 5u);
   fs::remove(scratch.path() / "step-00000004" / "manifest.json");
-  remove_old_checkpoints(scratch.path(), 2);
+  remove_old_checkpoints(scratch.path(), 5, 2);
   EXPECT_EQ(names_in(scratch.path()),
             (std::vector<std::string>{"step-00000003", "step-00000004", "step-00000005"}));
+}
+
+TEST(CheckpointDirectory, WhatIsNewerThanTheNewestGoodOneNeitherCountsNorGoes) {
+  const ScratchDirectory scratch;
+  for (const std::int64_t step : {5, 7, 10}) save(scratch.path(), step);
+  flip_byte(scratch.path() / "step-00000010" / "index.h5", 1000);  // its sizes are right
+  remove_old_checkpoints(scratch.path(), 7, 1);
+  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"step-00000007", "step-00000010"}));
+}
+
+TEST(CheckpointDirectory, ARejectedOneStepsAsideAndGoesWhenEnoughNewerOnesStay) {
+  const ScratchDirectory scratch;
+  for (const std::int64_t step : {5, 10, 15}) save(scratch.path(), step);
+  const std::vector<std::string> aside = {"step-00000010.rejected"};
+  EXPECT_EQ(set_aside_checkpoints(scratch.path(), 5, 15), aside);
+  EXPECT_EQ(list_checkpoints(scratch.path()).size(), 2u);
+  remove_partial_checkpoints(scratch.path());
+  save(scratch.path(), 10);
+  EXPECT_EQ(set_aside_checkpoints(scratch.path(), 5, 15), aside) << "an earlier one is replaced";
+  remove_old_checkpoints(scratch.path(), 15, 2);
+  EXPECT_EQ(names_in(scratch.path()),
+            (std::vector<std::string>{"step-00000005", "step-00000010.rejected", "step-00000015"}));
+  save(scratch.path(), 20);
+  remove_old_checkpoints(scratch.path(), 20, 2);
+  EXPECT_EQ(names_in(scratch.path()), (std::vector<std::string>{"step-00000015", "step-00000020"}));
 }
 
 TEST(CheckpointDirectory, TwoRenamesReplaceWholeToo) {

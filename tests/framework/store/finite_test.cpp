@@ -82,6 +82,19 @@ TEST(Finite, ASecondMomentMayBeInfinite) {
   EXPECT_EQ(checkpoint.read_all<float>("optimizer/moment2/a")[5], std::numeric_limits<float>::infinity());
 }
 
+TEST(Finite, ASecondMomentMayNotBeAnythingElse) {
+  const ScratchDirectory scratch;
+  const std::string tensor = "optimizer/moment2/a";
+  for (const double wrong : {nan, -nan, -infinity}) {
+    const CheckpointReader checkpoint(checkpoint_with(scratch.path(), tensor, wrong));
+    EXPECT_EQ(tensors_not_finite(checkpoint), std::vector<std::string>{tensor}) << wrong;
+    EXPECT_THROW(checkpoint.read_all<float>(tensor), Error) << wrong;
+    const double values[] = {1, infinity, wrong};
+    EXPECT_EQ(first_bad_value(tensor, ElementType::float64, values, 3), 2) << wrong;
+    EXPECT_EQ(first_bad_value("model/a", ElementType::float64, values, 3), 1) << wrong;
+  }
+}
+
 TEST(Finite, AStreamRefusesAndLeavesNothing) {
   const ScratchDirectory scratch;
   {

@@ -11,6 +11,7 @@
 #include "framework/store/expert_history.h"
 #include "framework/store/expert_history_writer.h"
 #include "framework/store/hdf5_file.h"
+#include "tests/framework/store/history_files.h"
 #include "tests/framework/store/history_steps.h"
 #include "tests/framework/store/old_history.h"
 #include "tests/framework/store/scratch_directory.h"
@@ -18,32 +19,6 @@
 namespace conclave {
 namespace {
 namespace fs = std::filesystem;
-
-std::string content(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
-
-/// Every file below a directory, by its name there.
-std::map<std::string, std::string> files_below(const fs::path& directory) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : fs::recursive_directory_iterator(directory))
-    if (entry.is_regular_file()) files[fs::relative(entry.path(), directory)] = content(entry.path());
-  return files;
-}
-
-std::size_t segments_of(const fs::path& path) {
-  return static_cast<std::size_t>(
-      std::distance(fs::directory_iterator(segments_directory(path)), fs::directory_iterator()));
-}
-
-template <class T>
-std::vector<T> plainly_read(const Hdf5File& file, const std::string& name) {
-  const Dims dims = file.describe(name).dims;
-  std::vector<T> values(static_cast<std::size_t>(element_count(dims)));
-  file.read(name, ElementTypeOf<T>::value, dims, values.data());
-  return values;
-}
 
 /// HDF5 alone finds in experts.h5 the same as Conclave's reader.
 void expect_same_for_strangers(const fs::path& path) {
@@ -62,16 +37,6 @@ void expect_same_for_strangers(const fs::path& path) {
   for (std::size_t i = 0; i < score_sum.size(); ++i)
     EXPECT_TRUE(score_sum[i] == history.evaluation_score_sum[i] ||
                 (std::isnan(score_sum[i]) && std::isnan(history.evaluation_score_sum[i])));
-}
-
-void expect_steps(const ExpertHistory& history, std::int64_t last) {
-  ASSERT_EQ(history.step.size(), static_cast<std::size_t>(last));
-  for (std::int64_t step = 1; step <= last; ++step) {
-    const auto row = static_cast<std::size_t>(step - 1);
-    EXPECT_EQ(history.step[row], step);
-    EXPECT_EQ(history.counts[row * 6 + 5] % 1000000, step * 10 + 5);
-    EXPECT_EQ(history.probability[row * 6], 0.125 * static_cast<double>(step));
-  }
 }
 
 TEST(HistorySegments, AreMergedTenByTenAndReadAsOneFile) {
@@ -270,59 +235,6 @@ TEST(HistorySegments, ADomainMayBeThereTwice) {
   EXPECT_EQ(places_of_domains({"a", "b", "a"}, {"a", "a", "b"}), (std::vector<std::int64_t>{0, 2, 1}));
   EXPECT_EQ(places_of_domains({"a", "a"}, {"a"}), (std::vector<std::int64_t>{0, -1}));
   EXPECT_EQ(joined_domains({"a"}, {"b", "a", "a"}), (std::vector<std::string>{"a", "b", "a"}));
-}
-
-TEST(HistorySegments, AMissingOrChangedOneIsRefusedWhereHdf5SaysNothing) {
-  const ScratchDirectory scratch;
-  const fs::path path = scratch.path() / "experts.h5";
-  {
-    ExpertHistoryWriter writer(path, options());
-    log_steps(writer, 1, 12, 0);
-  }
-  const fs::path segment = segments_directory(path) / segment_name(2);
-  const std::string good = content(segment);
-  flip_byte(segment, good.size() / 2);
-  expect_words(sentence_of(Fault::data, [&] { read_expert_history(path); }),
-               {"segment-00000002.h5", "checksum", "changed"});
-  fs::resize_file(segment, good.size() - 8);
-  expect_words(sentence_of(Fault::data, [&] { ExpertHistoryReader{path}; }),
-               {"segment-00000002.h5", "bytes, expected"});
-  fs::remove(segment);
-  expect_words(sentence_of(Fault::data, [&] { read_expert_history(path); }),
-               {"segment-00000002.h5", "cannot be read"});
-  expect_words(sentence_of(Fault::data, [&] { ExpertHistoryWriter(path, options(12)); }),
-               {"segment-00000002.h5", "cannot be read", "away"});
-  const Hdf5File file(path, Hdf5File::Mode::read);
-  const auto counts = plainly_read<std::int64_t>(file, "counts");
-  EXPECT_EQ(counts[4 * 6], -1) << "a stranger sees that something is missing";
-  EXPECT_TRUE(std::isnan(plainly_read<double>(file, "probability")[4 * 6]));
-  EXPECT_EQ(counts[3 * 6], 40);
-}
-
-TEST(HistorySegments, DamagedOnesAreNotMerged) {
-  const ScratchDirectory scratch;
-  const fs::path path = scratch.path() / "experts.h5";
-  std::vector<std::string> warnings;
-  auto with_warnings = options();
-  with_warnings.warn = [&](const std::string& sentence) { warnings.push_back(sentence); };
-  {
-    ExpertHistoryWriter writer(path, with_warnings);
-    log_steps(writer, 1, 12, 0);
-    const fs::path segment = segments_directory(path) / segment_name(2);
-    const std::string good = content(segment);
-    flip_byte(segment, good.size() / 2);
-    log_steps(writer, 13, 60, 0);
-    writer.flush();
-    EXPECT_EQ(segments_of(path), 16u) << "and one with the last evaluation";
-    ASSERT_EQ(warnings.size(), 1u);
-    expect_words(warnings[0], {"segment-00000002.h5", "checksum", "Training goes on"});
-    std::ofstream(segment, std::ios::binary) << good;
-    log_steps(writer, 61, 64, 0);
-  }
-  ASSERT_EQ(warnings.size(), 2u);
-  expect_words(warnings[1], {"written again", "no row is missing"});
-  EXPECT_EQ(segments_of(path), 1u);
-  expect_steps(read_expert_history(path), 64);
 }
 
 TEST(HistorySegments, AReaderKeepsWhatItHasOpened) {

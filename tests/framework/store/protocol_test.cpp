@@ -228,7 +228,7 @@ TEST(Protocol, APowerCutAtAnyMomentLeavesTheOldOrTheNew) {
         n, scratch.path(),
         [&] {
           save(scratch.path(), step, 42);
-          remove_old_checkpoints(scratch.path(), 1);
+          remove_old_checkpoints(scratch.path(), step, 1);
         },
         [&](const SharedLog& log) { lose_at_random(log, key); });
     remove_partial_checkpoints(scratch.path());

@@ -4,6 +4,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cmath>
+#include <limits>
+
 #include "tests/framework/telemetry/temporary.h"
 
 namespace conclave {
@@ -19,7 +22,10 @@ TEST(ProgressText, SaysEverythingThatIsKnown) {
   EXPECT_EQ(progress_text(state, 300, 83),
             "step  30/300  loss 2.3456  12.3 k tokens/s  46% of matrix rate  imbalance 0.31  1:23 left");
   EXPECT_EQ(progress_text({.step = 5, .loss = 1}, 5, 0), "step 5/5  loss 1.0000");
-  EXPECT_EQ(progress_text({.step = 5}, 5, 0), "step 5/5  loss nan");
+  EXPECT_EQ(progress_text({.step = 5}, 5, 0), "step 5/5  loss NaN");
+  const double minus = std::copysign(std::numeric_limits<double>::quiet_NaN(), -1.0);
+  EXPECT_EQ(progress_text({.step = 5, .loss = minus}, 5, 0), "step 5/5  loss NaN");
+  EXPECT_EQ(progress_text({.step = 5, .loss = -INFINITY}, 5, 0), "step 5/5  loss -infinity");
 }
 
 TEST(DurationText, ReadsLikeAClock) {

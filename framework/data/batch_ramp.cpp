@@ -1,0 +1,15 @@
+#include "framework/data/batch_ramp.h"
+
+#include <algorithm>
+
+namespace conclave {
+
+std::int64_t batch_size_at(const TrainingRecipe& training, std::int64_t step) {
+  const BatchRampRecipe& ramp = training.batch_ramp;
+  if (ramp.start_batch_size <= 0) return training.global_batch_size;
+  return std::min(
+      training.global_batch_size,
+      ramp.start_batch_size + step / std::max<std::int64_t>(ramp.steps_per_increment, 1) * ramp.increment);
+}
+
+}  // namespace conclave

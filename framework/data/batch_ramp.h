@@ -1,0 +1,14 @@
+// The batch ramp: how many sequences each step's global batch has. A pure function of the step.
+#pragma once
+
+#include <cstdint>
+
+#include "framework/recipe/recipe.h"
+
+namespace conclave {
+
+/// Sequences in the global batch of a 0-based step: begins with ramp.start_batch_size and grows by
+/// ramp.increment every ramp.steps_per_increment steps until it is the recipe's global batch.
+std::int64_t batch_size_at(const TrainingRecipe& training, std::int64_t step);
+
+}  // namespace conclave

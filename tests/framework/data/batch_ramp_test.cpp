@@ -1,0 +1,20 @@
+// The global batch of each step of a run that begins with a small one.
+#include "framework/data/batch_ramp.h"
+
+#include <gtest/gtest.h>
+
+namespace conclave {
+namespace {
+
+TEST(BatchRamp, GrowsInStepsUntilItIsTheRecipes) {
+  TrainingRecipe training;
+  training.global_batch_size = 32;
+  EXPECT_EQ(batch_size_at(training, 0), 32);
+  training.batch_ramp = {.start_batch_size = 8, .increment = 8, .steps_per_increment = 10};
+  EXPECT_EQ(batch_size_at(training, 9), 8);
+  EXPECT_EQ(batch_size_at(training, 10), 16);
+  EXPECT_EQ(batch_size_at(training, 1000), 32);
+}
+
+}  // namespace
+}  // namespace conclave
