@@ -28,6 +28,7 @@ RowOrder order_of_arrivals(const RowCounts& counts, std::int64_t experts, Device
   std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
   const std::int64_t rows = offsets.back();
   std::vector<std::int32_t> sorted_row, arrived_row(static_cast<std::size_t>(rows));
+  sorted_row.reserve(static_cast<std::size_t>(rows));
   std::vector<std::int64_t> next(offsets.begin(), offsets.end() - 1);
   for (std::size_t i = 0; i < counts.size(); ++i)
     for (std::int64_t row = 0; row < counts[i]; ++row) {
@@ -68,6 +69,7 @@ struct AllToAllDispatcher::Plan {
 AllToAllDispatcher::Plan AllToAllDispatcher::plan(const Tensor& chosen) const {
   const std::int64_t copies = options_.expert_tensor, ranks = group_.size();
   Plan made;
+  made.destinations.reserve(static_cast<std::size_t>(chosen.elements() * copies));
   for (const std::int32_t expert : chosen.to_host<std::int32_t>())
     for (std::int64_t copy = 0; copy < copies; ++copy) {
       const std::int64_t rank = expert / experts_here_ * copies + copy;

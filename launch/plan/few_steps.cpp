@@ -141,6 +141,19 @@ double slots_of(const Recipe& recipe) {
          real(recipe.parallel.tensor) * real(recipe.model.moe.num_experts_per_tok);
 }
 
+/// Parameters of one block on one rank, at most and about; of the embedding and the LM head.
+double elements_of_block(const Recipe& recipe) {
+  const ModelRecipe& m = recipe.model;
+  const ParallelRecipe& p = recipe.parallel;
+  const double experts = real(m.moe.num_experts) / real(p.expert * p.expert_tensor);
+  const double columns = 4 * real(m.num_attention_heads) * real(m.head_dim) + 3 * real(m.intermediate_size);
+  return real(m.hidden_size) * (columns / real(p.tensor) + 3 * real(m.moe.moe_intermediate_size) *
+                                                               (experts + real(m.moe.num_shared_experts)));
+}
+double elements_of_ends(const Recipe& recipe) {
+  return 2 * real(recipe.model.vocab_size) * real(recipe.model.hidden_size) / real(recipe.parallel.tensor);
+}
+
 /// Micro-steps of the shortest run from which the line goes on.
 std::int64_t fewest_micro_steps(const Recipe& recipe, int ranks) {
   return std::max<std::int64_t>(2, period_of(recipe, ranks));
@@ -151,9 +164,10 @@ Extent few_of(const Extent& whole, const Recipe& recipe, int ranks) {
   Extent few = whole;
   const std::int64_t fewest = fewest_micro_steps(recipe, ranks);
   if (whole.micro_steps > fewest + period_of(recipe, ranks)) few.micro_steps = fewest;
-  const double of_layer = 2e-4 + slots_of(recipe) * 6e-8, budget = 0.1;  // seconds, about
-  const double of_all_micro_steps = of_layer * real(few.micro_steps);
-  const auto most = std::clamp<std::int64_t>(static_cast<std::int64_t>(budget / of_all_micro_steps), 4, 100);
+  // Seconds, about: of the kernels and choices of a micro-batch, and of the tables of an optimizer's pieces.
+  const double of_micro_step = 2e-4 + slots_of(recipe) * 6e-8, of_tables = elements_of_block(recipe) * 1e-11;
+  const double of_layer = of_micro_step * real(few.micro_steps) + of_tables, budget = 0.05;
+  const auto most = std::clamp<std::int64_t>(static_cast<std::int64_t>(budget / of_layer), 4, 100);
   if (whole.dense_layers + whole.moe_layers <= most) return few;
   few.dense_layers = std::min(whole.dense_layers, std::max<std::int64_t>(most / 4, 2));
   few.moe_layers = std::min(whole.moe_layers, std::max<std::int64_t>(most / 2, 2));
@@ -163,8 +177,8 @@ Extent few_of(const Extent& whole, const Recipe& recipe, int ranks) {
 }  // namespace
 
 void check_can_be_planned(const Recipe& recipe, int ranks) {
-  constexpr std::int64_t most_layers = 20'000, most_micro_steps = 4096;
-  constexpr double most_slots = 1 << 24, most_width = 1e12;
+  constexpr std::int64_t most_layers = 15'000, most_micro_steps = 4096;
+  constexpr double most_slots = 1 << 22, most_counts = 1 << 20, most_elements = 0x1p37;
   check(recipe.model.num_hidden_layers <= most_layers, Fault::request,
         "model.num_hidden_layers: ", recipe.model.num_hidden_layers,
         " blocks came, which cannot be planned. Expected at most ", most_layers, ".");
@@ -174,12 +188,14 @@ void check_can_be_planned(const Recipe& recipe, int ranks) {
         recipe.data.sequence_length, " tokens came, each of which goes to ",
         recipe.model.moe.num_experts_per_tok,
         " experts, which cannot be planned. Expected a smaller micro-batch or data.sequence_length.");
+  const double elements = elements_of_ends(recipe) + 4 * elements_of_block(recipe);
+  check(
+      elements <= most_elements, Fault::request, "A rank would hold ", elements,
+      " parameters of four blocks, the embedding and the LM head, which cannot be planned. Expected a "
+      "smaller "
+      "model.vocab_size, hidden_size, num_experts or moe_intermediate_size, or more ranks that share them.");
   const ModelRecipe& m = recipe.model;
-  for (const std::int64_t width : {m.vocab_size, m.hidden_size, m.intermediate_size,
-                                   m.num_attention_heads * m.head_dim, m.moe.moe_intermediate_size})
-    check(tokens * real(width) <= most_width * 1e3, Fault::request, "A micro-batch of ", tokens,
-          " tokens in a model ", width, " wide came, which cannot be planned. Expected smaller sizes.");
-  check(real(m.moe.num_experts) * real(recipe.training.micro_batch_size) <= most_slots, Fault::request,
+  check(real(m.moe.num_experts) * real(recipe.training.micro_batch_size) <= most_counts, Fault::request,
         "model.moe.num_experts: ", m.moe.num_experts, " experts and ", recipe.training.micro_batch_size,
         " sequences came, which cannot be planned. Expected fewer of either.");
   const Extent whole = extent_of(recipe, ranks);

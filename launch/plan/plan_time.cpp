@@ -57,7 +57,7 @@ class KernelTime {
     if (kernel.starts_with("grouped_linear")) return product(machine_.grouped_products, work);
     if (kernel == "attention") return attention(work, 4);
     if (kernel == "attention_backward") return attention(work, 10);
-    if (is_one_of(kernel, {"adamw", "sum_of_squares"}))
+    if (is_one_of(kernel, {"adamw", "sum_of_squares", "sum_of_squares_of_pieces"}))
       return work.bytes / machine_.optimizer_bytes_per_second;
     if (work.exponentials > 0) return work.exponentials / machine_.exponentials_per_second;
     return work.bytes / machine_.pass_bytes_per_second;

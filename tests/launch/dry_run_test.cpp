@@ -119,6 +119,7 @@ TEST(DryRun, RefusesWithASentenceWhatCannotBeCounted) {
   EXPECT_NE(refusal("model.num_hidden_layers=1000000").find("1000000 blocks came"), std::string::npos);
   EXPECT_NE(refusal("data.sequence_length=1000000000").find("cannot be planned"), std::string::npos);
   EXPECT_NE(refusal("model.moe.num_experts=100000000").find("cannot be planned"), std::string::npos);
+  EXPECT_NE(refusal("model.hidden_size=1000000000").find("cannot be planned"), std::string::npos);
 }
 
 TEST(ExpertChoice, EvenGivesEveryRunOfExpertsItsShare) {

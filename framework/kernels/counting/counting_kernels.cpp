@@ -32,13 +32,16 @@ void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, co
   options_of(logits).choice(ids, experts, chosen);
   result.counts.fill_zero();
   auto* counts = result.counts.data<std::int64_t>();
-  for (std::int64_t slot = 0; slot < count * top_k; ++slot) {
-    std::int32_t& expert = chosen[static_cast<std::size_t>(slot)];
-    const std::int64_t token = slot / top_k;
-    if (ids[static_cast<std::size_t>(token)] < 0)
-      expert = -1;
-    else
-      ++counts[(result.first_token + token) / result.length * experts + expert];
+  auto slot = chosen.begin();
+  for (std::int64_t token = 0; token < count; ++token) {
+    const bool padding = ids[static_cast<std::size_t>(token)] < 0;
+    std::int64_t* of_sequence = counts + (result.first_token + token) / result.length * experts;
+    for (std::int64_t k = 0; k < top_k; ++k, ++slot) {
+      if (padding)
+        *slot = -1;
+      else
+        ++of_sequence[*slot];
+    }
   }
 }
 
