@@ -112,7 +112,7 @@ TEST(RankParts, EveryLayoutWritesAllAndEveryOtherReadsIt) {
   }
 }
 
-TEST(RankParts, AllThatDoesNotFitIsListedAtOnce) {
+TEST(RankParts, TheFirstThatDoNotFitAreListedAtOnce) {
   const ScratchDirectory scratch;
   CheckpointWriter writer(scratch.path(), 1);
   const std::vector<float> values(240);
@@ -125,7 +125,7 @@ TEST(RankParts, AllThatDoesNotFitIsListedAtOnce) {
   parameters.materialize(DType::float32, 5);
   expect_words(sentence_of(Fault::data, [&] { check_fits(reader, {"model"}, parameters); }),
                {"model/embedding is float32 [10, 24], expected float32 [24, 10]", "model/router is missing",
-                "model/experts.up is missing", "model/other is not in the model"});
+                "model/experts.up is missing", "and 1 other tensor"});
 }
 
 }  // namespace
