@@ -146,10 +146,11 @@ OutputFile::OutputFile(std::string path)
 
 void OutputFile::open_temporary() {
   while (true) {
+    note_unfinished(temporary_.c_str());  // before it is there, as a signal may come at any moment
     descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     const int error = errno;
+    if (descriptor_ < 0) forget_unfinished(temporary_.c_str());
     check(descriptor_ >= 0, output_fault(error), path_, " cannot be written: ", reason(error));
-    note_unfinished(temporary_.c_str());
     if (::flock(descriptor_, LOCK_EX) != 0) return;
     lock_ = ::fcntl(descriptor_, F_DUPFD_CLOEXEC, 0);
     // Another process may have taken it for a left one before it was locked.

@@ -180,8 +180,7 @@ void check_fits(const CheckpointReader& checkpoint, const std::vector<TensorGrou
   std::string lines = wanted ? model_changes(checkpoint, *wanted) : "";
   for (std::size_t i = 0; i < std::min(most_named, wrong.size()); ++i) lines += "\n  " + wrong[i];
   if (wrong.size() > most_named)
-    lines += "\n  and so do " +
-             counted(static_cast<std::int64_t>(wrong.size() - most_named), "other tensor") + " not fit";
+    lines += "\n  and " + counted(static_cast<std::int64_t>(wrong.size() - most_named), "other tensor");
   fail(Fault::data, checkpoint.path().string(), " does not fit the recipe's model:", lines);
 }
 

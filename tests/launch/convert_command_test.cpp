@@ -209,7 +209,7 @@ TEST_F(ConvertCommand, WhatCannotBeExtractedOrComparedIsASentence) {
 }
 
 TEST_F(ConvertCommand, WhatIsWrongHasItsExitCode) {
-  expect_refusal("export " + path("run"), 2, {"1 places came", "conclave export --help"});
+  expect_refusal("export " + path("run"), 2, {"1 place came", "conclave export --help"});
   expect_refusal("export " + path("run") + " " + path("exported"), 2, {"is there already"});
   expect_refusal("export " + path("run") + " " + path("x") + " --arch mixtral", 2,
                  {"MixtralForCausalLM cannot express", "normalises queries and keys"});

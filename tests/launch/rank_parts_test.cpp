@@ -112,7 +112,7 @@ TEST(RankParts, EveryLayoutWritesAllAndEveryOtherReadsIt) {
   }
 }
 
-TEST(RankParts, AllThatDoesNotFitIsListedAtOnce) {
+TEST(RankParts, TheFirstThatDoNotFitAreListedAtOnce) {
   const ScratchDirectory scratch;
   CheckpointWriter writer(scratch.path(), 1);
   const std::vector<float> values(240);
@@ -128,7 +128,7 @@ TEST(RankParts, AllThatDoesNotFitIsListedAtOnce) {
                              check_fits(reader, {{"model", DType::float32}}, parameters);
                            }),
                {"model/embedding is float32 [10, 24], expected float32 [24, 10]", "model/router is missing",
-                "model/experts.up is missing", "model/other is not in the model"});
+                "model/experts.up is missing", "and 1 other tensor"});
 }
 
 }  // namespace

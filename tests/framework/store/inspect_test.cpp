@@ -26,9 +26,9 @@ TEST(Inspect, ListsTensorsAndNamesDamage) {
   const ScratchDirectory scratch;
   for (const std::int64_t step : {1, 2}) save(scratch.path(), step);
   expect_words(printed_by({scratch.path().string()}, 0),
-               {"step-00000002", "w  float32 [2, 3]  24 bytes", "good: 1 tensors"});
+               {"step-00000002", "w  float32 [2, 3]  24 bytes", "good: 1 tensor,"});
   flip_byte(scratch.path() / "step-00000002" / "index.h5", 1000);
-  expect_words(printed_by({scratch.path().string()}, 3), {"step-00000001", "good: 1 tensors"});
+  expect_words(printed_by({scratch.path().string()}, 3), {"step-00000001", "good: 1 tensor,"});
 }
 
 TEST(Inspect, OptionsAreReadAsByEveryCommand) {
