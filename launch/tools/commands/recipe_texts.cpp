@@ -4,8 +4,8 @@
 #include <system_error>
 
 #include "framework/base/error.h"
+#include "framework/data/batch_ramp.h"
 #include "framework/data/file_kind.h"
-#include "optim/schedule.h"
 
 namespace conclave {
 namespace {

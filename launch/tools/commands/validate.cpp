@@ -218,8 +218,6 @@ void print_placement(const Recipe& recipe, int ranks) {
     std::printf("  %s\n", sentence.c_str());
 }
 
-}
-
 }  // namespace
 
 int run_validate(const std::vector<std::string>& arguments) {
