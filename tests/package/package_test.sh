@@ -152,7 +152,7 @@ complete_in_bash() {
 check_completion_bash() {
   export PATH=$prefix/bin:$PATH
   expect_words "$(complete_in_bash 'conclave va')" validate 'conclave va'
-  expect_words "$(complete_in_bash 'conclave generate --t')" '--tokens --temperature --top-k' 'conclave generate --t'
+  expect_words "$(complete_in_bash 'conclave generate --t')" '--tokens --temperature --top-k --tokenizer' 'conclave generate --t'
   expect_words "$(complete_in_bash 'conclave train r.yaml model.m')" model.moe. 'model.m'
   expect_words "$(complete_in_bash 'conclave train r.yaml training.se')" 'training.seed=' 'training.se'
   # Bash has split at =, so only what follows it comes.
