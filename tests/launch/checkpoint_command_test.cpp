@@ -235,7 +235,7 @@ TEST_F(CheckpointCommand, ARunBeginsWithWhatItTakesFromAnother) {
 
   const Outcome wrong = train("wrong", from + "model.hidden_size=64", 2);
   EXPECT_EQ(wrong.exit_code, 3) << wrong.output;
-  expect_words(wrong, {"does not fit", "model.hidden_size: 32 -> 64", "other tensors not fit",
+  expect_words(wrong, {"does not fit", "model.hidden_size: 32 -> 64", "and 18 other tensors",
                        "model/model.embed_tokens.weight is float32 [264, 32], expected float32 [264, 64]"});
   EXPECT_EQ(occurrences(wrong.output, "conclave: "), 1u) << wrong.output;
   const Outcome word = train("wrong", from + "'checkpoint.take=[weights]'");
