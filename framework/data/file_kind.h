@@ -12,7 +12,7 @@ std::string kind_of_content(std::string_view bytes);
 
 /// A Fault that says what stands where PREFIX.bin and PREFIX.idx were expected, and what to do: one of the
 /// pair with its ending, another program's token file, text. Returns where there is nothing to tell.
-/// What makes the token files of a prefix that are not there.
+/// Says how to make the token files of a prefix that are not there.
 std::string how_to_make_tokens(const std::string& prefix);
 
 void refuse_foreign_tokens(const std::string& prefix);

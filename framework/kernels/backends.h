@@ -7,7 +7,7 @@ namespace conclave {
 
 const Kernels& cpu_kernels();
 const Kernels& emulated_kernels();
-/// Of a CountingDevice.
+/// The kernels of a CountingDevice.
 const Kernels& counting_kernels();
 /// Fault::request in a build without CUDA.
 const Kernels& cuda_kernels();

@@ -12,7 +12,7 @@
 
 namespace conclave {
 
-/// What can be said of a kernel without its signature.
+/// A kernel without its signature.
 class AnyKernel {
  public:
   explicit AnyKernel(const char* name) : name_(name) {}

@@ -1,5 +1,5 @@
-// What each kernel has to do at least: bytes read and written, and floating-point operations. The profile
-// sets times against it, and the plan counts it.
+// The work that each kernel has to do at least: bytes read and written, and floating-point operations. The
+// profile sets times against it, and the plan counts it.
 #include "framework/kernels/kernels.h"
 
 namespace conclave {

@@ -56,7 +56,7 @@ const std::vector<KeyPath>& all_paths() {
   return paths;
 }
 
-/// What users of other trainers call a key, where letters alone do not lead to it.
+/// The names that users of other trainers have for a key, where letters alone do not lead to it.
 struct OtherName {
   const char* name;
   const char* key;

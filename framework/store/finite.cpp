@@ -9,7 +9,7 @@
 namespace conclave {
 namespace {
 
-/// What a tensor may hold besides finite values.
+/// The values that a tensor may hold besides finite ones.
 enum class Allowed { nothing, infinity };
 
 /// Looks at bits, so that no mode of floating-point arithmetic matters, block by block, each in a loop of

@@ -13,7 +13,7 @@
 
 namespace conclave {
 
-/// What kernels of one name had to do at one place of the model.
+/// Names the kernels of one name at one place of the model.
 struct PlaceOfWork {
   std::string layer;    // model.layers.0, lm_head, ...; empty outside of any
   std::string purpose;  // attention, experts, ...; empty outside of any
@@ -25,9 +25,9 @@ struct AmountOfWork {
   double calls = 0, bytes = 0, operations = 0, exponentials = 0;
 };
 
-/// Of one rank and step, in bytes where nothing else is said.
+/// One rank's step, in bytes where nothing else is said.
 struct DryStep {
-  // What the trainer holds between steps, as it was asked for.
+  // The trainer holds these between steps; their sizes are those that were asked for.
   double parameters = 0, rounded_parameters = 0, gradients = 0, reduced_gradients = 0, moments = 0;
   double tables = 0, selection_bias = 0;     // as they were handed out
   double states = 0;                         // all of these, as they were handed out
@@ -38,7 +38,7 @@ struct DryStep {
   std::map<PlaceOfWork, AmountOfWork> work;
 };
 
-/// What a dry run may be given in place of a recipe's own.
+/// Parts that a dry run may be given in place of a recipe's own.
 struct DryParts {
   Trainer::BatchSource batches = {};  // none: whole sequences of one document each
   RouterMaker router = make_router;

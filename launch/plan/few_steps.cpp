@@ -159,7 +159,7 @@ std::int64_t fewest_micro_steps(const Recipe& recipe, int ranks) {
   return std::max<std::int64_t>(2, period_of(recipe, ranks));
 }
 
-/// What is quick to run. What a step has more is continued.
+/// Sizes that are quick to run; larger ones are continued in a line.
 Extent few_of(const Extent& whole, const Recipe& recipe, int ranks) {
   Extent few = whole;
   const std::int64_t fewest = fewest_micro_steps(recipe, ranks);
@@ -214,7 +214,7 @@ DryStep dry_step_of_few(const Recipe& recipe, int ranks, const ExpertChoice& cho
       others = std::make_shared<ExchangeRounds>(recipe.parallel.dispatch_rows);
     return dry_step(of_extent(recipe, ranks, extent), counting_communicator(0, ranks, others), choice);
   };
-  /// What `extent` does, in as many micro-batches as the whole step has.
+  /// The step of `extent`, in as many micro-batches as the whole step has.
   const auto run_whole_steps = [&](Extent extent) {
     const DryStep first = run(extent);
     if (whole.micro_steps == few.micro_steps) return first;

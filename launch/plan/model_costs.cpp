@@ -11,7 +11,7 @@
 namespace conclave {
 namespace {
 
-/// What the parameters of one part of the model are: elements of the whole model, and bytes of one rank with
+/// The parameters of one part of the model: elements of the whole model, and bytes of one rank with
 /// their gradients and moments.
 struct PartCost {
   std::int64_t elements = 0;

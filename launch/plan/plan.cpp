@@ -19,7 +19,7 @@ std::int64_t expert_group(const ParallelRecipe& p) {
   return p.expert * p.expert_tensor;
 }
 
-/// What a buffer of so many bytes takes of the device.
+/// The bytes that a buffer of so many takes of the device.
 double allocated_bytes(double bytes) {
   constexpr double exact = 1e18;  // beyond, an eighth does not matter
   return bytes > 0 && bytes < exact
@@ -48,7 +48,7 @@ double worst_activations(const Recipe& recipe, int ranks, double expected) {
   return std::max(all, crowded_activations(recipe, ranks, p.dispatch_rows));
 }
 
-/// Of the expected sums, largest first.
+/// The expected sums, largest first.
 std::vector<NamedBytes> largest_buffers(const Recipe& recipe, int ranks) {
   const ModelRecipe& m = recipe.model;
   const LayoutPlan layout = plan_layout(recipe, ranks);

@@ -1,5 +1,5 @@
-// What the attention of the CPU works in beside its tensors: each thread has one room, cut into what a head
-// needs. The counting device takes as much.
+// The memory that the CPU's attention works in beside its tensors: each thread has one room, cut into what a
+// head needs. The counting device takes as much.
 #pragma once
 
 #include "framework/tensor/tensor.h"
@@ -13,7 +13,7 @@ constexpr std::int64_t query_block = 64;
 struct AttentionRoom {
   std::int64_t blocks, heads, scores;
 
-  /// Of all threads, sums [threads, numbers]; query [sequences, length, heads * head_width].
+  /// The room of all threads, sums [threads, numbers]; query [sequences, length, heads * head_width].
   Tensor take(std::int64_t threads, const Tensor& query, std::int64_t head_width) const {
     const std::int64_t length = query.dim(1);
     const std::int64_t numbers =
