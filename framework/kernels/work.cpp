@@ -20,12 +20,12 @@ double bytes_of(std::initializer_list<Tensor> tensors) {
   return sum;
 }
 
-/// What is added to is read as well.
+/// Bytes of a result that is added to, since it is read as well.
 double again(const Tensor& result, Write write) {
   return write == Write::accumulate ? bytes_of({result}) : 0;
 }
 
-/// Whether the host may look at integers there without waiting.
+/// True where the host may look at integers without waiting.
 bool host_reads(const Device& device) {
   return device.kind() == DeviceKind::cpu || device.kind() == DeviceKind::counting;
 }

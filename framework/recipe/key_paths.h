@@ -19,7 +19,7 @@ bool is_list_path(const std::string& path);
 /// the keys that are valid here.
 std::string suggest_key(const std::string& section, const std::string& name);
 
-/// What an override that begins so may go on as, for the completion of a shell: keys up to their "=",
+/// The ways in which an override may go on, for the completion of a shell: keys up to their "=",
 /// sections up to the next "."; behind a "=" the words that the key takes. "model.m" gives "model.moe.", and
 /// "training.precision=b" gives "training.precision=bf16".
 std::vector<std::string> complete_override(const std::string& begun);

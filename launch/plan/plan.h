@@ -1,4 +1,4 @@
-// What a recipe will ask of each rank: its share of the batch, its memory, its bytes on the network, so that
+// Plan: the share of the batch, the memory and the bytes on the network of each rank of a recipe, so that
 // `conclave validate --ranks 256` plans on a laptop. All of it is read off a dry run (dry_run.h) of the first
 // rank. Bytes are exact where tokens go to experts as evenly as the plan expects. Memory is what the device
 // hands out; what libraries take beside it (oneDNN's packed matrices, MPI's buffers) is not in it.
@@ -49,7 +49,7 @@ struct MemoryPlan {
     return parameters + rounded_parameters + gradients + moments + pieces + reduced_gradients +
            selection_bias + rounding;
   }
-  /// Of the device while it trains; on a CPU the snapshot comes on top.
+  /// Bytes of the device while it trains; on a CPU the snapshot comes on top.
   double total() const { return states() + activations; }
   double worst_total() const { return states() + worst_activations; }
 };

@@ -27,7 +27,7 @@ bool is_one_of(std::string_view word, std::initializer_list<std::string_view> wo
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
-/// What a user calls the part of the model that some work belongs to.
+/// The part of the model that some work belongs to, as users call it.
 std::string part_of(const PlaceOfWork& place) {
   static const std::map<std::string_view, const char*> names = {{"mlp", "dense MLPs"},
                                                                 {"router", "routers"},

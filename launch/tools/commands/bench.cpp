@@ -122,7 +122,7 @@ void print(const Bench& bench, int threads, const std::vector<Subject>& chosen) 
   }
 }
 
-/// Whether a file that begins so describes a machine.
+/// True where a text describes a machine.
 bool describes_a_machine(std::string_view text) {
   try {
     parse_machine(std::string(text), "");

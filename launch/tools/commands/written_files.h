@@ -1,4 +1,5 @@
-// What stands where a command is about to write a file: only what the command itself wrote may be replaced.
+// The file that stands where a command is about to write: only one that the command itself wrote may be
+// replaced.
 #pragma once
 
 #include <array>

@@ -26,7 +26,7 @@ std::string html_text(const std::string& text);
 /// The whole page.
 std::string report_page(const std::string& title, const nlohmann::ordered_json& data);
 
-/// Whether a file that begins so is such a page, of this version or an earlier one.
+/// True where a file that begins so is such a page, of this version or an earlier one.
 bool begins_as_report_page(std::string_view beginning);
 
 }  // namespace conclave
