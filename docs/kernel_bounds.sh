@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What each kernel of a GPU must do for one shape, what it does by construction, and the share of the roofline that
-# this leaves it at best: the table in docs/cuda.md, which a test compares with this. Nothing of it is measured.
+# Prints the table in docs/cuda.md, which a test compares with this output. Each row says what a kernel of a GPU must do
+# for one shape and what it does by construction. The last column is the share of the roofline that this leaves it at
+# best. Nothing of it is measured.
 # Usage: docs/kernel_bounds.sh, with other sizes as NAME=VALUE in the environment (names below).
 set -euo pipefail
 
@@ -30,19 +31,19 @@ awk -v sequences="${SEQUENCES:-2}" -v length_="${LENGTH:-4096}" -v hidden="${HID
     product("grouped_linear, gate of all experts", rows, expert_width, hidden, experts)
     product("grouped_linear_dweight, the same", expert_width, hidden, rows, experts)
 
-    # Pairs of a query and a key before it. A warp has 16 queries and takes 32 keys at a time: of its last keys it
-    # computes more than it needs, on average 16 + 32 to a half.
+    # These are pairs of a query and a key before it. A warp has 16 queries and takes 32 keys at a time. Among its last
+    # keys it computes more pairs than it needs, on average half of 16 + 32.
     pairs = sequences * heads * length_ * (length_ + 1) / 2
     taken = sequences * heads * length_ * (length_ + 48) / 2
-    # Bytes of shared memory for a pair. Tiles of 16 x 16 are 512 bytes, and a warp works on 512 pairs: to multiply
-    # rows it loads 3 tiles for 16 columns, to add weighted rows 2, and 2 of weights. Sums go there and back in
-    # float32, weights there in bfloat16, and rows arrive once per block.
+    # These are bytes of shared memory for a pair. Tiles of 16 x 16 are 512 bytes, and a warp works on 512 pairs. To
+    # multiply rows it loads 3 tiles for 16 columns. To add weighted rows it loads 2, and 2 of weights. Sums go there and
+    # back in float32, weights go there in bfloat16, and rows arrive once per block.
     tile = width / 16
     forward = 5 * tile + 2 + 8 + 2 + 128 * width / (8 * 512)
     dquery = 8 * tile + 2 + 16 + 2 + 128 * width / (4 * 512)
     dkey = 10 * tile + 4 + 16 + 4 + 128 * width / (4 * 512)
-    # Instructions outside tensor cores for a pair: mask 4, scale and exponential 17, conversion and addressing 5, and
-    # forward the maximum, the sum and 1/512 of the rescaled sums; backward the difference and product.
+    # Instructions outside tensor cores are, for a pair, mask 4, scale and exponential 17, and conversion and addressing
+    # 5. Forward adds the maximum, the sum and 1/512 of the rescaled sums, backward the difference and product.
     each = 2 * q  # both sides of another side of as many heads
     attention("attention", (2 * q + 2 * kv) * b, (2 * q + each * reads(128)) * b, 4 * width * pairs, 4 * width * taken,
               forward * taken, (30 + width / 32) * taken)
@@ -51,8 +52,8 @@ awk -v sequences="${SEQUENCES:-2}" -v length_="${LENGTH:-4096}" -v hidden="${HID
               14 * width * taken, (dquery + dkey) * taken, 2 * 30 * taken)
   }
 
-  # How often blocks of so many rows, that each see half of the other side, read it for each head. Much of that comes
-  # from the second-level cache, which nothing here knows of.
+  # Blocks of so many rows each see half of the other side. This is how often they read it for each head. Much of that
+  # comes from the second-level cache, which this model leaves out.
   function reads(block) { return (length_ / block + 1) / 2 }
   function amount(value, unit) {
     if (value >= 1e12) return sprintf("%.2f T%s", value / 1e12, unit)
@@ -68,7 +69,7 @@ awk -v sequences="${SEQUENCES:-2}" -v length_="${LENGTH:-4096}" -v hidden="${HID
   function bytes(name, must, moves) { line(name, must, moves, 0, 0, moves / memory, "memory", must / memory) }
   function larger(a, c) { return (a > c) ? a : c }
   function product(name, m, columns, k, matrices,   must, needed, best) {
-    # Of one of m and k all experts together have that many.
+    # All experts together have m rows, or k of them for a gradient of weights.
     must = (m * (k + columns) + matrices * k * columns) * b
     if (name ~ /dweight/) must = (k * (m + columns) + matrices * m * columns) * b
     needed = 2 * m * columns * k
