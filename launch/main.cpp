@@ -13,6 +13,7 @@
 #include "launch/tools/commands/export.h"
 #include "launch/tools/commands/extract.h"
 #include "launch/tools/commands/generate.h"
+#include "launch/tools/commands/ignored_signals.h"
 #include "launch/tools/commands/import.h"
 #include "launch/tools/commands/inspect.h"
 #include "launch/tools/commands/ranks.h"
@@ -38,6 +39,7 @@ void shorten_spinning(char** arguments) {
 
 int main(int argument_count, char** arguments) {
   using namespace conclave;
+  restore_ignored_signals();
   open_standard_descriptors();
   shorten_spinning(arguments);
   const std::vector<Command> commands = {

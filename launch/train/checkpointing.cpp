@@ -158,6 +158,7 @@ void Checkpointing::begin_removal() {
   const std::int64_t step = *std::exchange(trusted_, std::nullopt);
   if (world_.rank() != 0 || options_.keep <= 0) return;
   end_removal();
+  removal_step_ = step;
   removal_ = std::make_unique<BackgroundTask>([this, step] {
     if (options_.check_place) options_.check_place();
     remove_old_checkpoints(checkpoints_, step, options_.keep);
@@ -167,7 +168,9 @@ void Checkpointing::begin_removal() {
 void Checkpointing::end_removal() {
   if (!removal_) return;
   removal_->wait();
-  if (removal_->failure()) logger_.warning(removal_->failure()->what());
+  if (removal_->failure())
+    logger_.warning("Checkpoints older than step ", removal_step_,
+                    " could not be removed: ", removal_->failure()->what(), " The next save tries again.");
   removal_.reset();
 }
 

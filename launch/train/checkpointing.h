@@ -116,6 +116,7 @@ class Checkpointing {
   std::optional<std::int64_t> to_trust_;     // the step saved last, until something proves its state good
   std::optional<std::int64_t> trusted_;      // its older ones have not been removed yet
   std::unique_ptr<BackgroundTask> removal_;  // rank 0 only
+  std::int64_t removal_step_ = 0;            // the one that is kept whatever its age
   std::unique_ptr<BackgroundTask>
       task_;  // null: this rank has nothing to do in this phase; last: uses the rest
 };

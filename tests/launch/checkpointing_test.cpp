@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <set>
 #include <thread>
@@ -323,6 +324,46 @@ TEST(Checkpointing, ARankThatCannotWriteFailsTheSaveAndNotTheRun) {
   world->barrier();
   EXPECT_FALSE(fs::exists(good));
   EXPECT_EQ(CheckpointReader(checkpointing.last_checkpoint()).step(), trainer->steps_done());
+}
+
+TEST(Checkpointing, OldCheckpointsThatStayAreNamedAndGoLater) {
+  const SharedDirectory directory;
+  const auto world = test::mpi_world();
+  Mesh mesh(world, {});
+  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), "fp32"), mesh);
+  const fs::path said = directory.path() / "log.txt";
+  Logger logger({.rank = world->rank(), .terminal = ::open("/dev/null", O_WRONLY | O_CLOEXEC)});
+  if (world->rank() == 0) logger.open_file(said.string());
+  bool refuses = false;
+  Checkpointing checkpointing(
+      directory.path(),
+      {.keep = 1, .check_place = [&] { check(!refuses, Fault::machine, "The directory does not answer."); }},
+      *world, logger);
+  const auto save = [&] {
+    trainer->step();
+    checkpointing.save(*trainer);
+    checkpointing.finish();
+  };
+  save();
+  save();
+  refuses = true;
+  checkpointing.trust_last_save();
+  checkpointing.finish();
+  world->barrier();
+  EXPECT_EQ(list_checkpoints(directory.path()).size(), 2u);
+  if (world->rank() == 0) {
+    std::ifstream file(said);
+    const std::string log{std::istreambuf_iterator<char>(file), {}};
+    EXPECT_NE(log.find("warning: Checkpoints older than step 2 could not be removed: The directory does not "
+                       "answer. The next save tries again."),
+              std::string::npos);
+  }
+  refuses = false;
+  save();
+  checkpointing.trust_last_save();
+  checkpointing.finish();
+  world->barrier();
+  EXPECT_EQ(list_checkpoints(directory.path()).size(), 1u);
 }
 
 TEST(Checkpointing, TheRanksAgreeOnWhatIsDamaged) {

@@ -4,14 +4,18 @@
 //   CONCLAVE_REFUSE_MEMORY=FILE    a thread that is started while FILE is there gets no memory from `new`
 //   CONCLAVE_REFUSE_LOCKS=1        flock: No locks available
 //   CONCLAVE_REFUSE_CODE=1         no memory may be made executable by the program itself
+//   CONCLAVE_REFUSE_HANGUPS=1      a library that is loaded ends the process at SIGHUP, whatever was asked
+//   for before
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <new>
+#include <string_view>
 
 namespace {
 
@@ -37,6 +41,13 @@ struct Start {
   void* (*work)(void*);
   void* argument;
 };
+
+/// In the command alone, and not in what starts it.
+__attribute__((constructor)) void take_hangups() {
+  if (std::getenv("CONCLAVE_REFUSE_HANGUPS") == nullptr) return;
+  if (std::string_view(program_invocation_short_name) != "conclave") return;
+  std::signal(SIGHUP, [](int) { ::_exit(1); });
+}
 
 void* run_without_memory(void* start) {
   const Start given = *static_cast<Start*>(start);

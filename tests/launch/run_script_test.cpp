@@ -187,7 +187,13 @@ TEST_F(RunScript, ItsReadersShowAllThatWasSaidAndGo) {
   const std::string speaks = stand_in("speaks",
                                       "for ((i = 0; i < 3000; i++)); do echo line $i; done; "
                                       "echo wrong >&2; exit 3");
-  const Outcome outcome = script("-n 1 " + recipe("spoken"), speaks);
+  // Open MPI 5's own mpirun loses the end of what a rank that fails has said, so another one stands here.
+  std::filesystem::create_directory(path("bin"));
+  std::ofstream(path("bin/mpirun")) << "#!/bin/bash\n"
+                                    << "while [ $# -gt 0 ] && [ \"$1\" != -n ]; do shift; done\n"
+                                    << "exec \"${@:3}\"\n";
+  std::filesystem::permissions(path("bin/mpirun"), std::filesystem::perms::owner_all);
+  const Outcome outcome = script("-n 1 " + recipe("spoken"), speaks + " PATH=" + path("bin") + ":$PATH");
   EXPECT_EQ(outcome.exit_code, 3) << outcome.output;
   EXPECT_NE(outcome.output.find("line 2999"), std::string::npos) << outcome.output;
   EXPECT_NE(outcome.output.find("wrong"), std::string::npos) << outcome.output;
