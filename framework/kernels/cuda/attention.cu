@@ -12,8 +12,8 @@ namespace {
 /// Calls function(std::integral_constant) with how many columns of a head each of a row's threads sums.
 template <class Function>
 void with_columns_per_thread(std::int64_t width, Function&& function) {
-  check(width <= 256, Fault::request, "attention: heads of a GPU are at most 256 wide, model.head_dim ",
-        width, " came");
+  check(width <= 256, Fault::request,
+        "attention: on a GPU heads (model.head_dim) and values are at most 256 wide, ", width, " came");
   if (width <= 64) return function(std::integral_constant<int, 8>{});
   if (width <= 128) return function(std::integral_constant<int, 16>{});
   function(std::integral_constant<int, 32>{});
