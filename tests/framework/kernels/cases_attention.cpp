@@ -187,8 +187,10 @@ void add_attention(std::vector<OpCase>& cases, const Attention& z, See see) {
   op.input("first", places, ranges.first, Type::int32).input("last", places, ranges.last, Type::int32);
   op.output("out", outs, out).output("lse", sums, lse, Type::sums);
   op.output("dv", values, dv).output("dq", queries, dq).output("dk", keys, dk);
-  for (Slot& slot : op.slots)
+  for (Slot& slot : op.slots) {
     if (slot.name == "dq" || slot.name == "dk") slot.roundings = 2;  // of out: dscore has out . dout in it
+    if (slot.name == "dv") slot.roundings = 1;  // of the weights on tensor cores, few of them in a window
+  }
   cases.push_back(op);
 }
 
