@@ -60,7 +60,7 @@ Variable Attention::forward(Tape& tape, const Variable& residual, const ModelInp
   const Variable key = prepare(key_.forward(tape, x), kv_heads_, key_norm_);
   const Variable value =
       reshape(tape, value_.forward(tape, x), {input.sequences, input.length, kv_heads_ * head_width_});
-  const Variable mixed = attention(tape, query, key, value, input.document_start, head_width_);
+  const Variable mixed = attention(tape, query, key, value, input.key_ranges, head_width_);
   return parallelism_.leave_tensor(
       tape, output_.forward(tape, reshape(tape, mixed, {tokens, heads_ * head_width_})));
 }

@@ -6,21 +6,18 @@
 
 #include <optional>
 
-#include "framework/recipe/recipe.h"
-#include "layers/initial_range.h"
 #include "layers/linear.h"
-#include "layers/model_input.h"
-#include "layers/parallelism.h"
+#include "layers/sequence_mixer.h"
 
 namespace conclave {
 
-class Attention {
+class Attention final : public SequenceMixer {
  public:
   Attention(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
             const InitialRange& range, const Parallelism& parallelism);
 
-  /// x [rows of the residual stream, hidden] -> the same
-  Variable forward(Tape& tape, const Variable& x, const ModelInput& input) const;
+  const char* purpose() const override { return "attention"; }
+  Variable forward(Tape& tape, const Variable& x, const ModelInput& input) const override;
 
  private:
   Parallelism parallelism_;

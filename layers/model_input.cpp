@@ -41,12 +41,15 @@ ModelInput to_device(const Batch& batch, Device& device) {
   std::vector<std::int32_t> positions(static_cast<std::size_t>(tokens));
   for (std::int64_t t = 0; t < tokens; ++t)
     positions[static_cast<std::size_t>(t)] = static_cast<std::int32_t>(t % batch.length);
+  const Tensor columns = Tensor::from(positions, {tokens}, device);
+  const Shape places{batch.sequences, batch.length};
   return {.sequences = batch.sequences,
           .length = batch.length,
           .tokens = Tensor::from(batch.tokens, {tokens}, device),
           .targets = Tensor::from(batch.targets, {tokens}, device),
-          .positions = Tensor::from(positions, {tokens}, device),
-          .document_start = Tensor::from(batch.document_start, {batch.sequences, batch.length}, device),
+          .positions = columns,
+          // A token sees its document up to itself.
+          .key_ranges = {Tensor::from(batch.document_start, places, device), columns.view(places)},
           .documents = std::make_shared<const std::vector<DocumentSpan>>(documents_of(batch)),
           .draws = {},
           .pools = {}};

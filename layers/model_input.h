@@ -7,6 +7,7 @@
 
 #include "framework/autograd/ops/routing.h"
 #include "framework/data/batch.h"
+#include "framework/kernels/attention_shape.h"
 #include "framework/tensor/tensor.h"
 
 namespace conclave {
@@ -31,14 +32,14 @@ struct ModelInput {
   Tensor tokens;                 // int32 [tokens]; -1: padding
   Tensor targets;                // int32 [tokens]; -1: not counted
   Tensor positions;              // int32 [tokens]; column in the sequence
-  Tensor document_start;         // int32 [sequences, length]; first column that attention may look at
+  KeyRanges key_ranges;          // of [sequences, length]; the columns that attention sees from each
   std::shared_ptr<const std::vector<DocumentSpan>> documents;  // of the whole micro-batch, in order
   std::optional<DrawPlace> draws;                              // none outside of training
   RoutePools pools;                 // of a layer's routers on these tokens (layers/document_pools.h)
   bool keep_probabilities = false;  // RouterStatistics::probabilities too, for measuring routers
 };
 
-/// A tensor rank's even share of the tokens; document_start and documents stay those of the whole
+/// A tensor rank's even share of the tokens; key_ranges and documents stay those of the whole
 /// micro-batch.
 ModelInput shard_of(const ModelInput& input, std::int64_t rank, std::int64_t ranks);
 

@@ -12,9 +12,9 @@ TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& 
                                    const Parallelism& parallelism, bool dense, const Tensor& selection_bias,
                                    const RouterMaker& router)
     : parallelism_(parallelism),
-      attention_norm_(parameters, name + ".input_layernorm", model.hidden_size, model.rms_norm_eps,
-                      parallelism.residual()),
-      attention_(parameters, name + ".self_attn", model, range, parallelism),
+      mixer_norm_(parameters, name + ".input_layernorm", model.hidden_size, model.rms_norm_eps,
+                  parallelism.residual()),
+      mixer_(make_sequence_mixer(parameters, name, model, range, parallelism)),
       mlp_norm_(parameters, name + ".post_attention_layernorm", model.hidden_size, model.rms_norm_eps,
                 parallelism.residual()) {
   if (dense)
@@ -26,18 +26,18 @@ TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& 
 }
 
 Moe::Result TransformerBlock::forward(Tape& tape, const Variable& x, const ModelInput& input) const {
-  const Variable attended = [&] {
-    const ProfilePurpose purpose("attention");
-    return add(tape, x, attention_.forward(tape, attention_norm_.forward(tape, x), input));
+  const Variable mixed = [&] {
+    const ProfilePurpose purpose(mixer_->purpose());
+    return add(tape, x, mixer_->forward(tape, mixer_norm_.forward(tape, x), input));
   }();
   const ProfilePurpose purpose(dense_ ? "mlp" : "residual");
-  const Variable normed = mlp_norm_.forward(tape, attended);
+  const Variable normed = mlp_norm_.forward(tape, mixed);
   if (dense_) {
     const Variable partial = dense_->forward(tape, parallelism_.enter_tensor(tape, normed));
-    return {add(tape, attended, parallelism_.leave_tensor(tape, partial)), {}};
+    return {add(tape, mixed, parallelism_.leave_tensor(tape, partial)), {}};
   }
-  Moe::Result mixed = moe_->forward(tape, normed, input);
-  return {add(tape, attended, mixed.y), mixed.statistics};
+  Moe::Result of_experts = moe_->forward(tape, normed, input);
+  return {add(tape, mixed, of_experts.y), of_experts.statistics};
 }
 
 Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Recompute recompute,

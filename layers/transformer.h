@@ -1,6 +1,7 @@
-// Transformer: embedding, blocks of attention and (mixture-of-experts or dense) MLP with pre-norm residuals,
-// final norm. The mathematics and the parameter names are those of Hugging Face's Qwen3MoeForCausalLM
-// (model.layers.0. self_attn.q_proj.weight ...), experts stacked as layers/experts.h says.
+// Transformer: embedding, blocks of a sequence mixer and a (mixture-of-experts or dense) MLP with pre-norm
+// residuals, final norm. The mathematics and the parameter names are those of Hugging Face's
+// Qwen3MoeForCausalLM (model.layers.0. self_attn.q_proj.weight ...), experts stacked as layers/experts.h
+// says.
 #pragma once
 
 #include <functional>
@@ -10,8 +11,8 @@
 
 #include "framework/autograd/ops/vocabulary.h"
 #include "framework/recipe/recipe.h"
-#include "layers/attention.h"
 #include "layers/moe.h"
+#include "layers/sequence_mixer.h"
 
 namespace conclave {
 
@@ -31,8 +32,8 @@ class TransformerBlock {
 
  private:
   Parallelism parallelism_;
-  RmsNorm attention_norm_;
-  Attention attention_;
+  RmsNorm mixer_norm_;
+  std::unique_ptr<SequenceMixer> mixer_;
   RmsNorm mlp_norm_;
   std::optional<Moe> moe_;
   std::optional<Mlp> dense_;

@@ -6,12 +6,12 @@
 namespace conclave {
 
 const Kernels& cpu_kernels() {
-  static const Kernels kernels(cpu::parts);
+  static const Kernels kernels({cpu::put_all});
   return kernels;
 }
 
 const Kernels& emulated_kernels() {
-  static const Kernels kernels(emulated::parts);
+  static const Kernels kernels({emulated::put_all});
   return kernels;
 }
 

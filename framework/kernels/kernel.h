@@ -1,6 +1,6 @@
 // Kernel: one computation of a back end, as an object that is called like a function. Its signature stands
-// once, in kernels.h; a back end puts a function behind it, and work.cpp says what every back end has to do
-// at least. While a profile is active, each call reports its time and its work.
+// once, in kernels.h or in the header of its family; a back end puts a function behind it, and its work says
+// what every back end has to do at least. While a profile is active, each call reports its time and its work.
 #pragma once
 
 #include <type_traits>

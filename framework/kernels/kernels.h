@@ -7,6 +7,11 @@
 // (tokens sorted by expert).
 #pragma once
 
+#include <map>
+#include <memory>
+#include <typeindex>
+
+#include "framework/kernels/attention_shape.h"
 #include "framework/kernels/kernel.h"
 #include "framework/kernels/pieces.h"
 
@@ -14,7 +19,6 @@ namespace conclave {
 
 enum class Transpose { no, yes };
 enum class Write { overwrite, accumulate };
-enum class Rotation { forward, inverse };
 
 /// Rows offsets[e] .. offsets[e+1]-1 belong to expert e: int64 [experts + 1], and where the host has learnt
 /// the same numbers already, they come along, so that nobody waits for them again.
@@ -77,22 +81,40 @@ struct AdamWStep {
 class Kernels;
 /// Says what each kernel has to do at least (work.cpp).
 void put_work(Kernels& kernels);
+/// Joins the families of kernels that have headers of their own (families.cpp).
+void put_families(Kernels& kernels);
 
 /// The kernels of one back end: a table that is filled once, by functions each of which knows some of them. A
 /// test says which back end lacks which.
 class Kernels {
   std::vector<AnyKernel*> table_;  // before the kernels, which enter themselves
+  std::map<std::type_index, std::shared_ptr<void>> families_;
 
  public:
   using Part = void (*)(Kernels& kernels);
   explicit Kernels(std::initializer_list<Part> parts) {
     put_work(*this);
+    put_families(*this);
     for (const Part part : parts) part(*this);
   }
   Kernels(const Kernels&) = delete;
   Kernels& operator=(const Kernels&) = delete;
 
   const std::vector<AnyKernel*>& all() const { return table_; }
+
+  /// A family is a struct of kernels in a header of its own. It is made from this table, which they enter.
+  template <class Family>
+  void join() {
+    families_[typeid(Family)] = std::make_shared<Family>(table_);
+  }
+  template <class Family>
+  Family& family() {
+    return *static_cast<Family*>(found(typeid(Family)));
+  }
+  template <class Family>
+  const Family& family() const {
+    return *static_cast<const Family*>(found(typeid(Family)));
+  }
 
   // --- matrix products
   // -----------------------------------------------------------------------------------------
@@ -158,20 +180,16 @@ class Kernels {
   Kernel<void(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms, const Tensor& dy,
               const Tensor& dx, const Tensor& dweight, Write write_dweight)>
       rms_norm_backward{table_, "rms_norm_backward"};
-  /// Rotates the two halves of the first rotary_width elements of each head by position *
-  /// theta^(-2i/rotary_width) and hands the others on: x, y [tokens, heads, head_width], positions int32
-  /// [tokens], rotary_width even and at most head_width. The inverse rotation is the transpose.
-  Kernel<void(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
-              Rotation rotation, const Tensor& y)>
-      rope{table_, "rope"};
-  /// Causal attention inside documents with grouped key-value heads and memory linear in the sequence.
-  /// query, out [sequences, length, heads * head_width]; key, value [sequences, length, kv_heads *
-  /// head_width]; document_start int32 [sequences, length]: the first column that a token may look at;
-  /// log_sum_exp sums [sequences, heads, length].
-  Kernel<void(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& document_start,
+  /// Grouped-query attention over a range of keys for each query, with memory linear in the sequence. query
+  /// [sequences, queries, heads * head_width]; key [sequences, keys, kv_heads * head_width]; value
+  /// [sequences, keys, kv_heads * value_width]; out [sequences, queries, heads * value_width]; log_sum_exp
+  /// sums [sequences, heads, queries]. A query that sees no key gets zeros, and -infinity as its log_sum_exp.
+  Kernel<void(const Tensor& query, const Tensor& key, const Tensor& value, const KeyRanges& ranges,
               std::int64_t head_width, double scale, const Tensor& out, const Tensor& log_sum_exp)>
       attention{table_, "attention"};
-  Kernel<void(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& document_start,
+  /// dout is like out, dquery like query, dkey like key, dvalue like value. A query that sees no key and a
+  /// key that no query sees have gradients of zero.
+  Kernel<void(const Tensor& query, const Tensor& key, const Tensor& value, const KeyRanges& ranges,
               std::int64_t head_width, double scale, const Tensor& out, const Tensor& log_sum_exp,
               const Tensor& dout, const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue)>
       attention_backward{table_, "attention_backward"};
@@ -246,6 +264,14 @@ class Kernels {
   Kernel<void(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient, const Tensor& value,
               const Tensor& moment1, const Tensor& moment2)>
       adamw{table_, "adamw"};
+
+ private:
+  void* found(const std::type_info& type) const {
+    const auto at = families_.find(type);
+    check(at != families_.end(), "the family of kernels ", type.name(),
+          " was asked for, but no table has it; join it in framework/kernels/families.cpp");
+    return at->second.get();
+  }
 };
 
 /// The kernels of the device that the tensor lives on.

@@ -1,5 +1,7 @@
 // The work that each kernel has to do at least: bytes read and written, and floating-point operations. The
 // profile sets times against it, and the plan counts it.
+#include <algorithm>
+
 #include "framework/kernels/kernels.h"
 
 namespace conclave {
@@ -39,16 +41,17 @@ double read_bytes(const Tensor& x, const Pieces& pieces) {
   return elements * static_cast<double>(element_bytes(x.dtype()));
 }
 
-/// Query columns times the keys that each of them may look at, of all heads: a score is head_width products.
-/// 0 on a device, which would have to be waited for.
-double scores(const Tensor& query, const Tensor& document_start, std::int64_t head_width) {
-  if (!host_reads(query.device())) return 0;
-  const std::int64_t length = query.dim(1);
-  const std::vector<std::int32_t> start = document_start.to_host<std::int32_t>();
+/// The floating-point operations of a call in which each query head meets each key that it sees with
+/// `of_head` products as wide as a head and `of_value` as wide as a value. It is 0 on a device, which would
+/// have to be waited for.
+double attention_operations(const AttentionShape& z, const KeyRanges& ranges, double of_head,
+                            double of_value) {
+  if (!host_reads(ranges.first.device())) return 0;
+  const std::vector<std::int32_t> first = ranges.first.to_host<std::int32_t>(),
+                                  last = ranges.last.to_host<std::int32_t>();
   double pairs = 0;
-  for (std::size_t i = 0; i < start.size(); ++i)
-    pairs += count(static_cast<std::int64_t>(i) % length - start[i] + 1);
-  return pairs * count(query.dim(2) / head_width) * count(head_width);
+  for (std::size_t i = 0; i < first.size(); ++i) pairs += std::max(0, last[i] - first[i] + 1);
+  return 2 * pairs * count(z.heads) * (of_head * count(z.head_width) + of_value * count(z.value_width));
 }
 
 }  // namespace
@@ -109,21 +112,19 @@ void put_work(Kernels& kernels) {
                                         const Tensor& dx, const Tensor&, Write) -> Work {
     return {bytes_of({x, dy, dx})};
   });
-  kernels.rope.set_work(
-      [](const Tensor& x, const Tensor&, double, std::int64_t, Rotation, const Tensor& y) -> Work {
-        return {bytes_of({x, y})};
-      });
   kernels.attention.set_work([](const Tensor& query, const Tensor& key, const Tensor& value,
-                                const Tensor& document_start, std::int64_t head_width, double,
-                                const Tensor& out, const Tensor&) -> Work {
-    return {bytes_of({query, key, value, out}), 4 * scores(query, document_start, head_width)};
+                                const KeyRanges& ranges, std::int64_t head_width, double, const Tensor& out,
+                                const Tensor&) -> Work {
+    const AttentionShape z = attention_shape(query, key, value, ranges, head_width);
+    return {bytes_of({query, key, value, out}), attention_operations(z, ranges, 1, 1)};
   });
   kernels.attention_backward.set_work(
-      [](const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& document_start,
+      [](const Tensor& query, const Tensor& key, const Tensor& value, const KeyRanges& ranges,
          std::int64_t head_width, double, const Tensor& out, const Tensor&, const Tensor& dout,
          const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue) -> Work {
+        const AttentionShape z = attention_shape(query, key, value, ranges, head_width);
         return {bytes_of({query, key, value, out, dout, dquery, dkey, dvalue}),
-                10 * scores(query, document_start, head_width)};
+                attention_operations(z, ranges, 3, 2)};
       });
   kernels.cross_entropy_statistics.set_work(
       [](const Tensor& logits, const Tensor&, std::int64_t, const Tensor&) -> Work {

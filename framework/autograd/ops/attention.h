@@ -1,7 +1,8 @@
-// Rotary positions and causal grouped-query attention inside documents.
+// Rotary positions and grouped-query attention over a range of keys for each query.
 #pragma once
 
 #include "framework/autograd/tape.h"
+#include "framework/kernels/attention_shape.h"
 
 namespace conclave {
 
@@ -12,11 +13,11 @@ Variable rope(Tape& tape, const Variable& x,  // [tokens, heads, head_width]
               double theta,
               std::int64_t rotary_width);  // even, at most head_width -> [tokens, heads, head_width]
 
-/// softmax(query key^T / sqrt(head_width)) value over the earlier tokens of the same document.
-Variable attention(Tape& tape, const Variable& query,  // [sequences, length, heads * head_width]
-                   const Variable& key,                // [sequences, length, kv_heads * head_width]
-                   const Variable& value,              // [sequences, length, kv_heads * head_width]
-                   const Tensor& document_start,  // int32 [sequences, length]; first column that may be seen
-                   std::int64_t head_width);      // -> [sequences, length, heads * head_width]
+/// softmax(query key^T / sqrt(head_width)) value over the keys that each query sees; zero where it sees none.
+Variable attention(Tape& tape, const Variable& query,  // [sequences, queries, heads * head_width]
+                   const Variable& key,                // [sequences, keys, kv_heads * head_width]
+                   const Variable& value,              // [sequences, keys, kv_heads * value_width]
+                   const KeyRanges& ranges,            // of [sequences, queries]
+                   std::int64_t head_width);           // -> [sequences, queries, heads * value_width]
 
 }  // namespace conclave

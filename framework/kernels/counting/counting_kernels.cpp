@@ -13,15 +13,17 @@ const CountingDevice::Options& options_of(const Tensor& tensor) {
   return dynamic_cast<const CountingDevice&>(tensor.device()).options();
 }
 
-void attention(const Tensor& query, const Tensor&, const Tensor&, const Tensor&, std::int64_t head_width,
-               double, const Tensor&, const Tensor&) {
-  cpu::attention_room.take(options_of(query).threads, query, head_width);
+void attention(const Tensor& query, const Tensor& key, const Tensor& value, const KeyRanges& ranges,
+               std::int64_t head_width, double, const Tensor&, const Tensor&) {
+  cpu::attention_room.take(options_of(query).threads, attention_shape(query, key, value, ranges, head_width),
+                           query);
 }
 
-void attention_backward(const Tensor& query, const Tensor&, const Tensor&, const Tensor&,
+void attention_backward(const Tensor& query, const Tensor& key, const Tensor& value, const KeyRanges& ranges,
                         std::int64_t head_width, double, const Tensor&, const Tensor&, const Tensor&,
                         const Tensor&, const Tensor&, const Tensor&) {
-  cpu::attention_backward_room.take(options_of(query).threads, query, head_width);
+  cpu::attention_backward_room.take(options_of(query).threads,
+                                    attention_shape(query, key, value, ranges, head_width), query);
 }
 
 void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, const RouteResult& result) {

@@ -2,26 +2,26 @@
 // head needs. The counting device takes as much.
 #pragma once
 
-#include "framework/tensor/tensor.h"
+#include "framework/kernels/attention_shape.h"
 
 namespace conclave::cpu {
 
 constexpr std::int64_t query_block = 64;
 
-/// How many parts of each kind: `blocks` [query_block, head_width], `heads` [length, head_width], `scores`
-/// [query_block, length].
+/// How many parts of each kind: `queries` [query_block, head_width] and `outputs` [query_block, value_width];
+/// `keys` [keys, head_width] and as many [keys, value_width]; `scores` [query_block, keys].
 struct AttentionRoom {
-  std::int64_t blocks, heads, scores;
+  std::int64_t queries, outputs, keys, scores;
 
-  /// The room of all threads, sums [threads, numbers]; query [sequences, length, heads * head_width].
-  Tensor take(std::int64_t threads, const Tensor& query, std::int64_t head_width) const {
-    const std::int64_t length = query.dim(1);
+  /// The room of all threads, sums [threads, numbers]; query says type and device.
+  Tensor take(std::int64_t threads, const AttentionShape& z, const Tensor& query) const {
     const std::int64_t numbers =
-        query_block * (blocks * head_width + scores * length) + heads * length * head_width;
+        query_block * (queries * z.head_width + outputs * z.value_width + scores * z.keys) +
+        keys * z.keys * (z.head_width + z.value_width);
     return Tensor::empty({threads, numbers}, sum_type(query.dtype()), query.device());
   }
 };
-constexpr AttentionRoom attention_room{.blocks = 2, .heads = 2, .scores = 1};
-constexpr AttentionRoom attention_backward_room{.blocks = 3, .heads = 4, .scores = 2};
+constexpr AttentionRoom attention_room{.queries = 1, .outputs = 1, .keys = 1, .scores = 1};
+constexpr AttentionRoom attention_backward_room{.queries = 2, .outputs = 1, .keys = 2, .scores = 2};
 
 }  // namespace conclave::cpu

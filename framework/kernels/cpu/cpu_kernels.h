@@ -16,8 +16,7 @@ void put_permutation(Kernels& kernels);
 void put_pools(Kernels& kernels);
 void put_rope(Kernels& kernels);
 void put_routing(Kernels& kernels);
-
-constexpr auto parts = {put_attention, put_cross_entropy, put_elementwise, put_embedding, put_matrix_product,
-                        put_norm,      put_permutation,   put_pools,       put_rope,      put_routing};
+/// All of them (cpu_kernels.cpp).
+void put_all(Kernels& kernels);
 
 }  // namespace conclave::cpu

@@ -1,13 +1,14 @@
 // Rotary positions (Su et al., RoFormer, arXiv 2104.09864): the pair (x_i, x_{i + half}) of a head is turned
 // by the angle position * theta^(-2 i / width). Backward turns the gradient back by the same angle, which is
 // Rotation::inverse.
+#include "framework/kernels/rope.h"
+
 #include <algorithm>
 #include <cmath>
 #include <memory>
 #include <mutex>
 #include <vector>
 
-#include "framework/kernels/check_rope.h"
 #include "framework/kernels/cpu/cpu_kernels.h"
 #include "framework/kernels/cpu/storage.h"
 
@@ -80,7 +81,7 @@ void rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t r
 }  // namespace
 
 void cpu::put_rope(Kernels& kernels) {
-  kernels.rope = rope;
+  kernels.family<RopeKernels>().rope = rope;
 }
 
 }  // namespace conclave

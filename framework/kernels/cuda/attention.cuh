@@ -1,12 +1,13 @@
-// Causal grouped-query attention inside documents, tile by tile with a running softmax (Dao et al.,
-// FlashAttention, arXiv 2205.14135); backward formulas in kernels/cpu/attention.cpp. A block owns 32 rows of
-// one head and walks over the other side 16 rows at a time; 8 neighbouring threads share a row. Two backward
-// kernels, one owning queries and one owning keys, so that every sum has one owner; the price is computing
-// the scores twice.
+// Grouped-query attention over a range of keys for each query, tile by tile with a running softmax (Dao et
+// al., FlashAttention, arXiv 2205.14135); backward formulas in kernels/cpu/attention.cpp. A block owns 32
+// rows of one head and walks over the other side 16 rows at a time; 8 neighbouring threads share a row. Two
+// backward kernels, one owning queries and one owning keys, so that every sum has one owner; the price is
+// computing the scores twice.
 #pragma once
 
 #include <limits>
 
+#include "framework/kernels/attention_shape.h"
 #include "framework/kernels/cuda/reduction.cuh"
 #include "framework/kernels/cuda/storage.cuh"
 #include "framework/kernels/scalar_math.h"
@@ -18,33 +19,81 @@ constexpr int rows_at_once = block_threads / row_threads, rounds = own_rows / ro
 constexpr int walks_per_thread = walk_rows / row_threads;
 constexpr int score_stride = walk_rows + 1;
 
-struct AttentionSizes {
-  std::int64_t sequences, length, heads, kv_heads, width;
+struct AttentionSizes : AttentionShape {
   float scale;
 
-  std::int64_t tiles() const { return blocks_for(length, own_rows); }
-  HOST_DEVICE int stride() const {
-    return static_cast<int>(width) + 1;
-  }  // in shared memory: odd, so banks differ
-  HOST_DEVICE std::int64_t query_stride() const { return heads * width; }
-  HOST_DEVICE std::int64_t key_stride() const { return kv_heads * width; }
+  HOST_DEVICE std::int64_t query_stride() const { return heads * head_width; }
+  HOST_DEVICE std::int64_t out_stride() const { return heads * value_width; }
+  HOST_DEVICE std::int64_t key_stride() const { return kv_heads * head_width; }
+  HOST_DEVICE std::int64_t value_stride() const { return kv_heads * value_width; }
   HOST_DEVICE std::int64_t query_at(std::int64_t s, std::int64_t h) const {
-    return s * length * query_stride() + h * width;
+    return s * queries * query_stride() + h * head_width;
+  }
+  HOST_DEVICE std::int64_t out_at(std::int64_t s, std::int64_t h) const {
+    return s * queries * out_stride() + h * value_width;
   }
   HOST_DEVICE std::int64_t key_at(std::int64_t s, std::int64_t kv) const {
-    return s * length * key_stride() + kv * width;
+    return s * keys * key_stride() + kv * head_width;
+  }
+  HOST_DEVICE std::int64_t value_at(std::int64_t s, std::int64_t kv) const {
+    return s * keys * value_stride() + kv * value_width;
   }
 };
 
-/// Rows first .. first + rows - 1 of a head into shared memory, zero from row `length` on.
+/// A row in shared memory: odd, so that rows begin at different banks.
+HOST_DEVICE inline int padded(std::int64_t width) {
+  return static_cast<int>(width) / 2 * 2 + 1;
+}
+
+/// The key ranges of one sequence.
+struct SeenKeys {
+  const std::int32_t *first, *last;
+  std::int64_t queries;
+
+  DEVICE SeenKeys(const AttentionSizes& z, const std::int32_t* first_keys, const std::int32_t* last_keys,
+                  std::int64_t s)
+      : first(first_keys + s * z.queries), last(last_keys + s * z.queries), queries(z.queries) {}
+};
+
+/// Keys first .. end - 1, none where end is not beyond first.
+struct KeySpan {
+  std::int64_t first, end;
+
+  DEVICE bool has(std::int64_t key) const { return first <= key && key < end; }
+  DEVICE bool meets(std::int64_t from, std::int64_t to) const { return first < to && from < end; }
+  /// Both, and what lies between them.
+  DEVICE void extend(const KeySpan& other) {
+    if (other.first >= other.end) return;
+    first = other.first < first ? other.first : first;
+    end = other.end > end ? other.end : end;
+  }
+};
+
+DEVICE KeySpan no_keys() {
+  return {std::int64_t{1} << 62, 0};
+}
+
+/// What query t sees: nothing from the last query on.
+DEVICE KeySpan seen_by(const SeenKeys& seen, std::int64_t t) {
+  if (t >= seen.queries || seen.last[t] < seen.first[t]) return no_keys();
+  return {seen.first[t], seen.last[t] + std::int64_t{1}};
+}
+
+/// All that queries first .. first + count - 1 see, and what lies between.
+DEVICE KeySpan seen_by_rows(const SeenKeys& seen, std::int64_t first, int count) {
+  KeySpan span = no_keys();
+  for (std::int64_t t = first; t < first + count; ++t) span.extend(seen_by(seen, t));
+  return span;
+}
+
+/// Rows first .. first + rows - 1 of a head into shared memory, zero from row `count` on.
 template <class T>
-DEVICE void load_tile(float* tile, int rows, const AttentionSizes& z, const T* head, std::int64_t stride,
-                      std::int64_t first) {
-  const int width = static_cast<int>(z.width);
+DEVICE void load_tile(float* tile, int rows, int width, const T* head, std::int64_t stride,
+                      std::int64_t first, std::int64_t count) {
   for (int i = thread_index(); i < rows * width; i += block_size()) {
     const int row = i / width, column = i % width;
-    tile[row * z.stride() + column] =
-        first + row < z.length ? load(head + (first + row) * stride + column) : 0;
+    tile[row * padded(width) + column] =
+        first + row < count ? load(head + (first + row) * stride + column) : 0;
   }
 }
 
@@ -71,49 +120,42 @@ DEVICE void store_row(T* row, const float (&sums)[per_thread], float factor, int
   }
 }
 
-/// The lowest document start of queries first .. first + rows - 1: no key before it is seen.
-DEVICE std::int64_t lowest_start(const std::int32_t* start, std::int64_t first, int rows,
-                                 std::int64_t length) {
-  std::int64_t least = length;
-  for (std::int64_t t = first; t < first + rows && t < length; ++t)
-    least = start[t] < least ? start[t] : least;
-  return least;
-}
-
-/// log_sum_exp [sequences, heads, length]
+/// log_sum_exp [sequences, heads, queries]
 template <int per_thread, class T>
 KERNEL attention_kernel(AttentionSizes z, const T* query, const T* key, const T* value,
-                        const std::int32_t* document_start, std::int64_t tiles, T* out, float* log_sum_exp) {
+                        const std::int32_t* first_keys, const std::int32_t* last_keys, std::int64_t tiles,
+                        T* out, float* log_sum_exp) {
   SHARED_DYNAMIC(float, memory);
-  const int width = static_cast<int>(z.width), stride = z.stride();
+  const int width = static_cast<int>(z.head_width), value_width = static_cast<int>(z.value_width),
+            stride = padded(width), value_stride = padded(value_width);
   float *q = memory, *k = q + own_rows * stride, *v = k + walk_rows * stride,
-        *weights = v + walk_rows * stride;
+        *weights = v + walk_rows * value_stride;
   const std::int64_t s = block_index() / tiles / z.heads, h = block_index() / tiles % z.heads;
   const std::int64_t begin =
       (tiles - 1 - block_index() % tiles) * own_rows;  // those with most keys come first
-  const std::int64_t end = begin + own_rows < z.length ? begin + own_rows : z.length;
-  const std::int32_t* start = document_start + s * z.length;
-  const std::int64_t q_at = z.query_at(s, h), k_at = z.key_at(s, h / (z.heads / z.kv_heads));
-  load_tile(q, own_rows, z, query + q_at, z.query_stride(), begin);
+  const SeenKeys seen(z, first_keys, last_keys, s);
+  const std::int64_t kv = h / (z.heads / z.kv_heads), q_at = z.query_at(s, h), out_at = z.out_at(s, h),
+                     k_at = z.key_at(s, kv), v_at = z.value_at(s, kv);
+  load_tile(q, own_rows, width, query + q_at, z.query_stride(), begin, z.queries);
   float sums[rounds][per_thread] = {}, largest[rounds], total[rounds];
   UNROLL for (int round = 0; round < rounds; ++round) {
     largest[round] = -std::numeric_limits<float>::infinity();
     total[round] = 0;
   }
-  for (std::int64_t first = lowest_start(start, begin, own_rows, z.length); first < end; first += walk_rows) {
+  const KeySpan span = seen_by_rows(seen, begin, own_rows);
+  for (std::int64_t first = span.first; first < span.end; first += walk_rows) {
     sync_block();
-    load_tile(k, walk_rows, z, key + k_at, z.key_stride(), first);
-    load_tile(v, walk_rows, z, value + k_at, z.key_stride(), first);
+    load_tile(k, walk_rows, width, key + k_at, z.key_stride(), first, z.keys);
+    load_tile(v, walk_rows, value_width, value + v_at, z.value_stride(), first, z.keys);
     sync_block();
     UNROLL for (int round = 0; round < rounds; ++round) {
       const int row = thread_index() / row_threads + round * rows_at_once;
-      const std::int64_t t = begin + row, from = t < z.length ? start[t] : z.length;
+      const KeySpan own = seen_by(seen, begin + row);
       float score[walks_per_thread], highest = largest[round];
       UNROLL for (int n = 0; n < walks_per_thread; ++n) {
         const int j = thread_index() % row_threads + n * row_threads;
-        const bool seen = first + j >= from && first + j <= t;
-        score[n] = seen ? z.scale * dot_of_rows(q + row * stride, k + j * stride, width)
-                        : -std::numeric_limits<float>::infinity();
+        score[n] = own.has(first + j) ? z.scale * dot_of_rows(q + row * stride, k + j * stride, width)
+                                      : -std::numeric_limits<float>::infinity();
         highest = highest < score[n] ? score[n] : highest;
       }
       highest = warp_reduce(highest, Maximum{}, row_threads);
@@ -135,15 +177,17 @@ KERNEL attention_kernel(AttentionSizes z, const T* query, const T* key, const T*
     UNROLL for (int round = 0; round < rounds; ++round) {
       const int row = thread_index() / row_threads + round * rows_at_once;
       for (int j = 0; j < walk_rows; ++j)
-        add_row(sums[round], weights[row * score_stride + j], v + j * stride, width);
+        add_row(sums[round], weights[row * score_stride + j], v + j * value_stride, value_width);
     }
   }
   UNROLL for (int round = 0; round < rounds; ++round) {
     const std::int64_t t = begin + thread_index() / row_threads + round * rows_at_once;
-    if (t >= z.length) continue;
-    store_row(out + q_at + t * z.query_stride(), sums[round], 1 / total[round], width);
+    if (t >= z.queries) continue;
+    // A query that sees no key has summed up nothing.
+    store_row(out + out_at + t * z.out_stride(), sums[round], total[round] == 0 ? 0 : 1 / total[round],
+              value_width);
     if (thread_index() % row_threads == 0)
-      log_sum_exp[(s * z.heads + h) * z.length + t] = largest[round] + std::log(total[round]);
+      log_sum_exp[(s * z.heads + h) * z.queries + t] = largest[round] + std::log(total[round]);
   }
 }
 

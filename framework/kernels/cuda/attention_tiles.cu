@@ -12,26 +12,27 @@ constexpr int rows_of(int threads) {
   return threads / warp_size * tile_side;
 }
 
-/// Shared memory of a block that keeps `kept` matrices of its own rows, walks over two more in two stages,
-/// and has so many bytes per warp.
-LaunchShape shape_of(const AttentionSizes& z, std::int64_t heads, int threads, int kept, std::size_t per_warp,
-                     void* stream) {
+/// Blocks that own `own` rows of each of so many heads. A block keeps `kept` matrices of its own rows, walks
+/// over two more in two stages, and has so many bytes per warp.
+LaunchShape shape_of(const AttentionSizes& z, std::int64_t heads, std::int64_t own, int threads, int kept,
+                     std::size_t per_warp, void* stream) {
   const std::size_t rows = static_cast<std::size_t>(kept * rows_of(threads) + 4 * walked),
-                    row_bytes = static_cast<std::size_t>(z.width + 8) * sizeof(BFloat16);
-  return {.blocks = z.sequences * heads * blocks_for(z.length, rows_of(threads)),
+                    row_bytes = static_cast<std::size_t>(z.head_width + 8) * sizeof(BFloat16);
+  return {.blocks = z.sequences * heads * blocks_for(own, rows_of(threads)),
           .threads = threads,
           .shared_bytes = rows * row_bytes + static_cast<std::size_t>(threads / warp_size) * per_warp,
           .stream = stream};
 }
 
 LaunchShape forward_shape(const AttentionSizes& z, void* stream) {
-  return shape_of(z, z.heads, block_threads, 1, sums_bytes + weights_bytes + factors_bytes, stream);
+  return shape_of(z, z.heads, z.queries, block_threads, 1, sums_bytes + weights_bytes + factors_bytes,
+                  stream);
 }
 LaunchShape dquery_shape(const AttentionSizes& z, void* stream) {
-  return shape_of(z, z.heads, backward_threads, 2, 2 * sums_bytes + weights_bytes, stream);
+  return shape_of(z, z.heads, z.queries, backward_threads, 2, 2 * sums_bytes + weights_bytes, stream);
 }
 LaunchShape dkey_dvalue_shape(const AttentionSizes& z, void* stream) {
-  return shape_of(z, z.kv_heads, backward_threads, 2, 2 * sums_bytes + 2 * weights_bytes, stream);
+  return shape_of(z, z.kv_heads, z.keys, backward_threads, 2, 2 * sums_bytes + 2 * weights_bytes, stream);
 }
 
 template <class Function>
@@ -43,7 +44,8 @@ void with_width(std::int64_t width, Function&& function) {
 }  // namespace
 
 bool attention_fits_tiles(const AttentionSizes& z, const AttentionTensors& tensors) {
-  if (tensors.query.dtype() != DType::bfloat16 || (z.width != 64 && z.width != 128) || !has_matrix_units())
+  if (tensors.query.dtype() != DType::bfloat16 || (z.head_width != 64 && z.head_width != 128) ||
+      z.value_width != z.head_width || !has_matrix_units())
     return false;
   for (const Tensor* tensor : {&tensors.query, &tensors.key, &tensors.value, &tensors.dout})
     if (tensor->defined() && reinterpret_cast<std::uintptr_t>(tensor->raw()) % 16 != 0) return false;
@@ -53,26 +55,31 @@ bool attention_fits_tiles(const AttentionSizes& z, const AttentionTensors& tenso
 }
 
 void attention_on_tiles(const AttentionSizes& z, const AttentionTensors& in) {
-  with_width(z.width, [&](auto width) {
+  with_width(z.head_width, [&](auto width) {
     launch(forward_shape(z, in.query.device().stream()), attention_tiles_kernel<width()>, z,
            in.query.data<BFloat16>(), in.key.data<BFloat16>(), in.value.data<BFloat16>(),
-           in.document_start.data<std::int32_t>(), blocks_for(z.length, rows_of(block_threads)),
-           in.out.data<BFloat16>(), in.log_sum_exp.data<float>());
+           in.ranges.first.data<std::int32_t>(), in.ranges.last.data<std::int32_t>(),
+           blocks_for(z.queries, rows_of(block_threads)), in.out.data<BFloat16>(),
+           in.log_sum_exp.data<float>());
   });
 }
 
 void attention_backward_on_tiles(const AttentionSizes& z, const AttentionTensors& in, const Tensor& delta) {
-  const AttentionInput<BFloat16> input{in.query.data<BFloat16>(),    in.key.data<BFloat16>(),
-                                       in.value.data<BFloat16>(),    in.document_start.data<std::int32_t>(),
-                                       in.log_sum_exp.data<float>(), in.dout.data<BFloat16>(),
+  const AttentionInput<BFloat16> input{in.query.data<BFloat16>(),
+                                       in.key.data<BFloat16>(),
+                                       in.value.data<BFloat16>(),
+                                       in.ranges.first.data<std::int32_t>(),
+                                       in.ranges.last.data<std::int32_t>(),
+                                       in.log_sum_exp.data<float>(),
+                                       in.dout.data<BFloat16>(),
                                        delta.data<float>()};
-  const std::int64_t tiles = blocks_for(z.length, rows_of(backward_threads));
   void* stream = in.query.device().stream();
-  with_width(z.width, [&](auto width) {
-    launch(dquery_shape(z, stream), attention_tiles_dquery_kernel<width()>, z, input, tiles,
-           in.dquery.data<BFloat16>());
-    launch(dkey_dvalue_shape(z, stream), attention_tiles_dkey_dvalue_kernel<width()>, z, input, tiles,
-           in.dkey.data<BFloat16>(), in.dvalue.data<BFloat16>());
+  with_width(z.head_width, [&](auto width) {
+    launch(dquery_shape(z, stream), attention_tiles_dquery_kernel<width()>, z, input,
+           blocks_for(z.queries, rows_of(backward_threads)), in.dquery.data<BFloat16>());
+    launch(dkey_dvalue_shape(z, stream), attention_tiles_dkey_dvalue_kernel<width()>, z, input,
+           blocks_for(z.keys, rows_of(backward_threads)), in.dkey.data<BFloat16>(),
+           in.dvalue.data<BFloat16>());
   });
 }
 

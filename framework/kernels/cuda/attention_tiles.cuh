@@ -1,7 +1,7 @@
-// Attention of attention.cuh on tensor cores, for bfloat16 and heads 64 or 128 wide (Dao et al.,
-// FlashAttention, arXiv 2205.14135). A warp owns 16 rows, a block's warps walk over the other side together,
-// 32 rows at a time, while the next 32 are copied. Products sum in float32; weights are rounded to bfloat16
-// before they multiply values, as the tensor cores take nothing wider.
+// Attention of attention.cuh on tensor cores, for bfloat16 and heads 64 or 128 wide, whose values are as
+// wide (Dao et al., FlashAttention, arXiv 2205.14135). A warp owns 16 rows, a block's warps walk over the
+// other side together, 32 rows at a time, while the next 32 are copied. Products sum in float32; weights are
+// rounded to bfloat16 before they multiply values, as the tensor cores take nothing wider.
 #pragma once
 
 #include "framework/kernels/cuda/attention.cuh"
@@ -19,15 +19,15 @@ constexpr std::size_t sums_bytes = tile_side * sum_stride * sizeof(float),
                       weights_bytes = tile_side * weight_stride * sizeof(BFloat16),
                       factors_bytes = tile_side * sizeof(float);
 
-/// `rows` rows of a head from `first` on into shared memory, zero from row `length` on; to be waited for.
+/// `rows` rows of a head from `first` on into shared memory, zero from row `end` on; to be waited for.
 template <int width>
 DEVICE void copy_rows(BFloat16* tile, int rows, const BFloat16* head, std::int64_t stride, std::int64_t first,
-                      std::int64_t length) {
+                      std::int64_t end) {
   constexpr int piece = 16 / sizeof(BFloat16), pieces = width / piece;
   for (int i = thread_index(); i < rows * pieces; i += block_size()) {
     const int row = i / pieces, column = i % pieces * piece;
     BFloat16* to = tile + row * row_stride<width> + column;
-    if (first + row < length) {
+    if (first + row < end) {
       copy_async(to, head + (first + row) * stride + column);
     } else {
       UNROLL for (int c = 0; c < piece; ++c) to[c] = BFloat16{0};
@@ -70,33 +70,32 @@ DEVICE void store_sums(float* scratch, const SumTile (&sums)[walk_tiles]) {
 
 /// Rows first .. first + 15 of a head = factor * sums, those that there are.
 template <int width>
-DEVICE void store_rows(BFloat16* head, std::int64_t stride, std::int64_t first, std::int64_t length,
+DEVICE void store_rows(BFloat16* head, std::int64_t stride, std::int64_t first, std::int64_t end,
                        const SumTile (&sums)[width / tile_side], float factor, float* scratch) {
   UNROLL for (int c = 0; c < width / tile_side; c += walk_tiles) {
     sync_warp();
     UNROLL for (int j = 0; j < walk_tiles; ++j) store_tile(scratch + j * tile_side, sums[c + j], sum_stride);
     sync_warp();
     static_assert(walked == warp_size);
-    for (int row = 0; row < tile_side && first + row < length; ++row)
+    for (int row = 0; row < tile_side && first + row < end; ++row)
       store(head + (first + row) * stride + c * tile_side + lane_index(),
             factor * scratch[row * sum_stride + lane_index()]);
   }
 }
 
-/// The lowest document start of queries first .. end - 1, found by a warp: no key before it is seen.
-DEVICE std::int64_t lowest_start_of(const std::int32_t* start, std::int64_t first, std::int64_t end,
-                                    std::int64_t length) {
-  std::int64_t least = length;
-  for (std::int64_t t = first + lane_index(); t < end && t < length; t += warp_size)
-    least = start[t] < least ? start[t] : least;
-  return -warp_reduce(-least, Maximum{});
+/// All that queries first .. end - 1 see, and what lies between; found by a warp.
+DEVICE KeySpan seen_by_warp(const SeenKeys& seen, std::int64_t first, std::int64_t end) {
+  KeySpan span = no_keys();
+  for (std::int64_t t = first + lane_index(); t < end; t += warp_size) span.extend(seen_by(seen, t));
+  return {-warp_reduce(-span.first, Maximum{}), warp_reduce(span.end, Maximum{})};
 }
 
-/// log_sum_exp [sequences, heads, length]
+/// log_sum_exp [sequences, heads, queries]
 template <int width>
 KERNEL attention_tiles_kernel(AttentionSizes z, const BFloat16* query, const BFloat16* key,
-                              const BFloat16* value, const std::int32_t* document_start, std::int64_t tiles,
-                              BFloat16* out, float* log_sum_exp) {
+                              const BFloat16* value, const std::int32_t* first_keys,
+                              const std::int32_t* last_keys, std::int64_t tiles, BFloat16* out,
+                              float* log_sum_exp) {
   SHARED_DYNAMIC(BFloat16, memory);
   constexpr int stride = row_stride<width>, stage = 2 * walked * stride;
   const int warps = block_size() / warp_size, own = warps * tile_side;
@@ -107,44 +106,43 @@ KERNEL attention_tiles_kernel(AttentionSizes z, const BFloat16* query, const BFl
   float* factors = scores + tile_side * sum_stride;
   const std::int64_t s = block_index() / tiles / z.heads, h = block_index() / tiles % z.heads;
   const std::int64_t begin = (tiles - 1 - block_index() % tiles) * own;  // those with most keys come first
-  const std::int64_t end = begin + own < z.length ? begin + own : z.length;
-  const std::int32_t* start = document_start + s * z.length;
+  const SeenKeys seen(z, first_keys, last_keys, s);
+  const KeySpan span = seen_by_warp(seen, begin, begin + own);
   const std::int64_t q_at = z.query_at(s, h), k_at = z.key_at(s, h / (z.heads / z.kv_heads));
   const auto copy_walk = [&](int to, std::int64_t first) {
-    copy_rows<width>(walk + to * stage, walked, key + k_at, z.key_stride(), first, end);
-    copy_rows<width>(walk + to * stage + walked * stride, walked, value + k_at, z.key_stride(), first, end);
+    copy_rows<width>(walk + to * stage, walked, key + k_at, z.key_stride(), first, span.end);
+    copy_rows<width>(walk + to * stage + walked * stride, walked, value + k_at, z.key_stride(), first,
+                     span.end);
   };
 
   // Two lanes share a row: its columns of one parity each.
   const std::int64_t own_first = begin + warp_index() * tile_side;
   const int row = lane_index() / 2, parity = lane_index() % 2;
-  const std::int64_t t = own_first + row, from = t < z.length ? start[t] : z.length;
-  const std::int64_t warp_from = lowest_start_of(start, own_first, own_first + tile_side, z.length);
+  const std::int64_t t = own_first + row;
+  const KeySpan of_row = seen_by(seen, t), of_warp = seen_by_warp(seen, own_first, own_first + tile_side);
   float largest = -std::numeric_limits<float>::infinity(), total = 0;
   SumTile sums[width / tile_side];
   UNROLL for (SumTile& sum : sums) clear_tile(sum);
   const TileRows rows = rows_of_tile(scores);
 
-  const std::int64_t first_key = lowest_start_of(start, begin, end, z.length);
-  copy_rows<width>(q, own, query + q_at, z.query_stride(), begin, z.length);
-  copy_walk(0, first_key);
+  copy_rows<width>(q, own, query + q_at, z.query_stride(), begin, z.queries);
+  if (span.first < span.end) copy_walk(0, span.first);
   commit_copies();
   int now = 0;
-  for (std::int64_t first = first_key; first < end; first += walked, now = 1 - now) {
-    if (first + walked < end) copy_walk(1 - now, first + walked);
+  for (std::int64_t first = span.first; first < span.end; first += walked, now = 1 - now) {
+    if (first + walked < span.end) copy_walk(1 - now, first + walked);
     commit_copies();
     wait_copies<1>();
     sync_block();
-    if (first < own_first + tile_side && first + walked > warp_from) {
+    if (of_warp.meets(first, first + walked)) {
       SumTile products[walk_tiles];
       multiply_rows<width>(products, q + warp_index() * tile_side * stride, walk + now * stage);
       store_sums(scores, products);
       sync_warp();
       float score[tile_side], highest = largest, added = 0;
       UNROLL for (int n = 0; n < tile_side; ++n) {
-        const std::int64_t seen = first + 2 * n + parity;
-        score[n] = seen >= from && seen <= t ? z.scale * scores[row * sum_stride + 2 * n + parity]
-                                             : -std::numeric_limits<float>::infinity();
+        score[n] = of_row.has(first + 2 * n + parity) ? z.scale * scores[row * sum_stride + 2 * n + parity]
+                                                      : -std::numeric_limits<float>::infinity();
         highest = highest < score[n] ? score[n] : highest;
       }
       highest = warp_reduce(highest, Maximum{}, 2);
@@ -166,12 +164,12 @@ KERNEL attention_tiles_kernel(AttentionSizes z, const BFloat16* query, const BFl
     sync_block();
   }
   if (parity == 0) {
-    factors[row] = 1 / total;
-    if (t < z.length) log_sum_exp[(s * z.heads + h) * z.length + t] = largest + std::log(total);
+    factors[row] = total == 0 ? 0 : 1 / total;  // a query that sees no key has summed up nothing
+    if (t < z.queries) log_sum_exp[(s * z.heads + h) * z.queries + t] = largest + std::log(total);
   }
   sync_warp();
   UNROLL for (SumTile& sum : sums) scale_rows(sum, rows, factors);
-  store_rows<width>(out + q_at, z.query_stride(), own_first, z.length, sums, 1, scores);
+  store_rows<width>(out + q_at, z.query_stride(), own_first, z.queries, sums, 1, scores);
 }
 
 }  // namespace conclave::DIALECT

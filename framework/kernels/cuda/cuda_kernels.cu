@@ -5,7 +5,7 @@
 namespace conclave {
 
 const Kernels& cuda_kernels() {
-  static const Kernels kernels(cuda::parts);
+  static const Kernels kernels({cuda::put_all});
   return kernels;
 }
 

@@ -18,9 +18,7 @@ void put_norm(Kernels& kernels);
 void put_permutation(Kernels& kernels);
 void put_pools(Kernels& kernels);
 void put_routing(Kernels& kernels);
-
-constexpr auto parts = {put_attention,       put_cross_entropy,  put_elementwise, put_embedding,
-                        put_grouped_product, put_matrix_product, put_norm,        put_permutation,
-                        put_pools,           put_routing};
+/// All of them (device_kernels.cu).
+void put_all(Kernels& kernels);
 
 }  // namespace conclave::DIALECT

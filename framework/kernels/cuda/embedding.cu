@@ -1,7 +1,7 @@
 #include "framework/kernels/cuda/embedding.cuh"
 
-#include "framework/kernels/check_rope.h"
 #include "framework/kernels/cuda/device_kernels.h"
+#include "framework/kernels/rope.h"
 
 namespace conclave::DIALECT {
 
@@ -48,7 +48,7 @@ void rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t r
 void put_embedding(Kernels& kernels) {
   kernels.embedding = embedding;
   kernels.embedding_backward = embedding_backward;
-  kernels.rope = rope;
+  kernels.family<RopeKernels>().rope = rope;
 }
 
 }  // namespace conclave::DIALECT

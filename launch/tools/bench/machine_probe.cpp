@@ -8,6 +8,7 @@
 
 #include "framework/autograd/ops/elementwise.h"
 #include "framework/kernels/kernels.h"
+#include "framework/kernels/rope.h"
 #include "launch/plan/collective_time.h"
 #include "launch/plan/plan_time.h"
 #include "launch/tools/bench/bench.h"
@@ -105,15 +106,19 @@ std::vector<WorkSample> attention_passes(double call) {
     const Shape shape{sequences, length, heads * width};
     const Tensor q = random(shape), k = random(shape), v = random(shape), out = random(shape);
     const Tensor dq = random(shape), dk = random(shape), dv = random(shape);
-    const Tensor start = Tensor::zeros({sequences, length}, DType::int32);
+    std::vector<std::int32_t> columns(static_cast<std::size_t>(sequences * length));
+    for (std::size_t t = 0; t < columns.size(); ++t)
+      columns[t] = static_cast<std::int32_t>(t % static_cast<std::size_t>(length));
+    const KeyRanges causal{Tensor::zeros({sequences, length}, DType::int32),
+                           Tensor::from(columns, {sequences, length})};
     const Tensor log_sum_exp = Tensor::empty({sequences, heads, length}, DType::float32);
     const Kernels& kernels = kernels_of(q);
     const double scale = 1 / std::sqrt(number(width));
     const double scores = number(sequences * heads) * attention_scores(length);
     const double forward =
-        best_seconds([&] { kernels.attention(q, k, v, start, width, scale, out, log_sum_exp); });
+        best_seconds([&] { kernels.attention(q, k, v, causal, width, scale, out, log_sum_exp); });
     const double backward = best_seconds(
-        [&] { kernels.attention_backward(q, k, v, start, width, scale, out, log_sum_exp, v, dq, dk, dv); });
+        [&] { kernels.attention_backward(q, k, v, causal, width, scale, out, log_sum_exp, v, dq, dk, dv); });
     samples.push_back({4 * number(width) * scores, scores, forward - call});
     samples.push_back({10 * number(width) * scores, scores, backward - call});
   }
@@ -154,7 +159,10 @@ double pass_rate(double call) {
   };
   note(2, [&] { kernels.rms_norm(x, weight, 1e-6, y, inverse); });
   note(3, [&] { kernels.rms_norm_backward(x, weight, inverse, y, z, dweight, Write::overwrite); });
-  note(2, [&] { kernels.rope(x.view(by_head), positions, 1e4, head, Rotation::forward, y.view(by_head)); });
+  note(2, [&] {
+    kernels.family<RopeKernels>().rope(x.view(by_head), positions, 1e4, head, Rotation::forward,
+                                       y.view(by_head));
+  });
   note(3, [&] { kernels.add(x, y, z); });
   note(3, [&] { kernels.add_scaled(x, 0.5, z); });
   note(2 * top_k, [&] { kernels.permute_rows(x, order, rows); });

@@ -2,6 +2,8 @@
 // makes.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "framework/autograd/ops/attention.h"
 #include "framework/autograd/ops/elementwise.h"
 #include "framework/autograd/ops/linear.h"
@@ -76,10 +78,24 @@ TEST(OpGradient, Rope) {
                  {normal_tensor("x", {5, 2, 6})});
 }
 
+/// A token sees its document up to itself; starts: the column where each token's document begins.
+KeyRanges causal(const std::vector<std::int32_t>& starts, std::int64_t sequences) {
+  const std::int64_t length = static_cast<std::int64_t>(starts.size()) / sequences;
+  std::vector<std::int32_t> columns;
+  for (std::int64_t t = 0; t < sequences * length; ++t)
+    columns.push_back(static_cast<std::int32_t>(t % length));
+  return {Tensor::from(starts, {sequences, length}), Tensor::from(columns, {sequences, length})};
+}
+
+KeyRanges ranges(const std::vector<std::int32_t>& first, const std::vector<std::int32_t>& last) {
+  const Shape shape{1, static_cast<std::int64_t>(first.size())};
+  return {Tensor::from(first, shape), Tensor::from(last, shape)};
+}
+
 TEST(OpGradient, Attention) {
-  const Tensor starts = Tensor::from(std::vector<std::int32_t>{0, 0, 2, 2, 2, 5, 0, 0, 0, 0, 4, 5}, {2, 6});
+  const KeyRanges seen = causal({0, 0, 2, 2, 2, 5, 0, 0, 0, 0, 4, 5}, 2);
   for (const std::int64_t kv_heads : {4, 2, 1})
-    expect_right([&](Tape& tape, Inputs in) { return attention(tape, in[0], in[1], in[2], starts, 2); },
+    expect_right([&](Tape& tape, Inputs in) { return attention(tape, in[0], in[1], in[2], seen, 2); },
                  {normal_tensor("query", {2, 6, 8}), normal_tensor("key", {2, 6, kv_heads * 2}),
                   normal_tensor("value", {2, 6, kv_heads * 2})});
 }
@@ -87,16 +103,69 @@ TEST(OpGradient, Attention) {
 TEST(OpGradient, AttentionOverSeveralBlocks) {
   std::vector<std::int32_t> starts(130);
   for (int t = 0; t < 130; ++t) starts[static_cast<std::size_t>(t)] = t < 50 ? 0 : t < 120 ? 50 : t;
-  const Tensor document_start = Tensor::from(starts, {1, 130});
-  expect_right([&](Tape& tape, Inputs in) { return attention(tape, in[0], in[1], in[2], document_start, 4); },
+  const KeyRanges seen = causal(starts, 1);
+  expect_right([&](Tape& tape, Inputs in) { return attention(tape, in[0], in[1], in[2], seen, 4); },
                {normal_tensor("query", {1, 130, 8}), normal_tensor("key", {1, 130, 4}),
                 normal_tensor("value", {1, 130, 4})});
 }
 
 TEST(OpGradient, AttentionOfOneTensorToItself) {
-  const Tensor starts = Tensor::zeros({1, 4}, DType::int32);
-  expect_right([&](Tape& tape, Inputs in) { return attention(tape, in[0], in[0], in[0], starts, 3); },
+  const KeyRanges seen = causal({0, 0, 0, 0}, 1);
+  expect_right([&](Tape& tape, Inputs in) { return attention(tape, in[0], in[0], in[0], seen, 3); },
                {normal_tensor("x", {1, 4, 3})});
+}
+
+TEST(OpGradient, AttentionOfValuesWiderAndNarrowerThanHeads) {
+  const KeyRanges seen = causal({0, 0, 2, 2, 2, 5, 0, 0, 0, 0, 4, 5}, 2);
+  for (const std::int64_t value_width : {1, 3, 6})
+    expect_right([&](Tape& tape, Inputs in) { return attention(tape, in[0], in[1], in[2], seen, 2); },
+                 {normal_tensor("query", {2, 6, 8}), normal_tensor("key", {2, 6, 4}),
+                  normal_tensor("value", {2, 6, 2 * value_width})});
+}
+
+/// Each as queries of two heads over one head of as many keys as the test says.
+TEST(OpGradient, AttentionOverRanges) {
+  const auto check = [](const KeyRanges& seen, std::int64_t keys) {
+    expect_right([&](Tape& tape, Inputs in) { return attention(tape, in[0], in[1], in[2], seen, 2); },
+                 {normal_tensor("query", {1, seen.first.dim(1), 4}), normal_tensor("key", {1, keys, 2}),
+                  normal_tensor("value", {1, keys, 3})});
+  };
+  check(ranges({0, 0, 0, 1, 2, 3}, {0, 1, 2, 3, 4, 5}), 6);   // windows of three
+  check(ranges({0, 0, 0, 0, 1, 2}, {-1, 0, 0, 1, 2, 3}), 6);  // ends before the query; the first is empty
+  check(ranges({4, 1, 2, 0, 5, 2}, {3, 3, 1, 5, 5, -1}), 6);  // in no order, and half of them empty
+  check(ranges({0, 3, 5}, {6, 7, 8}), 9);                     // more keys than queries
+  check(ranges({0, 1, 0, 1, 0}, {0, 1, 1, 0, 1}), 2);         // fewer
+  std::vector<std::int32_t> first(140), last(140);
+  for (int t = 0; t < 140; ++t) {  // several blocks, of which the second sees nothing
+    first[static_cast<std::size_t>(t)] = std::max(0, t - 9);
+    last[static_cast<std::size_t>(t)] = t / 64 == 1 ? -1 : t;
+  }
+  check(ranges(first, last), 150);
+}
+
+TEST(OpGradient, AttentionToNothingIsZero) {
+  Tape tape;
+  const auto variable = [](const char* name, const Shape& shape) {
+    const Tensor value = normal_tensor(name, shape);
+    return Variable{value, Gradient::of(value)};
+  };
+  const Variable query = variable("query", {1, 3, 4}), key = variable("key", {1, 5, 2}),
+                 value = variable("value", {1, 5, 3});
+  const Variable out = attention(tape, query, key, value, ranges({1, 2, 0}, {0, -1, -1}), 2);
+  EXPECT_EQ(out.value.to_host<double>(), std::vector<double>(18));
+}
+
+TEST(OpGradient, AttentionRefusesKeysThatAreNotThere) {
+  Tape tape;
+  const Variable x{normal_tensor("x", {1, 2, 4}), {}};
+  for (const auto& seen : {ranges({0, 0}, {1, 2}), ranges({0, -1}, {0, 1})}) {
+    try {
+      attention(tape, x, x, x, seen, 4);
+      FAIL() << "a key that is not there was read";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("but there are 2 keys"), std::string::npos) << error.what();
+    }
+  }
 }
 
 /// All three results of a router in one scalar. Logits are drawn apart from ties by far more than the check's

@@ -1,0 +1,18 @@
+#include "framework/kernels/cpu/cpu_kernels.h"
+
+namespace conclave::cpu {
+
+void put_all(Kernels& kernels) {
+  put_attention(kernels);
+  put_cross_entropy(kernels);
+  put_elementwise(kernels);
+  put_embedding(kernels);
+  put_matrix_product(kernels);
+  put_norm(kernels);
+  put_permutation(kernels);
+  put_pools(kernels);
+  put_rope(kernels);
+  put_routing(kernels);
+}
+
+}  // namespace conclave::cpu

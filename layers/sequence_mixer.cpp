@@ -1,0 +1,13 @@
+#include "layers/sequence_mixer.h"
+
+#include "layers/attention.h"
+
+namespace conclave {
+
+std::unique_ptr<SequenceMixer> make_sequence_mixer(ParameterSet& parameters, const std::string& block,
+                                                   const ModelRecipe& model, const InitialRange& range,
+                                                   const Parallelism& parallelism) {
+  return std::make_unique<Attention>(parameters, block + ".self_attn", model, range, parallelism);
+}
+
+}  // namespace conclave
