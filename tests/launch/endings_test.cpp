@@ -238,7 +238,8 @@ TEST_F(Endings, AnEvaluationIsBrokenOffAndComesFirstNextTime) {
 }
 
 TEST_F(Endings, TheTimeLimitHoldsDuringTheFirstEvaluation) {
-  // Validation of 800 domains with a model this wide takes two ranks on two cores more than nine times the limit.
+  // Validation of 800 domains with a model this wide takes two ranks on two cores more than nine times the
+  // limit.
   const std::string recipe = long_evaluation(folder_, 800) +
                              "model.hidden_size=512 model.moe.moe_intermediate_size=1024 "
                              "training.time_limit=4 evaluation.interval=1";
