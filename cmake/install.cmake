@@ -39,8 +39,7 @@ install(TARGETS conclave_shared EXPORT ConclaveTargets LIBRARY)
 # Headers under include/conclave, included as here: "layers/router.h". Left out is what only the inside needs.
 install(DIRECTORY framework parallel layers optim launch DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/conclave
         FILES_MATCHING PATTERN "*.h"
-        PATTERN "launch/tools" EXCLUDE PATTERN "launch/train/event_log.h" EXCLUDE
-        PATTERN "launch/train/run_directory.h" EXCLUDE PATTERN "launch/train/training_run.h" EXCLUDE
+        PATTERN "launch/tools" EXCLUDE PATTERN "launch/train/run" EXCLUDE
         PATTERN "launch/packaging" EXCLUDE PATTERN "launch/completion" EXCLUDE
         PATTERN "kernels/cpu" EXCLUDE PATTERN "kernels/cuda" EXCLUDE PATTERN "kernels/onednn" EXCLUDE PATTERN "device/cuda" EXCLUDE
         PATTERN "device/stand_in" EXCLUDE PATTERN "device/runtime.h" EXCLUDE PATTERN "device/sanitizer*" EXCLUDE

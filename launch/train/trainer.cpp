@@ -9,7 +9,6 @@
 #include "framework/device/named_range.h"
 #include "framework/recipe/write.h"
 #include "framework/tensor/host_copies.h"
-#include "launch/train/stop_signals.h"
 #include "layers/selection_bias.h"
 #include "optim/clipping.h"
 #include "optim/schedule.h"
@@ -179,9 +178,10 @@ void Trainer::update(const StepResult& result) {
                         recipe_.model.moe.router.bias);
 }
 
-Trainer::Agreed Trainer::agree_on_sums(std::vector<double> sums, const std::vector<double>& votes) {
+Trainer::Agreed Trainer::agree_on_sums(std::vector<double> sums, const std::vector<double>& votes,
+                                       const StopQuestion& wants_stop) {
   const auto own = static_cast<std::ptrdiff_t>(sums.size());
-  sums.push_back(stop_was_requested() ? 1.0 : 0.0);
+  sums.push_back(wants_stop && wants_stop() ? 1.0 : 0.0);
   sums.insert(sums.end(), votes.begin(), votes.end());
   const Tensor reduced = Tensor::from(sums, {static_cast<std::int64_t>(sums.size())});
   mesh_.world().all_reduce(reduced, ReduceOp::sum, Purpose::statistics);
@@ -203,11 +203,12 @@ void Trainer::end_step(StepResult& result) {
   clock_.end_step();
 }
 
-StepResult Trainer::step_without_targets(const Totals& totals, const std::vector<double>& votes) {
+StepResult Trainer::step_without_targets(const Totals& totals, const std::vector<double>& votes,
+                                         const StopQuestion& wants_stop) {
   constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
   model_.parameters.clear_gradients();
   clock_.begin(Activity::optimizer, steps_done_ + 1);
-  const Agreed agreed = agree_on_sums({}, votes);
+  const Agreed agreed = agree_on_sums({}, votes, wants_stop);
   StepResult result{.tokens = totals.tokens,
                     .lm_loss = unknown,
                     .loss = unknown,
@@ -223,11 +224,11 @@ StepResult Trainer::step_without_targets(const Totals& totals, const std::vector
   return result;
 }
 
-StepResult Trainer::step(const std::vector<double>& votes) {
+StepResult Trainer::step(const std::vector<double>& votes, const StopQuestion& wants_stop) {
   clock_.begin(Activity::data, steps_done_ + 1);
   const std::vector<Batch> batches = take_batches();
   const Totals totals = agree_on_totals(batches);
-  if (totals.targets == 0) return step_without_targets(totals, votes);  // equal on all ranks
+  if (totals.targets == 0) return step_without_targets(totals, votes, wants_stop);  // equal on all ranks
   std::vector<ModelInput> inputs;
   const Communicator& data = mesh_.axis(Axis::data);
   for (const Batch& batch : batches) {
@@ -251,7 +252,7 @@ StepResult Trainer::step(const std::vector<double>& votes) {
   const LossSums own = run_micro_batches(inputs, totals);
 
   clock_.begin(Activity::optimizer, steps_done_ + 1);
-  const Agreed agreed = agree_on_sums({own.tokens, own.cross_entropy, own.auxiliary}, votes);
+  const Agreed agreed = agree_on_sums({own.tokens, own.cross_entropy, own.auxiliary}, votes, wants_stop);
 
   StepResult result;
   result.tokens = totals.tokens;

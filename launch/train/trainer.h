@@ -38,6 +38,8 @@ class Trainer {
  public:
   /// Sequences first .. first + count - 1 of the global batch of a 0-based step.
   using BatchSource = std::function<Batch(std::int64_t step, std::int64_t first, std::int64_t count)>;
+  /// Says whether this rank was asked to stop. Without such a function it never was.
+  using StopQuestion = std::function<bool()>;
 
   Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches, Device& device = cpu_device(),
           const RouterMaker& router = make_router);
@@ -45,7 +47,8 @@ class Trainer {
   /// Collective. Where the loss or a gradient is not finite, all ranks alike leave out the update; the step
   /// counts as done, so that its data are never met again. The same holds for a global batch without a
   /// target. `votes`: numbers of this rank, as many on each, that travel in the step's own all-reduce.
-  StepResult step(const std::vector<double>& votes = {});
+  /// `wants_stop`: is asked once, near the end of the step, and its answer travels with the votes.
+  StepResult step(const std::vector<double>& votes = {}, const StopQuestion& wants_stop = {});
 
   std::int64_t steps_done() const { return steps_done_; }
   std::int64_t tokens_done() const { return tokens_done_; }
@@ -94,8 +97,10 @@ class Trainer {
     bool stop = false;         // some rank was asked to stop
     std::vector<double> votes;
   };
-  Agreed agree_on_sums(std::vector<double> sums, const std::vector<double>& votes);
-  StepResult step_without_targets(const Totals& totals, const std::vector<double>& votes);
+  Agreed agree_on_sums(std::vector<double> sums, const std::vector<double>& votes,
+                       const StopQuestion& wants_stop);
+  StepResult step_without_targets(const Totals& totals, const std::vector<double>& votes,
+                                  const StopQuestion& wants_stop);
   double learning_rate() const;
   /// Counts the step as done.
   void end_step(StepResult& result);

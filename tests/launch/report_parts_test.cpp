@@ -15,7 +15,7 @@
 #include "launch/tools/report/recipe_table.h"
 #include "launch/tools/report/run_log.h"
 #include "launch/tools/report/series.h"
-#include "launch/train/event_log.h"
+#include "launch/train/run/event_log.h"
 #include "tests/framework/telemetry/temporary.h"
 #include "tests/framework/telemetry/tensorboard/event_reader.h"
 

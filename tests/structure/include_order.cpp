@@ -28,7 +28,7 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
     const std::set<std::string> parallel = and_above(framework, {"parallel"});
     const std::set<std::string> house = and_above(parallel, {"layers", "optim"});
     const std::set<std::string> plan = and_above(house, {"launch/train"});
-    const std::set<std::string> tools = and_above(plan, {"launch/plan"});
+    const std::set<std::string> tools = and_above(plan, {"launch/train/run", "launch/plan"});
     const std::set<std::string> everything =
         and_above(tools, {"launch/tools/bench", "launch/tools/commands", "launch/tools/convert",
                           "launch/tools/doctor", "launch/tools/report"});
@@ -47,6 +47,7 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
         {"layers", parallel},
         {"optim", parallel},
         {"launch/train", house},
+        {"launch/train/run", and_above(house, {"launch/train"})},
         {"launch/plan", plan},
         {"launch/tools/bench", tools},
         {"launch/tools/convert", tools},
@@ -61,11 +62,13 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
   return table;
 }
 
-/// The folder of the table that a path from the root lies in; "" when in none.
+/// The innermost folder of the table that a path from the root lies in; "" when in none.
 std::string folder_of(const std::string& path) {
+  std::string innermost;
   for (const auto& [folder, allowed] : allowed_folders())
-    if (path == folder || path.starts_with(folder + "/")) return folder;
-  return "";
+    if ((path == folder || path.starts_with(folder + "/")) && folder.size() > innermost.size())
+      innermost = folder;
+  return innermost;
 }
 
 bool is_code(const fs::path& path) {

@@ -54,6 +54,8 @@ TEST_F(PlantedInclude, UpwardsOrSidewaysIsFound) {
       {"optim/a.h", "layers/linear.h"},
       {"layers/a.cpp", "launch/train/trainer.h"},
       {"launch/train/a.cpp", "launch/plan/model_costs.h"},
+      {"launch/train/a.cpp", "launch/train/run/saves.h"},
+      {"launch/plan/a.cpp", "launch/train/run/saves.h"},
       {"launch/plan/a.cpp", "launch/tools/report/page.h"},
       {"launch/tools/bench/a.cpp", "launch/tools/convert/import.h"},
       {"launch/tools/commands/a.cpp", "tests/helper.h"},
@@ -71,6 +73,7 @@ TEST_F(PlantedInclude, UpwardsOrSidewaysIsFound) {
 
 TEST_F(PlantedInclude, DownwardsIsFine) {
   EXPECT_TRUE(violations("launch/train/a.cpp", "#include \"optim/adamw.h\"").empty());
+  EXPECT_TRUE(violations("launch/train/run/a.cpp", "#include \"launch/train/trainer.h\"").empty());
   EXPECT_TRUE(violations("layers/a.cpp", "#include \"layers/linear.h\"").empty());
   EXPECT_TRUE(violations("layers/a.cpp", "#include \"parallel/mesh.h\"").empty());
   EXPECT_TRUE(violations("tests/layers/a.cpp", "#include \"layers/linear.h\"").empty());

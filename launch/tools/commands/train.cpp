@@ -8,8 +8,8 @@
 #include "launch/tools/commands/command_line.h"
 #include "launch/train/earlier_files.h"
 #include "launch/train/job.h"
+#include "launch/train/run/training_run.h"
 #include "launch/train/stop_signals.h"
-#include "launch/train/training_run.h"
 #include "parallel/agreement.h"
 
 namespace conclave {

@@ -1,4 +1,4 @@
-#include "launch/train/run_directory.h"
+#include "launch/train/run/run_directory.h"
 
 #include <algorithm>
 #include <cmath>

@@ -15,8 +15,8 @@
 #include "framework/telemetry/metrics.h"
 #include "launch/train/directory_lock.h"
 #include "launch/train/evaluator.h"
-#include "launch/train/event_log.h"
 #include "launch/train/passes.h"
+#include "launch/train/run/event_log.h"
 #include "launch/train/trainer.h"
 
 namespace conclave {

@@ -6,7 +6,7 @@
 #include "launch/train/job.h"
 #include "launch/train/model_size.h"
 #include "launch/train/resumption.h"
-#include "launch/train/training_run.h"
+#include "launch/train/run/training_run.h"
 #include "parallel/agreement.h"
 
 namespace conclave {
@@ -20,27 +20,28 @@ TrainingRun::TrainingRun(const Recipe& recipe, const std::shared_ptr<Communicato
       mesh_(world, {.tensor = recipe.parallel.tensor,
                     .expert = recipe.parallel.expert,
                     .expert_tensor = recipe.parallel.expert_tensor}),
-      dead_experts_(recipe),
       time_limit_(recipe.training.time_limit, logger_),
       rollbacks_(*world, recipe.training) {}
 
+void TrainingRun::open_data_and_model() {
+  training_ = std::make_unique<TrainingData>(
+      recipe_.data, recipe_.model.vocab_size, recipe_.training.seed,
+      [this](std::int64_t step) { return batch_size_at(recipe_.training, step); });
+  if (!recipe_.data.validation.empty())
+    validation_ = std::make_unique<ValidationData>(recipe_.data, recipe_.model.vocab_size);
+  trainer_ = std::make_unique<Trainer>(
+      recipe_, mesh_,
+      [this](std::int64_t step, std::int64_t first, std::int64_t count) {
+        const Batch batch = training_->batch(step, first, count);
+        for (const auto& observer : observers_) observer->take(batch, first);
+        return batch;
+      },
+      device_);
+  trainer_->add_attributes(data_attributes(recipe_, *training_));
+}
+
 void TrainingRun::prepare() {
-  agree(world_, [&] {
-    training_ = std::make_unique<TrainingData>(
-        recipe_.data, recipe_.model.vocab_size, recipe_.training.seed,
-        [this](std::int64_t step) { return batch_size_at(recipe_.training, step); });
-    if (!recipe_.data.validation.empty())
-      validation_ = std::make_unique<ValidationData>(recipe_.data, recipe_.model.vocab_size);
-    trainer_ = std::make_unique<Trainer>(
-        recipe_, mesh_,
-        [this](std::int64_t step, std::int64_t first, std::int64_t count) {
-          Batch batch = training_->batch(step, first, count);
-          note_samples(batch, first);
-          return batch;
-        },
-        device_);
-    trainer_->add_attributes(data_attributes(recipe_, *training_));
-  });
+  agree(world_, [&] { open_data_and_model(); });
   agree(world_, [&] {
     if (world_.rank() != 0) return;
     lock_ = std::make_unique<DirectoryLock>(recipe_.output);
@@ -50,14 +51,15 @@ void TrainingRun::prepare() {
   ResumePoint resume = find_resume_point(recipe_, world_);
   if (resume.checkpoint) load_finite(world_, *trainer_, *resume.checkpoint, resume.rejected);
   const std::string checkpoint = resume.checkpoint ? resume.checkpoint->string() : std::string();
+  std::vector<std::string> changes;  // what differs from the checkpoint's recipe
+  std::string resumed_recipe;
   agree(world_, [&] {
     if (checkpoint.empty()) return;
     const CheckpointReader reader(checkpoint, Verify::nothing);
-    changes_ = resume_data(reader, recipe_, *training_);
-    resumed_recipe_ = reader.text("recipe");
+    changes = resume_data(reader, recipe_, *training_);
+    resumed_recipe = reader.text("recipe");
   });
-  const FoundCheckpoint other = checkpoint.empty() ? take_from_another_run() : FoundCheckpoint{};
-  if (checkpoint.empty()) first_updates_ = trainer_->updates();
+  const FoundCheckpoint other = checkpoint.empty() ? take_from_another_run(changes) : FoundCheckpoint{};
   agree(world_, [&] {
     if (world_.rank() != 0) return;
     const std::vector<std::string> domains =
@@ -65,11 +67,9 @@ void TrainingRun::prepare() {
     std::optional<std::int64_t> resumed;
     if (resume.checkpoint) resumed = trainer_->steps_done();
     directory_ =
-        std::make_unique<RunDirectory>(*lock_, recipe_, resumed, resumed_recipe_, domains,
+        std::make_unique<RunDirectory>(*lock_, recipe_, resumed, resumed_recipe, domains,
                                        [this](const std::string& sentence) { logger_.warning(sentence); });
-    evaluation_is_missing_ = resumed && is_evaluated(*resumed) && directory_->lacks_evaluation();
   });
-  evaluation_is_missing_ = is_true_on_any(world_, evaluation_is_missing_);
   agree(world_, [&] { logger_.open_file(recipe_.output + "/log.txt"); });
   if (world_.rank() == 0)
     for (const auto& rejected : {resume.rejected, other.rejected})
@@ -78,47 +78,41 @@ void TrainingRun::prepare() {
     if (world_.rank() == 0) logger_.warning(sentence);
   if (directory_)
     for (const std::string& sentence : directory_->notes()) logger_.info(sentence);
-  checkpointing_ =
-      std::make_unique<Checkpointing>(std::filesystem::path(recipe_.output) / "checkpoints",
-                                      CheckpointingOptions{.keep = recipe_.checkpoint.keep,
-                                                           .asynchronous = recipe_.checkpoint.asynchronous,
-                                                           .check_place = [this] { lock_->check_ours(); },
-                                                           .resumed_from = checkpoint},
-                                      world_, logger_);
+  saves_ = std::make_unique<Saves>(
+      recipe_, *trainer_, lock_.get(), checkpoint,
+      [this] { directory_->write_before_save(passes(), trainer_->steps_done(), recipe_.training.steps); },
+      world_, logger_);
   if (!checkpoint.empty()) logger_.info("Resuming after step ", trainer_->steps_done(), " from ", checkpoint);
   if (other.path)
     logger_.info("Starting with the ", join_words(recipe_.checkpoint.take), " of ", other.path->string());
-  for (const std::string& sentence : changes_) logger_.info(sentence);
-  if (const DType dtype = dtype_of_precision(recipe_.training.precision); dtype != DType::float64) {
-    const Tensor rate = Tensor::from(std::vector<double>{quick_matrix_rate(device_, dtype)}, {1});
-    world_.all_reduce(rate, ReduceOp::sum, Purpose::statistics);
-    matrix_rate_ = rate.item();
-  }
-  if (recipe_.logging.profile)
-    profile_ = std::make_unique<StepProfile>(
-        world_, device_.kind() == DeviceKind::cpu
-                    ? MachineRates{quick_matrix_rate(device_, dtype_of_precision(recipe_.training.precision)),
-                                   quick_memory_rate()}
-                    : MachineRates{});
+  for (const std::string& sentence : changes) logger_.info(sentence);
+  observers_ = observers_of({.recipe = recipe_,
+                             .world = world_,
+                             .mesh = mesh_,
+                             .device = device_,
+                             .logger = logger_,
+                             .training = *training_,
+                             .validation = validation_.get(),
+                             .trainer = *trainer_,
+                             .directory = directory_.get(),
+                             .saves = *saves_,
+                             .rollbacks = rollbacks_,
+                             .time_limit = time_limit_,
+                             .first_updates = checkpoint.empty() ? trainer_->updates() : 0});
 }
 
-FoundCheckpoint TrainingRun::take_from_another_run() {
+FoundCheckpoint TrainingRun::take_from_another_run(std::vector<std::string>& changes) {
   if (recipe_.checkpoint.initialize_from.empty()) return {};
   const FoundCheckpoint found = find_checkpoint(world_, recipe_.checkpoint.initialize_from);
   agree(world_, [&] {
     const CheckpointReader reader(*found.path, Verify::nothing);
     trainer_->take(reader, recipe_.checkpoint.take);
-    changes_ = take_data(reader, recipe_, *training_);
+    changes = take_data(reader, recipe_, *training_);
   });
   return found;
 }
 
 void TrainingRun::describe() {
-  // Before anything has been saved: values and two moments at 200 MB/s.
-  first_save_seconds_ =
-      0.2 + 3 * count_parameters(recipe_.model).total() *
-                static_cast<double>(element_bytes(sum_type(dtype_of_precision(recipe_.training.precision)))) /
-                200e6;
   const ParameterCount all = count_parameters(recipe_.model), active = count_active_parameters(recipe_.model);
   logger_.info(recipe_.name, ": ", fixed(static_cast<double>(all.total()) / 1e6, 2), " M parameters, ",
                fixed(static_cast<double>(active.total()) / 1e6, 2), " M active per token; ",

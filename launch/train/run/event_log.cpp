@@ -1,4 +1,4 @@
-#include "launch/train/event_log.h"
+#include "launch/train/run/event_log.h"
 
 #include <algorithm>
 #include <cmath>
