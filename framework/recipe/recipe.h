@@ -5,11 +5,14 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
+#include "framework/recipe/places.h"
+
 namespace conclave {
+
+class Visitor;
 
 /// A bias on the choice of experts alone, moved against their load after each step; no gradient, no loss.
 struct SelectionBiasRecipe {
@@ -27,6 +30,7 @@ struct PoolRecipe {
   std::int64_t evaluation = 0;  // outside of training
   bool operator==(const PoolRecipe&) const = default;
 };
+void describe(Visitor& v, PoolRecipe& p);
 
 struct RouterRecipe {
   std::string kind = "softmax";  // softmax | sigmoid
@@ -39,6 +43,7 @@ struct RouterRecipe {
   PoolRecipe pool;
   bool operator==(const RouterRecipe&) const = default;
 };
+void describe(Visitor& v, RouterRecipe& r);
 
 /// One term of the load-balancing loss; several may act at once.
 struct BalanceRecipe {
@@ -52,6 +57,7 @@ struct BalanceRecipe {
   std::int64_t expert_groups = 0;       // even the load of so many groups of experts; 0: of each expert
   bool operator==(const BalanceRecipe&) const = default;
 };
+void describe(Visitor& v, BalanceRecipe& b);
 
 struct MoeRecipe {
   std::int64_t num_experts = 16;
@@ -65,6 +71,7 @@ struct MoeRecipe {
   std::vector<BalanceRecipe> balance = {BalanceRecipe{}};
   bool operator==(const MoeRecipe&) const = default;
 };
+void describe(Visitor& v, MoeRecipe& m);
 
 struct ModelRecipe {
   std::int64_t vocab_size = 512;
@@ -85,6 +92,7 @@ struct ModelRecipe {
   MoeRecipe moe;
   bool operator==(const ModelRecipe&) const = default;
 };
+void describe(Visitor& v, ModelRecipe& m);
 
 /// One token file of a domain: PREFIX.bin and PREFIX.idx; a domain may have several.
 struct DatasetRecipe {
@@ -93,6 +101,7 @@ struct DatasetRecipe {
   double weight = 1.0;  // infinity, written `size`: by its tokens (framework/data/mixture.h)
   bool operator==(const DatasetRecipe&) const = default;
 };
+void describe(Visitor& v, DatasetRecipe& d);
 
 struct DataRecipe {
   std::int64_t sequence_length = 256;
@@ -103,6 +112,7 @@ struct DataRecipe {
   std::int64_t domain_block = 0;
   bool operator==(const DataRecipe&) const = default;
 };
+void describe(Visitor& v, DataRecipe& d);
 
 struct ParallelRecipe {
   std::int64_t tensor = 1;
@@ -114,6 +124,7 @@ struct ParallelRecipe {
   std::int64_t dispatch_rows = 0;  // the most rows a rank receives from all_to_all at once; 0: no bound
   bool operator==(const ParallelRecipe&) const = default;
 };
+void describe(Visitor& v, ParallelRecipe& p);
 
 struct BatchRampRecipe {
   std::int64_t start_batch_size = 0;  // 0: no ramp
@@ -121,6 +132,7 @@ struct BatchRampRecipe {
   std::int64_t steps_per_increment = 0;
   bool operator==(const BatchRampRecipe&) const = default;
 };
+void describe(Visitor& v, BatchRampRecipe& b);
 
 struct TrainingRecipe {
   std::int64_t global_batch_size = 32;
@@ -140,6 +152,7 @@ struct TrainingRecipe {
   BatchRampRecipe batch_ramp;
   bool operator==(const TrainingRecipe&) const = default;
 };
+void describe(Visitor& v, TrainingRecipe& t);
 
 struct ScheduleRecipe {
   std::string kind = "cosine";  // constant | linear | cosine | wsd
@@ -148,6 +161,7 @@ struct ScheduleRecipe {
   std::int64_t decay_steps = 0;  // wsd: length of the final decay; 0: a tenth of the steps
   bool operator==(const ScheduleRecipe&) const = default;
 };
+void describe(Visitor& v, ScheduleRecipe& s);
 
 /// Parameters whose name matches the pattern (* stands for any text) leave the defaults of the optimizer.
 struct ParameterGroupRecipe {
@@ -157,6 +171,7 @@ struct ParameterGroupRecipe {
   bool frozen = false;
   bool operator==(const ParameterGroupRecipe&) const = default;
 };
+void describe(Visitor& v, ParameterGroupRecipe& g);
 
 struct OptimizerRecipe {
   std::string kind = "adamw";
@@ -169,6 +184,7 @@ struct OptimizerRecipe {
   std::vector<ParameterGroupRecipe> groups;  // the first match counts
   bool operator==(const OptimizerRecipe&) const = default;
 };
+void describe(Visitor& v, OptimizerRecipe& o);
 
 struct CheckpointRecipe {
   std::int64_t interval = 100;  // steps; 0: only at the end
@@ -180,12 +196,14 @@ struct CheckpointRecipe {
   std::vector<std::string> accept_changes;         // keys that a resume may find changed
   bool operator==(const CheckpointRecipe&) const = default;
 };
+void describe(Visitor& v, CheckpointRecipe& c);
 
 struct EvaluationRecipe {
   std::int64_t interval = 50;  // steps; 0: only at the end
   std::int64_t batches = 8;    // global batches per domain; 0: the whole validation text
   bool operator==(const EvaluationRecipe&) const = default;
 };
+void describe(Visitor& v, EvaluationRecipe& e);
 
 struct LoggingRecipe {
   std::int64_t interval = 1;  // steps
@@ -196,13 +214,7 @@ struct LoggingRecipe {
   bool samples = false;  // which training sequences each step took, in samples.jsonl
   bool operator==(const LoggingRecipe&) const = default;
 };
-
-/// Where each key was set ("quickstart.yaml:12"), so that later errors can name the line. Not part of a
-/// recipe's value.
-struct RecipePlaces {
-  std::map<std::string, std::string> of_key;
-  bool operator==(const RecipePlaces&) const { return true; }
-};
+void describe(Visitor& v, LoggingRecipe& l);
 
 struct Recipe {
   std::string name = "run";
@@ -215,8 +227,9 @@ struct Recipe {
   EvaluationRecipe evaluation;
   LoggingRecipe logging;
   std::string output = "runs/run";
-  RecipePlaces places;
+  KeyPlaces places;
   bool operator==(const Recipe&) const = default;
 };
+void describe(Visitor& v, Recipe& r);
 
 }  // namespace conclave

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "framework/base/error.h"
+#include "framework/recipe/key.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/schema.h"
 #include "framework/recipe/yaml_tree.h"
 
 namespace conclave {

@@ -1,6 +1,6 @@
 #include "launch/train/model.h"
 
-#include "framework/recipe/parse.h"
+#include "framework/recipe/recipe_text.h"
 #include "launch/train/rank_parts.h"
 #include "optim/groups.h"
 

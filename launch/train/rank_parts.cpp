@@ -6,8 +6,8 @@
 #include <set>
 
 #include "framework/base/text.h"
-#include "framework/recipe/changes.h"
 #include "framework/recipe/nearest.h"
+#include "framework/recipe/recipe_text.h"
 #include "launch/train/model.h"
 
 namespace conclave {
@@ -63,7 +63,7 @@ std::string model_changes(const CheckpointReader& checkpoint, const ModelRecipe&
   const Recipe before = recipe_of(checkpoint);
   Recipe after = before;
   after.model = wanted;
-  for (const RecipeChange& change : changes_between(before, after))
+  for (const KeyChange& change : changes_between(before, after))
     lines += join_text("\n  ", change.key, ": ", change_text(change));
   return lines;
 }

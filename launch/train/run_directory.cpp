@@ -8,7 +8,7 @@
 
 #include "framework/base/text.h"
 #include "framework/recipe/domain.h"
-#include "framework/recipe/write.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/expert_loads.h"
 #include "framework/store/lookup.h"

@@ -7,7 +7,7 @@
 #include "framework/autograd/ops/elementwise.h"
 #include "framework/data/batch_ramp.h"
 #include "framework/device/named_range.h"
-#include "framework/recipe/write.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/tensor/host_copies.h"
 #include "launch/train/stop_signals.h"
 #include "layers/selection_bias.h"

@@ -2,7 +2,7 @@
 #include "framework/base/text.h"
 #include "framework/data/batch_ramp.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/validate.h"
+#include "framework/recipe/recipe_rules.h"
 #include "launch/train/job.h"
 #include "launch/train/model_size.h"
 #include "launch/train/resumption.h"

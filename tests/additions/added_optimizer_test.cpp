@@ -49,7 +49,7 @@ TEST_F(AddedOptimizer, TouchesTwoExistingFiles) {
       ++removed;
     }
   }
-  EXPECT_EQ(touched, (std::vector<std::string>{"framework/recipe/schema.cpp", "optim/optimizers.cpp"}));
+  EXPECT_EQ(touched, (std::vector<std::string>{"framework/recipe/recipe.cpp", "optim/optimizers.cpp"}));
   EXPECT_EQ(added, 3);
   EXPECT_EQ(removed, 1);
   std::vector<std::string> files;

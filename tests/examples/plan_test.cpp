@@ -2,8 +2,8 @@
 // network by purpose, and the memory of parameters and optimizer states.
 #include <gtest/gtest.h>
 
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
+#include "framework/recipe/recipe_rules.h"
+#include "framework/recipe/recipe_text.h"
 #include "launch/plan/plan.h"
 #include "launch/train/trainer.h"
 #include "tests/launch/synthetic.h"

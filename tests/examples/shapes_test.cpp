@@ -2,7 +2,7 @@
 // parameters is added up here from the published sizes and equals that of the published weights.
 #include <gtest/gtest.h>
 
-#include "framework/recipe/parse.h"
+#include "framework/recipe/recipe_text.h"
 #include "launch/train/model_size.h"
 
 namespace conclave {

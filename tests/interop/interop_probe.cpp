@@ -20,8 +20,7 @@
 
 #include "framework/base/error.h"
 #include "framework/data/tokenizer.h"
-#include "framework/recipe/parse.h"
-#include "framework/recipe/write.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/safetensors.h"
 #include "launch/train/model.h"

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <set>
 
-#include "framework/recipe/parse.h"
+#include "framework/recipe/recipe_text.h"
 #include "launch/tools/bench/machine_probe.h"
 #include "launch/tools/bench/round_robin_router.h"
 #include "launch/train/model_size.h"

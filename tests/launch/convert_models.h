@@ -7,7 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "framework/recipe/write.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/store/checkpoint_directory.h"
 #include "launch/tools/convert/export.h"
 #include "launch/tools/convert/import.h"

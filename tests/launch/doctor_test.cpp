@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "framework/recipe/parse.h"
+#include "framework/recipe/recipe_text.h"
 #include "launch/plan/model_costs.h"
 #include "launch/plan/plan.h"
 #include "launch/tools/doctor/placement.h"

@@ -1,6 +1,6 @@
 // Import: foreign directories that are wrong, overrides that would change what weights mean, and what it
 // never writes over.
-#include "framework/recipe/parse.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/store/safetensors.h"
 #include "tests/launch/convert_models.h"
 

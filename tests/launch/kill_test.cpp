@@ -16,7 +16,7 @@
 
 #include "framework/base/random.h"
 #include "framework/data/dataset.h"
-#include "framework/recipe/parse.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/expert_history.h"

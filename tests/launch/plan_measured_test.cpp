@@ -8,7 +8,7 @@
 #include <map>
 
 #include "framework/device/profile.h"
-#include "framework/recipe/validate.h"
+#include "framework/recipe/recipe_rules.h"
 #include "launch/plan/few_steps.h"
 #include "launch/plan/plan.h"
 #include "launch/train/trainer.h"

@@ -5,7 +5,7 @@
 
 #include "framework/data/batch_ramp.h"
 #include "framework/data/dataset.h"
-#include "framework/recipe/parse.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/expert_history.h"
 #include "launch/train/trainer.h"

@@ -8,7 +8,7 @@
 
 #include "framework/data/data_position.h"
 #include "framework/data/dataset.h"
-#include "framework/recipe/parse.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/store/checkpoint_file.h"
 #include "tests/launch/command_fixture.h"
 

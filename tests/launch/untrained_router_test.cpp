@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "framework/recipe/validate.h"
+#include "framework/recipe/recipe_rules.h"
 #include "tests/launch/synthetic_trainer.h"
 
 namespace conclave {

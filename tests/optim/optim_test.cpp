@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "framework/recipe/schema.h"
+#include "framework/recipe/visitor.h"
 #include "optim/clipping.h"
 #include "optim/groups.h"
 #include "optim/optimizer.h"
@@ -61,27 +61,17 @@ TEST(Clipping, ShortensWhatIsTooLongAndNothingElse) {
 }
 
 /// The words that a recipe may give as optimizer.kind.
-class KindWords : public Visitor {
+class KindWords : public PathVisitor {
  public:
   void key(const Key& key) override {
-    if (path_ == "optimizer" && std::string(key.name) == "kind") words = key.rule.words;
+    if (path_of(key.name) == "kind") words = key.rule.words;
   }
-  void section(const char* name, const char*, const std::function<void()>& inside) override {
-    const std::string outer = path_;
-    path_ = join_path(path_, name);
-    inside();
-    path_ = outer;
-  }
-  void list(const char*, const char*, ListReference&) override {}
   std::vector<std::string> words;
-
- private:
-  std::string path_;
 };
 
 TEST(Optimizers, ARecipeMayNameEachAndNoOther) {
   KindWords schema;
-  Recipe recipe;
+  OptimizerRecipe recipe;
   describe(schema, recipe);
   std::vector<std::string> names;
   for (const OptimizerKind& kind : optimizer_kinds()) names.push_back(kind.name);

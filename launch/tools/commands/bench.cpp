@@ -6,8 +6,8 @@
 
 #include "framework/base/printable.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
+#include "framework/recipe/recipe_rules.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/store/durable_file.h"
 #include "launch/tools/bench/bench.h"
 #include "launch/tools/bench/machine_probe.h"

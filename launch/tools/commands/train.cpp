@@ -2,9 +2,8 @@
 
 #include <cstdio>
 
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
-#include "framework/recipe/write.h"
+#include "framework/recipe/recipe_rules.h"
+#include "framework/recipe/recipe_text.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/train/earlier_files.h"
 #include "launch/train/job.h"

@@ -3,9 +3,8 @@
 #include <algorithm>
 
 #include "framework/recipe/model_size.h"
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
-#include "framework/recipe/write.h"
+#include "framework/recipe/recipe_rules.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/store/durable_file.h"
 #include "launch/tools/convert/expert_choice.h"
 #include "launch/tools/convert/first_checkpoint.h"

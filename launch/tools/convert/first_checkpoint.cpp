@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "framework/recipe/write.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/store/lookup.h"
 #include "launch/train/rank_parts.h"
 

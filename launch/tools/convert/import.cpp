@@ -4,9 +4,8 @@
 
 #include "framework/base/error.h"
 #include "framework/recipe/model_size.h"
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
-#include "framework/recipe/write.h"
+#include "framework/recipe/recipe_rules.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/json_text.h"

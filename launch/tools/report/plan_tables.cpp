@@ -1,7 +1,7 @@
 #include "launch/tools/report/plan_tables.h"
 
 #include "framework/base/error.h"
-#include "framework/recipe/validate.h"
+#include "framework/recipe/recipe_rules.h"
 #include "launch/plan/plan.h"
 #include "launch/train/model_size.h"
 

@@ -8,7 +8,7 @@
 
 #include "framework/base/error.h"
 #include "framework/base/text.h"
-#include "framework/recipe/parse.h"
+#include "framework/recipe/recipe_text.h"
 #include "framework/store/lookup.h"
 #include "launch/tools/bench/figure.h"
 #include "launch/tools/report/expert_maps.h"

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "framework/base/random.h"
-#include "framework/recipe/parse.h"
+#include "framework/recipe/recipe_text.h"
 #include "tests/framework/recipe/example.h"
 
 namespace conclave {

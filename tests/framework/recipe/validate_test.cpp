@@ -1,6 +1,6 @@
 // What keys mean together: a table of overrides that make a good recipe impossible, with the words of the
 // error.
-#include "framework/recipe/validate.h"
+#include "framework/recipe/recipe_rules.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "framework/recipe/validate.h"
+#include "framework/recipe/recipe_rules.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,72 +9,13 @@
 #include "framework/base/paths.h"
 #include "framework/recipe/domain.h"
 #include "framework/recipe/duration.h"
-#include "framework/recipe/key_paths.h"
 #include "framework/recipe/model_size.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/schema.h"
+#include "framework/recipe/recipe_text.h"
+#include "framework/recipe/requirements.h"
 
 namespace conclave {
 namespace {
-
-/// Requires conditions on keys, and says where the key was set.
-class Requirements {
- public:
-  explicit Requirements(const RecipePlaces& places) : places_(places) {}
-
-  bool was_written(const std::string& key) const { return places_.of_key.contains(key); }
-
-  template <class... Parts>
-  void require(bool condition, const std::string& key, const Parts&... parts) const {
-    if (!condition) [[unlikely]]
-      fail(Fault::request, place(key), key, ": ", parts...);
-  }
-
- private:
-  /// "quickstart.yaml:12: " of the key or of the nearest section around it that was written down.
-  std::string place(std::string key) const {
-    while (true) {
-      const auto found = places_.of_key.find(key);
-      if (found != places_.of_key.end()) return found->second + ": ";
-      const std::size_t dot = key.rfind('.');
-      if (dot == std::string::npos) return "";
-      key.resize(dot);
-    }
-  }
-  const RecipePlaces& places_;
-};
-
-class RuleChecker final : public Visitor {
- public:
-  explicit RuleChecker(const Requirements& requirements) : requirements_(requirements) {}
-  void key(const Key& key) override {
-    const std::string wrong = complaint(key), path = join_path(path_, key.name);
-    auto* const* text = std::get_if<std::string*>(&key.value);
-    const bool missing = text != nullptr && (*text)->empty() && !requirements_.was_written(path);
-    requirements_.require(wrong.empty(), path, missing ? "this key is missing; a text is expected" : wrong);
-  }
-  void section(const char* name, const char*, const std::function<void()>& inside) override {
-    const std::string outer = path_;
-    path_ = join_path(path_, name);
-    inside();
-    path_ = outer;
-  }
-  void list(const char* name, const char*, ListReference& list) override {
-    for (std::size_t index = 0; index < list.size(); ++index)
-      section(join_path(name, std::to_string(index)).c_str(), "",
-              [&] { list.describe_element(index, *this); });
-  }
-
- private:
-  const Requirements& requirements_;
-  std::string path_;
-};
-
-/// "24 and 32": the multiples on both sides of a number that is none.
-std::string nearest_multiples(std::int64_t number, std::int64_t unit) {
-  const std::int64_t below = number / unit * unit;
-  return (below > 0 ? std::to_string(below) + " and " : "") + std::to_string(below + unit);
-}
 
 void validate_pool(const Requirements& r, const MoeRecipe& moe) {
   const PoolRecipe& pool = moe.router.pool;
@@ -262,11 +203,8 @@ void validate_batches(const Requirements& r, const Recipe& recipe, std::int64_t 
 void validate_checkpoint(const Requirements& r, const CheckpointRecipe& checkpoint) {
   for (std::size_t i = 0; i < checkpoint.accept_changes.size(); ++i) {
     const std::string& name = checkpoint.accept_changes[i];
-    const std::size_t dot = name.rfind('.');
-    const std::string section = dot == std::string::npos ? "" : name.substr(0, dot);
-    const std::string last = name.substr(dot + 1);  // the whole name where there is no dot
-    r.require(is_key(section, last), join_path("checkpoint.accept_changes", std::to_string(i)), "'", name,
-              "' is no key of a recipe", suggest_key(section, last));
+    r.require(recipe_schema().is_key(name), join_path("checkpoint.accept_changes", std::to_string(i)), "'",
+              name, "' is no key of a recipe", recipe_schema().suggestion(name));
   }
 }
 
@@ -318,8 +256,7 @@ void validate_recipe(const Recipe& recipe, int ranks) {
   check(ranks >= 1, Fault::request, ranks, " ranks came, expected at least 1");
   const Requirements requirements(recipe.places);
   Recipe copy = recipe;  // visitors may write; this one does not
-  RuleChecker rules(requirements);
-  describe(rules, copy);
+  requirements.require_rules(SectionReference(copy));
   validate_model(requirements, recipe.model);
   validate_data(requirements, recipe);
   validate_capacity(requirements, recipe);
