@@ -4,11 +4,14 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
-#include "framework/recipe/words.h"
+#include "framework/base/words.h"
 
 namespace conclave {
 
@@ -61,6 +64,41 @@ inline Rule filled_line() {
 inline Rule one_of(std::vector<std::string> words) {
   return {.words = std::move(words)};
 }
+
+/// A value of any enum with words, seen without its type.
+class WordReference {
+ public:
+  template <HasWords Enum>
+  WordReference(Enum* value) : value_(value), access_(&access<Enum>) {}
+
+  std::vector<std::string> words() const { return access_->words(); }
+  std::string word() const { return access_->get(value_); }
+  /// False, and nothing is changed, where there is no such word.
+  bool set(std::string_view word) const { return access_->set(value_, word); }
+
+ private:
+  struct Access {
+    std::vector<std::string> (*words)();
+    const char* (*get)(const void* value);
+    bool (*set)(void* value, std::string_view word);
+  };
+  template <class Enum>
+  static constexpr Access access = {
+      [] {
+        std::vector<std::string> words;
+        for (const Word<Enum>& word : words_of(Enum{})) words.emplace_back(word.text);
+        return words;
+      },
+      [](const void* value) { return word_of(*static_cast<const Enum*>(value)); },
+      [](void* value, std::string_view word) {
+        const std::optional<Enum> read = value_of_word<Enum>(word);
+        if (read) *static_cast<Enum*>(value) = *read;
+        return read.has_value();
+      }};
+
+  void* value_;
+  const Access* access_;
+};
 
 using ValueReference = std::variant<std::int64_t*, std::uint64_t*, double*, bool*, std::string*,
                                     std::vector<double>*, std::vector<std::string>*, WordReference>;

@@ -130,6 +130,19 @@ class Reader final : public Visitor {
     });
   }
 
+  void scheduled(const Key& number, ScheduleReference& schedule) override {
+    const YamlNode* node = child(number.name);
+    if (!node) return;
+    const std::string path = join_path(path_, number.name);
+    const bool moves = node->kind == YamlNode::Kind::map;
+    if (moves != schedule.moves()) {
+      schedule.set_moves(moves);
+      forget_below(path);
+    }
+    if (!moves) return key(number);
+    enter(*node, path, [&] { schedule.describe_course(*this); });
+  }
+
  private:
   /// The alternative of this word, with every default; what was set of the one before is forgotten.
   void choose(const YamlNode& node, const std::string& word_path, const std::string& path,

@@ -44,7 +44,11 @@ class Schema::Collector final : public PathVisitor {
   explicit Collector(std::vector<Entry>& entries) : entries_(entries) {}
 
   void key(const Key& key) override {
-    add({.section = path(), .name = key.name, .is_key = true, .words = valid_words(key), .facts = key.facts});
+    Entry entry{.section = path(), .name = key.name, .is_key = true, .words = valid_words(key)};
+    if (std::holds_alternative<std::vector<std::string>*>(key.value))
+      entry.words_of_elements = key.rule.words;
+    entry.facts = key.facts;
+    add(std::move(entry));
   }
   void section(const char* name, const char*, const std::function<void()>& inside) override {
     add({.section = path(), .name = name, .is_section = true});
@@ -62,6 +66,12 @@ class Schema::Collector final : public PathVisitor {
       add({.section = path(), .name = kind_of_choice, .is_key = true, .words = choice.kinds()});
       for (std::size_t kind = 0; kind < choice.kinds().size(); ++kind) choice.describe_default(kind, *this);
     });
+  }
+
+  void scheduled(const Key& number, ScheduleReference& schedule) override {
+    key(number);
+    entries_.back().is_section = true;
+    within(number.name, [&] { schedule.describe_course(*this); });
   }
 
  private:
@@ -82,11 +92,10 @@ Schema::Schema(const SectionReference& defaults, std::string example) : example_
 }
 
 const Schema::Entry* Schema::find(const std::string& path) const {
-  const auto [section, name] = divided(any_element(path));
-  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
-    return entry.section == section && entry.name == name;
-  });
-  return found == entries_.end() ? nullptr : &*found;
+  const DividedPath wanted = divided(any_element(path));
+  for (const Entry& entry : entries_)
+    if (entry.section == wanted.section && entry.name == wanted.name) return &entry;
+  return nullptr;
 }
 
 bool Schema::is_key(const std::string& section, const std::string& name) const {
@@ -179,6 +188,7 @@ std::vector<std::string> Schema::vocabulary() const {
   for (const Entry& entry : entries_) {
     words.insert(entry.name);
     words.insert(entry.words.begin(), entry.words.end());
+    words.insert(entry.words_of_elements.begin(), entry.words_of_elements.end());
   }
   return {words.begin(), words.end()};
 }

@@ -52,6 +52,7 @@ class Schema {
     std::string name;
     bool is_key = false, is_list = false, is_section = false;  // a choice is a key and a section
     std::vector<std::string> words{};                          // the only valid values, where they are few
+    std::vector<std::string> words_of_elements{};              // the same for the texts of a list
     KeyFacts facts{};
   };
   class Collector;

@@ -33,6 +33,11 @@ void Visitor::choice(const char* name, const char* meaning, ChoiceReference& cho
   });
 }
 
+void Visitor::scheduled(const Key& number, ScheduleReference& schedule) {
+  if (!schedule.moves()) return key(number);
+  section(number.name, number.meaning, [&] { schedule.describe_course(*this); });
+}
+
 void PathVisitor::section(const char* name, const char*, const std::function<void()>& inside) {
   within(name, inside);
 }

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <functional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -26,7 +27,7 @@ class Visitor;
 class SectionReference {
  public:
   template <class Section>
-  explicit SectionReference(Section& section)
+  requires(!std::is_same_v<Section, SectionReference>) explicit SectionReference(Section& section)
       : describe_([&section](Visitor& visitor) { describe(visitor, section); }) {}
 
   void show(Visitor& visitor) const { describe_(visitor); }
@@ -58,6 +59,15 @@ class ChoiceReference {
   virtual void describe_default(std::size_t kind, Visitor& visitor) = 0;
 };
 
+/// A number that may move over the steps of a run, seen without its type (scheduled.h).
+class ScheduleReference {
+ public:
+  virtual ~ScheduleReference() = default;
+  virtual bool moves() const = 0;
+  virtual void set_moves(bool moves) = 0;  // a course begins as one that stays at the number
+  virtual void describe_course(Visitor& visitor) = 0;
+};
+
 /// The key that says which alternative of a choice is meant, where it has keys of its own.
 constexpr const char* kind_of_choice = "kind";
 
@@ -70,6 +80,8 @@ class Visitor {
   /// A visitor that changes nothing need not know choices: it sees a key with the kind as its value, or a
   /// section with the key `kind` and those of the alternative.
   virtual void choice(const char* name, const char* meaning, ChoiceReference& choice);
+  /// It sees the plain number as a key, or its course as a section.
+  virtual void scheduled(const Key& number, ScheduleReference& schedule);
 };
 
 /// Knows the path of the section that is visited. Lists are seen element by element.

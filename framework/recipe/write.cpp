@@ -33,6 +33,10 @@ class DefaultCollector final : public PathVisitor {
         choice.describe_default(i, *this);
       });
   }
+  void scheduled(const Key& number, ScheduleReference& schedule) override {
+    key(number);
+    within(number.name, [&] { schedule.describe_course(*this); });
+  }
 
   std::map<std::string, std::string> defaults;
 };

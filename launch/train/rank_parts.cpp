@@ -7,8 +7,8 @@
 
 #include "framework/base/text.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/recipe_text.h"
 #include "launch/train/model.h"
+#include "launch/train/recipe_text.h"
 
 namespace conclave {
 namespace {

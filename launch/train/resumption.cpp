@@ -9,8 +9,8 @@
 #include "framework/data/tokenizer.h"
 #include "framework/recipe/key.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/recipe_text.h"
 #include "launch/train/model.h"
+#include "launch/train/recipe_text.h"
 
 namespace conclave {
 namespace {

@@ -3,8 +3,8 @@
 #include <sstream>
 
 #include "framework/recipe/override.h"
-#include "framework/recipe/recipe_rules.h"
-#include "framework/recipe/recipe_text.h"
+#include "launch/train/recipe_rules.h"
+#include "launch/train/recipe_text.h"
 #include "tests/fuzz/entries.h"
 
 namespace conclave::fuzz {

@@ -4,7 +4,7 @@
 #include <set>
 #include <sstream>
 
-#include "framework/recipe/recipe_text.h"
+#include "launch/train/recipe_text.h"
 #include "tests/launch/command_fixture.h"
 
 namespace conclave {

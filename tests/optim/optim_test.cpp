@@ -12,18 +12,19 @@ namespace conclave {
 namespace {
 
 TEST(Schedule, WarmsUpLinearlyAndEndsWhereItShould) {
-  ScheduleRecipe schedule{.kind = "cosine", .warmup_steps = 10, .min_lr_ratio = 0.1, .decay_steps = 0};
+  ScheduleRecipe schedule{
+      .kind = ScheduleKind::cosine, .warmup_steps = 10, .min_lr_ratio = 0.1, .decay_steps = 0};
   EXPECT_DOUBLE_EQ(learning_rate_factor(schedule, 0, 100), 0.1);
   EXPECT_DOUBLE_EQ(learning_rate_factor(schedule, 9, 100), 1.0);
   EXPECT_DOUBLE_EQ(learning_rate_factor(schedule, 10, 100), 1.0);
   EXPECT_NEAR(learning_rate_factor(schedule, 99, 100), 0.1, 1e-12);
   EXPECT_NEAR(learning_rate_factor(schedule, 10 + 89 / 2, 100), 0.55, 0.01);
-  schedule.kind = "linear";
+  schedule.kind = ScheduleKind::linear;
   EXPECT_NEAR(learning_rate_factor(schedule, 99, 100), 0.1, 1e-12);
   EXPECT_NEAR(learning_rate_factor(schedule, 43, 100), 1 - 0.9 * 33.0 / 89.0, 1e-12);
-  schedule.kind = "constant";
+  schedule.kind = ScheduleKind::constant;
   EXPECT_DOUBLE_EQ(learning_rate_factor(schedule, 99, 100), 1.0);
-  schedule = {.kind = "wsd", .warmup_steps = 10, .min_lr_ratio = 0.0, .decay_steps = 20};
+  schedule = {.kind = ScheduleKind::wsd, .warmup_steps = 10, .min_lr_ratio = 0.0, .decay_steps = 20};
   EXPECT_DOUBLE_EQ(learning_rate_factor(schedule, 79, 100), 1.0);
   EXPECT_NEAR(learning_rate_factor(schedule, 89, 100), 0.5, 1e-12);
   EXPECT_NEAR(learning_rate_factor(schedule, 99, 100), 0.0, 1e-12);

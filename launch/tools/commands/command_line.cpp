@@ -14,7 +14,7 @@
 #include "framework/base/printable.h"
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/override.h"
-#include "framework/recipe/recipe_text.h"
+#include "launch/train/recipe_text.h"
 
 namespace conclave {
 namespace {

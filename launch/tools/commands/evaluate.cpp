@@ -6,15 +6,15 @@
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/data/tokenizer.h"
-#include "framework/recipe/model_size.h"
-#include "framework/recipe/recipe_rules.h"
-#include "framework/recipe/recipe_text.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/tools/report/evaluation_report.h"
 #include "launch/train/checkpoint_choice.h"
 #include "launch/train/job.h"
 #include "launch/train/model.h"
+#include "launch/train/recipe_rules.h"
+#include "launch/train/recipe_text.h"
 #include "launch/train/resumption.h"
+#include "layers/moe/recipe.h"
 #include "parallel/agreement.h"
 
 namespace conclave {

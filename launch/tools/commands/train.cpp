@@ -2,11 +2,11 @@
 
 #include <cstdio>
 
-#include "framework/recipe/recipe_rules.h"
-#include "framework/recipe/recipe_text.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/train/earlier_files.h"
 #include "launch/train/job.h"
+#include "launch/train/recipe_rules.h"
+#include "launch/train/recipe_text.h"
 #include "launch/train/stop_signals.h"
 #include "launch/train/training_run.h"
 #include "parallel/agreement.h"
