@@ -82,18 +82,12 @@ std::vector<KeyChange> count_changes(const Comparison& c, const TrainingData& da
   return changes;
 }
 
-/// "recipe.yaml:12: " where the key was set in a file or an override, or "".
-std::string place_of(const Recipe& recipe, const std::string& key) {
-  const auto found = recipe.places.of_key.find(key);
-  return found == recipe.places.of_key.end() ? "" : found->second + ": ";
-}
-
 void refuse(const Comparison& c, const std::vector<KeyChange>& changes) {
   std::string lines;
   std::vector<std::string> keys;
   for (const KeyChange& change : changes) {
     if (accepts_change(c.after, change.key)) continue;
-    lines += join_text("\n  ", place_of(c.after, change.key), change.key, ": ", change_text(change));
+    lines += join_text("\n  ", c.after.places.of(change.key), change.key, ": ", change_text(change));
     keys.push_back(change.key);
   }
   check(keys.empty(), Fault::request, "the recipe contradicts ", c.checkpoint.path().string(),
