@@ -7,13 +7,14 @@
 #include <optional>
 
 #include "layers/linear.h"
+#include "layers/recipe.h"
 #include "layers/sequence_mixer.h"
 
 namespace conclave {
 
 class Attention final : public SequenceMixer {
  public:
-  Attention(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
+  Attention(ParameterSet& parameters, const std::string& name, const TransformerRecipe& model,
             const InitialRange& range, const Parallelism& parallelism);
 
   const char* purpose() const override { return "attention"; }

@@ -1,7 +1,6 @@
 #include "layers/balance_loss.h"
 
 #include <algorithm>
-#include <initializer_list>
 #include <numeric>
 
 #include "framework/autograd/ops/elementwise.h"
@@ -11,11 +10,7 @@ namespace conclave {
 namespace {
 
 bool is_global(const BalanceRecipe& term) {
-  return term.scope == "global_batch";
-}
-
-bool is_one_of(const std::string& word, std::initializer_list<const char*> words) {
-  return std::find(words.begin(), words.end(), word) != words.end();
+  return term.scope == BalanceScope::global_batch;
 }
 
 /// Each f of the rows of experts becomes the mean over its group of `members` consecutive ones.
@@ -35,14 +30,7 @@ BalanceLoss::BalanceLoss(const MoeRecipe& moe, std::int64_t layers, Communicator
       seed_(seed),
       counts_(layers, moe.num_experts, all_tokens, micro_batch) {
   for (const BalanceRecipe& term : moe_.balance) {
-    check(is_one_of(term.scope,
-                    {"sequence", "micro_batch", "group", "data_parallel", "shuffle", "global_batch"}),
-          Fault::request, "model.moe.balance: scope \"", term.scope,
-          "\" came, expected sequence, micro_batch, group, data_parallel, shuffle or global_batch");
-    check(!is_global(term) || is_one_of(term.estimator, {"running", "warm", "lagged", "exact"}),
-          Fault::request, "model.moe.balance: estimator \"", term.estimator,
-          "\" came, expected running, warm, lagged or exact");
-    check(term.scope != "group" || term.balance_batch_size >= 1, Fault::request,
+    check(term.scope != BalanceScope::group || term.balance_batch_size >= 1, Fault::request,
           "model.moe.balance: balance_batch_size ", term.balance_batch_size,
           " came with the scope group, expected at least 1");
     check(term.expert_groups >= 0 && (term.expert_groups == 0 || experts_ % term.expert_groups == 0),
@@ -62,34 +50,36 @@ bool BalanceLoss::bias_is_active() const {
 }
 
 bool BalanceLoss::bias_is_narrow() const {
-  return bias_is_active() && moe_.router.bias.scope != "global_batch";
+  return bias_is_active() && moe_.router.bias.scope != BiasScope::global_batch;
 }
 
 bool BalanceLoss::is_local_group(const BalanceRecipe& term) const {
-  return term.scope == "group" && place_.micro_batch_size % term.balance_batch_size == 0;
+  return term.scope == BalanceScope::group && place_.micro_batch_size % term.balance_batch_size == 0;
 }
 
 ExpertCounts::Needs BalanceLoss::needs_of_step() {
   ExpertCounts::Needs needs;
-  const auto need = [&](const std::string& scope) {
-    needs.sequences |= scope == "sequence";
-    needs.micro_batch |= scope == "micro_batch";
-    needs.all_ranks |= scope == "data_parallel";
+  const auto need = [&](auto scope) {  // of a term or of the bias
+    using Scope = decltype(scope);
+    needs.sequences |= scope == Scope::sequence;
+    needs.micro_batch |= scope == Scope::micro_batch;
+    needs.all_ranks |= scope == Scope::data_parallel;
   };
   sets_of_term_.assign(moe_.balance.size(), -1);
   for (std::size_t index = 0; index < moe_.balance.size(); ++index) {
     const BalanceRecipe& term = moe_.balance[index];
     if (!active(term)) continue;
     need(term.scope);
-    needs.all_ranks |= is_global(term) && is_one_of(term.estimator, {"running", "warm"});
-    needs.whole_step |= is_global(term) && term.estimator == "exact";
-    if (term.scope != "group" && term.scope != "shuffle") continue;
+    needs.all_ranks |=
+        is_global(term) && (term.estimator == Estimator::running || term.estimator == Estimator::warm);
+    needs.whole_step |= is_global(term) && term.estimator == Estimator::exact;
+    if (term.scope != BalanceScope::group && term.scope != BalanceScope::shuffle) continue;
     check(place_.micro_batch_size > 0, "BalanceLoss: the scope ", term.scope,
           " needs to know where micro-batches lie in the step");
     needs.sequences |= is_local_group(term);
     if (is_local_group(term)) continue;
     sets_of_term_[index] = static_cast<std::int64_t>(needs.sets.size());
-    if (term.scope == "group")
+    if (term.scope == BalanceScope::group)
       needs.sets.push_back(std::make_unique<SequenceGroups>(place_, term.balance_batch_size));
     else
       needs.sets.push_back(std::make_unique<TokenSamples>(
@@ -126,21 +116,22 @@ void BalanceLoss::begin_micro_step(const std::vector<RouterStatistics>& layers) 
 }
 
 void BalanceLoss::add_signs_of(const ExpertCounts::MicroStep& counted) {
-  const std::string& scope = moe_.router.bias.scope;
+  const BiasScope scope = moe_.router.bias.scope;
   // Ranks that know the same counts let one of them speak.
-  if (scope == "data_parallel" ? !counts_.speaks_for_all() : !counts_.speaks_for_micro_batch()) return;
-  const Counts& counts = scope == "data_parallel" ? counted.all_ranks
-                         : scope == "sequence"    ? counted.by_sequence
-                                                  : counted.micro_batch;
+  if (scope == BiasScope::data_parallel ? !counts_.speaks_for_all() : !counts_.speaks_for_micro_batch())
+    return;
+  const Counts& counts = scope == BiasScope::data_parallel ? counted.all_ranks
+                         : scope == BiasScope::sequence    ? counted.by_sequence
+                                                           : counted.micro_batch;
   sums_.sign_sets[0] += static_cast<double>(add_load_signs(counts, layers_, experts_, sums_.load_signs));
 }
 
 std::vector<double> BalanceLoss::estimate(const BalanceRecipe& term) const {
-  if (term.estimator == "lagged")
+  if (term.estimator == Estimator::lagged)
     return previous_fractions_.empty() ? std::vector<double>(static_cast<std::size_t>(layers_ * experts_),
                                                              1.0 / static_cast<double>(experts_))
                                        : previous_fractions_;
-  const Counts& counts = term.estimator == "exact" ? counts_.step_ahead() : counts_.seen();
+  const Counts& counts = term.estimator == Estimator::exact ? counts_.step_ahead() : counts_.seen();
   std::vector<double> fractions(counts.size());
   const double top_k = static_cast<double>(moe_.num_experts_per_tok), all = static_cast<double>(step_tokens_);
   for (std::int64_t layer = 0; layer < layers_; ++layer) {
@@ -152,7 +143,7 @@ std::vector<double> BalanceLoss::estimate(const BalanceRecipe& term) const {
     for (std::int64_t i = begin; i < begin + experts_; ++i) {
       const auto at = static_cast<std::size_t>(i);
       const double count = static_cast<double>(counts[at]);
-      if (term.estimator == "warm" && !previous_fractions_.empty())
+      if (term.estimator == Estimator::warm && !previous_fractions_.empty())
         fractions[at] = (count / top_k + (all - tokens) * previous_fractions_[at]) / all;
       else
         fractions[at] = assignments > 0 ? count / assignments : 0;
@@ -187,13 +178,13 @@ BalanceLoss::Counts BalanceLoss::counts_of_sets(std::size_t term,
 std::vector<double> BalanceLoss::fractions_of(std::size_t term,
                                               const ExpertCounts::MicroStep& counted) const {
   const BalanceRecipe& recipe = moe_.balance[term];
-  if (recipe.scope == "sequence") return fractions_by_row(counted.by_sequence, experts_);
-  if (recipe.scope == "group" || recipe.scope == "shuffle")
+  if (recipe.scope == BalanceScope::sequence) return fractions_by_row(counted.by_sequence, experts_);
+  if (recipe.scope == BalanceScope::group || recipe.scope == BalanceScope::shuffle)
     return fractions_by_row(counts_of_sets(term, counted), experts_);
   const std::vector<double> shared =  // [layers, experts]
-      is_global(recipe)                 ? estimate(recipe)
-      : recipe.scope == "data_parallel" ? fractions_by_row(counted.all_ranks, experts_)
-                                        : fractions_by_row(counted.micro_batch, experts_);
+      is_global(recipe)                             ? estimate(recipe)
+      : recipe.scope == BalanceScope::data_parallel ? fractions_by_row(counted.all_ranks, experts_)
+                                                    : fractions_by_row(counted.micro_batch, experts_);
   std::vector<double> fractions;
   for (auto begin = shared.begin(); begin != shared.end(); begin += experts_)
     for (std::int64_t s = 0; s < counted.sequences; ++s)
@@ -207,7 +198,8 @@ Variable BalanceLoss::objective(Tape& tape, Device& device) {
   const std::vector<RouterReading> readings = std::move(readings_);
   if (bias_is_narrow()) add_signs_of(counted);
 
-  const double layer_factor = moe_.layer_reduction == "mean" ? 1.0 / static_cast<double>(layers_) : 1.0;
+  const double layer_factor =
+      moe_.layer_reduction == LayerReduction::mean ? 1.0 / static_cast<double>(layers_) : 1.0;
   const double scale = static_cast<double>(experts_) / static_cast<double>(step_tokens_);
   const double z_scale = layer_factor * moe_.router.z_loss_coefficient / static_cast<double>(step_tokens_);
   bool first_global = true, first_term = true;

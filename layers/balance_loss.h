@@ -20,9 +20,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "layers/balance_report.h"
 #include "layers/expert_counts.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 

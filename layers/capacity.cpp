@@ -5,8 +5,8 @@
 
 #include "framework/base/total_order.h"
 #include "framework/kernels/scalar_math.h"
-#include "framework/recipe/model_size.h"
 #include "framework/tensor/host_copies.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 namespace {

@@ -17,7 +17,7 @@
 
 namespace conclave {
 
-/// `routing` with -1 for each assignment beyond expert_capacity() (framework/recipe/model_size.h) of the
+/// `routing` with -1 for each assignment beyond expert_capacity() (layers/moe/recipe.h) of the
 /// nominal length of a sequence. The weights of those that stay are what they were, not made to sum to 1
 /// again, so what is dropped is missing from the sum and its token keeps its residual path. Padding takes no
 /// place. The statistics stay those before dropping, plus `dropped`: this rank's dropped assignments.

@@ -14,8 +14,8 @@
 
 #include <string>
 
-#include "framework/recipe/recipe.h"
 #include "layers/model_input.h"
+#include "layers/moe/recipe.h"
 #include "parallel/communicator.h"
 
 namespace conclave {

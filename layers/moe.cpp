@@ -6,9 +6,7 @@
 namespace conclave {
 
 RouteRule route_rule(const RouterRecipe& router, const Tensor& selection_bias) {
-  check(router.kind == "softmax" || router.kind == "sigmoid", Fault::request, "model.moe.router.kind: \"",
-        router.kind, "\" came, the known routers are softmax and sigmoid");
-  return {.score = router.kind == "sigmoid" ? RouteRule::Score::sigmoid : RouteRule::Score::softmax,
+  return {.score = router.kind == RouterKind::sigmoid ? RouteRule::Score::sigmoid : RouteRule::Score::softmax,
           .renormalise = router.norm_topk_prob,
           .scale = router.routed_scaling_factor,
           .groups = router.n_group,

@@ -7,11 +7,11 @@
 #include <memory>
 #include <optional>
 
-#include "framework/recipe/recipe.h"
 #include "layers/dispatcher.h"
 #include "layers/document_pools.h"
 #include "layers/experts.h"
 #include "layers/mlp.h"
+#include "layers/moe/recipe.h"
 #include "layers/router.h"
 
 namespace conclave {

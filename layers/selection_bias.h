@@ -7,8 +7,8 @@
 
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "layers/expert_counts.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 

@@ -5,7 +5,7 @@
 namespace conclave {
 
 std::unique_ptr<SequenceMixer> make_sequence_mixer(ParameterSet& parameters, const std::string& block,
-                                                   const ModelRecipe& model, const InitialRange& range,
+                                                   const TransformerRecipe& model, const InitialRange& range,
                                                    const Parallelism& parallelism) {
   return std::make_unique<Attention>(parameters, block + ".self_attn", model, range, parallelism);
 }

@@ -6,10 +6,10 @@
 #include <string>
 
 #include "framework/autograd/tape.h"
-#include "framework/recipe/recipe.h"
 #include "layers/initial_range.h"
 #include "layers/model_input.h"
 #include "layers/parallelism.h"
+#include "layers/recipe.h"
 
 namespace conclave {
 
@@ -28,7 +28,7 @@ class SequenceMixer {
 
 /// The mixer of a block called BLOCK. Its parameters lie under BLOCK.self_attn, as Hugging Face has them.
 std::unique_ptr<SequenceMixer> make_sequence_mixer(ParameterSet& parameters, const std::string& block,
-                                                   const ModelRecipe& model, const InitialRange& range,
+                                                   const TransformerRecipe& model, const InitialRange& range,
                                                    const Parallelism& parallelism);
 
 }  // namespace conclave

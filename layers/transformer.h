@@ -10,14 +10,11 @@
 #include <vector>
 
 #include "framework/autograd/ops/vocabulary.h"
-#include "framework/recipe/recipe.h"
 #include "layers/moe.h"
+#include "layers/moe/recipe.h"
 #include "layers/sequence_mixer.h"
 
 namespace conclave {
-
-/// Whether backward recomputes a block's activations instead of keeping them.
-enum class Recompute { none, block };
 
 /// One block. Parameters under NAME: input_layernorm, self_attn, post_attention_layernorm, mlp.
 class TransformerBlock {

@@ -41,7 +41,7 @@ std::int64_t period_of(const Recipe& recipe, int ranks) {
   const std::int64_t together = recipe.training.micro_batch_size * (ranks / recipe.parallel.tensor);
   std::int64_t period = 1;
   for (const BalanceRecipe& term : recipe.model.moe.balance)
-    if (term.scope == "group" && term.balance_batch_size > 0)
+    if (term.scope == BalanceScope::group && term.balance_batch_size > 0)
       period = std::lcm(period, term.balance_batch_size / std::gcd(term.balance_batch_size, together));
   return period;
 }

@@ -202,7 +202,7 @@ TEST_F(Endings, HangupSavesAndAnIgnoredOneStaysIgnored) {
 }
 
 TEST_F(Endings, AnEvaluationIsBrokenOffAndComesFirstNextTime) {
-  const std::string recipe = long_evaluation(folder_, 90);
+  const std::string recipe = long_evaluation(folder_, 240);
   ASSERT_EQ(train("evaluated", recipe).exit_code, 0);
   const auto evaluates = [](const RankRecord& record) {
     return record.activity == Activity::evaluating && record.step == 4;

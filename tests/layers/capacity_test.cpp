@@ -6,7 +6,7 @@
 
 #include <limits>
 
-#include "framework/recipe/model_size.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 namespace {

@@ -209,7 +209,7 @@ TEST(Pools, AreThoseOfThePublishedRule) {
     moe.num_experts = experts;
     moe.num_experts_per_tok = top_k;
     moe.router.z_loss_coefficient = 0.001;
-    moe.balance = {{.scope = "data_parallel", .coefficient = 0.1}};
+    moe.balance = {{.scope = BalanceScope::data_parallel, .coefficient = 0.1}};
     const auto self = self_communicator();
     BalanceLoss balance(moe, 1, *self);
     balance.begin_step(0, 21);

@@ -48,6 +48,8 @@ TEST_F(PlantedInclude, UpwardsOrSidewaysIsFound) {
       {"framework/tensor/a.h", "framework/kernels/kernels.h"},
       {"framework/store/a.cpp", "framework/tensor/tensor.h"},
       {"framework/recipe/deep/a.cpp", "framework/data/batch.h"},
+      {"framework/recipe/a.cpp", "layers/moe/recipe.h"},
+      {"framework/recipe/a.h", "launch/train/recipe.h"},
       {"framework/autograd/a.cpp", "parallel/communicator.h"},
       {"parallel/a.cpp", "layers/linear.h"},
       {"layers/a.h", "optim/adamw.h"},
@@ -77,6 +79,7 @@ TEST_F(PlantedInclude, DownwardsIsFine) {
   EXPECT_TRUE(violations("layers/a.cpp", "#include \"layers/linear.h\"").empty());
   EXPECT_TRUE(violations("layers/a.cpp", "#include \"parallel/mesh.h\"").empty());
   EXPECT_TRUE(violations("tests/layers/a.cpp", "#include \"layers/linear.h\"").empty());
+  EXPECT_TRUE(violations("optim/a.cpp", "#include \"framework/recipe/visitor.h\"").empty());
   EXPECT_TRUE(violations("framework/base/a.cpp", "#include <vector>").empty());
 }
 

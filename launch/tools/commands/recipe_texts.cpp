@@ -17,8 +17,7 @@ bool is_there(const std::string& file) {
 
 /// "recipe.yaml:12: data.train.0.path: ", as far as the place is known.
 std::string place_of(const Recipe& recipe, const std::string& key) {
-  const auto found = recipe.places.of_key.find(key);
-  return (found == recipe.places.of_key.end() ? "" : found->second + ": ") + key + ": ";
+  return recipe.places.of(key) + key + ": ";
 }
 
 /// The datasets of a list whose files are both here.

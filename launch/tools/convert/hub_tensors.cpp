@@ -1,8 +1,8 @@
 #include "launch/tools/convert/hub_tensors.h"
 
-#include "framework/recipe/model_size.h"
 #include "launch/train/model.h"
 #include "launch/train/rank_parts.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 

@@ -4,8 +4,8 @@
 #include <cstdint>
 
 #include "framework/data/dataset.h"
-#include "framework/recipe/recipe.h"
 #include "framework/telemetry/logger.h"
+#include "launch/train/recipe.h"
 #include "launch/train/rollbacks.h"
 #include "launch/train/run/run_directory.h"
 #include "launch/train/run/saves.h"

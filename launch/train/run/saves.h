@@ -5,10 +5,10 @@
 #include <functional>
 #include <string>
 
-#include "framework/recipe/recipe.h"
 #include "framework/telemetry/logger.h"
 #include "launch/train/checkpointing.h"
 #include "launch/train/directory_lock.h"
+#include "launch/train/recipe.h"
 #include "launch/train/rollbacks.h"
 #include "launch/train/trainer.h"
 

@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "framework/telemetry/logger.h"
 #include "launch/train/checkpoint_choice.h"
 #include "launch/train/directory_lock.h"
 #include "launch/train/passes.h"
+#include "launch/train/recipe.h"
 #include "launch/train/rollbacks.h"
 #include "launch/train/run/observers.h"
 #include "launch/train/run/run_directory.h"
