@@ -17,8 +17,12 @@ constexpr const char* before_script =
     "complain(...parts); };"
     "</script>";
 constexpr const char* after_script = R"(<script>
-setTimeout(() => {
+let looks = 0;
+setTimeout(function look() {
   const all = (selector) => [...document.querySelectorAll(selector)];
+  // A page is drawn in frames, which come late on a busy machine.
+  const drawn = all('figure.chart, figure.heat-map').every((figure) => figure.querySelector('svg[role=img]'));
+  if (!drawn && ++looks < 100) { setTimeout(look, 100); return; }
   const press = (element, key) => element.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
   const seen = {
     mistakes, width: document.documentElement.clientWidth, widest: document.documentElement.scrollWidth,
@@ -104,7 +108,7 @@ class ReportBrowser : public Command {
     const Outcome outcome =
         run("timeout 60 " + browser_ +
             " --headless --no-sandbox --disable-gpu --allow-file-access-from-files "
-            "--enable-logging=stderr --virtual-time-budget=5000 --hide-scrollbars --window-size=1300,1000 " +
+            "--enable-logging=stderr --virtual-time-budget=20000 --hide-scrollbars --window-size=1300,1000 " +
             options + " --user-data-dir=" + path("profile") + " --dump-dom file://" + frame);
     EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
     EXPECT_EQ(outcome.output.find("CONSOLE"), std::string::npos) << outcome.output;
