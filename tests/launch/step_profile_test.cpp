@@ -58,7 +58,7 @@ TEST(StepProfile, KernelsFallToTheirLayerPurposeAndPhase) {
           "model.layers.1 permutation combine_rows_backward", "model.layers.1 experts grouped_linear_dweight",
           "model.norm  rms_norm_backward"})
       EXPECT_EQ(backward.count(call), 1u) << call;
-    EXPECT_EQ(again.count("model.layers.1 experts grouped_linear"), recompute == "block" ? 1u : 0u);
+    EXPECT_EQ(again.count("model.layers.1 experts grouped_linear"), recompute == Recompute::block ? 1u : 0u);
     EXPECT_EQ(other.count("  adamw"), 1u);
   }
 }
