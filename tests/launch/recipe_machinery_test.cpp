@@ -1,5 +1,5 @@
-// framework/recipe is machinery: it names no key of a recipe. Only keys that the machinery itself gives to
-// choices and to numbers that move may stand there.
+// framework/recipe is machinery: it names no key of a recipe. Only keys and words that the machinery itself
+// gives to choices and to numbers that move may stand there.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -16,7 +16,10 @@ namespace fs = std::filesystem;
 
 class Names final : public Visitor {
  public:
-  void key(const Key& key) override { all.insert(key.name); }
+  void key(const Key& key) override {
+    all.insert(key.name);
+    for (const std::string& word : valid_words(key)) words.insert(word);
+  }
   void section(const char* name, const char*, const std::function<void()>& inside) override {
     all.insert(name);
     inside();
@@ -25,7 +28,7 @@ class Names final : public Visitor {
     all.insert(name);
     list.describe_default(*this);
   }
-  std::set<std::string> all;
+  std::set<std::string> all, words;
 };
 
 std::set<std::string> names_of_the_machinery() {
@@ -33,6 +36,7 @@ std::set<std::string> names_of_the_machinery() {
   Scheduled<double> number;
   ScheduledReference<double>(number, {}).describe_course(names);
   names.all.insert(kind_of_choice);
+  names.all.merge(names.words);
   return names.all;
 }
 
