@@ -48,8 +48,7 @@ ModelInput to_device(const Batch& batch, Device& device) {
           .positions = Tensor::from(positions, {tokens}, device),
           .document_start = Tensor::from(batch.document_start, {batch.sequences, batch.length}, device),
           .documents = std::make_shared<const std::vector<DocumentSpan>>(documents_of(batch)),
-          .draws = {},
-          .pools = {}};
+          .draws = {}};
 }
 
 }  // namespace conclave

@@ -5,7 +5,6 @@
 #include <optional>
 #include <vector>
 
-#include "framework/autograd/ops/routing.h"
 #include "framework/data/batch.h"
 #include "framework/tensor/tensor.h"
 
@@ -34,7 +33,6 @@ struct ModelInput {
   Tensor document_start;         // int32 [sequences, length]; first column that attention may look at
   std::shared_ptr<const std::vector<DocumentSpan>> documents;  // of the whole micro-batch, in order
   std::optional<DrawPlace> draws;                              // none outside of training
-  RoutePools pools;                 // of a layer's routers on these tokens (layers/document_pools.h)
   bool keep_probabilities = false;  // RouterStatistics::probabilities too, for measuring routers
 };
 

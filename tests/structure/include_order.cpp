@@ -26,7 +26,7 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
       return below;
     };
     const std::set<std::string> parallel = and_above(framework, {"parallel"});
-    const std::set<std::string> house = and_above(parallel, {"layers", "optim"});
+    const std::set<std::string> house = and_above(parallel, {"layers", "layers/moe", "optim"});
     const std::set<std::string> plan = and_above(house, {"launch/train"});
     const std::set<std::string> tools = and_above(plan, {"launch/plan"});
     const std::set<std::string> everything =
@@ -45,6 +45,7 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
         {"framework/telemetry", {"framework/base", "framework/recipe", "framework/store"}},
         {"parallel", framework},
         {"layers", parallel},
+        {"layers/moe", and_above(parallel, {"layers"})},
         {"optim", parallel},
         {"launch/train", house},
         {"launch/plan", plan},
@@ -63,9 +64,11 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
 
 /// The folder of the table that a path from the root lies in; "" when in none.
 std::string folder_of(const std::string& path) {
+  std::string longest;  // a folder may stand in the table beside one that it lies in
   for (const auto& [folder, allowed] : allowed_folders())
-    if (path == folder || path.starts_with(folder + "/")) return folder;
-  return "";
+    if (folder.size() > longest.size() && (path == folder || path.starts_with(folder + "/")))
+      longest = folder;
+  return longest;
 }
 
 bool is_code(const fs::path& path) {

@@ -51,6 +51,8 @@ TEST_F(PlantedInclude, UpwardsOrSidewaysIsFound) {
       {"framework/autograd/a.cpp", "parallel/communicator.h"},
       {"parallel/a.cpp", "layers/linear.h"},
       {"layers/a.h", "optim/adamw.h"},
+      {"layers/a.h", "layers/moe/router.h"},
+      {"layers/moe/methods/a.h", "optim/adamw.h"},
       {"optim/a.h", "layers/linear.h"},
       {"layers/a.cpp", "launch/train/trainer.h"},
       {"launch/train/a.cpp", "launch/plan/model_costs.h"},
@@ -73,6 +75,7 @@ TEST_F(PlantedInclude, DownwardsIsFine) {
   EXPECT_TRUE(violations("launch/train/a.cpp", "#include \"optim/adamw.h\"").empty());
   EXPECT_TRUE(violations("layers/a.cpp", "#include \"layers/linear.h\"").empty());
   EXPECT_TRUE(violations("layers/a.cpp", "#include \"parallel/mesh.h\"").empty());
+  EXPECT_TRUE(violations("layers/moe/methods/a.cpp", "#include \"layers/linear.h\"").empty());
   EXPECT_TRUE(violations("tests/layers/a.cpp", "#include \"layers/linear.h\"").empty());
   EXPECT_TRUE(violations("framework/base/a.cpp", "#include <vector>").empty());
 }

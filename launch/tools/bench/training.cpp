@@ -146,8 +146,8 @@ void bench_training(Bench& bench) {
   real->violations.clear();
 
   TimedTrainer forced(bench, [](ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
-                                const Tensor& selection_bias) {
-    return std::make_unique<RoundRobinRouter>(make_router(parameters, name, model, selection_bias),
+                                const MethodStates& states) {
+    return std::make_unique<RoundRobinRouter>(make_router(parameters, name, model, states),
                                               model.moe.num_experts);
   });
   forced.step(world);

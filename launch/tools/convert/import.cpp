@@ -17,6 +17,7 @@
 #include "launch/tools/convert/source_facts.h"
 #include "launch/train/model.h"
 #include "launch/train/model_size.h"
+#include "layers/moe/methods/selection_bias.h"
 
 namespace conclave {
 namespace fs = std::filesystem;
