@@ -12,6 +12,7 @@
 #include "framework/recipe/recipe.h"
 #include "framework/telemetry/metrics.h"
 #include "framework/telemetry/tensorboard/event_file.h"
+#include "layers/moe/balance_report.h"
 
 namespace conclave {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "framework/base/random.h"
 #include "framework/recipe/model_size.h"
 #include "launch/plan/plan.h"
 #include "launch/tools/bench/bench.h"

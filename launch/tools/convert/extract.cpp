@@ -147,7 +147,8 @@ void write_run(const ExtractOptions& options, const CheckpointReader& source, co
       write_tensors<double>(source, recipe.model, choices, smaller.optimizer, stream);
     else
       write_tensors<float>(source, recipe.model, choices, smaller.optimizer, stream);
-    for (const MethodState& state : FeedForwards(recipe.model).states().all)
+    const FeedForwards feed_forwards(recipe.model);
+    for (const MethodState& state : feed_forwards.states().all)
       write_router_state(source, state.name, recipe.model, choices, stream);
     Attributes attributes = first_attributes(smaller);
     attributes["extracted"] = account.dump();
