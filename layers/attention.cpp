@@ -1,7 +1,6 @@
 #include "layers/attention.h"
 
 #include "framework/autograd/ops/attention.h"
-#include "framework/recipe/model_size.h"
 
 namespace conclave {
 namespace {
@@ -17,7 +16,7 @@ Variable reshape(Tape& tape, const Variable& x, Shape shape) {
 
 }  // namespace
 
-Attention::Attention(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
+Attention::Attention(ParameterSet& parameters, const std::string& name, const TransformerRecipe& model,
                      const InitialRange& range, const Parallelism& parallelism)
     : parallelism_(parallelism),
       heads_(model.num_attention_heads / parallelism.tensor().size()),
@@ -34,7 +33,7 @@ Attention::Attention(ParameterSet& parameters, const std::string& name, const Mo
       output_(parameters, name + ".o_proj", model.num_attention_heads * head_width_, model.hidden_size,
               range.residual, Parallelism::cut(1)) {
   if (!model.qk_norm) return;
-  check(model.qk_norm_over == "head" || parallelism.tensor().size() == 1, Fault::request,
+  check(model.qk_norm_over == QkNormOver::head || parallelism.tensor().size() == 1, Fault::request,
         "model.qk_norm_over: ", model.qk_norm_over,
         " came with parallel.tensor: ", parallelism.tensor().size(),
         ", which parts the heads; expected qk_norm_over: head, or one tensor rank");

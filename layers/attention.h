@@ -6,17 +6,17 @@
 
 #include <optional>
 
-#include "framework/recipe/recipe.h"
 #include "layers/initial_range.h"
 #include "layers/linear.h"
 #include "layers/model_input.h"
 #include "layers/parallelism.h"
+#include "layers/recipe.h"
 
 namespace conclave {
 
 class Attention {
  public:
-  Attention(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
+  Attention(ParameterSet& parameters, const std::string& name, const TransformerRecipe& model,
             const InitialRange& range, const Parallelism& parallelism);
 
   /// x [rows of the residual stream, hidden] -> the same

@@ -9,11 +9,11 @@
 #include "parallel/collectives.h"
 #include "parallel/mesh.h"
 #include "parallel/parameter.h"
+#include "parallel/recipe.h"
 
 namespace conclave {
 
 enum class SequenceParallel { off, on };
-enum class DispatcherKind { all_to_all, all_gather };
 
 struct Parallelism {
   const Mesh& mesh = Mesh::alone();

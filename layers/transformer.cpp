@@ -8,7 +8,7 @@
 namespace conclave {
 
 TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& name, std::int64_t block,
-                                   const ModelRecipe& model, const InitialRange& range,
+                                   const TransformerRecipe& model, const InitialRange& range,
                                    const Parallelism& parallelism, const FeedForwardMaker& feed_forward)
     : attention_norm_(parameters, name + ".input_layernorm", model.hidden_size, model.rms_norm_eps,
                       parallelism.residual()),
@@ -28,7 +28,7 @@ FeedForward::Result TransformerBlock::forward(Tape& tape, const Variable& x, con
   return result;
 }
 
-Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model,
+Transformer::Transformer(ParameterSet& parameters, const TransformerRecipe& model,
                          const FeedForwardMaker& feed_forward, Recompute recompute,
                          const Parallelism& parallelism)
     : recompute_(recompute),

@@ -9,21 +9,18 @@
 #include <vector>
 
 #include "framework/autograd/ops/vocabulary.h"
-#include "framework/recipe/recipe.h"
 #include "layers/attention.h"
 #include "layers/feed_forward.h"
 #include "layers/linear.h"
+#include "layers/recipe.h"
 
 namespace conclave {
-
-/// Whether backward recomputes a block's activations instead of keeping them.
-enum class Recompute { none, block };
 
 /// One block. Parameters under NAME: input_layernorm, self_attn, post_attention_layernorm, mlp.
 class TransformerBlock {
  public:
   TransformerBlock(ParameterSet& parameters, const std::string& name, std::int64_t block,
-                   const ModelRecipe& model, const InitialRange& range, const Parallelism& parallelism,
+                   const TransformerRecipe& model, const InitialRange& range, const Parallelism& parallelism,
                    const FeedForwardMaker& feed_forward);
 
   /// x [rows of the residual stream, hidden]
@@ -40,7 +37,7 @@ class TransformerBlock {
 class Transformer {
  public:
   /// The parameters must be a set for this mesh's layout and rank.
-  Transformer(ParameterSet& parameters, const ModelRecipe& model, const FeedForwardMaker& feed_forward,
+  Transformer(ParameterSet& parameters, const TransformerRecipe& model, const FeedForwardMaker& feed_forward,
               Recompute recompute, const Parallelism& parallelism = {});
 
   struct Result {

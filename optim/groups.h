@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "framework/kernels/pieces.h"
-#include "framework/recipe/recipe.h"
+#include "optim/recipe.h"
 #include "parallel/gradient_reducer.h"
 
 namespace conclave {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
+#include "optim/recipe.h"
 #include "parallel/gradient_reducer.h"
 
 namespace conclave {

@@ -1,4 +1,5 @@
 // The list of optimizers, and how one is made of a recipe.
+#include "framework/recipe/nearest.h"
 #include "optim/groups.h"
 #include "optim/optimizer.h"
 
@@ -13,13 +14,17 @@ const std::vector<OptimizerKind>& optimizer_kinds() {
   return kinds;
 }
 
+std::vector<std::string> optimizer_names() {
+  std::vector<std::string> names;
+  for (const OptimizerKind& kind : optimizer_kinds()) names.push_back(kind.name);
+  return names;
+}
+
 const OptimizerKind& optimizer_kind(const std::string& name) {
-  std::string names;
-  for (const OptimizerKind& kind : optimizer_kinds()) {
+  for (const OptimizerKind& kind : optimizer_kinds())
     if (kind.name == name) return kind;
-    names += (names.empty() ? "" : ", ") + kind.name;
-  }
-  fail(Fault::request, "optimizer.kind: \"", name, "\" came, expected one of ", names);
+  fail(Fault::request, "optimizer.kind: \"", name, "\" came, expected one of ",
+       join_words(optimizer_names()));
 }
 
 OwnedUnitOf owned_unit_of(const OptimizerRecipe& recipe) {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "framework/recipe/recipe.h"
+#include "optim/recipe.h"
 
 namespace conclave {
 

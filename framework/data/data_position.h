@@ -8,8 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/domain.h"
-#include "framework/recipe/recipe.h"
+#include "framework/data/recipe.h"
 
 namespace conclave {
 

@@ -11,10 +11,10 @@
 
 #include "framework/data/batch.h"
 #include "framework/data/data_position.h"
+#include "framework/data/recipe.h"
 #include "framework/data/sample_plan.h"
 #include "framework/data/separator.h"
 #include "framework/data/token_file.h"
-#include "framework/recipe/recipe.h"
 
 namespace conclave {
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
+#include "framework/data/recipe.h"
 
 namespace conclave {
 

@@ -83,7 +83,7 @@ DryStep dry_step(const Recipe& recipe, const std::shared_ptr<Communicator>& worl
   CountingDevice device({.choice = choice, .threads = std::max<std::int64_t>(full.training.threads, 1)});
   DryStep step;
   const auto log = std::make_shared<CollectiveLog>();
-  Mesh mesh(world, {.tensor = p.tensor, .expert = p.expert, .expert_tensor = p.expert_tensor});
+  Mesh mesh(world, degrees_of(p));
   if (!parts.batches)
     parts.batches = [&full](std::int64_t, std::int64_t, std::int64_t count) {
       return full_batch(full, count);

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "framework/base/error.h"
+#include "framework/recipe/key.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/schema.h"
 #include "framework/recipe/yaml_tree.h"
 
 namespace conclave {
@@ -25,10 +25,7 @@ Rule zero_or_more() {
 std::vector<Key> keys_of(MachineModel& m) {
   return {
       {"name", &m.name, "what is described", {.filled = true}},
-      {"precision",
-       &m.precision,
-       "of the recipes that these rates are for",
-       {.words = {"fp32", "bf16", "fp64"}}},
+      {"precision", &m.precision, "of the recipes that these rates are for", {}},
       {"processors_per_node",
        &m.processors_per_node,
        "cores, or GPUs; a rank has one or several, or shares one",
@@ -104,6 +101,8 @@ void read(const Key& key, const YamlNode& node, const std::string& source) {
   check(node.kind == YamlNode::Kind::scalar, Fault::request, place, "expected ", type_text(key.value));
   if (auto* const* text = std::get_if<std::string*>(&key.value)) {
     **text = node.text;
+  } else if (const auto* word = std::get_if<WordReference>(&key.value)) {
+    check(word->set(node.text), Fault::request, place, word_complaint(node.text, word->words()));
   } else {
     double number = 0;
     const char* last = node.text.data() + node.text.size();

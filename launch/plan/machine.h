@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <string>
 
+#include "launch/train/recipe.h"
+
 namespace conclave {
 
 /// Seconds of a matrix product: operations / operations_per_second + bytes of its three matrices /
@@ -28,7 +30,7 @@ struct LinkRates {
 
 struct MachineModel {
   std::string name = "a machine";
-  std::string precision = "fp32";  // of the recipes that these rates are for
+  NumberFormat precision = NumberFormat::fp32;  // of the recipes that these rates are for
   std::int64_t processors_per_node = 1;
   std::int64_t ranks_per_node = 1;
 

@@ -21,8 +21,7 @@ struct PartCost {
 /// The model as the first rank holds it, without its memory.
 std::map<ModelPart, PartCost> parts_of(const Recipe& recipe, int ranks) {
   const ParallelRecipe& p = recipe.parallel;
-  const Mesh mesh(counting_communicator(0, ranks),
-                  {.tensor = p.tensor, .expert = p.expert, .expert_tensor = p.expert_tensor});
+  const Mesh mesh(counting_communicator(0, ranks), degrees_of(p));
   ParameterSet parameters(mesh.layout(), 0);
   const Transformer transformer(parameters, recipe.model, FeedForwards(recipe.model), Recompute::none,
                                 parallelism_of(recipe, mesh));

@@ -4,9 +4,9 @@
 
 #include "framework/base/allocation_size.h"
 #include "framework/base/error.h"
-#include "framework/recipe/model_size.h"
 #include "launch/plan/few_steps.h"
 #include "launch/train/model.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 namespace {
@@ -41,7 +41,7 @@ double worst_activations(const Recipe& recipe, int ranks, double expected) {
   const LayoutPlan layout = plan_layout(recipe, ranks);
   if (expert_group(p) == 1 || layout.worst_expert_rows == 0) return expected;
   const double all = crowded_activations(recipe, ranks, layout.worst_expert_rows);
-  if (p.dispatcher != "all_to_all" || p.dispatch_rows < layout.expected_expert_rows ||
+  if (p.dispatcher != DispatcherKind::all_to_all || p.dispatch_rows < layout.expected_expert_rows ||
       p.dispatch_rows >= layout.worst_expert_rows)
     return all;
   // Far beyond dispatch_rows one round is there at a time; just under it all blocks keep their rows.

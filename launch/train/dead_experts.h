@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
+#include "launch/train/recipe.h"
 
 namespace conclave {
 

@@ -3,7 +3,7 @@
 #include <fstream>
 #include <string>
 
-#include "framework/recipe/domain.h"
+#include "framework/data/recipe.h"
 #include "framework/store/durable_file.h"
 #include "framework/telemetry/metrics.h"
 

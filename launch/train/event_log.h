@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "framework/telemetry/metrics.h"
 #include "framework/telemetry/tensorboard/event_file.h"
+#include "launch/train/recipe.h"
 #include "layers/moe/balance_report.h"
 
 namespace conclave {

@@ -102,17 +102,12 @@ int choose_threads(Communicator& world, std::int64_t asked) {
   return threads;
 }
 
-Device& choose_device(Communicator& world, const std::string& name) {
+Device& choose_device(Communicator& world, DeviceKind kind) {
   const NodePlace place = world.node_place();
   Device* device = &cpu_device();
   agree(world, [&] {
-    if (name == "cuda")
-      device = &cuda_device(place.rank);
-    else if (name == "emulated")
-      device = &emulated_device();
-    else
-      check(name == "cpu", Fault::request, "training.device: \"", name,
-            "\" came, expected cpu, emulated or cuda");
+    if (kind == DeviceKind::cuda) device = &cuda_device(place.rank);
+    if (kind == DeviceKind::emulated) device = &emulated_device();
   });
   if (const std::string shared = shared_gpu(all_gather_text(world, device->identity())); !shared.empty())
     throw Error(Fault::request, shared, Reach::all_ranks);

@@ -5,7 +5,7 @@
 #include <functional>
 #include <memory>
 
-#include "framework/recipe/recipe.h"
+#include "launch/train/recipe.h"
 #include "parallel/communicator.h"
 
 namespace conclave {
@@ -21,7 +21,7 @@ int choose_threads(Communicator& world, std::int64_t asked);
 
 /// Where the recipe's training.device lets this rank compute: of several GPUs on a node the one of its number
 /// among the node's ranks. Fault::request, on all ranks alike, where there is none for it. Collective.
-Device& choose_device(Communicator& world, const std::string& name);
+Device& choose_device(Communicator& world, DeviceKind kind);
 
 /// A sentence when two ranks compute on one GPU, else nothing. `identities`: Device::identity() of all ranks.
 std::string shared_gpu(const std::vector<std::string>& identities);

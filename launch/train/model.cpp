@@ -1,24 +1,21 @@
 #include "launch/train/model.h"
 
-#include "framework/recipe/parse.h"
 #include "launch/train/rank_parts.h"
+#include "launch/train/recipe_text.h"
 #include "layers/moe/methods.h"
 #include "optim/groups.h"
 
 namespace conclave {
-DType dtype_of_precision(const std::string& precision) {
-  if (precision == "fp32") return DType::float32;
-  if (precision == "fp64") return DType::float64;
-  check(precision == "bf16", Fault::request, "training.precision: \"", precision,
-        "\" came, expected fp32, bf16 or fp64");
-  return DType::bfloat16;
+DType dtype_of_precision(NumberFormat precision) {
+  return precision == NumberFormat::fp32   ? DType::float32
+         : precision == NumberFormat::fp64 ? DType::float64
+                                           : DType::bfloat16;
 }
 
 Parallelism parallelism_of(const Recipe& recipe, const Mesh& mesh) {
   return {.mesh = mesh,
           .sequence = recipe.parallel.sequence ? SequenceParallel::on : SequenceParallel::off,
-          .dispatcher = recipe.parallel.dispatcher == "all_gather" ? DispatcherKind::all_gather
-                                                                   : DispatcherKind::all_to_all,
+          .dispatcher = recipe.parallel.dispatcher,
           .dispatch_rows = recipe.parallel.dispatch_rows};
 }
 
@@ -26,8 +23,7 @@ Model::Model(const Recipe& recipe, const Mesh& mesh, Device& device, const Route
     : shape(recipe.model),
       parameters(mesh.layout(), mesh.world().rank()),
       feed_forwards(recipe.model, device, router),
-      transformer(parameters, recipe.model, feed_forwards,
-                  recipe.training.recompute == "block" ? Recompute::block : Recompute::none,
+      transformer(parameters, recipe.model, feed_forwards, recipe.training.recompute,
                   parallelism_of(recipe, mesh)) {
   parameters.materialize(dtype_of_precision(recipe.training.precision), recipe.training.seed, device);
   freeze(parameters, recipe.optimizer);

@@ -4,14 +4,14 @@
 
 #include <filesystem>
 
-#include "framework/recipe/recipe.h"
 #include "framework/store/checkpoint_file.h"
+#include "launch/train/recipe.h"
 #include "layers/moe/moe.h"
 #include "layers/transformer.h"
 
 namespace conclave {
 
-DType dtype_of_precision(const std::string& precision);
+DType dtype_of_precision(NumberFormat precision);
 
 /// How the recipe lays a model out over a mesh.
 Parallelism parallelism_of(const Recipe& recipe, const Mesh& mesh);

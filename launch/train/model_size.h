@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "framework/recipe/recipe.h"
+#include "launch/train/recipe.h"
 
 namespace conclave {
 

@@ -6,9 +6,9 @@
 #include <set>
 
 #include "framework/base/text.h"
-#include "framework/recipe/changes.h"
 #include "framework/recipe/nearest.h"
 #include "launch/train/model.h"
+#include "launch/train/recipe_text.h"
 
 namespace conclave {
 namespace {
@@ -63,7 +63,7 @@ std::string model_changes(const CheckpointReader& checkpoint, const ModelRecipe&
   const Recipe before = recipe_of(checkpoint);
   Recipe after = before;
   after.model = wanted;
-  for (const RecipeChange& change : changes_between(before, after))
+  for (const KeyChange& change : changes_between(before, after))
     lines += join_text("\n  ", change.key, ": ", change_text(change));
   return lines;
 }

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "framework/store/checkpoint_file.h"
+#include "launch/train/recipe.h"
 #include "optim/optimizer.h"
 
 namespace conclave {

@@ -7,10 +7,10 @@
 #include "framework/base/text.h"
 #include "framework/data/batch_ramp.h"
 #include "framework/data/tokenizer.h"
-#include "framework/recipe/changes.h"
+#include "framework/recipe/key.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/schema.h"
 #include "launch/train/model.h"
+#include "launch/train/recipe_text.h"
 
 namespace conclave {
 namespace {
@@ -42,7 +42,7 @@ struct Comparison {
 
 /// The tokenizer is its file's content, wherever that lies. Where one of the two is not known, the names
 /// decide, and a run that has drawn nothing yet, such as an imported model, may name any.
-std::vector<RecipeChange> tokenizer_changes(const Comparison& c) {
+std::vector<KeyChange> tokenizer_changes(const Comparison& c) {
   const std::string &before = c.before.data.tokenizer, &after = c.after.data.tokenizer;
   const std::string old_print =
       c.checkpoint.has(tokenizer_key) ? recorded_tokenizer(c.checkpoint) : fingerprint_if_readable(before);
@@ -56,18 +56,18 @@ std::vector<RecipeChange> tokenizer_changes(const Comparison& c) {
       {"data.tokenizer", join_text(before, " (", old_print, ")"), join_text(after, " (", new_print, ")")}};
 }
 
-std::vector<RecipeChange> weight_changes(const Comparison& c) {
-  std::vector<RecipeChange> changes;
-  for (const RecipeChange& change : changes_between(c.before, c.after))
+std::vector<KeyChange> weight_changes(const Comparison& c) {
+  std::vector<KeyChange> changes;
+  for (const KeyChange& change : changes_between(c.before, c.after))
     if (change.key != "data.tokenizer" && gives_weights_their_meaning(change.key)) changes.push_back(change);
-  for (RecipeChange& change : tokenizer_changes(c)) changes.push_back(std::move(change));
+  for (KeyChange& change : tokenizer_changes(c)) changes.push_back(std::move(change));
   return changes;
 }
 
-std::vector<RecipeChange> count_changes(const Comparison& c, const TrainingData& data) {
+std::vector<KeyChange> count_changes(const Comparison& c, const TrainingData& data) {
   if (!c.something_was_drawn()) return {};
-  std::vector<RecipeChange> changes;
-  for (const RecipeChange& change : changes_between(c.before, c.after))
+  std::vector<KeyChange> changes;
+  for (const KeyChange& change : changes_between(c.before, c.after))
     if (gives_counts_their_meaning(change.key)) changes.push_back(change);
   const std::vector<DatasetPosition> list = data.listed().datasets;
   for (const std::size_t index : compare_datasets(c.position.datasets, list).rewritten) {
@@ -88,10 +88,10 @@ std::string place_of(const Recipe& recipe, const std::string& key) {
   return found == recipe.places.of_key.end() ? "" : found->second + ": ";
 }
 
-void refuse(const Comparison& c, const std::vector<RecipeChange>& changes) {
+void refuse(const Comparison& c, const std::vector<KeyChange>& changes) {
   std::string lines;
   std::vector<std::string> keys;
-  for (const RecipeChange& change : changes) {
+  for (const KeyChange& change : changes) {
     if (accepts_change(c.after, change.key)) continue;
     lines += join_text("\n  ", place_of(c.after, change.key), change.key, ": ", change_text(change));
     keys.push_back(change.key);
@@ -103,9 +103,9 @@ void refuse(const Comparison& c, const std::vector<RecipeChange>& changes) {
         join_words(keys), "]");
 }
 
-std::vector<std::string> told(const Comparison& c, const std::vector<RecipeChange>& changes) {
+std::vector<std::string> told(const Comparison& c, const std::vector<KeyChange>& changes) {
   std::vector<std::string> sentences;
-  for (const RecipeChange& change : changes)
+  for (const KeyChange& change : changes)
     sentences.push_back(join_text("Changed since ", c.checkpoint.path().filename().string(), ": ", change.key,
                                   ": ", change_text(change),
                                   accepts_change(c.after, change.key) ? " (accepted)" : ""));
@@ -154,14 +154,14 @@ std::function<Attributes(std::int64_t steps_done)> data_attributes(const Recipe&
 std::vector<std::string> resume_data(const CheckpointReader& checkpoint, const Recipe& recipe,
                                      TrainingData& data) {
   const Comparison comparison{checkpoint, recipe};
-  std::vector<RecipeChange> grave = weight_changes(comparison);
-  for (RecipeChange& change : count_changes(comparison, data)) grave.push_back(std::move(change));
+  std::vector<KeyChange> grave = weight_changes(comparison);
+  for (KeyChange& change : count_changes(comparison, data)) grave.push_back(std::move(change));
   refuse(comparison, grave);
   // A tokenizer or dataset may have changed under its old name.
-  std::vector<RecipeChange> changes = changes_between(comparison.before, recipe);
-  for (RecipeChange& change : grave)
+  std::vector<KeyChange> changes = changes_between(comparison.before, recipe);
+  for (KeyChange& change : grave)
     if (std::none_of(changes.begin(), changes.end(),
-                     [&](const RecipeChange& one) { return one.key == change.key; }))
+                     [&](const KeyChange& one) { return one.key == change.key; }))
       changes.push_back(std::move(change));
   std::vector<std::string> sentences = told(comparison, changes);
   tell_datasets(comparison, data, sentences);

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "framework/data/dataset.h"
-#include "framework/recipe/recipe.h"
 #include "framework/store/checkpoint_file.h"
+#include "launch/train/recipe.h"
 
 namespace conclave {
 

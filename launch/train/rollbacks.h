@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "launch/train/checkpoint_choice.h"
+#include "launch/train/recipe.h"
 #include "launch/train/trainer.h"
 
 namespace conclave {

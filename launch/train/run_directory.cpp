@@ -7,8 +7,7 @@
 #include <utility>
 
 #include "framework/base/text.h"
-#include "framework/recipe/domain.h"
-#include "framework/recipe/write.h"
+#include "framework/data/recipe.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/expert_loads.h"
 #include "framework/store/lookup.h"
@@ -16,6 +15,7 @@
 #include "launch/train/earlier_files.h"
 #include "launch/train/evaluation_lines.h"
 #include "launch/train/recipe_parts.h"
+#include "launch/train/recipe_text.h"
 #include "parallel/agreement.h"
 
 namespace conclave {

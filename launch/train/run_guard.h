@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <memory>
 
-#include "framework/recipe/recipe.h"
+#include "launch/train/recipe.h"
 #include "parallel/watchdog.h"
 
 namespace conclave {

@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "framework/telemetry/logger.h"
 #include "framework/telemetry/progress.h"
 #include "launch/train/checkpoint_choice.h"
@@ -17,6 +16,7 @@
 #include "launch/train/directory_lock.h"
 #include "launch/train/loss_spikes.h"
 #include "launch/train/passes.h"
+#include "launch/train/recipe.h"
 #include "launch/train/rollbacks.h"
 #include "launch/train/run_directory.h"
 #include "launch/train/run_guard.h"

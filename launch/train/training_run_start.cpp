@@ -2,9 +2,9 @@
 #include "framework/base/text.h"
 #include "framework/data/batch_ramp.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/validate.h"
 #include "launch/train/job.h"
 #include "launch/train/model_size.h"
+#include "launch/train/recipe_rules.h"
 #include "launch/train/resumption.h"
 #include "launch/train/training_run.h"
 #include "parallel/agreement.h"
@@ -17,9 +17,7 @@ TrainingRun::TrainingRun(const Recipe& recipe, const std::shared_ptr<Communicato
       logger_({.rank = world->rank()}),
       device_(choose_device(*world, recipe.training.device)),
       threads_(choose_threads(*world, recipe.training.threads)),
-      mesh_(world, {.tensor = recipe.parallel.tensor,
-                    .expert = recipe.parallel.expert,
-                    .expert_tensor = recipe.parallel.expert_tensor}),
+      mesh_(world, degrees_of(recipe.parallel)),
       dead_experts_(recipe),
       time_limit_(recipe.training.time_limit, logger_),
       rollbacks_(*world, recipe.training) {}

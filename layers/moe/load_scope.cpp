@@ -6,14 +6,13 @@
 
 namespace conclave {
 
-const LoadScopeKind& load_scope(std::string_view name, std::string_view key) {
-  std::string names;
+const LoadScopeKind& load_scope(BalanceScope scope) {
   const std::vector<LoadScopeKind>& kinds = load_scopes();
-  for (std::size_t i = 0; i < kinds.size(); ++i) {
-    if (kinds[i].name == name) return kinds[i];
-    names += join_text(i == 0 ? "" : i + 1 == kinds.size() ? " or " : ", ", kinds[i].name);
-  }
-  fail(Fault::request, key, ": scope \"", name, "\" came, expected ", names);
+  const auto found = std::find_if(kinds.begin(), kinds.end(),
+                                  [&](const LoadScopeKind& kind) { return kind.scope == scope; });
+  check(found != kinds.end(), "load_scope: the scope ", scope,
+        " came, which layers/moe/methods.cpp does not list");
+  return *found;
 }
 
 ExpertCounts::Counts counts_of_sets(std::size_t index, const RoutedMicroStep& seen, const ScopeFacts& facts) {

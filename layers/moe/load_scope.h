@@ -4,11 +4,10 @@
 #pragma once
 
 #include <memory>
-#include <string_view>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "layers/moe/expert_counts.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 
@@ -53,7 +52,7 @@ class LoadScope {
 };
 
 struct LoadScopeKind {
-  std::string_view name;  // the word of a recipe
+  BalanceScope scope;
   std::unique_ptr<LoadScope> (*make)(const BalanceRecipe& term, const ScopeFacts& facts) = nullptr;
   /// Null: a bias on the choice cannot follow this scope, or waits for the end of the step to do so.
   LoadSets (*loads)(const RoutedMicroStep& seen) = nullptr;
@@ -61,8 +60,7 @@ struct LoadScopeKind {
   std::int64_t (*period)(const BalanceRecipe& term, std::int64_t sequences) = nullptr;  // as Method's
 };
 
-/// The kind of this name; Fault::request where there is none. `key`: what named it.
-const LoadScopeKind& load_scope(std::string_view name, std::string_view key);
+const LoadScopeKind& load_scope(BalanceScope scope);
 /// The counts of the set that each sequence of the micro-batch is balanced with, of
 /// ExpertCounts::Needs::sets: [layers, sequences, experts].
 ExpertCounts::Counts counts_of_sets(std::size_t index, const RoutedMicroStep& seen, const ScopeFacts& facts);

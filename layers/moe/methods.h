@@ -7,10 +7,10 @@
 #include <string_view>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "layers/moe/load_scope.h"
 #include "layers/moe/method_state.h"
 #include "layers/moe/objective.h"
+#include "layers/moe/recipe.h"
 #include "layers/moe/routing_steps.h"
 #include "parallel/parameter.h"
 

@@ -32,11 +32,10 @@ Routing ComposedRouter::route(Tape& tape, const RouterInput& input) const {
 
 RouteRule route_rule(const MoeRecipe& moe, const MethodStates& states) {
   const RouterRecipe& router = moe.router;
-  check(router.kind == "softmax" || router.kind == "sigmoid", Fault::request, "model.moe.router.kind: \"",
-        router.kind, "\" came, the known routers are softmax and sigmoid");
-  RouteRule rule{.score = router.kind == "sigmoid" ? RouteRule::Score::sigmoid : RouteRule::Score::softmax,
-                 .renormalise = router.norm_topk_prob,
-                 .scale = router.routed_scaling_factor};
+  RouteRule rule{
+      .score = router.kind == RouterKind::sigmoid ? RouteRule::Score::sigmoid : RouteRule::Score::softmax,
+      .renormalise = router.norm_topk_prob,
+      .scale = router.routed_scaling_factor};
   for (const Method& method : methods())
     if (method.choice != nullptr) method.choice(moe, states, rule);
   return rule;

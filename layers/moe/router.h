@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "layers/linear.h"
 #include "layers/moe/method_state.h"
+#include "layers/moe/recipe.h"
 #include "layers/moe/routing_steps.h"
 #include "layers/parallelism.h"
 

@@ -59,13 +59,25 @@ const std::string of_sequences = "'model.moe.balance=[{scope: sequence, coeffici
 
 #if defined(CONCLAVE_ADDED_ROUTER)
 
-const std::string bottleneck = steps + "model.moe.router.kind=bottleneck ";
+const std::string bottleneck = steps + "model.moe.bottleneck.width=4 ";
 
 TEST_F(AddedMethod, ARouterTouchesTwoExistingFiles) {
   EXPECT_EQ(touched_by(CONCLAVE_ADDITION),
-            (std::vector<std::string>{"framework/recipe/schema.cpp", "layers/moe/methods.cpp"}));
+            (std::vector<std::string>{"layers/moe/method_keys.cpp", "layers/moe/methods.cpp"}));
   EXPECT_EQ(files_of(CONCLAVE_ADDITION),
             (std::vector<std::string>{"existing.patch", "layers/moe/methods/bottleneck_scores.cpp"}));
+}
+
+TEST_F(AddedMethod, ARoutersKeyIsReadCheckedAndWritten) {
+  ASSERT_EQ(train("keyed", bottleneck + "training.steps=4 ").exit_code, 0);
+  std::ifstream file(folder_ / "keyed" / "recipe.yaml");
+  const std::string recipe{std::istreambuf_iterator<char>(file), {}};
+  EXPECT_NE(recipe.find("    bottleneck:\n      width: 4\n"), std::string::npos) << recipe;
+  const Outcome wrong = train("wrong", bottleneck + "model.moe.bottleneck.widht=3 ");
+  EXPECT_EQ(wrong.exit_code, 2) << wrong.output;
+  EXPECT_NE(wrong.output.find("model.moe.bottleneck.width"), std::string::npos) << wrong.output;
+  const Outcome changed = train("keyed", bottleneck + "training.steps=8 model.moe.bottleneck.width=5 ");
+  EXPECT_NE(changed.exit_code, 0) << changed.output;
 }
 
 TEST_F(AddedMethod, ARouterLearnsAndResumesBitEqual) {

@@ -2,9 +2,9 @@
 // network by purpose, and the memory of parameters and optimizer states.
 #include <gtest/gtest.h>
 
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
 #include "launch/plan/plan.h"
+#include "launch/train/recipe_rules.h"
+#include "launch/train/recipe_text.h"
 #include "launch/train/trainer.h"
 #include "tests/launch/synthetic.h"
 #include "tests/mpi_world.h"
@@ -37,7 +37,7 @@ void check_plan(const std::string& file, const std::vector<std::string>& overrid
       Tensor::from(std::vector<double>{bytes(Purpose::dispatch), bytes(Purpose::combine)}, {2});
   world->all_reduce(sums, ReduceOp::sum, Purpose::agreement);
   const std::vector<double> means = sums.to_host<double>();
-  const double tolerance = p.dispatcher == "all_gather" ? 0 : 0.1;
+  const double tolerance = p.dispatcher == DispatcherKind::all_gather ? 0 : 0.1;
   EXPECT_NEAR(means[0] / world->size(), plan.dispatch, tolerance * plan.dispatch);
   EXPECT_NEAR(means[1] / world->size(), plan.combine, tolerance * plan.combine);
 

@@ -2,8 +2,8 @@
 // parameters is added up here from the published sizes and equals that of the published weights.
 #include <gtest/gtest.h>
 
-#include "framework/recipe/parse.h"
 #include "launch/train/model_size.h"
+#include "launch/train/recipe_text.h"
 
 namespace conclave {
 namespace {

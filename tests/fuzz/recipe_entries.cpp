@@ -2,9 +2,9 @@
 // again, because `conclave validate` does all of that with whatever sizes came.
 #include <sstream>
 
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
-#include "framework/recipe/write.h"
+#include "framework/recipe/override.h"
+#include "launch/train/recipe_rules.h"
+#include "launch/train/recipe_text.h"
 #include "tests/fuzz/entries.h"
 
 namespace conclave::fuzz {

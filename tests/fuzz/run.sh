@@ -56,6 +56,8 @@ export UBSAN_OPTIONS=print_stacktrace=1
 # A C library that asks malloc for absurd sizes gets none and must say so; our own operator new fails loudly.
 export ASAN_OPTIONS=allocator_may_return_null=1
 
+build/fuzz/tests/fuzz/recipe_words | cat tests/fuzz/yaml.dict - >build/fuzz/recipe.dict
+
 printf '%-18s %12s %8s %8s %9s\n' harness executions edges inputs seconds
 run_harness() {
   local harness=$1 corpus=build/fuzz/corpus/$1 failures=build/fuzz/failures/$1 output=build/fuzz/$1.log folder
@@ -65,6 +67,7 @@ run_harness() {
     if [ -d "$folder" ]; then inputs+=("$folder"); fi
   done
   local dictionary=tests/fuzz/$harness.dict
+  case $harness in recipe | overrides) dictionary=build/fuzz/recipe.dict ;; esac
   local options=(-max_total_time="$seconds" -seed="${CONCLAVE_FUZZ_SEED:-0}" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 -max_len=16384
                  -use_value_profile=1 -print_final_stats=1 -artifact_prefix="$failures/")
   if [ -f "$dictionary" ]; then options+=(-dict="$dictionary"); fi

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "framework/recipe/parse.h"
+#include "launch/train/recipe_text.h"
 #include "launch/train/trainer.h"
 
 namespace conclave {

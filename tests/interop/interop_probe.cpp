@@ -20,12 +20,11 @@
 
 #include "framework/base/error.h"
 #include "framework/data/tokenizer.h"
-#include "framework/recipe/parse.h"
-#include "framework/recipe/write.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/safetensors.h"
 #include "launch/train/model.h"
 #include "launch/train/rank_parts.h"
+#include "launch/train/recipe_text.h"
 #include "launch/train/trainer.h"
 
 namespace conclave {

@@ -7,10 +7,10 @@
 #include <cmath>
 #include <set>
 
-#include "framework/recipe/parse.h"
 #include "launch/tools/bench/machine_probe.h"
 #include "launch/tools/bench/round_robin_router.h"
 #include "launch/train/model_size.h"
+#include "launch/train/recipe_text.h"
 #include "parallel/agreement.h"
 #include "tests/launch/synthetic.h"
 #include "tests/mpi_world.h"
@@ -22,8 +22,9 @@ using Json = nlohmann::json;
 
 Recipe small_recipe() {
   Recipe recipe = test::tiny_recipe();
-  recipe.training.precision = "fp32";
-  recipe.model.moe.balance = {{.scope = "global_batch", .estimator = "warm", .coefficient = 0.01}};
+  recipe.training.precision = NumberFormat::fp32;
+  recipe.model.moe.balance = {
+      {.scope = BalanceScope::global_batch, .estimator = Estimator::warm, .coefficient = 0.01}};
   recipe.parallel.expert = test::mpi_world()->size();
   return recipe;
 }

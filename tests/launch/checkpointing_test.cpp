@@ -48,11 +48,12 @@ const std::vector<Layout> twelve = {
     {4, {.expert = 4, .zero = 1}},
 };
 
-Recipe recipe_of_layout(const ParallelRecipe& parallel, const std::string& precision) {
+Recipe recipe_of_layout(const ParallelRecipe& parallel, NumberFormat precision) {
   Recipe recipe = test::tiny_recipe();
   recipe.model.vocab_size = 64;
   recipe.model.num_key_value_heads = 4;
-  recipe.model.moe.balance = {{.scope = "global_batch", .estimator = "lagged", .coefficient = 0.1}};
+  recipe.model.moe.balance = {
+      {.scope = BalanceScope::global_batch, .estimator = Estimator::lagged, .coefficient = 0.1}};
   recipe.training.global_batch_size = 12;
   recipe.training.precision = precision;
   recipe.optimizer.groups = {{.pattern = "model.norm.*", .frozen = true}};
@@ -119,7 +120,7 @@ std::vector<double> next_losses(Trainer& trainer, int steps) {
 }
 
 /// Saves on one layout, loads on others: tensors bit-equal, then saved again bit-equal, losses equal.
-void save_on_one_load_on(const Layout& from, const std::vector<Layout>& others, const std::string& precision,
+void save_on_one_load_on(const Layout& from, const std::vector<Layout>& others, NumberFormat precision,
                          double tolerance) {
   const SharedDirectory directory;
   const auto world = test::mpi_world();
@@ -137,7 +138,7 @@ void save_on_one_load_on(const Layout& from, const std::vector<Layout>& others, 
   std::vector<double> expected(5);
   const fs::path saved = directory.path() / "a" / "step-00000003";
   if (member[from.ranks]) {
-    Mesh mesh(first_ranks[from.ranks], test::degrees_of(from.parallel));
+    Mesh mesh(first_ranks[from.ranks], degrees_of(from.parallel));
     const auto trainer = test::make_trainer(recipe_of_layout(from.parallel, precision), mesh);
     next_losses(*trainer, 3);
     EXPECT_EQ(save_at_once(*trainer, directory.path() / "a", *first_ranks[from.ranks]), saved);
@@ -166,7 +167,7 @@ void save_on_one_load_on(const Layout& from, const std::vector<Layout>& others, 
                            to.parallel.zero));
     if (member[to.ranks]) {
       Communicator& ranks = *first_ranks[to.ranks];
-      Mesh mesh(first_ranks[to.ranks], test::degrees_of(to.parallel));
+      Mesh mesh(first_ranks[to.ranks], degrees_of(to.parallel));
       const auto trainer = test::make_trainer(recipe_of_layout(to.parallel, precision), mesh);
       const FoundCheckpoint found = newest_checkpoint(ranks, directory.path() / "a");
       EXPECT_EQ(found.path, saved);
@@ -187,13 +188,14 @@ class EachLayout : public testing::TestWithParam<std::size_t> {};
 
 TEST_P(EachLayout, LoadsOnAllTwelve) {
   if (test::mpi_world()->size() != 4) GTEST_SKIP() << "the twelve layouts are played on four ranks";
-  save_on_one_load_on(twelve[GetParam()], twelve, "fp64", 1e-10);
+  save_on_one_load_on(twelve[GetParam()], twelve, NumberFormat::fp64, 1e-10);
 }
 
 TEST_P(EachLayout, LoadsInFp32) {
   if (test::mpi_world()->size() != 4) GTEST_SKIP() << "the twelve layouts are played on four ranks";
   const std::size_t i = GetParam();
-  save_on_one_load_on(twelve[i], {twelve[i], twelve[(i + 5) % 12], twelve[(i + 7) % 12]}, "fp32", 1e-5);
+  save_on_one_load_on(twelve[i], {twelve[i], twelve[(i + 5) % 12], twelve[(i + 7) % 12]}, NumberFormat::fp32,
+                      1e-5);
 }
 
 // Master weights are saved, so the tensors are equal bit for bit; losses of other layouts up to rounding to
@@ -201,7 +203,7 @@ TEST_P(EachLayout, LoadsInFp32) {
 TEST_P(EachLayout, LoadsInBf16) {
   if (test::mpi_world()->size() != 4) GTEST_SKIP() << "the twelve layouts are played on four ranks";
   const std::size_t i = GetParam();
-  save_on_one_load_on(twelve[i], {twelve[i], twelve[(i + 5) % 12]}, "bf16", 0.01);
+  save_on_one_load_on(twelve[i], {twelve[i], twelve[(i + 5) % 12]}, NumberFormat::bf16, 0.01);
 }
 
 INSTANTIATE_TEST_SUITE_P(Twelve, EachLayout, testing::Range(std::size_t{0}, std::size_t{12}));
@@ -219,7 +221,7 @@ void step_of(Trainer& trainer, Checkpointing& checkpointing) {
 TEST(Checkpointing, AsynchronousEqualsSynchronousAndDoesNotDisturbTraining) {
   const SharedDirectory directory;
   const auto world = test::mpi_world();
-  const Recipe recipe = recipe_of_layout(sharded(), "fp32");
+  const Recipe recipe = recipe_of_layout(sharded(), NumberFormat::fp32);
   std::map<bool, double> last_loss;
   for (const bool asynchronous : {false, true}) {
     Mesh mesh(world, {});
@@ -256,7 +258,7 @@ TEST(Checkpointing, NothingIsThereBeforeEveryRankHasWritten) {
       return Verdict{};
     });
   Mesh mesh(world, {});
-  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), "fp32"), mesh);
+  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), NumberFormat::fp32), mesh);
   Checkpointing checkpointing(directory.path(), {}, *world, silent_logger());
   trainer->step();
   checkpointing.save(*trainer);
@@ -277,7 +279,7 @@ TEST(Checkpointing, ARankThatCannotWriteFailsTheSaveAndNotTheRun) {
   const auto world = test::mpi_world();
   const int bad = world->size() - 1;
   Mesh mesh(world, {});
-  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), "fp32"), mesh);
+  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), NumberFormat::fp32), mesh);
   Checkpointing checkpointing(directory.path(), {.keep = 1}, *world, silent_logger());
   trainer->step();
   checkpointing.save(*trainer);
@@ -329,7 +331,7 @@ TEST(Checkpointing, TheRanksAgreeOnWhatIsDamaged) {
   const SharedDirectory directory;
   const auto world = test::mpi_world();
   Mesh mesh(world, {});
-  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), "fp32"), mesh);
+  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), NumberFormat::fp32), mesh);
   for (int step = 0; step < 3; ++step) {
     trainer->step();
     save_at_once(*trainer, directory.path(), *world);

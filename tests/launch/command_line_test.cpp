@@ -10,7 +10,7 @@
 #include <new>
 
 #include "launch/tools/commands/validate.h"
-#include "tests/framework/recipe/example.h"
+#include "tests/launch/example.h"
 
 namespace conclave {
 namespace {

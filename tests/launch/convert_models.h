@@ -7,12 +7,12 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "framework/recipe/write.h"
 #include "framework/store/checkpoint_directory.h"
 #include "launch/tools/convert/export.h"
 #include "launch/tools/convert/import.h"
 #include "launch/train/model.h"
 #include "launch/train/rank_parts.h"
+#include "launch/train/recipe_text.h"
 #include "tests/framework/store/scratch_directory.h"
 #include "tests/launch/synthetic.h"
 
@@ -27,7 +27,7 @@ inline const auto silent = [](const std::string&) {};
 /// A small model that the architecture can express: grouped queries, two blocks or three.
 inline Recipe recipe_for(const std::string& architecture) {
   Recipe recipe = test::tiny_recipe();
-  recipe.training.precision = "fp32";
+  recipe.training.precision = NumberFormat::fp32;
   recipe.model.vocab_size = 264;
   recipe.model.moe.num_shared_experts = 0;
   if (architecture == "qwen3_moe") {
@@ -36,7 +36,7 @@ inline Recipe recipe_for(const std::string& architecture) {
     recipe.model.head_dim = 10;
   }
   if (architecture == "olmoe") {
-    recipe.model.qk_norm_over = "all_heads";
+    recipe.model.qk_norm_over = QkNormOver::all_heads;
     recipe.model.moe.router.norm_topk_prob = false;
     recipe.model.tie_word_embeddings = true;
   }
@@ -47,7 +47,7 @@ inline Recipe recipe_for(const std::string& architecture) {
     recipe.model.moe.num_shared_experts = 2;
     recipe.model.moe.first_k_dense_replace = 1;
     recipe.model.moe.router = {
-        .kind = "sigmoid", .routed_scaling_factor = 1.5, .n_group = 4, .topk_group = 2};
+        .kind = RouterKind::sigmoid, .routed_scaling_factor = 1.5, .n_group = 4, .topk_group = 2};
     recipe.model.moe.router.bias.rate = 0.01;
   }
   if (architecture == "qwen3" || architecture == "llama")
@@ -62,7 +62,7 @@ inline fs::path save(const Recipe& recipe, const fs::path& run) {
   CheckpointWriter writer(run / "checkpoints", 3);
   for (const Parameter& parameter : model.parameters.all()) {
     const Dims dims = dims_of(parameter.shape);
-    if (recipe.training.precision == "fp64")
+    if (recipe.training.precision == NumberFormat::fp64)
       writer.add("model/" + parameter.name, dims, parameter.value.to_host<double>().data());
     else
       writer.add("model/" + parameter.name, dims, parameter.value.to_host<float>().data());

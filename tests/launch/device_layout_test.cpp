@@ -24,9 +24,9 @@ Recipe base_recipe() {
   recipe.model.vocab_size = 64;
   recipe.model.num_key_value_heads = 4;
   recipe.model.moe.first_k_dense_replace = 1;
-  recipe.model.moe.balance.push_back({.scope = "sequence", .coefficient = 0.05});
-  recipe.model.moe.router.bias = {.rate = 0.03, .scope = "global_batch", .recentre = true};
-  recipe.training.precision = "fp32";
+  recipe.model.moe.balance.push_back({.scope = BalanceScope::sequence, .coefficient = 0.05});
+  recipe.model.moe.router.bias = {.rate = 0.03, .scope = BiasScope::global_batch, .recentre = true};
+  recipe.training.precision = NumberFormat::fp32;
   recipe.training.global_batch_size = 4;
   return recipe;
 }
@@ -46,21 +46,22 @@ std::vector<Recipe> layouts(std::int64_t ranks, const Recipe& base = base_recipe
     folds = {{.zero = 0},
              {.zero = 1},
              {.expert = 2, .zero = 1},
-             {.expert = 2, .dispatcher = "all_gather"},
+             {.expert = 2, .dispatcher = DispatcherKind::all_gather},
              {.expert = 2, .zero = 1, .dispatch_rows = 7},
              {.tensor = 2, .zero = 1},
              {.tensor = 2, .expert = 2, .sequence = true, .zero = 0},
              {.expert_tensor = 2, .zero = 1}};
   if (ranks == 4)
-    folds = {{.expert = 4, .zero = 1},
-             {.expert = 2, .zero = 1},
-             {.tensor = 2, .expert = 4, .sequence = true, .zero = 1, .dispatcher = "all_gather"},
-             {.tensor = 2, .expert = 2, .expert_tensor = 2, .zero = 1}};
+    folds = {
+        {.expert = 4, .zero = 1},
+        {.expert = 2, .zero = 1},
+        {.tensor = 2, .expert = 4, .sequence = true, .zero = 1, .dispatcher = DispatcherKind::all_gather},
+        {.tensor = 2, .expert = 2, .expert_tensor = 2, .zero = 1}};
   std::vector<Recipe> recipes;
   for (const ParallelRecipe& fold : folds) {
     Recipe recipe = base;
     recipe.parallel = fold;
-    recipe.training.recompute = recipes.size() % 3 == 1 ? "block" : "none";
+    recipe.training.recompute = recipes.size() % 3 == 1 ? Recompute::block : Recompute::none;
     recipe.training.micro_batch_size =
         recipes.size() % 2 == 0 ? 1 : std::min<std::int64_t>(2, 4 * fold.tensor / ranks);
     recipes.push_back(recipe);
@@ -69,7 +70,7 @@ std::vector<Recipe> layouts(std::int64_t ranks, const Recipe& base = base_recipe
 }
 
 Mesh mesh_of(const Recipe& recipe) {
-  return Mesh(test::mpi_world(), test::degrees_of(recipe.parallel));
+  return Mesh(test::mpi_world(), degrees_of(recipe.parallel));
 }
 
 std::vector<Device*> other_devices() {

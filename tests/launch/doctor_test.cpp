@@ -7,12 +7,12 @@
 #include <filesystem>
 #include <fstream>
 
-#include "framework/recipe/parse.h"
 #include "launch/plan/model_costs.h"
 #include "launch/plan/plan.h"
 #include "launch/tools/doctor/placement.h"
 #include "launch/tools/doctor/probes.h"
 #include "launch/train/model_size.h"
+#include "launch/train/recipe_text.h"
 
 namespace conclave {
 namespace {

@@ -12,7 +12,7 @@
 #include "launch/plan/few_steps.h"
 #include "launch/plan/plan.h"
 #include "parallel/counting.h"
-#include "tests/framework/recipe/example.h"
+#include "tests/launch/example.h"
 
 namespace conclave {
 namespace {
@@ -86,9 +86,10 @@ TEST(DryRun, AFewMicroBatchesSayWhatManyDo) {
   recipe.parallel = {.tensor = 2, .expert = 2};
   recipe.training.global_batch_size = 4 * 4 * 12;
   for (const std::vector<BalanceRecipe>& balance :
-       {std::vector<BalanceRecipe>{{.scope = "global_batch", .estimator = "exact"}},
-        std::vector<BalanceRecipe>{{.scope = "group", .balance_batch_size = 48}, {.scope = "shuffle"}},
-        std::vector<BalanceRecipe>{{.scope = "data_parallel"}}}) {
+       {std::vector<BalanceRecipe>{{.scope = BalanceScope::global_batch, .estimator = Estimator::exact}},
+        std::vector<BalanceRecipe>{{.scope = BalanceScope::group, .balance_batch_size = 48},
+                                   {.scope = BalanceScope::shuffle}},
+        std::vector<BalanceRecipe>{{.scope = BalanceScope::data_parallel}}}) {
     SCOPED_TRACE(balance[0].scope);
     recipe.model.moe.balance = balance;
     expect_equal(dry_step_of_few(recipe, 8, even_choice()),
@@ -101,7 +102,7 @@ TEST(DryRun, AFewBlocksSayWhatManyDo) {
   recipe.parallel = {.expert = 4, .zero = 1};
   recipe.model.num_hidden_layers = 150;
   recipe.model.moe.first_k_dense_replace = 40;
-  for (const char* recompute : {"none", "block"}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
     SCOPED_TRACE(recompute);
     recipe.training.recompute = recompute;
     expect_equal(dry_step_of_few(recipe, 4, even_choice()),

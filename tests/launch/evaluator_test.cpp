@@ -104,7 +104,8 @@ DomainResult by_plain_loops(const std::vector<ListeningRouter::Heard>& heard,
       for (std::size_t e = 0; e < experts; ++e) {
         double score = 0;
         for (std::size_t i = 0; i < hidden; ++i) score += batch.x[t * hidden + i] * weight[e * hidden + i];
-        p[e] = recipe.model.moe.router.kind == "sigmoid" ? 1 / (1 + std::exp(-score)) : std::exp(score);
+        p[e] = recipe.model.moe.router.kind == RouterKind::sigmoid ? 1 / (1 + std::exp(-score))
+                                                                   : std::exp(score);
       }
       const double sum = std::accumulate(p.begin(), p.end(), 0.0);
       std::vector<std::size_t> order(experts);
@@ -127,7 +128,7 @@ DomainResult by_plain_loops(const std::vector<ListeningRouter::Heard>& heard,
 }
 
 TEST_F(Evaluation, MeasuresWhatPlainLoopsFind) {
-  for (const char* kind : {"softmax", "sigmoid"})
+  for (const RouterKind kind : {RouterKind::softmax, RouterKind::sigmoid})
     for (const bool renormalised : {true, false}) {
       Recipe recipe = recipe_;
       recipe.model.moe.router.kind = kind;
@@ -183,7 +184,7 @@ TEST_F(Evaluation, IsTheSameOnEveryLayout) {
     Recipe recipe = recipe_;
     if (router == "pools") recipe.model.moe.router.pool = {.minimum = 2, .maximum = 8, .evaluation = 3};
     if (router == "sigmoid") {
-      recipe.model.moe.router.kind = "sigmoid";
+      recipe.model.moe.router.kind = RouterKind::sigmoid;
       recipe.model.moe.router.norm_topk_prob = false;
       recipe.model.moe.router.n_group = 4;
       recipe.model.moe.router.topk_group = 2;
@@ -198,8 +199,8 @@ TEST_F(Evaluation, IsTheSameOnEveryLayout) {
           Recipe laid_out = recipe;
           laid_out.parallel = {.tensor = tensor, .expert = expert, .sequence = sequence};
           laid_out.training.micro_batch_size = expert == 1 ? 2 : 3;
-          laid_out.training.recompute = expert == 2 ? "block" : "none";
-          const Mesh mesh(test::mpi_world(), test::degrees_of(laid_out.parallel));
+          laid_out.training.recompute = expert == 2 ? Recompute::block : Recompute::none;
+          const Mesh mesh(test::mpi_world(), degrees_of(laid_out.parallel));
           expect_same(evaluate_with(laid_out, mesh), expected, 1e-10);
         }
   }
@@ -232,7 +233,7 @@ TEST_F(Evaluation, FilesOfOneDomainAreMeasuredTogether) {
 }
 
 TEST_F(Evaluation, IsTheSameOnEveryDevice) {
-  recipe_.training.precision = "fp32";
+  recipe_.training.precision = NumberFormat::fp32;
   const auto expected = evaluate_with(recipe_, Mesh::alone());
   const Mesh mesh(test::mpi_world(), {});
   for (Device* device : test::mpi_devices())

@@ -116,10 +116,10 @@ TEST(Export, NamesAreThoseOfTheArchitecture) {
 TEST(Export, TheRoutersCoefficientWeighsAsMuchThere) {
   Recipe recipe = recipe_for("qwen3_moe");  // two of three blocks have experts, of which two are chosen
   recipe.model.moe.num_experts_per_tok = 2;
-  recipe.model.moe.balance = {{.scope = "global_batch", .coefficient = 0.03},
-                              {.scope = "sequence", .coefficient = 0.01}};
+  recipe.model.moe.balance = {{.scope = BalanceScope::global_batch, .coefficient = 0.03},
+                              {.scope = BalanceScope::sequence, .coefficient = 0.01}};
   EXPECT_DOUBLE_EQ(router_aux_loss_coefficient(recipe.model), 0.04 * 2 / 2);
-  recipe.model.moe.layer_reduction = "mean";
+  recipe.model.moe.layer_reduction = LayerReduction::mean;
   EXPECT_DOUBLE_EQ(router_aux_loss_coefficient(recipe.model), 0.04 / 2);
   recipe.model.moe.balance.push_back({.coefficient = 0.5, .expert_groups = 2});  // which is not known there
   EXPECT_DOUBLE_EQ(router_aux_loss_coefficient(recipe.model), 0.04 / 2);
@@ -155,7 +155,7 @@ TEST(Export, RoundsToBFloat16AndKeepsTheSelectionBias) {
 TEST(Export, AFloat64CheckpointComesBackRounded) {
   const ScratchDirectory scratch;
   Recipe recipe = recipe_for("mixtral");
-  recipe.training.precision = "fp64";
+  recipe.training.precision = NumberFormat::fp64;
   const fs::path checkpoint = save(recipe, scratch.path() / "run");
   std::string said;
   export_model({.checkpoint = checkpoint, .directory = scratch.path() / "exported"},

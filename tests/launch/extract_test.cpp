@@ -161,8 +161,11 @@ class Extract : public testing::Test {
 std::vector<RouterRecipe> routers() {
   return {{},
           {.norm_topk_prob = false},
-          {.kind = "sigmoid", .norm_topk_prob = false, .routed_scaling_factor = 1.5, .bias = {.rate = 0.01}},
-          {.kind = "sigmoid", .n_group = 4, .topk_group = 2, .bias = {.rate = 0.01}}};
+          {.kind = RouterKind::sigmoid,
+           .norm_topk_prob = false,
+           .routed_scaling_factor = 1.5,
+           .bias = {.rate = 0.01}},
+          {.kind = RouterKind::sigmoid, .n_group = 4, .topk_group = 2, .bias = {.rate = 0.01}}};
 }
 
 TEST_F(Extract, ChoosesGreedilyAndComputesWhatMaskingDoes) {
@@ -361,12 +364,12 @@ TEST_F(Extract, WhatCannotBeIsASentence) {
                            }),
                {"what the weights mean"});
   EXPECT_FALSE(fs::exists(folder_ / "a"));
-  recipe_.training.precision = "fp32";
+  recipe_.training.precision = NumberFormat::fp32;
   recipe_.model.initializer_range = 1e38;  // some weights are drawn beyond the largest number
   const fs::path broken = save_whole();
   expect_words(sentence_of(Fault::numeric, [&] { extract(broken, "low", 2, "a"); }), {"not finite"});
   EXPECT_FALSE(fs::exists(folder_ / "a"));
-  recipe_.training.precision = "fp64";
+  recipe_.training.precision = NumberFormat::fp64;
   recipe_.model.initializer_range = 0.02;
   recipe_.model.moe.first_k_dense_replace = 4;
   const fs::path dense = save_whole();

@@ -17,9 +17,7 @@ using emulated::StreamMode;
 
 /// Each rank takes micro_steps micro-batches.
 std::int64_t waits_of_step(Recipe recipe, std::int64_t micro_steps, StreamMode mode = StreamMode::eager) {
-  Mesh mesh(test::mpi_world(), {.tensor = recipe.parallel.tensor,
-                                .expert = recipe.parallel.expert,
-                                .expert_tensor = recipe.parallel.expert_tensor});
+  Mesh mesh(test::mpi_world(), degrees_of(recipe.parallel));
   recipe.training.global_batch_size =
       recipe.training.micro_batch_size * micro_steps * mesh.axis(Axis::data).size();
   Device& device = emulated_device();
@@ -42,10 +40,10 @@ std::int64_t waits_of_step(Recipe recipe, std::int64_t micro_steps, StreamMode m
 /// On two ranks, each has half of the experts.
 Recipe recipe_of(std::int64_t layers) {
   Recipe recipe = test::tiny_recipe();
-  recipe.training.precision = "fp32";
+  recipe.training.precision = NumberFormat::fp32;
   recipe.training.micro_batch_size = 2;
   recipe.model.num_hidden_layers = layers;
-  recipe.model.moe.balance = {{.scope = "micro_batch", .coefficient = 0.1}};
+  recipe.model.moe.balance = {{.scope = BalanceScope::micro_batch, .coefficient = 0.1}};
   recipe.parallel = {.expert = test::mpi_world()->size(), .zero = 1};
   return recipe;
 }
@@ -89,7 +87,7 @@ TEST(HostWaits, AreNoneForADenseLayer) {
 
 TEST(HostWaits, OfRowCountsComeAgainWhereBackwardRecomputes) {
   Recipe recipe = recipe_of(2);
-  recipe.training.recompute = "block";
+  recipe.training.recompute = Recompute::block;
   EXPECT_EQ(waits_of_step(recipe, 2), 2 * (2 * 2 + 1) + 1);
 }
 
@@ -100,24 +98,26 @@ TEST(HostWaits, AreOneMorePerLayerUnderACapacity) {
 }
 
 TEST(HostWaits, AreNoMoreForAnyScopeOfBalancing) {
-  for (const char* scope : {"sequence", "group", "data_parallel", "shuffle", "global_batch"}) {
+  for (const BalanceScope scope : {BalanceScope::sequence, BalanceScope::group, BalanceScope::data_parallel,
+                                   BalanceScope::shuffle, BalanceScope::global_batch}) {
     Recipe recipe = recipe_of(2);
     recipe.model.moe.balance = {
-        {.scope = scope, .estimator = "running", .coefficient = 0.1, .balance_batch_size = 2}};
-    recipe.model.moe.balance.push_back({.scope = "micro_batch", .coefficient = 0.01});
+        {.scope = scope, .estimator = Estimator::running, .coefficient = 0.1, .balance_batch_size = 2}};
+    recipe.model.moe.balance.push_back({.scope = BalanceScope::micro_batch, .coefficient = 0.01});
     EXPECT_EQ(waits_of_step(recipe, 1), 2 + 1 + 1) << scope;
   }
 }
 
 TEST(HostWaits, ComeAgainInACountingPass) {
   Recipe recipe = recipe_of(2);
-  recipe.model.moe.balance = {{.scope = "global_batch", .estimator = "exact", .coefficient = 0.1}};
+  recipe.model.moe.balance = {
+      {.scope = BalanceScope::global_batch, .estimator = Estimator::exact, .coefficient = 0.1}};
   EXPECT_EQ(waits_of_step(recipe, 3), 2 * 3 * (2 + 1) + 1);
 }
 
 TEST(HostWaits, AreOneMoreForARecentredSelectionBias) {
   Recipe recipe = recipe_of(2);
-  recipe.model.moe.router.bias = {.rate = 0.03, .scope = "global_batch"};
+  recipe.model.moe.router.bias = {.rate = 0.03, .scope = BiasScope::global_batch};
   EXPECT_EQ(waits_of_step(recipe, 2), 2 * (2 + 1) + 1);
   recipe.model.moe.router.bias.recentre = true;
   EXPECT_EQ(waits_of_step(recipe, 2), 2 * (2 + 1) + 2);
@@ -126,7 +126,7 @@ TEST(HostWaits, AreOneMoreForARecentredSelectionBias) {
 TEST(HostWaits, AreOneMorePerLayerWhereChoicesAreReadToSayWhatGoesWhere) {
   if (alone()) GTEST_SKIP() << "one rank sends nothing";
   std::vector<ParallelRecipe> layouts(3);
-  layouts[0] = {.expert = 2, .zero = 1, .dispatcher = "all_gather"};
+  layouts[0] = {.expert = 2, .zero = 1, .dispatcher = DispatcherKind::all_gather};
   layouts[1] = {.expert_tensor = 2, .zero = 1};
   layouts[2] = {.expert = 2, .zero = 1, .dispatch_rows = 1000};  // one round is enough
   for (const ParallelRecipe& layout : layouts) {

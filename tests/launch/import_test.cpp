@@ -1,7 +1,7 @@
 // Import: foreign directories that are wrong, overrides that would change what weights mean, and what it
 // never writes over.
-#include "framework/recipe/parse.h"
 #include "framework/store/safetensors.h"
+#include "launch/train/recipe_text.h"
 #include "tests/launch/convert_models.h"
 
 namespace conclave {

@@ -16,11 +16,11 @@
 
 #include "framework/base/random.h"
 #include "framework/data/dataset.h"
-#include "framework/recipe/parse.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/expert_history.h"
 #include "framework/store/manifest.h"
+#include "launch/train/recipe_text.h"
 #include "parallel/journal.h"
 #include "tests/counts.h"
 #include "tests/launch/command_fixture.h"

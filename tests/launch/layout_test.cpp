@@ -34,7 +34,7 @@ double difference(const Tensor& a, const Tensor& b) {
 std::vector<Recipe> layouts(const Recipe& base, int ranks) {
   std::vector<Recipe> recipes;
   for (std::int64_t micro = 1; micro * ranks <= base.training.global_batch_size; micro *= 2)
-    for (const char* recompute : {"none", "block"}) {
+    for (const Recompute recompute : {Recompute::none, Recompute::block}) {
       recipes.push_back(base);
       recipes.back().training.micro_batch_size = micro;
       recipes.back().training.recompute = recompute;
@@ -44,7 +44,7 @@ std::vector<Recipe> layouts(const Recipe& base, int ranks) {
 
 Recipe oracle_of(Recipe recipe) {
   recipe.training.micro_batch_size = recipe.training.global_batch_size;
-  recipe.training.recompute = "none";
+  recipe.training.recompute = Recompute::none;
   return recipe;
 }
 
@@ -53,7 +53,7 @@ TEST(Layout, GradientsAndNormEqualTheOracle) {
     Recipe base = tiny_recipe();
     base.model.tie_word_embeddings = tied;
     base.model.moe.first_k_dense_replace = tied ? 1 : 0;
-    base.model.moe.layer_reduction = tied ? "mean" : "sum";
+    base.model.moe.layer_reduction = tied ? LayerReduction::mean : LayerReduction::sum;
     Mesh alone(self_communicator(), {}), mesh(test::mpi_world(), {});
     for (const Recipe& recipe : layouts(base, test::mpi_world()->size())) {
       const auto oracle = make_trainer(oracle_of(recipe), alone), trainer = make_trainer(recipe, mesh);
@@ -81,7 +81,7 @@ TEST(Layout, GradientsAndNormEqualTheOracle) {
 
 TEST(Layout, LossesInFp32StayEqualOverEightSteps) {
   Recipe base = tiny_recipe();
-  base.training.precision = "fp32";
+  base.training.precision = NumberFormat::fp32;
   Mesh alone(self_communicator(), {}), mesh(test::mpi_world(), {});
   for (const Recipe& recipe : layouts(base, test::mpi_world()->size())) {
     const auto oracle = make_trainer(oracle_of(recipe), alone), trainer = make_trainer(recipe, mesh);
@@ -131,9 +131,9 @@ TEST(Layout, SeesGradientsThatWereAveraged) {
 
 TEST(Layout, CollectiveCallsPerStep) {
   // `warm` costs one fused integer all-reduce per micro-step for the counts of all layers, micro_batch none.
-  for (const std::string scope : {"global_batch", "micro_batch"}) {
+  for (const BalanceScope scope : {BalanceScope::global_batch, BalanceScope::micro_batch}) {
     Recipe recipe = tiny_recipe();
-    recipe.model.moe.balance = {{.scope = scope, .estimator = "warm", .coefficient = 0.1}};
+    recipe.model.moe.balance = {{.scope = scope, .estimator = Estimator::warm, .coefficient = 0.1}};
     const auto world = test::mpi_world();
     Mesh mesh(world, {});
     const auto trainer = make_trainer(recipe, mesh);
@@ -142,7 +142,7 @@ TEST(Layout, CollectiveCallsPerStep) {
     const Traffic& after = world->traffic()[Purpose::statistics];
     const std::int64_t micro_steps = 8 / world->size();
     // Beside the counts: totals of the step, sums of the losses, sums of probabilities, the gradient norm.
-    EXPECT_EQ(after.calls - before.calls, 4 + (scope == "global_batch" ? micro_steps : 1));
+    EXPECT_EQ(after.calls - before.calls, 4 + (scope == BalanceScope::global_batch ? micro_steps : 1));
   }
 }
 

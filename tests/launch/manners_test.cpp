@@ -4,7 +4,7 @@
 #include <set>
 #include <sstream>
 
-#include "framework/recipe/key_paths.h"
+#include "launch/train/recipe_text.h"
 #include "tests/launch/command_fixture.h"
 
 namespace conclave {
@@ -123,10 +123,7 @@ std::string mistake_in(const std::vector<std::string>& example, const std::strin
         return option + " is not in the list of options";
     } else if (equals != std::string::npos && example[i - 1] != "--prompt") {
       const std::string key = word.substr(0, equals);
-      const std::size_t dot = key.rfind('.');
-      if (!is_key(dot == std::string::npos ? "" : key.substr(0, dot),
-                  dot == std::string::npos ? key : key.substr(dot + 1)))
-        return key + " is no key of a recipe";
+      if (!recipe_schema().is_key(key)) return key + " is no key of a recipe";
     } else if (word.starts_with("examples/") &&
                !std::filesystem::exists(std::filesystem::path(CONCLAVE_SOURCE_FOLDER) / word)) {
       return word + " is not there";

@@ -12,7 +12,7 @@
 namespace conclave {
 namespace {
 
-Recipe recipe_in(const std::string& precision) {
+Recipe recipe_in(NumberFormat precision) {
   Recipe recipe = test::tiny_recipe();
   recipe.model.vocab_size = 64;
   recipe.training.precision = precision;
@@ -21,7 +21,7 @@ Recipe recipe_in(const std::string& precision) {
 }
 
 Mesh mesh_of(const Recipe& recipe) {
-  return Mesh(test::mpi_world(), test::degrees_of(recipe.parallel));
+  return Mesh(test::mpi_world(), degrees_of(recipe.parallel));
 }
 
 using Tensors = std::map<std::string, std::vector<float>>;
@@ -54,7 +54,7 @@ std::vector<ParallelRecipe> layouts() {
     case 2:
       return {{.zero = 1},
               {.expert = 2, .zero = 0},
-              {.expert = 2, .zero = 1, .dispatcher = "all_gather"},
+              {.expert = 2, .zero = 1, .dispatcher = DispatcherKind::all_gather},
               {.tensor = 2, .zero = 0},
               {.tensor = 2, .sequence = true, .zero = 1},
               {.expert_tensor = 2, .zero = 0}};
@@ -66,12 +66,12 @@ std::vector<ParallelRecipe> layouts() {
 
 /// The first step of `recipe` in bf16, in these layouts and on every device, against one CPU rank in fp32.
 void expect_first_step_of_fp32(Recipe recipe, const std::vector<ParallelRecipe>& parallels) {
-  recipe.training.precision = "fp32";
+  recipe.training.precision = NumberFormat::fp32;
   Mesh alone(self_communicator(), {});
   const auto exact = test::make_trainer(recipe, alone);
   const double loss = exact->step().lm_loss;
   const Tensors expected = gradients_of(*exact);
-  recipe.training.precision = "bf16";
+  recipe.training.precision = NumberFormat::bf16;
   for (Device* device : test::mpi_devices())
     for (const ParallelRecipe& parallel : parallels) {
       recipe.parallel = parallel;
@@ -85,12 +85,12 @@ void expect_first_step_of_fp32(Recipe recipe, const std::vector<ParallelRecipe>&
 }
 
 TEST(MixedPrecision, LossesAndGradientsAreThoseOfFp32WithinTheRounding) {
-  expect_first_step_of_fp32(recipe_in("fp32"), layouts());
+  expect_first_step_of_fp32(recipe_in(NumberFormat::fp32), layouts());
 }
 
 // Heads 64 wide take the attention on tiles where a device has it.
 TEST(MixedPrecision, LossesAndGradientsAreThoseOfFp32WithWideHeads) {
-  Recipe recipe = recipe_in("fp32");
+  Recipe recipe = recipe_in(NumberFormat::fp32);
   recipe.model.head_dim = 64;
   // Over so many tokens near ties between experts would be decided otherwise: all are chosen.
   recipe.model.moe.num_experts_per_tok = recipe.model.moe.num_experts;
@@ -118,10 +118,10 @@ TEST(MixedPrecision, LearnsAsFp32Does) {
     for (const ParallelRecipe& parallel : layouts()) {
       SCOPED_TRACE(device->name());
       Mesh alone(self_communicator(), {});
-      Recipe recipe = recipe_in("bf16");
+      Recipe recipe = recipe_in(NumberFormat::bf16);
       recipe.parallel = parallel;
       Mesh mesh = mesh_of(recipe);
-      const auto exact = test::make_trainer(recipe_in("fp32"), alone),
+      const auto exact = test::make_trainer(recipe_in(NumberFormat::fp32), alone),
                  rounded = test::make_trainer(recipe, mesh, *device);
       double first = 0, expected = 0, got = 0;
       for (int step = 0; step < 30; ++step) {
@@ -135,9 +135,9 @@ TEST(MixedPrecision, LearnsAsFp32Does) {
 }
 
 TEST(MixedPrecision, MasterWeightsGatherStepsTooSmallForBfloat16) {
-  Recipe recipe = recipe_in("bf16");
+  Recipe recipe = recipe_in(NumberFormat::bf16);
   recipe.optimizer.lr = 1e-6;
-  recipe.optimizer.schedule = {.kind = "constant", .warmup_steps = 0};
+  recipe.optimizer.schedule = {.kind = ScheduleKind::constant, .warmup_steps = 0};
   recipe.optimizer.weight_decay = 0;
   recipe.parallel = layouts()[0];
   for (Device* device : fast_devices()) {
@@ -158,7 +158,7 @@ TEST(MixedPrecision, MasterWeightsGatherStepsTooSmallForBfloat16) {
 }
 
 TEST(MixedPrecision, RoutersScoreInFullPrecision) {
-  Recipe recipe = recipe_in("bf16");
+  Recipe recipe = recipe_in(NumberFormat::bf16);
   recipe.parallel = layouts()[0];
   Mesh mesh = mesh_of(recipe);
   const auto trainer = test::make_trainer(recipe, mesh);
@@ -176,9 +176,9 @@ TEST(MixedPrecision, RecomputationChangesNothing) {
     for (const ParallelRecipe& parallel : layouts()) {
       if (device == &emulated_device() && parallel != layouts().back()) continue;
       SCOPED_TRACE(device->name());
-      Recipe kept = recipe_in("bf16"), recomputed = kept;
+      Recipe kept = recipe_in(NumberFormat::bf16), recomputed = kept;
       kept.parallel = recomputed.parallel = parallel;
-      recomputed.training.recompute = "block";
+      recomputed.training.recompute = Recompute::block;
       Mesh mesh = mesh_of(kept);
       const auto a = test::make_trainer(kept, mesh, *device),
                  b = test::make_trainer(recomputed, mesh, *device);

@@ -48,7 +48,7 @@ TEST(ParameterCount, KnowsTiedEmbeddingsAndMissingNorms) {
 
 TEST(ParameterCount, KnowsNormsOverAllHeads) {
   ModelRecipe model = small_model();
-  model.qk_norm_over = "all_heads";
+  model.qk_norm_over = QkNormOver::all_heads;
   EXPECT_EQ(count_parameters(model).norms, 3 * (5 + 5 + 24 + 8) + 5);
 }
 

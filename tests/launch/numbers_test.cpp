@@ -34,7 +34,8 @@ Recipe warm_recipe() {
   Recipe recipe = tiny_recipe();
   recipe.model.vocab_size = 64;  // divides over tensor ranks
   // An estimator with state from step to step: skipping must leave that alone too.
-  recipe.model.moe.balance = {{.scope = "global_batch", .estimator = "warm", .coefficient = 0.1}};
+  recipe.model.moe.balance = {
+      {.scope = BalanceScope::global_batch, .estimator = Estimator::warm, .coefficient = 0.1}};
   return recipe;
 }
 

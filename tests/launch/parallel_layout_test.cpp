@@ -27,10 +27,13 @@ Recipe base_recipe() {
   recipe.model.num_key_value_heads = 4;
   recipe.model.moe.first_k_dense_replace = 1;
   recipe.model.num_hidden_layers = 3;
-  recipe.model.moe.balance.push_back({.scope = "sequence", .coefficient = 0.05});
-  recipe.model.moe.balance.push_back({.scope = "group", .coefficient = 0.1, .balance_batch_size = 2});
+  recipe.model.moe.balance.push_back({.scope = BalanceScope::sequence, .coefficient = 0.05});
   recipe.model.moe.balance.push_back(
-      {.scope = "global_batch", .estimator = "exact", .coefficient = 0.1, .expert_groups = 4});
+      {.scope = BalanceScope::group, .coefficient = 0.1, .balance_batch_size = 2});
+  recipe.model.moe.balance.push_back({.scope = BalanceScope::global_batch,
+                                      .estimator = Estimator::exact,
+                                      .coefficient = 0.1,
+                                      .expert_groups = 4});
   return recipe;
 }
 
@@ -47,17 +50,17 @@ std::string name_of(const Recipe& recipe) {
 Recipe other_router_recipe() {
   Recipe recipe = base_recipe();
   RouterRecipe& router = recipe.model.moe.router;
-  router = {.kind = "sigmoid",
+  router = {.kind = RouterKind::sigmoid,
             .norm_topk_prob = false,
             .routed_scaling_factor = 1.5,
             .n_group = 4,
             .topk_group = 2,
             .z_loss_coefficient = 0.01,
-            .bias = {.rate = 0.03, .scope = "global_batch", .recentre = true}};
+            .bias = {.rate = 0.03, .scope = BiasScope::global_batch, .recentre = true}};
   recipe.model.moe.balance = {
-      {.scope = "group", .coefficient = 0.1, .balance_batch_size = 4, .expert_groups = 4},
-      {.scope = "global_batch", .estimator = "exact", .coefficient = 0.1},
-      {.scope = "sequence", .coefficient = 0.1, .expert_groups = 2}};
+      {.scope = BalanceScope::group, .coefficient = 0.1, .balance_batch_size = 4, .expert_groups = 4},
+      {.scope = BalanceScope::global_batch, .estimator = Estimator::exact, .coefficient = 0.1},
+      {.scope = BalanceScope::sequence, .coefficient = 0.1, .expert_groups = 2}};
   return recipe;
 }
 
@@ -71,14 +74,15 @@ std::vector<Recipe> layouts(std::int64_t ranks, const Recipe& base = base_recipe
         if (ranks % tensor != 0 || ranks % (expert * expert_tensor) != 0) continue;
         Recipe recipe = base;
         const std::int64_t most = 8 / (ranks / tensor);
-        recipe.parallel = {.tensor = tensor,
-                           .expert = expert,
-                           .expert_tensor = expert_tensor,
-                           .sequence = tensor > 1 && turn % 2 == 0,
-                           .zero = turn % 3 == 0 ? 0 : 1,
-                           .dispatcher = turn % 4 == 3 ? "all_gather" : "all_to_all",
-                           .dispatch_rows = turn % 5 == 1 ? 7 : 0};
-        recipe.training.recompute = turn % 3 == 1 ? "block" : "none";
+        recipe.parallel = {
+            .tensor = tensor,
+            .expert = expert,
+            .expert_tensor = expert_tensor,
+            .sequence = tensor > 1 && turn % 2 == 0,
+            .zero = turn % 3 == 0 ? 0 : 1,
+            .dispatcher = turn % 4 == 3 ? DispatcherKind::all_gather : DispatcherKind::all_to_all,
+            .dispatch_rows = turn % 5 == 1 ? 7 : 0};
+        recipe.training.recompute = turn % 3 == 1 ? Recompute::block : Recompute::none;
         recipe.training.micro_batch_size = turn % 2 == 0 ? 1 : most;
         recipes.push_back(recipe);
         ++turn;
@@ -93,7 +97,7 @@ std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh,
 }
 
 Mesh mesh_of(const Recipe& recipe) {
-  return Mesh(test::mpi_world(), test::degrees_of(recipe.parallel));
+  return Mesh(test::mpi_world(), degrees_of(recipe.parallel));
 }
 
 using Tensors = std::map<std::string, std::vector<double>>;
@@ -128,7 +132,7 @@ Oracle run_oracle(Recipe recipe, int count, bool tied = false,
                   const Trainer::BatchSource& batches = Trainer::BatchSource()) {
   recipe.parallel = {};
   recipe.training.micro_batch_size = recipe.training.global_batch_size;
-  recipe.training.recompute = "none";
+  recipe.training.recompute = Recompute::none;
   Mesh alone(self_communicator(), {});
   const auto trainer = make_trainer(recipe, alone, batches);
   if (tied) tie_routers(*trainer);
@@ -180,7 +184,7 @@ TEST(ParallelLayout, CapacityDropsTheSameAsTheOracle) {
   ASSERT_FALSE(all_dropped.empty());
   for (const double dropped : all_dropped) ASSERT_GT(dropped, 8);
   for (Recipe recipe : layouts(test::mpi_world()->size()))
-    for (const char* dispatcher : {"all_to_all", "all_gather"}) {
+    for (const DispatcherKind dispatcher : {DispatcherKind::all_to_all, DispatcherKind::all_gather}) {
       recipe.model.moe.capacity_factor = base.model.moe.capacity_factor;
       recipe.parallel.dispatcher = dispatcher;
       ASSERT_NO_FATAL_FAILURE(expect_equal(recipe, oracle));
@@ -189,7 +193,8 @@ TEST(ParallelLayout, CapacityDropsTheSameAsTheOracle) {
 
 TEST(ParallelLayout, SigmoidScoresGroupsAndASelectionBiasEqualTheOracleToo) {
   Recipe by_sequence = other_router_recipe();
-  by_sequence.model.moe.router = {.norm_topk_prob = true, .bias = {.rate = 0.01, .scope = "sequence"}};
+  by_sequence.model.moe.router = {.norm_topk_prob = true,
+                                  .bias = {.rate = 0.01, .scope = BiasScope::sequence}};
   for (const Recipe& base : {other_router_recipe(), by_sequence}) {
     const Oracle oracle = run_oracle(base, steps);
     const std::vector<Recipe> all = layouts(test::mpi_world()->size(), base);
@@ -214,7 +219,7 @@ TEST(ParallelLayout, PoolsOfDocumentsEqualTheOracleToo) {
   Recipe with_capacity = base;
   with_capacity.model.moe.capacity_factor = 0.7;
   with_capacity.data.sequence_length = 16;
-  with_capacity.model.moe.router.bias = {.rate = 0.03, .scope = "global_batch"};
+  with_capacity.model.moe.router.bias = {.rate = 0.03, .scope = BiasScope::global_batch};
   const Oracle other = run_oracle(with_capacity, 3);
   const std::vector<Recipe> all = layouts(test::mpi_world()->size(), with_capacity);
   for (std::size_t index = 0; index < all.size(); index += 3)
@@ -260,7 +265,7 @@ TEST(ParallelLayout, RanksWithoutTokensTrain) {
 
 TEST(ParallelLayout, InFp32TheFirstEightLossesAgree) {
   for (Recipe base : {base_recipe(), pools_recipe()}) {
-    base.training.precision = "fp32";
+    base.training.precision = NumberFormat::fp32;
     const Oracle oracle = run_oracle(base, 8);
     for (const Recipe& recipe : layouts(test::mpi_world()->size(), base)) {
       SCOPED_TRACE(name_of(recipe));

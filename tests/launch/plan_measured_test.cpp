@@ -8,9 +8,9 @@
 #include <map>
 
 #include "framework/device/profile.h"
-#include "framework/recipe/validate.h"
 #include "launch/plan/few_steps.h"
 #include "launch/plan/plan.h"
+#include "launch/train/recipe_rules.h"
 #include "launch/train/trainer.h"
 #include "tests/launch/integers_travel.h"
 #include "tests/launch/synthetic.h"
@@ -32,12 +32,12 @@ Recipe base_recipe() {
   recipe.model.initializer_range = 0.02;  // nearly even routing
   recipe.model.moe.moe_intermediate_size = 80;
   recipe.model.moe.num_shared_experts = 0;
-  recipe.model.moe.balance = {{.scope = "micro_batch", .coefficient = 0.01}};
+  recipe.model.moe.balance = {{.scope = BalanceScope::micro_batch, .coefficient = 0.01}};
   recipe.data.sequence_length = 96;
   recipe.data.train = {{.path = "unread", .domain = "random"}};
   recipe.training.global_batch_size = 16;
   recipe.training.micro_batch_size = 4;
-  recipe.training.precision = "fp32";
+  recipe.training.precision = NumberFormat::fp32;
   return recipe;
 }
 
@@ -58,29 +58,29 @@ std::vector<Case> cases(std::int64_t ranks) {
     change(all.back().recipe);
   };
   with("plain", 1, [](Recipe&) {});
-  with("recompute", 1, [](Recipe& r) { r.training.recompute = "block"; });
+  with("recompute", 1, [](Recipe& r) { r.training.recompute = Recompute::block; });
   with("fp64, shared experts, dense block", 1, [](Recipe& r) {
-    r.training.precision = "fp64";
+    r.training.precision = NumberFormat::fp64;
     r.model.moe.num_shared_experts = 1;
     r.model.moe.first_k_dense_replace = 1;
   });
   with("bf16, shared experts", 1, [](Recipe& r) {
-    r.training.precision = "bf16";
+    r.training.precision = NumberFormat::bf16;
     r.model.moe.num_shared_experts = 1;
   });
   with("bf16, sequence, expert, zero", 2, [](Recipe& r) {
-    r.training.precision = "bf16";
+    r.training.precision = NumberFormat::bf16;
     r.parallel.tensor = 2;
     r.parallel.sequence = true;
     r.parallel.expert = 2;
     r.parallel.zero = 1;
   });
   with("bf16, tensor, expert, all_gather, recompute", 2, [](Recipe& r) {
-    r.training.precision = "bf16";
-    r.training.recompute = "block";
+    r.training.precision = NumberFormat::bf16;
+    r.training.recompute = Recompute::block;
     r.parallel.tensor = 2;
     r.parallel.expert = 2;
-    r.parallel.dispatcher = "all_gather";
+    r.parallel.dispatcher = DispatcherKind::all_gather;
   });
   with("dense, without norms of queries, tied", 1, [](Recipe& r) {
     r.model.moe.first_k_dense_replace = 3;
@@ -89,38 +89,41 @@ std::vector<Case> cases(std::int64_t ranks) {
     r.model.intermediate_size = 500;
   });
   with("norms over all heads, half of each head turned", 1, [](Recipe& r) {
-    r.model.qk_norm_over = "all_heads";
+    r.model.qk_norm_over = QkNormOver::all_heads;
     r.model.partial_rotary_factor = 0.5;
   });
   with("pools of documents, exact", 1, [](Recipe& r) {
     r.model.moe.router.pool = pool_of_6;
-    r.model.moe.balance[0] = {.scope = "global_batch", .estimator = "exact"};
+    r.model.moe.balance[0] = {.scope = BalanceScope::global_batch, .estimator = Estimator::exact};
   });
   with("wide vocabulary", 1, [](Recipe& r) { r.model.vocab_size = 4000; });
-  with("exact", 1,
-       [](Recipe& r) { r.model.moe.balance[0] = {.scope = "global_batch", .estimator = "exact"}; });
+  with("exact", 1, [](Recipe& r) {
+    r.model.moe.balance[0] = {.scope = BalanceScope::global_batch, .estimator = Estimator::exact};
+  });
   with("sigmoid, groups of sequences", 1, [](Recipe& r) {
-    r.model.moe.router = {.kind = "sigmoid", .n_group = 4, .topk_group = 2};
-    r.model.moe.balance = {{.scope = "group", .balance_batch_size = 8},
-                           {.scope = "group", .balance_batch_size = 2}};
+    r.model.moe.router = {.kind = RouterKind::sigmoid, .n_group = 4, .topk_group = 2};
+    r.model.moe.balance = {{.scope = BalanceScope::group, .balance_batch_size = 8},
+                           {.scope = BalanceScope::group, .balance_batch_size = 2}};
   });
   with("selection bias of sequences, one micro-step, shuffle", 1, [ranks](Recipe& r) {
-    r.model.moe.router.bias = {.rate = 0.001, .scope = "sequence"};
-    r.model.moe.balance = {{.scope = "shuffle"}, {.scope = "global_batch", .estimator = "exact"}};
+    r.model.moe.router.bias = {.rate = 0.001, .scope = BiasScope::sequence};
+    r.model.moe.balance = {{.scope = BalanceScope::shuffle},
+                           {.scope = BalanceScope::global_batch, .estimator = Estimator::exact}};
     r.training.micro_batch_size = r.training.global_batch_size / ranks;
   });
   with("zero", 2, [](Recipe& r) { r.parallel.zero = 1; });
-  with("shuffle over micro-steps", 2, [](Recipe& r) { r.model.moe.balance = {{.scope = "shuffle"}}; });
+  with("shuffle over micro-steps", 2,
+       [](Recipe& r) { r.model.moe.balance = {{.scope = BalanceScope::shuffle}}; });
   with("tensor, capacity, selection bias of micro-batches", 2, [](Recipe& r) {
     r.parallel.tensor = 2;
     r.model.moe.capacity_factor = 64;  // drops nothing
-    r.model.moe.router.bias = {.rate = 0.001, .scope = "micro_batch"};
+    r.model.moe.router.bias = {.rate = 0.001, .scope = BiasScope::micro_batch};
   });
   with("expert", 2, [](Recipe& r) { r.parallel.expert = 2; });
   with("expert, recompute, exact", 2, [](Recipe& r) {
     r.parallel.expert = 2;
-    r.training.recompute = "block";
-    r.model.moe.balance[0] = {.scope = "global_batch", .estimator = "exact"};
+    r.training.recompute = Recompute::block;
+    r.model.moe.balance[0] = {.scope = BalanceScope::global_batch, .estimator = Estimator::exact};
   });
   with("expert, one round", 2, [](Recipe& r) {
     r.parallel.expert = 2;
@@ -133,8 +136,8 @@ std::vector<Case> cases(std::int64_t ranks) {
   with("expert, rounds, recompute, fp64", 2, [](Recipe& r) {
     r.parallel.expert = 2;
     r.parallel.dispatch_rows = 200;
-    r.training.recompute = "block";
-    r.training.precision = "fp64";
+    r.training.recompute = Recompute::block;
+    r.training.precision = NumberFormat::fp64;
   });
   with("expert, shared", 2, [](Recipe& r) {
     r.parallel.expert = 2;
@@ -142,7 +145,7 @@ std::vector<Case> cases(std::int64_t ranks) {
   });
   with("expert, all_gather", 2, [](Recipe& r) {
     r.parallel.expert = 2;
-    r.parallel.dispatcher = "all_gather";
+    r.parallel.dispatcher = DispatcherKind::all_gather;
     r.model.moe.num_shared_experts = 2;
   });
   with("expert_tensor", 2, [](Recipe& r) {
@@ -162,21 +165,21 @@ std::vector<Case> cases(std::int64_t ranks) {
     r.parallel.tensor = 2;
     r.parallel.sequence = true;
     r.parallel.expert = 2;
-    r.training.recompute = "block";
+    r.training.recompute = Recompute::block;
     r.model.moe.router.pool = pool_of_6;
   });
   with("tensor of all, pools, exact", 2, [ranks](Recipe& r) {
     r.parallel.tensor = ranks;
     r.model.num_key_value_heads = 4;
     r.model.moe.router.pool = pool_of_6;
-    r.model.moe.balance[0] = {.scope = "global_batch", .estimator = "exact"};
+    r.model.moe.balance[0] = {.scope = BalanceScope::global_batch, .estimator = Estimator::exact};
   });
   with("sequence, expert, recompute, zero", 2, [](Recipe& r) {
     r.parallel.tensor = 2;
     r.parallel.sequence = true;
     r.parallel.expert = 2;
     r.parallel.zero = 1;
-    r.training.recompute = "block";
+    r.training.recompute = Recompute::block;
   });
   with("tensor, expert, shared", 4, [](Recipe& r) {
     r.parallel.tensor = 2;
@@ -192,7 +195,7 @@ std::vector<Case> cases(std::int64_t ranks) {
     r.parallel.tensor = 2;
     r.parallel.expert = 2;
     r.parallel.expert_tensor = 2;
-    r.parallel.dispatcher = "all_gather";
+    r.parallel.dispatcher = DispatcherKind::all_gather;
   });
   return all;
 }
@@ -240,9 +243,7 @@ class MeasuredRun {
   explicit MeasuredRun(const Recipe& recipe)
       : recipe_(recipe),
         world_(test::mpi_world()),
-        mesh_(world_, {.tensor = recipe.parallel.tensor,
-                       .expert = recipe.parallel.expert,
-                       .expert_tensor = recipe.parallel.expert_tensor}),
+        mesh_(world_, degrees_of(recipe.parallel)),
         before_(live()),
         trainer_(recipe, mesh_, [recipe](std::int64_t step, std::int64_t first, std::int64_t count) {
           return random_batch(recipe, step, first, count);

@@ -5,7 +5,7 @@
 
 #include "framework/base/allocation_size.h"
 #include "launch/train/model_size.h"
-#include "tests/framework/recipe/example.h"
+#include "tests/launch/example.h"
 
 namespace conclave {
 namespace {
@@ -32,11 +32,11 @@ TEST(Plan, CountsBytes) {
   EXPECT_DOUBLE_EQ(plan_network(recipe, 1).total(), 0);
   const double activations = plan_memory(recipe, 1).activations;
   EXPECT_EQ(plan_memory(recipe, 1).worst_activations, activations) << "one rank has all experts";
-  recipe.training.recompute = "block";
+  recipe.training.recompute = Recompute::block;
   EXPECT_LT(plan_memory(recipe, 1).activations, activations / 2);
-  recipe.training.precision = "fp64";
+  recipe.training.precision = NumberFormat::fp64;
   EXPECT_DOUBLE_EQ(plan_memory(recipe, 1).parameters, 8 * parameters);
-  recipe.model.moe.balance[0].scope = "micro_batch";
+  recipe.model.moe.balance[0].scope = BalanceScope::micro_batch;
   EXPECT_DOUBLE_EQ(plan_network(recipe, 4).statistics, 16 + 48 + 4 * 16 * 8 + (4 * 16 + 2 * 4) * 8);
 }
 
@@ -70,7 +70,7 @@ TEST(Plan, CountsWhatTensorRanksExchange) {
   recipe.parallel.sequence = true;
   EXPECT_DOUBLE_EQ(plan_network(recipe, 4).activations,
                    4 * (4 * 4 * x / 2 + 2 * x / 2 + 2 * x / 2 + statistics));
-  recipe.training.recompute = "block";
+  recipe.training.recompute = Recompute::block;
   EXPECT_DOUBLE_EQ(plan_network(recipe, 4).activations,
                    4 * (4 * 6 * x / 2 + 2 * x / 2 + 2 * x / 2 + statistics));
 }
@@ -98,7 +98,7 @@ TEST(Plan, CountsDispatch) {
   EXPECT_DOUBLE_EQ(plan_network(recipe, 4).combine, 2 * 4 * 3 * leaving);
 
   recipe.parallel.dispatch_rows = 0;
-  recipe.parallel.dispatcher = "all_gather";
+  recipe.parallel.dispatcher = DispatcherKind::all_gather;
   const double rows = 1024 * 128 * 4, weights = 1024 * 2 * 4;
   EXPECT_DOUBLE_EQ(plan_network(recipe, 4).dispatch, 2 * 4 * (rows + 2 * weights + 3 * (rows + weights)));
   EXPECT_DOUBLE_EQ(plan_network(recipe, 4).combine, 2 * 4 * (3 * rows + rows));

@@ -133,8 +133,8 @@ TEST(TimePlan, CountsTheProductsOfModelSize) {
   // Recomputation goes through the blocks once more, and not through the head; so does a pass that counts.
   const double once_more = 2 * (parameters - static_cast<double>(active.lm_head)) * tokens;
   Recipe again = recipe, counting = recipe;
-  again.training.recompute = "block";
-  counting.model.moe.balance = {{.scope = "global_batch", .estimator = "exact"}};
+  again.training.recompute = Recompute::block;
+  counting.model.moe.balance = {{.scope = BalanceScope::global_batch, .estimator = Estimator::exact}};
   for (const Recipe& longer : {again, counting})
     EXPECT_NEAR(plan_time(longer, 1, machine).computing_seconds(), 6 * parameters * tokens + once_more, 1e-3);
 }
@@ -253,7 +253,7 @@ TEST(TimePlan, RefusesWhatTheMachineDoesNotSay) {
   machine.within_node = {};
   EXPECT_THROW(plan_time(recipe, 2, machine), Error);
   EXPECT_NO_THROW(plan_time(recipe, 1, machine));
-  recipe.training.precision = "bf16";
+  recipe.training.precision = NumberFormat::bf16;
   EXPECT_THROW(plan_time(recipe, 1, free_machine()), Error);
 }
 

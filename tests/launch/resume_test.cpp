@@ -5,9 +5,9 @@
 
 #include "framework/data/batch_ramp.h"
 #include "framework/data/dataset.h"
-#include "framework/recipe/parse.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/expert_history.h"
+#include "launch/train/recipe_text.h"
 #include "launch/train/trainer.h"
 #include "tests/launch/command_fixture.h"
 

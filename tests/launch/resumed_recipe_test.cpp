@@ -8,8 +8,8 @@
 
 #include "framework/data/data_position.h"
 #include "framework/data/dataset.h"
-#include "framework/recipe/parse.h"
 #include "framework/store/checkpoint_file.h"
+#include "launch/train/recipe_text.h"
 #include "tests/launch/command_fixture.h"
 
 namespace conclave {

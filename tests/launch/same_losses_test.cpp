@@ -5,7 +5,7 @@
 #include <set>
 
 #include "framework/data/dataset.h"
-#include "framework/recipe/parse.h"
+#include "launch/train/recipe_text.h"
 #include "tests/launch/command_fixture.h"
 
 namespace conclave {

@@ -1,8 +1,8 @@
 // Facts of an imported model come out again: config.json, generation_config.json, the tokenizer's files.
 // Where training has made them untrue, an export says what is true.
 #include "launch/tools/convert/source_facts.h"
-#include "framework/recipe/parse.h"
 #include "launch/tools/convert/architecture.h"
+#include "launch/train/recipe_text.h"
 #include "parallel/communicator.h"
 #include "tests/launch/convert_models.h"
 #include "tests/launch/synthetic_trainer.h"

@@ -15,7 +15,7 @@ namespace {
 
 using Phase = Profile::Phase;
 
-Recipe recipe_with(const std::string& recompute) {
+Recipe recipe_with(Recompute recompute) {
   Recipe recipe = test::tiny_recipe();
   recipe.model.moe.first_k_dense_replace = 1;
   recipe.training.recompute = recompute;
@@ -33,7 +33,7 @@ std::set<std::string> calls_in(const Profile& profile, Phase phase) {
 }
 
 TEST(StepProfile, KernelsFallToTheirLayerPurposeAndPhase) {
-  for (const std::string recompute : {"none", "block"}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
     const Recipe recipe = recipe_with(recompute);
     Mesh plain_mesh(self_communicator(), {}), mesh(self_communicator(), {});
     Trainer plain(recipe, plain_mesh, test::synthetic_batches(recipe)),
@@ -82,7 +82,7 @@ TEST(StepProfile, CountsWhatAProductMovesAndComputes) {
 }
 
 TEST(StepProfile, WritesATableThatAddsUpAndATraceThatParses) {
-  const Recipe recipe = recipe_with("none");
+  const Recipe recipe = recipe_with(Recompute::none);
   Mesh mesh(self_communicator(), {});
   Trainer trainer(recipe, mesh, test::synthetic_batches(recipe));
   Profile profile;

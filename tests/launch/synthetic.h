@@ -5,7 +5,7 @@
 
 #include "framework/base/random.h"
 #include "framework/data/batch.h"
-#include "framework/recipe/recipe.h"
+#include "launch/train/recipe.h"
 
 namespace conclave::test {
 
@@ -25,12 +25,13 @@ inline Recipe tiny_recipe() {
   recipe.model.moe.moe_intermediate_size = 16;
   recipe.model.moe.num_shared_experts = 1;
   recipe.model.moe.router.z_loss_coefficient = 0.01;
-  recipe.model.moe.balance = {{.scope = "global_batch", .estimator = "exact", .coefficient = 0.1}};
+  recipe.model.moe.balance = {
+      {.scope = BalanceScope::global_batch, .estimator = Estimator::exact, .coefficient = 0.1}};
   recipe.data.sequence_length = 12;
   recipe.training.global_batch_size = 8;
   recipe.training.micro_batch_size = 1;
   recipe.training.steps = 50;
-  recipe.training.precision = "fp64";
+  recipe.training.precision = NumberFormat::fp64;
   recipe.training.lm_z_loss_coefficient = 0.001;
   recipe.optimizer.lr = 3e-3;
   recipe.optimizer.schedule.warmup_steps = 2;

@@ -22,10 +22,6 @@ inline std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh,
   return std::make_unique<Trainer>(recipe, mesh, synthetic_batches(recipe), device);
 }
 
-inline MeshDegrees degrees_of(const ParallelRecipe& parallel) {
-  return {.tensor = parallel.tensor, .expert = parallel.expert, .expert_tensor = parallel.expert_tensor};
-}
-
 /// The largest difference of two tensors of equal size over the largest element that was wanted.
 template <class T>
 T worst_difference(const std::vector<T>& got, const std::vector<T>& wanted) {

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "framework/recipe/validate.h"
+#include "launch/train/recipe_rules.h"
 #include "tests/launch/synthetic_trainer.h"
 
 namespace conclave {
@@ -19,7 +19,7 @@ double router_gradient(Recipe recipe, const RouterRecipe& router, const Losses& 
   recipe.model.moe.num_experts_per_tok = 1;
   recipe.model.moe.router = router;
   recipe.model.moe.router.z_loss_coefficient = losses.z;
-  recipe.model.moe.balance = {{.estimator = "exact", .coefficient = losses.balance}};
+  recipe.model.moe.balance = {{.estimator = Estimator::exact, .coefficient = losses.balance}};
   Mesh mesh(self_communicator(), {});
   const auto trainer = test::make_trainer(recipe, mesh);
   trainer->step();
@@ -41,9 +41,9 @@ TEST(UntrainedRouter, IsWarnedOfWhereNoTextMovesIt) {
       {.routed_scaling_factor = 2.5},
       {.n_group = 4, .topk_group = 2},
       {.norm_topk_prob = false, .pool = one},
-      {.kind = "sigmoid"},
-      {.kind = "sigmoid", .norm_topk_prob = false},
-      {.kind = "sigmoid", .n_group = 4, .topk_group = 2},
+      {.kind = RouterKind::sigmoid},
+      {.kind = RouterKind::sigmoid, .norm_topk_prob = false},
+      {.kind = RouterKind::sigmoid, .n_group = 4, .topk_group = 2},
   };
   int untrained = 0;
   for (const RouterRecipe& router : table) {

@@ -22,7 +22,7 @@ double loss_of(const fs::path& run) {
 TEST(Upcycle, LeavesTheLossWhereItWas) {
   const ScratchDirectory scratch;
   Recipe recipe = recipe_for("qwen3");
-  recipe.training.precision = "fp64";
+  recipe.training.precision = NumberFormat::fp64;
   save(recipe, scratch.path() / "dense");
   const fs::path directory = scratch.path() / "exported";
   export_model({.checkpoint = scratch.path() / "dense", .directory = directory}, silent);

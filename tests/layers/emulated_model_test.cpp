@@ -74,10 +74,10 @@ enum class Kind { plain, sigmoid, pools };
 
 Recipe recipe_of(Kind kind) {
   Recipe recipe = test::tiny_recipe();
-  recipe.model.moe.balance = {{.scope = "micro_batch", .coefficient = 0.1}};
+  recipe.model.moe.balance = {{.scope = BalanceScope::micro_batch, .coefficient = 0.1}};
   if (kind == Kind::pools) recipe.model.moe.router.pool = {.minimum = 2, .maximum = 8, .evaluation = 4};
   if (kind == Kind::sigmoid) {
-    recipe.model.moe.router.kind = "sigmoid";
+    recipe.model.moe.router.kind = RouterKind::sigmoid;
     recipe.model.moe.router.n_group = 4;
     recipe.model.moe.router.topk_group = 2;
     recipe.model.tie_word_embeddings = true;

@@ -45,9 +45,10 @@ struct TinyModel {
 
 Recipe variant(int which) {
   Recipe recipe = tiny_recipe();
-  recipe.model.moe.balance = {{.scope = "micro_batch", .coefficient = 0.1}};
+  recipe.model.moe.balance = {{.scope = BalanceScope::micro_batch, .coefficient = 0.1}};
   if (which == 1) {
-    recipe.model.moe.balance.push_back({.scope = "sequence", .coefficient = 0.2, .expert_groups = 4});
+    recipe.model.moe.balance.push_back(
+        {.scope = BalanceScope::sequence, .coefficient = 0.2, .expert_groups = 4});
     recipe.model.tie_word_embeddings = true;
     recipe.model.qk_norm = false;
     recipe.model.moe.router.norm_topk_prob = false;
@@ -60,7 +61,7 @@ Recipe variant(int which) {
   }
   if (which == 3) recipe.model.moe.capacity_factor = 0.7;  // 2 places of an expert in a sequence of 12 tokens
   if (which == 4) {
-    recipe.model.qk_norm_over = "all_heads";
+    recipe.model.qk_norm_over = QkNormOver::all_heads;
     recipe.model.partial_rotary_factor = 0.5;
   }
   if (which == 5) {

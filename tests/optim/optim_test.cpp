@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "framework/recipe/schema.h"
+#include "framework/recipe/visitor.h"
 #include "optim/clipping.h"
 #include "optim/groups.h"
 #include "optim/optimizer.h"
@@ -12,18 +12,19 @@ namespace conclave {
 namespace {
 
 TEST(Schedule, WarmsUpLinearlyAndEndsWhereItShould) {
-  ScheduleRecipe schedule{.kind = "cosine", .warmup_steps = 10, .min_lr_ratio = 0.1, .decay_steps = 0};
+  ScheduleRecipe schedule{
+      .kind = ScheduleKind::cosine, .warmup_steps = 10, .min_lr_ratio = 0.1, .decay_steps = 0};
   EXPECT_DOUBLE_EQ(learning_rate_factor(schedule, 0, 100), 0.1);
   EXPECT_DOUBLE_EQ(learning_rate_factor(schedule, 9, 100), 1.0);
   EXPECT_DOUBLE_EQ(learning_rate_factor(schedule, 10, 100), 1.0);
   EXPECT_NEAR(learning_rate_factor(schedule, 99, 100), 0.1, 1e-12);
   EXPECT_NEAR(learning_rate_factor(schedule, 10 + 89 / 2, 100), 0.55, 0.01);
-  schedule.kind = "linear";
+  schedule.kind = ScheduleKind::linear;
   EXPECT_NEAR(learning_rate_factor(schedule, 99, 100), 0.1, 1e-12);
   EXPECT_NEAR(learning_rate_factor(schedule, 43, 100), 1 - 0.9 * 33.0 / 89.0, 1e-12);
-  schedule.kind = "constant";
+  schedule.kind = ScheduleKind::constant;
   EXPECT_DOUBLE_EQ(learning_rate_factor(schedule, 99, 100), 1.0);
-  schedule = {.kind = "wsd", .warmup_steps = 10, .min_lr_ratio = 0.0, .decay_steps = 20};
+  schedule = {.kind = ScheduleKind::wsd, .warmup_steps = 10, .min_lr_ratio = 0.0, .decay_steps = 20};
   EXPECT_DOUBLE_EQ(learning_rate_factor(schedule, 79, 100), 1.0);
   EXPECT_NEAR(learning_rate_factor(schedule, 89, 100), 0.5, 1e-12);
   EXPECT_NEAR(learning_rate_factor(schedule, 99, 100), 0.0, 1e-12);
@@ -61,27 +62,17 @@ TEST(Clipping, ShortensWhatIsTooLongAndNothingElse) {
 }
 
 /// The words that a recipe may give as optimizer.kind.
-class KindWords : public Visitor {
+class KindWords : public PathVisitor {
  public:
   void key(const Key& key) override {
-    if (path_ == "optimizer" && std::string(key.name) == "kind") words = key.rule.words;
+    if (path_of(key.name) == "kind") words = key.rule.words;
   }
-  void section(const char* name, const char*, const std::function<void()>& inside) override {
-    const std::string outer = path_;
-    path_ = join_path(path_, name);
-    inside();
-    path_ = outer;
-  }
-  void list(const char*, const char*, ListReference&) override {}
   std::vector<std::string> words;
-
- private:
-  std::string path_;
 };
 
 TEST(Optimizers, ARecipeMayNameEachAndNoOther) {
   KindWords schema;
-  Recipe recipe;
+  OptimizerRecipe recipe;
   describe(schema, recipe);
   std::vector<std::string> names;
   for (const OptimizerKind& kind : optimizer_kinds()) names.push_back(kind.name);

@@ -18,7 +18,9 @@ namespace {
 namespace fs = std::filesystem;
 using Files = std::set<std::string>;
 
-const std::string folder = "layers/moe/methods/", list = "layers/moe/methods";
+const std::string folder = "layers/moe/methods/";
+/// What names all methods: makers, and the members of a recipe.
+const std::set<std::string> lists = {"layers/moe/methods", "layers/moe/recipe"};
 
 struct MethodWords {
   std::string file;        // in the folder of methods
@@ -67,10 +69,10 @@ const std::vector<MethodWords>& all_methods() {
   return methods;
 }
 
-/// Keys, their rules and meaning; and tools that translate the recipes and tensors of other trainers, or say
-/// what becomes of a method in a smaller model.
+/// Tools that translate the recipes and tensors of other trainers, or say what becomes of a method in a
+/// smaller model; and examples of overrides in their help.
 bool speaks_of_recipes(const std::string& source) {
-  return source.starts_with("framework/recipe/") || source.starts_with("launch/tools/");
+  return source.starts_with("launch/tools/");
 }
 
 /// Files below these folders that have one of the words, without their endings.
@@ -97,7 +99,7 @@ std::vector<std::string> complaints(const fs::path& root, const MethodWords& met
   std::vector<std::string> found;
   const std::vector<std::string> code = {"framework", "parallel", "layers", "optim", "launch"};
   for (const std::string& source : files_with(root, code, method.words))
-    if (source != folder + method.file && source != list && !method.kernels.contains(source) &&
+    if (source != folder + method.file && !lists.contains(source) && !method.kernels.contains(source) &&
         !speaks_of_recipes(source))
       found.push_back(source + " names the method " + method.file);
   Files tests = files_with(root, {"tests/layers", "tests/launch", "tests/parallel", "tests/optim"},

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "launch/tools/bench/figure.h"
 #include "launch/tools/bench/products.h"
+#include "launch/train/recipe.h"
 #include "launch/train/trainer.h"
 #include "parallel/mesh.h"
 

@@ -167,7 +167,8 @@ void bench_attention_and_head(Bench& bench) {
     of_attention.push_back(attended);
     of_head.push_back(read);
   }
-  const std::string limit = "its operations at the best " + bench.recipe.training.precision + " product";
+  const std::string limit =
+      join_text("its operations at the best ", bench.recipe.training.precision, " product");
   add_figure(bench, "attention, forward and backward", of_attention, limit,
              at_rates(attention_flops / tensor, rates));
   add_figure(bench, "LM head and loss, forward and backward", of_head, limit,

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "framework/tensor/tensor.h"
+#include "launch/train/recipe.h"
 
 namespace conclave {
 

@@ -4,11 +4,11 @@
 #include <cmath>
 
 #include "framework/base/random.h"
-#include "framework/recipe/model_size.h"
 #include "launch/plan/plan.h"
 #include "launch/tools/bench/bench.h"
 #include "launch/tools/bench/round_robin_router.h"
 #include "launch/train/model_size.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 
@@ -102,9 +102,10 @@ TrafficTable traffic_of_step(const Bench& bench, const BalanceRecipe& term) {
 /// What the mean over the global batch costs more than the mean over each micro-batch.
 void compare_balance_scopes(Bench& bench) {
   const ModelRecipe& model = bench.recipe.model;
-  const TrafficTable global =
-      traffic_of_step(bench, {.scope = "global_batch", .estimator = "warm", .coefficient = 0.01});
-  const TrafficTable micro = traffic_of_step(bench, {.scope = "micro_batch", .coefficient = 0.01});
+  const TrafficTable global = traffic_of_step(
+      bench, {.scope = BalanceScope::global_batch, .estimator = Estimator::warm, .coefficient = 0.01});
+  const TrafficTable micro =
+      traffic_of_step(bench, {.scope = BalanceScope::micro_batch, .coefficient = 0.01});
   // Of statistics alone: with other losses other tokens go to other experts, soon in other numbers.
   const Traffic &more = global[Purpose::statistics], &less = micro[Purpose::statistics];
   const auto calls = static_cast<double>(more.calls - less.calls);
@@ -171,7 +172,7 @@ void bench_training(Bench& bench) {
     figure.subject = "train";
     bench.figures.push_back(std::move(figure));
   };
-  const std::string& precision = bench.recipe.training.precision;
+  const std::string precision = word_of(bench.recipe.training.precision);
   add({.name = "model flops",
        .unit = "flop/s",
        .values = flops,

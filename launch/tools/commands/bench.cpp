@@ -6,8 +6,6 @@
 
 #include "framework/base/printable.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
 #include "framework/store/durable_file.h"
 #include "launch/tools/bench/bench.h"
 #include "launch/tools/bench/machine_probe.h"
@@ -15,6 +13,8 @@
 #include "launch/tools/commands/written_files.h"
 #include "launch/train/job.h"
 #include "launch/train/model_size.h"
+#include "launch/train/recipe_rules.h"
+#include "launch/train/recipe_text.h"
 #include "parallel/agreement.h"
 
 namespace conclave {
@@ -219,13 +219,12 @@ int run_bench(const std::vector<std::string>& arguments) {
         recipe = load_recipe(options.positionals()[0], options.overrides());
       }
       validate_recipe(recipe, world->size());
-      check(recipe.training.device == "cpu", Fault::request, "training.device: ", recipe.training.device,
+      check(recipe.training.device == DeviceKind::cpu, Fault::request,
+            "training.device: ", recipe.training.device,
             " came, bench measures the CPU alone; on a GPU its profilers do, see docs/cuda.md");
     });
     const int threads = choose_threads(*world, recipe.training.threads);
-    Mesh mesh(world, {.tensor = recipe.parallel.tensor,
-                      .expert = recipe.parallel.expert,
-                      .expert_tensor = recipe.parallel.expert_tensor});
+    Mesh mesh(world, degrees_of(recipe.parallel));
     Bench bench{.recipe = recipe,
                 .mesh = mesh,
                 .repeats = repeats,

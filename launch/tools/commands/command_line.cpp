@@ -12,9 +12,9 @@
 #include "framework/base/error.h"
 #include "framework/base/foreign_exception.h"
 #include "framework/base/printable.h"
-#include "framework/recipe/key_paths.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/parse.h"
+#include "framework/recipe/override.h"
+#include "launch/train/recipe_text.h"
 
 namespace conclave {
 namespace {
@@ -46,12 +46,9 @@ std::string general_help(const std::vector<Command>& commands) {
 
 /// A word that is the name of a key was meant as an override.
 std::string hint_of_key(const std::vector<std::string>& words) {
-  for (const std::string& word : words) {
-    const std::size_t dot = word.rfind('.');
-    const std::string section = dot == std::string::npos ? "" : word.substr(0, dot);
-    if (is_key(section, word.substr(dot + 1)))
+  for (const std::string& word : words)
+    if (recipe_schema().is_key(word))
       return "; " + word + " is a key, whose value is written " + word + "=VALUE";
-  }
   return "";
 }
 
@@ -258,7 +255,7 @@ std::string Options::completions() const {
     for (const OptionUse& option : use_.options) offer("--" + option.name);
     offer("--help");
   } else if (!begun.empty() && use_.positionals.find("key.path=value") != std::string::npos) {
-    for (const std::string& word : complete_override(begun)) offer(word);
+    for (const std::string& word : recipe_schema().completions(begun)) offer(word);
   }
   return text;
 }

@@ -6,16 +6,15 @@
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/data/tokenizer.h"
-#include "framework/recipe/changes.h"
-#include "framework/recipe/model_size.h"
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/tools/report/evaluation_report.h"
 #include "launch/train/checkpoint_choice.h"
 #include "launch/train/job.h"
 #include "launch/train/model.h"
+#include "launch/train/recipe_rules.h"
+#include "launch/train/recipe_text.h"
 #include "launch/train/resumption.h"
+#include "layers/moe/recipe.h"
 #include "parallel/agreement.h"
 
 namespace conclave {
@@ -56,7 +55,7 @@ bool belongs_to_the_weights(const std::string& key) {
 std::vector<std::string> check_changes(const CheckpointReader& checkpoint, const Recipe& before,
                                        const Recipe& after) {
   std::vector<std::string> sentences;
-  for (const RecipeChange& change : changes_between(before, after)) {
+  for (const KeyChange& change : changes_between(before, after)) {
     check(means_something_here(change.key), Fault::request, "evaluate: ", change.key, "=", change.after,
           " came, which means nothing in an evaluation; expected keys of data, evaluation and model, or "
           "training.device, threads, precision, global_batch_size or micro_batch_size");

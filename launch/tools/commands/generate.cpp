@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <optional>
 
 #include "framework/base/text.h"
 #include "framework/data/text_stream.h"
@@ -16,6 +17,15 @@
 
 namespace conclave {
 namespace {
+
+/// Where it computes: as --device says, or where the model was trained.
+DeviceKind device_of(const Options& options, const Recipe& recipe) {
+  const std::string name = options.text("device", word_of(recipe.training.device));
+  const std::optional<DeviceKind> kind = value_of_word<DeviceKind>(name);
+  check(kind.has_value(), Fault::request, "training.device: \"", name,
+        "\" came, expected cpu, emulated or cuda");
+  return *kind;
+}
 
 /// The one that the model was trained with, which --tokenizer may find in another place.
 std::unique_ptr<Tokenizer> tokenizer_of(const CheckpointReader& checkpoint, const Recipe& recipe,
@@ -80,8 +90,7 @@ int run_generate(const std::vector<std::string>& arguments) {
   // Places are shared out in whole sequences; text that is still growing drops nothing.
   recipe.model.moe.capacity_factor = 0;
   const auto tokenizer = tokenizer_of(checkpoint, recipe, options);
-  Model model(recipe, Mesh::alone(),
-              choose_device(*self_communicator(), options.text("device", recipe.training.device)));
+  Model model(recipe, Mesh::alone(), choose_device(*self_communicator(), device_of(options, recipe)));
   load_model(checkpoint, model);
 
   const std::vector<std::int32_t> prompt = tokenizer->encode(options.text("prompt", ""));

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "framework/data/dataset.h"
-#include "framework/recipe/recipe.h"
+#include "launch/train/recipe.h"
 
 namespace conclave {
 

@@ -2,12 +2,11 @@
 
 #include <cstdio>
 
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
-#include "framework/recipe/write.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/train/earlier_files.h"
 #include "launch/train/job.h"
+#include "launch/train/recipe_rules.h"
+#include "launch/train/recipe_text.h"
 #include "launch/train/stop_signals.h"
 #include "launch/train/training_run.h"
 #include "parallel/agreement.h"

@@ -13,9 +13,6 @@
 #include "framework/data/batch_ramp.h"
 #include "framework/data/mixture.h"
 #include "framework/data/token_file.h"
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
-#include "framework/recipe/write.h"
 #include "launch/plan/few_steps.h"
 #include "launch/plan/model_costs.h"
 #include "launch/plan/plan.h"
@@ -25,6 +22,8 @@
 #include "launch/tools/doctor/placement.h"
 #include "launch/train/model_size.h"
 #include "launch/train/passes.h"
+#include "launch/train/recipe_rules.h"
+#include "launch/train/recipe_text.h"
 #include "layers/moe/moe.h"
 #include "layers/transformer.h"
 #include "optim/groups.h"
@@ -73,7 +72,8 @@ void print_parameters(const Recipe& recipe, int ranks) {
 
 /// Whether parallel.dispatch_rows cuts the worst case into rounds.
 std::string rounds_text(const ParallelRecipe& p, const LayoutPlan& layout) {
-  if (p.dispatch_rows == 0 || p.dispatcher != "all_to_all" || p.expert * p.expert_tensor == 1) return "";
+  if (p.dispatch_rows == 0 || p.dispatcher != DispatcherKind::all_to_all || p.expert * p.expert_tensor == 1)
+    return "";
   const std::int64_t rounds = (layout.worst_expert_rows + p.dispatch_rows - 1) / p.dispatch_rows;
   return rounds > 1 ? join_text("in ", rounds, " rounds of at most ", p.dispatch_rows) : "";
 }
@@ -103,7 +103,7 @@ void print_layout(const Recipe& recipe, int ranks) {
 void print_memory(const Recipe& recipe, int ranks, const DryStep& step) {
   const MemoryPlan memory = plan_memory(recipe, ranks, step);
   std::printf("\nMemory per rank%s\n",
-              recipe.training.device == "cpu"
+              recipe.training.device == DeviceKind::cpu
                   ? ""
                   : " (as the CPU needs it; libraries of a GPU take theirs besides)");
   print_row("parameters", bytes_text(memory.parameters));
@@ -205,7 +205,7 @@ void print_passes(const Recipe& recipe, const TrainingData& data) {
 /// How to start the ranks on machines like this one. The model's own machine may be another: it is what is
 /// here.
 void print_placement(const Recipe& recipe, int ranks) {
-  if (recipe.training.device != "cpu") return;
+  if (recipe.training.device != DeviceKind::cpu) return;
   const MachineFacts facts = read_machine();
   const RankPlacement placement = place_ranks(facts, ranks, static_cast<int>(recipe.training.threads));
   std::printf("\nPlacement on a machine like this one: %zu processors of %d cores in %zu NUMA %s\n",

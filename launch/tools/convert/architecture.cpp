@@ -1,10 +1,10 @@
 #include "launch/tools/convert/architecture.h"
 
 #include "framework/base/error.h"
-#include "framework/recipe/model_size.h"
 #include "framework/recipe/nearest.h"
 #include "framework/store/json_text.h"
 #include "launch/tools/convert/rotary_config.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 
@@ -106,12 +106,13 @@ void read_common_config(const ConfigReader& config, ModelRecipe& m) {
   m.initializer_range = config.real_or("initializer_range", m.initializer_range);
   m.partial_rotary_factor = 1;
   m.qk_norm = false;
-  m.qk_norm_over = "head";
+  m.qk_norm_over = QkNormOver::head;
 }
 
 /// Coefficient of our one term for each of theirs.
 double scale_of_balance(const ModelRecipe& m) {
-  const double layers = m.moe.layer_reduction == "sum" ? static_cast<double>(count_moe_layers(m)) : 1.0;
+  const double layers =
+      m.moe.layer_reduction == LayerReduction::sum ? static_cast<double>(count_moe_layers(m)) : 1.0;
   return static_cast<double>(m.moe.num_experts_per_tok) / layers;
 }
 
@@ -140,7 +141,7 @@ std::string usual_tensor_name(const std::string& parameter, std::int64_t expert)
 
 std::vector<Demand> plain_router_demands(const ModelRecipe& m) {
   const RouterRecipe& router = m.moe.router;
-  return {{router.kind == "softmax", "its routers use " + router.kind + " scores"},
+  return {{router.kind == RouterKind::softmax, join_text("its routers use ", router.kind, " scores")},
           {router.n_group == 1, join_text("its experts are in ", router.n_group, " groups")},
           {router.routed_scaling_factor == 1,
            join_text("it scales the routed experts by ", router.routed_scaling_factor)},
@@ -174,8 +175,9 @@ Demand has_no_qk_norm(const ModelRecipe& m) {
 }
 
 Demand has_qk_norm_by_head(const ModelRecipe& m) {
-  return {m.qk_norm && m.qk_norm_over == "head", m.qk_norm ? "it normalises queries and keys over all heads"
-                                                           : "it does not normalise queries and keys"};
+  return {
+      m.qk_norm && m.qk_norm_over == QkNormOver::head,
+      m.qk_norm ? "it normalises queries and keys over all heads" : "it does not normalise queries and keys"};
 }
 
 }  // namespace conclave

@@ -1,9 +1,9 @@
 // Qwen3ForCausalLM and LlamaForCausalLM: models without experts, with and without norms of queries and keys.
 // To Conclave all of their blocks are leading dense blocks; `conclave import --upcycle` makes experts of
 // them.
-#include "framework/recipe/model_size.h"
 #include "launch/tools/convert/architecture.h"
 #include "launch/tools/convert/rotary_config.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 namespace {

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "framework/data/batch.h"
-#include "framework/recipe/recipe.h"
 #include "framework/store/checkpoint_file.h"
+#include "launch/train/recipe.h"
 #include "parallel/communicator.h"
 
 namespace conclave {

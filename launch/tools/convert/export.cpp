@@ -10,7 +10,6 @@
 #include "framework/base/error.h"
 #include "framework/base/text.h"
 #include "framework/data/tokenizer.h"
-#include "framework/recipe/model_size.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/checkpoint_file.h"
 #include "framework/store/durable_file.h"
@@ -21,6 +20,7 @@
 #include "launch/tools/convert/json_file.h"
 #include "launch/tools/convert/tokenizer_files.h"
 #include "launch/train/model.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 namespace fs = std::filesystem;
@@ -166,7 +166,7 @@ void export_model(const ExportOptions& options, const std::function<void(const s
   check_parameters(checkpoint, recipe.model);
   say(join_text(found.path->string(), ", every checksum is right, as ", architecture.class_name, " in ",
                 options.bfloat16 ? "bf16" : "fp32"));
-  if (recipe.training.precision == "fp64") say("Its weights of 64 bits are rounded.");
+  if (recipe.training.precision == NumberFormat::fp64) say("Its weights of 64 bits are rounded.");
   if (recipe.model.moe.capacity_factor > 0)
     say("The capacity of experts is left out: it drops tokens in training, and no architecture knows it.");
   if (recipe.model.moe.router.pool.maximum > 0)

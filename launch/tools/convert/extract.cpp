@@ -2,10 +2,6 @@
 
 #include <algorithm>
 
-#include "framework/recipe/model_size.h"
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
-#include "framework/recipe/write.h"
 #include "framework/store/durable_file.h"
 #include "launch/tools/convert/expert_choice.h"
 #include "launch/tools/convert/first_checkpoint.h"
@@ -14,6 +10,9 @@
 #include "launch/train/job.h"
 #include "launch/train/model.h"
 #include "launch/train/model_size.h"
+#include "launch/train/recipe_rules.h"
+#include "launch/train/recipe_text.h"
+#include "layers/moe/recipe.h"
 #include "parallel/agreement.h"
 
 namespace conclave {
@@ -139,7 +138,7 @@ void write_run(const ExtractOptions& options, const CheckpointReader& source, co
   check_place_of_run(options.run);  // once more, after a while
   make_directories(options.run);
   try {
-    const bool wide = recipe.training.precision == "fp64";
+    const bool wide = recipe.training.precision == NumberFormat::fp64;
     check_free_space(options.run, static_cast<std::size_t>(count_parameters(smaller.model).total()) *
                                       (wide ? sizeof(double) : sizeof(float)));
     CheckpointStream stream(options.run / "checkpoints", 0);

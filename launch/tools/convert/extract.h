@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
+#include "launch/train/recipe.h"
 #include "parallel/communicator.h"
 
 namespace conclave {

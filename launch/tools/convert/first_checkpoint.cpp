@@ -2,9 +2,9 @@
 
 #include <cstring>
 
-#include "framework/recipe/write.h"
 #include "framework/store/lookup.h"
 #include "launch/train/rank_parts.h"
+#include "launch/train/recipe_text.h"
 
 namespace conclave {
 

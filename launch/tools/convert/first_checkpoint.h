@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "framework/store/checkpoint_stream.h"
+#include "launch/train/recipe.h"
 #include "optim/optimizer.h"
 
 namespace conclave {

@@ -2,18 +2,19 @@
 // selection bias (mlp.gate.e_score_correction_bias), a factor on the routed experts, shared experts, leading
 // dense blocks.
 #include "framework/base/error.h"
-#include "framework/recipe/model_size.h"
 #include "launch/tools/convert/architecture.h"
 #include "launch/tools/convert/rotary_config.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 namespace {
 
 std::vector<Demand> demands(const ModelRecipe& m) {
-  return {has_experts(m),
-          {m.moe.router.kind == "sigmoid", "its routers use " + m.moe.router.kind + " scores"},
-          {m.moe.num_shared_experts > 0, "it has no shared experts"},
-          {!m.qk_norm || m.qk_norm_over == "head", "it normalises queries and keys over all heads"}};
+  return {
+      has_experts(m),
+      {m.moe.router.kind == RouterKind::sigmoid, join_text("its routers use ", m.moe.router.kind, " scores")},
+      {m.moe.num_shared_experts > 0, "it has no shared experts"},
+      {!m.qk_norm || m.qk_norm_over == QkNormOver::head, "it normalises queries and keys over all heads"}};
 }
 
 void write_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
@@ -42,7 +43,7 @@ void read_config(const ConfigReader& config, ModelRecipe& m) {
   m.moe.num_shared_experts = config.whole("n_shared_experts");
   m.moe.num_experts_per_tok = config.whole("num_experts_per_tok");
   RouterRecipe& router = m.moe.router;
-  router.kind = "sigmoid";
+  router.kind = RouterKind::sigmoid;
   router.norm_topk_prob = config.flag_or("norm_topk_prob", true);
   router.routed_scaling_factor = config.real_or("routed_scaling_factor", 1.0);
   router.n_group = config.has("n_group") ? config.whole("n_group") : 1;

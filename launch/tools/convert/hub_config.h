@@ -5,10 +5,10 @@
 #include <filesystem>
 #include <optional>
 
-#include "framework/recipe/recipe.h"
 #include "launch/tools/convert/architecture.h"
 #include "launch/tools/convert/source_facts.h"
 #include "launch/tools/convert/token_roles.h"
+#include "launch/train/recipe.h"
 
 namespace conclave {
 

@@ -1,9 +1,9 @@
 #include "launch/tools/convert/hub_tensors.h"
 
-#include "framework/recipe/model_size.h"
 #include "launch/train/model.h"
 #include "launch/train/rank_parts.h"
 #include "layers/moe/methods/selection_bias.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 

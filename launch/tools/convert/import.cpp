@@ -3,10 +3,6 @@
 #include <algorithm>
 
 #include "framework/base/error.h"
-#include "framework/recipe/model_size.h"
-#include "framework/recipe/parse.h"
-#include "framework/recipe/validate.h"
-#include "framework/recipe/write.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/json_text.h"
@@ -17,7 +13,10 @@
 #include "launch/tools/convert/source_facts.h"
 #include "launch/train/model.h"
 #include "launch/train/model_size.h"
+#include "launch/train/recipe_rules.h"
+#include "launch/train/recipe_text.h"
 #include "layers/moe/methods/selection_bias.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 namespace fs = std::filesystem;
@@ -327,7 +326,7 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
           "initializer_range alone, and keys of training, data, optimizer and the like.");
     check_model(recipe.model, "the recipe", Fault::request);
 
-    const bool wide = recipe.training.precision == "fp64";
+    const bool wide = recipe.training.precision == NumberFormat::fp64;
     if (!wide && directory.has_type("F64"))
       say("Its weights of 64 bits are rounded to 32; training.precision=fp64 keeps them.");
     check_free_space(options.run, static_cast<std::size_t>(count_parameters(shape).total()) * (wide ? 8 : 4));

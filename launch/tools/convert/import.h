@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
 #include "launch/tools/convert/upcycle.h"
+#include "launch/train/recipe.h"
 
 namespace conclave {
 

@@ -13,9 +13,9 @@ std::vector<Demand> demands(const ModelRecipe& m) {
       {{has_experts(m),
         has_no_dense_blocks(m),
         has_whole_rotation(m),
-        {m.qk_norm && m.qk_norm_over == "all_heads", m.qk_norm
-                                                         ? "it normalises each query and key head by itself"
-                                                         : "it does not normalise queries and keys"},
+        {m.qk_norm && m.qk_norm_over == QkNormOver::all_heads,
+         m.qk_norm ? "it normalises each query and key head by itself"
+                   : "it does not normalise queries and keys"},
         {width == m.hidden_size,
          join_text("its heads have ", width, " elements together, not hidden_size: ", m.hidden_size)}},
        plain_router_demands(m)});
@@ -34,7 +34,7 @@ void write_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
 
 void read_config(const ConfigReader& config, ModelRecipe& m) {
   m.qk_norm = true;
-  m.qk_norm_over = "all_heads";
+  m.qk_norm_over = QkNormOver::all_heads;
   m.tie_word_embeddings = config.flag_or("tie_word_embeddings", false);
   m.intermediate_size = m.moe.moe_intermediate_size =
       config.whole(config.one_of({"intermediate_size", "moe_intermediate_size"}));

@@ -4,7 +4,7 @@
 
 #include "framework/base/error.h"
 #include "framework/base/random.h"
-#include "framework/recipe/model_size.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 
@@ -38,9 +38,10 @@ ModelRecipe upcycled(const ModelRecipe& dense, const UpcycleOptions& options) {
 double down_scale(const ModelRecipe& model, std::int64_t parts) {
   const RouterRecipe& router = model.moe.router;
   const double top_k = static_cast<double>(model.moe.num_experts_per_tok);
-  const double sum = router.norm_topk_prob      ? 1.0
-                     : router.kind == "sigmoid" ? top_k / 2
-                                                : top_k / static_cast<double>(model.moe.num_experts);
+  const double sum = router.norm_topk_prob ? 1.0
+                     : router.kind == RouterKind::sigmoid
+                         ? top_k / 2
+                         : top_k / static_cast<double>(model.moe.num_experts);
   return static_cast<double>(parts) / (sum * router.routed_scaling_factor);
 }
 

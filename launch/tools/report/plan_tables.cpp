@@ -1,9 +1,9 @@
 #include "launch/tools/report/plan_tables.h"
 
 #include "framework/base/error.h"
-#include "framework/recipe/validate.h"
 #include "launch/plan/plan.h"
 #include "launch/train/model_size.h"
+#include "launch/train/recipe_rules.h"
 
 namespace conclave {
 namespace {

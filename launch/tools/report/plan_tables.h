@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
+#include "launch/train/recipe.h"
 
 namespace conclave {
 

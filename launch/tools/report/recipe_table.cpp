@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "framework/recipe/schema.h"
+#include "framework/recipe/key.h"
 #include "framework/recipe/yaml_tree.h"
 
 namespace conclave {

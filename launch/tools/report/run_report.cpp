@@ -8,7 +8,6 @@
 
 #include "framework/base/error.h"
 #include "framework/base/text.h"
-#include "framework/recipe/parse.h"
 #include "framework/store/lookup.h"
 #include "launch/tools/bench/figure.h"
 #include "launch/tools/report/expert_maps.h"
@@ -17,6 +16,7 @@
 #include "launch/tools/report/plan_tables.h"
 #include "launch/tools/report/recipe_table.h"
 #include "launch/tools/report/run_log.h"
+#include "launch/train/recipe_text.h"
 
 namespace conclave {
 namespace {

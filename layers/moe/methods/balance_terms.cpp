@@ -30,13 +30,15 @@ class BalanceTerms final : public Objective {
  public:
   explicit BalanceTerms(const ObjectiveFacts& facts)
       : model_(facts.model),
-        layer_factor_(facts.moe.layer_reduction == "mean" ? 1.0 / static_cast<double>(model_.layers) : 1.0),
+        layer_factor_(facts.moe.layer_reduction == LayerReduction::mean
+                          ? 1.0 / static_cast<double>(model_.layers)
+                          : 1.0),
         previous_{"state/previous_fractions", {model_.layers, model_.experts}, {}} {
     for (const BalanceRecipe& term : facts.moe.balance) {
       check(term.expert_groups >= 0 && (term.expert_groups == 0 || model_.experts % term.expert_groups == 0),
             Fault::request, "model.moe.balance: expert_groups ", term.expert_groups, " came for ",
             model_.experts, " experts, expected 0 or a divisor of them");
-      terms_.push_back({term, load_scope(term.scope, "model.moe.balance").make(term, model_)});
+      terms_.push_back({term, load_scope(term.scope).make(term, model_)});
     }
   }
 
@@ -53,6 +55,8 @@ class BalanceTerms final : public Objective {
     const double scale = static_cast<double>(model_.experts) / static_cast<double>(step_.tokens);
     const auto of_layer = static_cast<std::size_t>(seen.counted.sequences * model_.experts);
     bool first_estimate = true, first = true;
+    std::vector<double>& term_loss = sums["term_loss"];
+    std::vector<double>& all = factors.probability_sums;
     for (const Term& term : terms_) {
       if (!active(term)) continue;
       Fractions fractions = term.scope->fractions(seen, previous_fractions_);
@@ -62,12 +66,12 @@ class BalanceTerms final : public Objective {
       }
       if (term.recipe.expert_groups > 0)
         average_in_groups(fractions, model_.experts / term.recipe.expert_groups);
+      const double layer_factor = layer_factor_;
       for (std::size_t layer = 0; layer < seen.readings.size(); ++layer)
         for (std::size_t i = 0; i < of_layer; ++i) {
           const double fraction = fractions[layer * of_layer + i];
-          factors.probability_sums[layer * of_layer + i] +=
-              layer_factor_ * term.recipe.coefficient * scale * fraction;
-          if (first) sums["term_loss"][layer] += scale * fraction * seen.readings[layer].probability_sums[i];
+          all[layer * of_layer + i] += layer_factor * term.recipe.coefficient * scale * fraction;
+          if (first) term_loss[layer] += scale * fraction * seen.readings[layer].probability_sums[i];
         }
       first = false;
     }
@@ -135,7 +139,7 @@ Method balance_terms() {
               [](const MoeRecipe& moe, std::int64_t sequences) {
                 std::int64_t period = 1;
                 for (const BalanceRecipe& term : moe.balance)
-                  if (const auto of = load_scope(term.scope, "model.moe.balance").period; of != nullptr)
+                  if (const auto of = load_scope(term.scope).period; of != nullptr)
                     period = std::lcm(period, of(term, sequences));
                 return period;
               }};

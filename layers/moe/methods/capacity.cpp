@@ -5,8 +5,9 @@
 
 #include "framework/base/total_order.h"
 #include "framework/kernels/scalar_math.h"
-#include "framework/recipe/model_size.h"
 #include "framework/tensor/host_copies.h"
+#include "layers/moe/methods.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 namespace {
@@ -104,6 +105,17 @@ Routing Capacity::limit(const Routing& routing, const RouterInput& seen) const {
 
 namespace {
 
+class CapacityLimit final : public Limit {
+ public:
+  explicit CapacityLimit(double factor) : capacity_(factor) {}
+  Routing limit(const Routing& routing, const RouterInput& input) const override {
+    return capacity_.limit(routing, input);
+  }
+
+ private:
+  Capacity capacity_;
+};
+
 /// Reports what was dropped.
 class Dropped final : public Objective {
  public:
@@ -132,7 +144,7 @@ class Dropped final : public Objective {
 Method capacity() {
   return {.limit = [](const MoeRecipe& moe) -> std::unique_ptr<Limit> {
             if (moe.capacity_factor == 0) return nullptr;
-            return std::make_unique<Capacity>(moe.capacity_factor);
+            return std::make_unique<CapacityLimit>(moe.capacity_factor);
           },
           .objective = [](const ObjectiveFacts& facts) -> std::unique_ptr<Objective> {
             if (facts.moe.capacity_factor == 0) return nullptr;

@@ -21,7 +21,7 @@ class DataParallelScope final : public LoadScope {
 }  // namespace
 
 LoadScopeKind data_parallel_scope() {
-  return {.name = "data_parallel",
+  return {.scope = BalanceScope::data_parallel,
           .make = [](const BalanceRecipe&, const ScopeFacts& facts) -> std::unique_ptr<LoadScope> {
             return std::make_unique<DataParallelScope>(facts);
           },

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "framework/base/random.h"
+#include "layers/moe/methods.h"
 
 namespace conclave {
 namespace {
@@ -84,12 +85,29 @@ void DocumentPools::close(const RouterInput& input, const Tensor& logits) const 
   kernels.mask_outside_pools(documents, sums, logits);
 }
 
+namespace {
+
+class PoolMask final : public Mask {
+ public:
+  explicit PoolMask(const DocumentPools& pools) : pools_(pools) {}
+  void close(const RouterInput& input, const Tensor& logits) const override { pools_.close(input, logits); }
+
+ private:
+  DocumentPools pools_;
+};
+
+}  // namespace
+
+std::unique_ptr<Mask> pool_mask(const DocumentPools& pools) {
+  return std::make_unique<PoolMask>(pools);
+}
+
 Method document_pools() {
   return {.mask = [](const MoeRecipe& moe, const std::string& name) -> std::unique_ptr<Mask> {
     if (moe.router.pool.maximum == 0) return nullptr;
-    check(moe.router.kind == "softmax", Fault::request, "model.moe.router.pool came with ", moe.router.kind,
-          " scores; expected softmax");
-    return std::make_unique<DocumentPools>(moe.router.pool, name);
+    check(moe.router.kind == RouterKind::softmax, Fault::request, "model.moe.router.pool came with ",
+          moe.router.kind, " scores; expected softmax");
+    return pool_mask({moe.router.pool, name});
   }};
 }
 

@@ -11,17 +11,12 @@ namespace {
 
 class GlobalBatchScope final : public LoadScope {
  public:
-  GlobalBatchScope(const std::string& estimator, const ScopeFacts& facts)
-      : estimator_(estimator), model_(facts) {
-    check(estimator == "running" || estimator == "warm" || estimator == "lagged" || estimator == "exact",
-          Fault::request, "model.moe.balance: estimator \"", estimator,
-          "\" came, expected running, warm, lagged or exact");
-  }
+  GlobalBatchScope(Estimator estimator, const ScopeFacts& facts) : estimator_(estimator), model_(facts) {}
 
   void want(const StepFacts& step, ExpertCounts::Needs& needs) override {
     step_tokens_ = step.tokens;
-    needs.all_ranks |= estimator_ == "running" || estimator_ == "warm";
-    needs.whole_step |= estimator_ == "exact";
+    needs.all_ranks |= estimator_ == Estimator::running || estimator_ == Estimator::warm;
+    needs.whole_step |= estimator_ == Estimator::exact;
   }
   std::vector<double> fractions(const RoutedMicroStep& seen, const std::vector<double>& previous) override {
     estimate_ = estimate_of(seen.step, previous);
@@ -32,11 +27,11 @@ class GlobalBatchScope final : public LoadScope {
  private:
   std::vector<double> estimate_of(const ExpertCounts::Step& step, const std::vector<double>& previous) const {
     const std::int64_t experts = model_.experts;
-    if (estimator_ == "lagged")
+    if (estimator_ == Estimator::lagged)
       return previous.empty() ? std::vector<double>(static_cast<std::size_t>(model_.layers * experts),
                                                     1.0 / static_cast<double>(experts))
                               : previous;
-    const ExpertCounts::Counts& counts = estimator_ == "exact" ? step.step_ahead() : step.seen();
+    const ExpertCounts::Counts& counts = estimator_ == Estimator::exact ? step.step_ahead() : step.seen();
     std::vector<double> fractions(counts.size());
     const double top_k = static_cast<double>(model_.top_k), all = static_cast<double>(step_tokens_);
     for (std::int64_t layer = 0; layer < model_.layers; ++layer) {
@@ -48,7 +43,7 @@ class GlobalBatchScope final : public LoadScope {
       for (std::int64_t i = begin; i < begin + experts; ++i) {
         const auto at = static_cast<std::size_t>(i);
         const double count = static_cast<double>(counts[at]);
-        if (estimator_ == "warm" && !previous.empty())
+        if (estimator_ == Estimator::warm && !previous.empty())
           fractions[at] = (count / top_k + (all - tokens) * previous[at]) / all;
         else
           fractions[at] = assignments > 0 ? count / assignments : 0;
@@ -57,7 +52,7 @@ class GlobalBatchScope final : public LoadScope {
     return fractions;
   }
 
-  std::string estimator_;
+  Estimator estimator_;
   ScopeFacts model_;
   std::int64_t step_tokens_ = 0;
   std::vector<double> estimate_;
@@ -66,7 +61,7 @@ class GlobalBatchScope final : public LoadScope {
 }  // namespace
 
 LoadScopeKind global_batch_scope() {
-  return {.name = "global_batch",
+  return {.scope = BalanceScope::global_batch,
           .make = [](const BalanceRecipe& term, const ScopeFacts& facts) -> std::unique_ptr<LoadScope> {
             return std::make_unique<GlobalBatchScope>(term.estimator, facts);
           },

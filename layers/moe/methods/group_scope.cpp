@@ -94,7 +94,7 @@ class GroupScope final : public LoadScope {
 }  // namespace
 
 LoadScopeKind group_scope() {
-  return {.name = "group",
+  return {.scope = BalanceScope::group,
           .make = [](const BalanceRecipe& term, const ScopeFacts& facts) -> std::unique_ptr<LoadScope> {
             return std::make_unique<GroupScope>(term.balance_batch_size, facts);
           },

@@ -21,7 +21,7 @@ class MicroBatchScope final : public LoadScope {
 }  // namespace
 
 LoadScopeKind micro_batch_scope() {
-  return {.name = "micro_batch",
+  return {.scope = BalanceScope::micro_batch,
           .make = [](const BalanceRecipe&, const ScopeFacts& facts) -> std::unique_ptr<LoadScope> {
             return std::make_unique<MicroBatchScope>(facts);
           },

@@ -1,5 +1,5 @@
-// Routing inside groups: a token's experts come from a few of several groups of consecutive experts
-// (DeepSeek-V2, arXiv 2405.04434; DeepSeek-V3, arXiv 2412.19437). The kernel `route` chooses the groups.
+#include "layers/moe/methods/routing_groups.h"
+
 #include "layers/moe/methods.h"
 
 namespace conclave {

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <numeric>
 
+#include "layers/moe/methods.h"
+
 namespace conclave {
 
-std::int64_t add_load_signs(const ExpertCounts::Counts& counts, std::int64_t layers, std::int64_t experts,
-                            std::vector<double>& sums) {
+std::int64_t add_load_signs(const std::vector<std::int64_t>& counts, std::int64_t layers,
+                            std::int64_t experts, std::vector<double>& sums) {
   const std::int64_t sets =
       layers * experts > 0 ? static_cast<std::int64_t>(counts.size()) / (layers * experts) : 0;
   std::int64_t spoke = 0;
@@ -40,6 +42,11 @@ void move_selection_bias(const Tensor& bias, const std::vector<double>& load_sig
 
 namespace {
 
+/// The scope of the same word.
+BalanceScope scope_of(BiasScope scope) {
+  return value_of_word<BalanceScope>(word_of(scope)).value();
+}
+
 /// Moves the bias by the load of its scope.
 class BiasMover final : public Objective {
  public:
@@ -47,8 +54,8 @@ class BiasMover final : public Objective {
       : recipe_(facts.moe.router.bias),
         model_(facts.model),
         bias_(facts.states.of(selection_bias_name)),
-        kind_(load_scope(recipe_.scope, "model.moe.router.bias")),
-        scope_(kind_.make({.scope = recipe_.scope}, model_)) {
+        kind_(load_scope(scope_of(recipe_.scope))),
+        scope_(kind_.make({.scope = kind_.scope}, model_)) {
     check(kind_.is_whole_step || kind_.loads != nullptr, Fault::request, "model.moe.router.bias: scope \"",
           recipe_.scope, "\" came, expected one whose load a bias can follow");
   }

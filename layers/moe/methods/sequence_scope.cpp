@@ -20,7 +20,7 @@ class SequenceScope final : public LoadScope {
 }  // namespace
 
 LoadScopeKind sequence_scope() {
-  return {.name = "sequence",
+  return {.scope = BalanceScope::sequence,
           .make = [](const BalanceRecipe&, const ScopeFacts& facts) -> std::unique_ptr<LoadScope> {
             return std::make_unique<SequenceScope>(facts);
           },

@@ -69,7 +69,7 @@ class ShuffleScope final : public LoadScope {
 }  // namespace
 
 LoadScopeKind shuffle_scope() {
-  return {.name = "shuffle",
+  return {.scope = BalanceScope::shuffle,
           .make = [](const BalanceRecipe&, const ScopeFacts& facts) -> std::unique_ptr<LoadScope> {
             return std::make_unique<ShuffleScope>(facts);
           }};

@@ -1,5 +1,5 @@
-// The router z-loss (ST-MoE: Zoph et al., arXiv 2202.08906): the mean over tokens of the squared logsumexp of
-// a router's logits, which keeps them small.
+#include "layers/moe/methods/z_loss.h"
+
 #include <limits>
 
 #include "layers/moe/methods.h"
@@ -11,8 +11,9 @@ class ZLoss final : public Objective {
  public:
   explicit ZLoss(const ObjectiveFacts& facts)
       : layers_(facts.model.layers),
-        coefficient_((facts.moe.layer_reduction == "mean" ? 1.0 / static_cast<double>(layers_) : 1.0) *
-                     facts.moe.router.z_loss_coefficient) {}
+        coefficient_(
+            (facts.moe.layer_reduction == LayerReduction::mean ? 1.0 / static_cast<double>(layers_) : 1.0) *
+            facts.moe.router.z_loss_coefficient) {}
 
   void want(const StepFacts& step, ExpertCounts::Needs&, StepSums& sums) override {
     tokens_ = step.tokens;

@@ -7,13 +7,11 @@ namespace conclave {
 namespace {
 
 TEST(BatchRamp, GrowsInStepsUntilItIsTheRecipes) {
-  TrainingRecipe training;
-  training.global_batch_size = 32;
-  EXPECT_EQ(batch_size_at(training, 0), 32);
-  training.batch_ramp = {.start_batch_size = 8, .increment = 8, .steps_per_increment = 10};
-  EXPECT_EQ(batch_size_at(training, 9), 8);
-  EXPECT_EQ(batch_size_at(training, 10), 16);
-  EXPECT_EQ(batch_size_at(training, 1000), 32);
+  EXPECT_EQ(batch_size_at({}, 32, 0), 32);
+  const BatchRampRecipe ramp{.start_batch_size = 8, .increment = 8, .steps_per_increment = 10};
+  EXPECT_EQ(batch_size_at(ramp, 32, 9), 8);
+  EXPECT_EQ(batch_size_at(ramp, 32, 10), 16);
+  EXPECT_EQ(batch_size_at(ramp, 32, 1000), 32);
 }
 
 }  // namespace

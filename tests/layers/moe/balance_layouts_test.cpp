@@ -156,16 +156,19 @@ TEST(BalanceOnLayouts, EachScopeGivesItsFormulaWithTheFewestCalls) {
     };
     const std::int64_t steps = layout.micro_steps(), micro = layout.micro;
     std::vector<Case> cases = {
-        {{.scope = "sequence"}, same_part(1), 0, true},
-        {{.scope = "micro_batch"}, same_part(micro), 0, true},
+        {{.scope = BalanceScope::sequence}, same_part(1), 0, true},
+        {{.scope = BalanceScope::micro_batch}, same_part(micro), 0, true},
         // Its counts are the report's too.
-        {{.scope = "data_parallel"}, same_part(layout.replicas * micro), steps - 1, false},
+        {{.scope = BalanceScope::data_parallel}, same_part(layout.replicas * micro), steps - 1, false},
         // With one micro-step its counts are the report's, and no pass goes ahead.
-        {{.scope = "global_batch", .estimator = "exact"}, same_part(8), steps == 1 ? 0 : 1, false}};
+        {{.scope = BalanceScope::global_batch, .estimator = Estimator::exact},
+         same_part(8),
+         steps == 1 ? 0 : 1,
+         false}};
     for (const std::int64_t group : {1, 2, 4, 8}) {
       const bool local = micro % group == 0;
       const bool within_micro_step = steps == 1 || layout.replicas * micro % group == 0;
-      cases.push_back({{.scope = "group", .balance_batch_size = group},
+      cases.push_back({{.scope = BalanceScope::group, .balance_batch_size = group},
                        same_part(group),
                        local               ? 0
                        : within_micro_step ? steps
@@ -175,7 +178,7 @@ TEST(BalanceOnLayouts, EachScopeGivesItsFormulaWithTheFewestCalls) {
     for (const Case& one : cases) {
       SCOPED_TRACE(join_text(one.term.scope, " ", one.term.balance_batch_size, ", replicas ", layout.replicas,
                              ", tensor ", layout.tensor, ", micro-batches of ", micro));
-      MoeRecipe moe = recipe_with("micro_batch", "exact");
+      MoeRecipe moe = recipe_with(BalanceScope::micro_batch, Estimator::exact);
       moe.balance = {one.term};
       const Outcome outcome = run_layout(moe, layout, {{one.term.coefficient, one.together}});
       EXPECT_LT(outcome.gradient_error, 1e-15);
@@ -192,12 +195,16 @@ TEST(BalanceOnLayouts, GroupsOfExpertsGiveTheirFormulaAndNeedNoMoreCalls) {
     for (const std::int64_t groups : {2, 3}) {
       SCOPED_TRACE(join_text(groups, " groups, replicas ", layout.replicas, ", tensor ", layout.tensor,
                              ", micro-batches of ", layout.micro));
-      MoeRecipe moe = recipe_with("sequence", "exact"), of_experts = moe;
-      moe.balance = {{.scope = "group", .coefficient = 0.5, .balance_batch_size = 4, .expert_groups = groups},
-                     {.scope = "sequence", .coefficient = 0.25, .expert_groups = 5 - groups},
-                     {.scope = "data_parallel", .coefficient = 0.125, .expert_groups = groups},
-                     {.scope = "global_batch", .estimator = "exact", .expert_groups = groups},
-                     {.scope = "global_batch", .estimator = "exact", .coefficient = 1}};
+      MoeRecipe moe = recipe_with(BalanceScope::sequence, Estimator::exact), of_experts = moe;
+      moe.balance = {
+          {.scope = BalanceScope::group,
+           .coefficient = 0.5,
+           .balance_batch_size = 4,
+           .expert_groups = groups},
+          {.scope = BalanceScope::sequence, .coefficient = 0.25, .expert_groups = 5 - groups},
+          {.scope = BalanceScope::data_parallel, .coefficient = 0.125, .expert_groups = groups},
+          {.scope = BalanceScope::global_batch, .estimator = Estimator::exact, .expert_groups = groups},
+          {.scope = BalanceScope::global_batch, .estimator = Estimator::exact, .coefficient = 1}};
       of_experts.balance = moe.balance;
       for (BalanceRecipe& term : of_experts.balance) term.expert_groups = 0;
       const std::int64_t wide = layout.replicas * layout.micro;
@@ -221,13 +228,13 @@ TEST(BalanceOnLayouts, AllScopesAtOnceShareTheirCalls) {
     SCOPED_TRACE(join_text("replicas ", layout.replicas, ", tensor ", layout.tensor, ", micro-batches of ",
                            layout.micro));
     const std::int64_t steps = layout.micro_steps(), wide = layout.replicas * layout.micro;
-    MoeRecipe moe = recipe_with("sequence", "exact");
-    moe.balance = {{.scope = "sequence", .coefficient = 0.5},
-                   {.scope = "micro_batch", .coefficient = 0.25},
-                   {.scope = "data_parallel", .coefficient = 0.125},
-                   {.scope = "group", .coefficient = 0.75, .balance_batch_size = 2},
-                   {.scope = "group", .coefficient = 0.375, .balance_batch_size = 4},
-                   {.scope = "global_batch", .estimator = "exact", .coefficient = 1}};
+    MoeRecipe moe = recipe_with(BalanceScope::sequence, Estimator::exact);
+    moe.balance = {{.scope = BalanceScope::sequence, .coefficient = 0.5},
+                   {.scope = BalanceScope::micro_batch, .coefficient = 0.25},
+                   {.scope = BalanceScope::data_parallel, .coefficient = 0.125},
+                   {.scope = BalanceScope::group, .coefficient = 0.75, .balance_batch_size = 2},
+                   {.scope = BalanceScope::group, .coefficient = 0.375, .balance_batch_size = 4},
+                   {.scope = BalanceScope::global_batch, .estimator = Estimator::exact, .coefficient = 1}};
     const Outcome outcome = run_layout(moe, layout,
                                        {{0.5, same_part(1)},
                                         {0.25, same_part(layout.micro)},
@@ -241,7 +248,8 @@ TEST(BalanceOnLayouts, AllScopesAtOnceShareTheirCalls) {
     EXPECT_EQ(outcome.calls_of_all, (steps > 1 ? 1 : 0) + steps + 1);
     EXPECT_EQ(outcome.calls_of_tensor, layout.tensor > 1 ? steps : 0);
     // Running and data_parallel read the same counts.
-    moe.balance = {{.scope = "data_parallel"}, {.scope = "global_batch", .estimator = "running"}};
+    moe.balance = {{.scope = BalanceScope::data_parallel},
+                   {.scope = BalanceScope::global_batch, .estimator = Estimator::running}};
     if (steps == 1) {
       EXPECT_LT(run_layout(moe, layout, {{0.01, same_part(8)}, {0.01, same_part(8)}}).gradient_error, 1e-15);
     }
@@ -251,13 +259,13 @@ TEST(BalanceOnLayouts, AllScopesAtOnceShareTheirCalls) {
 
 TEST(BalanceOnLayouts, LaggedNeedsNoCallBesideTheReport) {
   for (const Layout& layout : all_layouts) {
-    MoeRecipe moe = recipe_with("global_batch", "lagged");
+    MoeRecipe moe = recipe_with(BalanceScope::global_batch, Estimator::lagged);
     EXPECT_EQ(run_layout(moe, layout, {{0.5, same_part(8)}}).calls_of_all, 2);
   }
 }
 
 TEST(BalanceOnLayouts, SeesGroupsThatAreCutAtTheWrongPlaces) {
-  MoeRecipe moe = recipe_with("group", "exact");
+  MoeRecipe moe = recipe_with(BalanceScope::group, Estimator::exact);
   moe.balance[0].balance_batch_size = 2;
   EXPECT_LT(run_layout(moe, {2, 1, 1}, {{0.5, same_part(2)}}).gradient_error, 1e-15);
   for (const Together& wrong : {same_part(1), same_part(4), same_part(8),

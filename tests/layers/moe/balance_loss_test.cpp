@@ -32,22 +32,22 @@ class Balance : public testing::Test {
 };
 
 TEST_F(Balance, EachScopeAndEstimatorGivesItsFormula) {
-  for (const std::string reduction : {"sum", "mean"}) {
-    const double factor = reduction == "sum" ? 0.5 : 0.5 / layers;
-    Objectives micro_loss(recipe_with("micro_batch", "warm", reduction), layers, *self_);
+  for (const LayerReduction reduction : {LayerReduction::sum, LayerReduction::mean}) {
+    const double factor = reduction == LayerReduction::sum ? 0.5 : 0.5 / layers;
+    Objectives micro_loss(recipe_with(BalanceScope::micro_batch, Estimator::warm, reduction), layers, *self_);
     EXPECT_LT(gradient_error(run_step(micro_loss, 0, step_, tokens_of(step_)), step_, factor, micro()),
               1e-15);
-    Objectives exact_loss(recipe_with("global_batch", "exact", reduction), layers, *self_);
+    Objectives exact_loss(recipe_with(BalanceScope::global_batch, Estimator::exact, reduction), layers, *self_);
     EXPECT_LT(gradient_error(run_step(exact_loss, 0, step_, tokens_of(step_)), step_, factor, exact()),
               1e-15);
-    Objectives running_loss(recipe_with("global_batch", "running", reduction), layers, *self_);
+    Objectives running_loss(recipe_with(BalanceScope::global_batch, Estimator::running, reduction), layers, *self_);
     EXPECT_LT(gradient_error(run_step(running_loss, 0, step_, tokens_of(step_)), step_, factor, running()),
               1e-15);
   }
 }
 
 TEST_F(Balance, WarmFillsTheUnseenPartWithThePreviousStep) {
-  Objectives loss(recipe_with("global_batch", "warm"), layers, *self_);
+  Objectives loss(recipe_with(BalanceScope::global_batch, Estimator::warm), layers, *self_);
   // The first step has no previous one: running.
   EXPECT_LT(gradient_error(run_step(loss, 0, step_, tokens_of(step_)), step_, 0.5, running()), 1e-15);
   const std::vector<MicroBatch> first = step_;
@@ -67,7 +67,7 @@ TEST_F(Balance, WarmFillsTheUnseenPartWithThePreviousStep) {
 }
 
 TEST_F(Balance, LaggedTakesThePreviousStepOrPushesNowhere) {
-  Objectives loss(recipe_with("global_batch", "lagged"), layers, *self_);
+  Objectives loss(recipe_with(BalanceScope::global_batch, Estimator::lagged), layers, *self_);
   const Fractions even = [](std::size_t, std::size_t) { return std::vector<double>(experts, 1.0 / experts); };
   BalanceReport report;
   EXPECT_LT(gradient_error(run_step(loss, 0, step_, tokens_of(step_), &report), step_, 0.5, even), 1e-15);
@@ -82,7 +82,7 @@ TEST_F(Balance, LaggedTakesThePreviousStepOrPushesNowhere) {
 }
 
 TEST_F(Balance, ReportsTheLossItsLayersAndTheEstimatorsError) {
-  Objectives loss(recipe_with("global_batch", "running"), layers, *self_);
+  Objectives loss(recipe_with(BalanceScope::global_batch, Estimator::running), layers, *self_);
   BalanceReport report;
   double objective = 0;
   run_step(loss, 0, step_, tokens_of(step_), &report, &objective);
@@ -119,9 +119,10 @@ TEST_F(Balance, IsOneUnderUniformRouting) {
     micro.statistics.push_back({Tensor::from(std::vector<std::int64_t>(experts, top_k), {1, experts}),
                                 tape.output(Tensor::from(std::vector<double>(experts, 1.0), {1, experts})),
                                 tape.output(Tensor::from(std::vector<double>{0.0}, {1}))});
-  for (const std::string scope : {"sequence", "micro_batch", "data_parallel", "global_batch"})
+  for (const BalanceScope scope : {BalanceScope::sequence, BalanceScope::micro_batch,
+                                   BalanceScope::data_parallel, BalanceScope::global_batch})
     for (const std::int64_t groups : {0, 2, 3, 6}) {
-      MoeRecipe moe = recipe_with(scope, "running");
+      MoeRecipe moe = recipe_with(scope, Estimator::running);
       moe.balance[0].expert_groups = groups;
       Objectives loss(moe, layers, *self_);
       std::vector<MicroBatch> step{micro};
@@ -134,8 +135,9 @@ TEST_F(Balance, IsOneUnderUniformRouting) {
 }
 
 TEST_F(Balance, TermsActTogetherAndOnlyInTheirSteps) {
-  MoeRecipe moe = recipe_with("global_batch", "exact");
-  moe.balance.push_back({.scope = "micro_batch", .coefficient = 0.125, .first_step = 5, .last_step = 6});
+  MoeRecipe moe = recipe_with(BalanceScope::global_batch, Estimator::exact);
+  moe.balance.push_back(
+      {.scope = BalanceScope::micro_batch, .coefficient = 0.125, .first_step = 5, .last_step = 6});
   for (const std::int64_t step : {4, 5, 6, 7}) {
     Objectives loss(moe, layers, *self_);
     const Fractions both = [&](std::size_t m, std::size_t layer) {
@@ -149,7 +151,7 @@ TEST_F(Balance, TermsActTogetherAndOnlyInTheirSteps) {
 }
 
 TEST_F(Balance, AThousandMicroBatchesKeepExactCounts) {
-  Objectives loss(recipe_with("global_batch", "running"), layers, *self_);
+  Objectives loss(recipe_with(BalanceScope::global_batch, Estimator::running), layers, *self_);
   std::vector<MicroBatch> step;
   std::vector<std::int64_t> expected(static_cast<std::size_t>(layers * experts));
   for (std::uint64_t m = 0; m < 1000; ++m) {

@@ -114,8 +114,8 @@ inline std::int64_t tokens_of(const std::vector<MicroBatch>& step) {
   return tokens;
 }
 
-inline MoeRecipe recipe_with(const std::string& scope, const std::string& estimator,
-                             const std::string& reduction = "sum") {
+inline MoeRecipe recipe_with(BalanceScope scope, Estimator estimator,
+                             LayerReduction reduction = LayerReduction::sum) {
   MoeRecipe moe;
   moe.num_experts = experts;
   moe.num_experts_per_tok = top_k;

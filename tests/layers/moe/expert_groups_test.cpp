@@ -10,7 +10,7 @@ namespace {
 
 using namespace test;
 
-MoeRecipe recipe_over(std::int64_t groups, const std::string& scope, const std::string& estimator = "exact") {
+MoeRecipe recipe_over(std::int64_t groups, BalanceScope scope, Estimator estimator = Estimator::exact) {
   MoeRecipe moe = recipe_with(scope, estimator);
   moe.router.z_loss_coefficient = 0;
   moe.balance[0].expert_groups = groups;
@@ -39,7 +39,7 @@ TEST(ExpertGroups, TheLossOfAWholeStepIsThePapers) {
   const auto self = self_communicator();
   for (const std::int64_t groups : {2, 3, 6}) {
     std::vector<MicroBatch> step = uneven_step(10);
-    Objectives loss(recipe_over(groups, "global_batch"), layers, *self);
+    Objectives loss(recipe_over(groups, BalanceScope::global_batch), layers, *self);
     BalanceReport report;
     double objective = 0, expected = 0;
     run_step(loss, 0, step, tokens_of(step), &report, &objective);
@@ -65,7 +65,7 @@ TEST(ExpertGroups, TheLossOfAWholeStepIsThePapers) {
 
 TEST(ExpertGroups, NarrowScopesAverageThePapersLossByTokens) {
   const auto self = self_communicator();
-  for (const std::string scope : {"sequence", "micro_batch"}) {
+  for (const BalanceScope scope : {BalanceScope::sequence, BalanceScope::micro_batch}) {
     std::vector<MicroBatch> step = uneven_step(10);
     Objectives loss(recipe_over(3, scope), layers, *self);
     BalanceReport report;
@@ -75,13 +75,13 @@ TEST(ExpertGroups, NarrowScopesAverageThePapersLossByTokens) {
       for (const MicroBatch& micro : step) {
         const auto counts = micro.statistics[layer].counts.to_host<std::int64_t>();
         const auto sums = micro.statistics[layer].probability_sums.value.to_host<double>();
-        const std::int64_t rows = scope == "sequence" ? micro.statistics[layer].counts.dim(0) : 1,
+        const std::int64_t rows = scope == BalanceScope::sequence ? micro.statistics[layer].counts.dim(0) : 1,
                            tokens = micro.tokens / rows;
         for (std::int64_t row = 0; row < rows; ++row) {
           const auto begin = static_cast<std::ptrdiff_t>(row * experts);
           expected +=
               static_cast<double>(tokens) / static_cast<double>(tokens_of(step)) *
-              (scope == "sequence"
+              (scope == BalanceScope::sequence
                    ? device_level_loss({counts.begin() + begin, counts.begin() + begin + experts},
                                        {sums.begin() + begin, sums.begin() + begin + experts}, tokens, 3)
                    : device_level_loss(micro.counts[layer], micro.probability_sums[layer], tokens, 3));
@@ -97,7 +97,7 @@ TEST(ExpertGroups, TheGradientIsThatOfThePapersLoss) {
   const auto self = self_communicator();
   for (const std::int64_t groups : {2, 3}) {
     std::vector<MicroBatch> step = {make_micro_batch(4, 1, 29)};
-    Objectives loss(recipe_over(groups, "micro_batch"), layers, *self);
+    Objectives loss(recipe_over(groups, BalanceScope::micro_batch), layers, *self);
     const Gradients gradients = run_step(loss, 0, step, step[0].tokens);
     for (std::size_t layer = 0; layer < layers; ++layer)
       for (std::size_t i = 0; i < experts; ++i) {
@@ -125,7 +125,7 @@ TEST(ExpertGroups, MembersAreFree) {
         {Tensor::from(counts, {1, experts}),
          tape.output(Tensor::from(std::vector<double>{1.5, 0.2, 0.1, 3.1, 0.6, 0.5}, {1, experts})),
          tape.output(Tensor::from(std::vector<double>{0.0}, {1}))});
-  Objectives loss(recipe_over(2, "micro_batch"), layers, *self);
+  Objectives loss(recipe_over(2, BalanceScope::micro_batch), layers, *self);
   std::vector<MicroBatch> step{micro};
   BalanceReport report;
   const Gradients gradients = run_step(loss, 0, step, experts, &report);
@@ -136,9 +136,9 @@ TEST(ExpertGroups, MembersAreFree) {
 
 TEST(ExpertGroups, ActBesideTermsOverExpertsAndOnlyInTheirSteps) {
   const auto self = self_communicator();
-  MoeRecipe moe = recipe_over(0, "global_batch");
-  moe.balance.push_back({.scope = "global_batch",
-                         .estimator = "exact",
+  MoeRecipe moe = recipe_over(0, BalanceScope::global_batch);
+  moe.balance.push_back({.scope = BalanceScope::global_batch,
+                         .estimator = Estimator::exact,
                          .coefficient = 0.125,
                          .first_step = 5,
                          .expert_groups = 2});
@@ -158,8 +158,8 @@ TEST(ExpertGroups, ActBesideTermsOverExpertsAndOnlyInTheirSteps) {
 
 TEST(ExpertGroups, MustDivideTheExperts) {
   const auto self = self_communicator();
-  EXPECT_THROW(Objectives(recipe_over(4, "sequence"), layers, *self), Error);
-  EXPECT_THROW(Objectives(recipe_over(-2, "sequence"), layers, *self), Error);
+  EXPECT_THROW(Objectives(recipe_over(4, BalanceScope::sequence), layers, *self), Error);
+  EXPECT_THROW(Objectives(recipe_over(-2, BalanceScope::sequence), layers, *self), Error);
 }
 
 }  // namespace

@@ -38,9 +38,9 @@ double weight_of(std::size_t rank, std::size_t m, std::size_t row) {
 }
 
 struct Experiment {
-  std::string estimator = "exact";
+  Estimator estimator = Estimator::exact;
   Ranks ranks = make_ranks();
-  Rule rule = sum;
+  test::Rule rule = sum;
   std::int64_t step_tokens = tokens_of(make_ranks());
   int forwards = 1;  // passes through the routers per micro-batch: 2 when recomputed
   std::size_t layers_of_a_loss = layers;
@@ -63,7 +63,7 @@ Observed run_rank(const Experiment& experiment, std::size_t rank, Communicator& 
     return std::vector<RouterStatistics>(begin, begin + static_cast<std::ptrdiff_t>(part));
   };
   for (std::size_t i = 0; i < layers / part; ++i) {
-    objectives.push_back(std::make_unique<Objectives>(recipe_with("global_batch", experiment.estimator),
+    objectives.push_back(std::make_unique<Objectives>(recipe_with(BalanceScope::global_batch, experiment.estimator),
                                                       static_cast<std::int64_t>(part), data));
     MethodState& previous = *objectives[i]->states().at(0);
     previous.values = Tensor::from(Numbers(part * experts, 1.0 / experts), previous.shape);
@@ -115,7 +115,7 @@ std::vector<Observed> run(const Experiment& experiment) {
 }
 
 /// The formula, on one rank that sees all tokens.
-Observed oracle(const std::string& estimator) {
+Observed oracle(Estimator estimator) {
   const Ranks ranks = make_ranks();
   const double all = static_cast<double>(tokens_of(ranks));
   Observed expected{.gradient = Numbers(layers * experts),
@@ -134,8 +134,9 @@ Observed oracle(const std::string& estimator) {
     add_micro_step(seen, m);
     for (const auto& micro_batches : ranks) seen_tokens += static_cast<double>(micro_batches[m].tokens);
     for (std::size_t i = 0; i < seen.size(); ++i) {
-      const double f = estimator == "exact" ? step[i] / (top_k * all)
-                                            : (seen[i] / top_k + (all - seen_tokens) / experts) / all;
+      const double f = estimator == Estimator::exact
+                           ? step[i] / (top_k * all)
+                           : (seen[i] / top_k + (all - seen_tokens) / experts) / all;
       for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
         for (std::size_t row = 0; row <= rank; ++row)  // rank r packs r + 1 sequences
           expected.gradient[i] += 0.5 * experts / all * f * weight_of(rank, m, row);
@@ -181,14 +182,14 @@ double bf16(double value) {
 
 struct Mistake {
   const char* name;
-  const char* estimator;
+  Estimator estimator;
   const char* seen_in;  // all of findings()
   std::function<void(Experiment&)> plant;
 };
 
 const std::vector<Mistake>& mistakes() {
   static const std::vector<Mistake> table = {
-      {"1 averaged over ranks", "exact", "gradient loss ",
+      {"1 averaged over ranks", Estimator::exact, "gradient loss ",
        [](Experiment& e) {
          e.rule = [](const auto& all, int rank, DType dtype) {
            Numbers mean = sum(all, rank, dtype);
@@ -197,22 +198,22 @@ const std::vector<Mistake>& mistakes() {
            return mean;
          };
        }},
-      {"2 the tokens of one micro-batch stand for the others", "exact", "gradient loss ",
+      {"2 the tokens of one micro-batch stand for the others", Estimator::exact, "gradient loss ",
        [](Experiment& e) { e.step_tokens = e.ranks[0][0].tokens * 6; }},
-      {"3 counts of this rank only", "warm", "gradient counts loss ",
+      {"3 counts of this rank only", Estimator::warm, "gradient counts loss ",
        [](Experiment& e) {
          e.rule = [](const auto& all, int rank, DType dtype) {
            return dtype == DType::int64 ? all[static_cast<std::size_t>(rank)] : sum(all, rank, dtype);
          };
        }},
-      {"3 a rank reads what another has reduced in place already", "exact", "gradient counts loss ",
+      {"3 a rank reads what another has reduced in place already", Estimator::exact, "gradient counts loss ",
        [](Experiment& e) {
          e.rule = [](auto all, int rank, DType dtype) {
            if (dtype == DType::int64 && rank > 0) all[0] = sum(all, rank, dtype);
            return sum(all, rank, dtype);
          };
        }},
-      {"4 counts reduced in bf16", "exact", "gradient counts loss ",
+      {"4 counts reduced in bf16", Estimator::exact, "gradient counts loss ",
        [](Experiment& e) {
          e.rule = [](const auto& all, int rank, DType dtype) {
            Numbers total = sum(all, rank, dtype);
@@ -221,7 +222,7 @@ const std::vector<Mistake>& mistakes() {
            return total;
          };
        }},
-      {"4 a bf16 counter stops at 256", "exact", "gradient counts loss ",
+      {"4 a bf16 counter stops at 256", Estimator::exact, "gradient counts loss ",
        [](Experiment& e) {
          e.rule = [](const auto& all, int rank, DType dtype) {
            Numbers total = sum(all, rank, dtype);
@@ -230,29 +231,31 @@ const std::vector<Mistake>& mistakes() {
            return total;
          };
        }},
-      {"5 recomputation counts again", "warm", "gradient counts loss calls ",
+      {"5 recomputation counts again", Estimator::warm, "gradient counts loss calls ",
        [](Experiment& e) { e.forwards = 2; }},
-      {"6 every group of tokens counted on two tensor-parallel ranks", "warm", "gradient counts loss ",
+      {"6 every group of tokens counted on two tensor-parallel ranks", Estimator::warm,
+       "gradient counts loss ",
        [](Experiment& e) {
          for (const Ranks again = make_ranks(); const auto& micro_batches : again)
            e.ranks.push_back(micro_batches);
        }},
-      {"6 a group that holds other tokens is left out", "exact", "gradient counts loss ",
+      {"6 a group that holds other tokens is left out", Estimator::exact, "gradient counts loss ",
        [](Experiment& e) {
          e.rule = [](auto all, int rank, DType dtype) {
            if (dtype == DType::int64) all.pop_back();
            return sum(all, rank, dtype);
          };
        }},
-      {"7 an all-reduce for each layer", "warm", "calls ", [](Experiment& e) { e.layers_of_a_loss = 1; }},
-      {"8 counts of a plain top-k", "exact", "gradient counts loss ",
+      {"7 an all-reduce for each layer", Estimator::warm, "calls ",
+       [](Experiment& e) { e.layers_of_a_loss = 1; }},
+      {"8 counts of a plain top-k", Estimator::exact, "gradient counts loss ",
        [](Experiment& e) {
          for (auto& micro_batches : e.ranks)
            for (MicroBatch& micro : micro_batches)
              for (std::size_t layer = 0; layer < layers; ++layer)
                micro.statistics[layer].counts = micro.plain_counts[layer];
        }},
-      {"counted after dropping what exceeds a capacity", "exact", "gradient counts loss ",
+      {"counted after dropping what exceeds a capacity", Estimator::exact, "gradient counts loss ",
        [](Experiment& e) {
          recount(e, [](std::int64_t count) { return std::min<std::int64_t>(count, 80); });
        }},
@@ -261,7 +264,7 @@ const std::vector<Mistake>& mistakes() {
 }
 
 TEST(PlantedBalanceMistakes, WithoutOneEverythingAgrees) {
-  for (const char* estimator : {"exact", "warm"}) {
+  for (const Estimator estimator : {Estimator::exact, Estimator::warm}) {
     Experiment right;
     right.estimator = estimator;
     EXPECT_EQ(findings(right), "") << estimator;

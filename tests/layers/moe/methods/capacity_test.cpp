@@ -6,7 +6,9 @@
 
 #include <limits>
 
-#include "framework/recipe/model_size.h"
+#include "layers/moe/routing_steps.h"
+
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 namespace {

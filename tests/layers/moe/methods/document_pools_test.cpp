@@ -189,7 +189,7 @@ Routing route_in(const PoolRecipe& pool, Tape& tape, const Variable& logits, con
   };
   ComposedRouter::Steps steps;
   steps.scores = std::make_unique<Given>(logits);
-  if (pool.maximum > 0) steps.masks.push_back(std::make_unique<DocumentPools>(pool, "router"));
+  if (pool.maximum > 0) steps.masks.push_back(pool_mask({pool, "router"}));
   steps.selection = std::make_unique<TopK>(top_k, rule);
   steps.weights = rule;
   return ComposedRouter(std::move(steps)).route(tape, {{}, input, ranks != nullptr ? *ranks : *self});
@@ -228,7 +228,7 @@ TEST(Pools, AreThoseOfThePublishedRule) {
     moe.num_experts = experts;
     moe.num_experts_per_tok = top_k;
     moe.router.z_loss_coefficient = 0.001;
-    moe.balance = {{.scope = "data_parallel", .coefficient = 0.1}};
+    moe.balance = {{.scope = BalanceScope::data_parallel, .coefficient = 0.1}};
     const auto self = self_communicator();
     Objectives objectives(moe, 1, *self);
     Objectives::Step balance = objectives.begin_step(0, 21);
@@ -310,9 +310,9 @@ TEST(Pools, OfAllExpertsChangeNothing) {
 TEST(Pools, NeedSoftmaxScoresAndDocuments) {
   MoeRecipe moe;
   moe.router.pool = {.minimum = 2, .maximum = 2, .evaluation = 2};
-  moe.router.kind = "sigmoid";
+  moe.router.kind = RouterKind::sigmoid;
   EXPECT_THROW(compose_router(nullptr, "router", moe), Error);
-  moe.router.kind = "softmax";
+  moe.router.kind = RouterKind::softmax;
   EXPECT_NO_THROW(compose_router(nullptr, "router", moe));
   ModelInput input = input_of(three_sequences());
   input.documents = nullptr;

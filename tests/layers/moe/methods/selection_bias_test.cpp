@@ -37,9 +37,9 @@ struct Layout {
 };
 
 /// Signs of a step of eight sequences, every rank's; and how many collective calls it took.
-std::vector<std::vector<double>> signs_on(const Layout& layout, const std::string& scope,
+std::vector<std::vector<double>> signs_on(const Layout& layout, BiasScope scope,
                                           const std::vector<MicroBatch>& step, std::int64_t* calls) {
-  MoeRecipe moe = recipe_with("global_batch", "lagged");
+  MoeRecipe moe = recipe_with(BalanceScope::global_batch, Estimator::lagged);
   moe.router.bias = {.rate = 1, .scope = scope};
   const std::int64_t ranks = layout.replicas * layout.tensor;
   ThreadGroup everyone(static_cast<int>(ranks), sum);
@@ -92,13 +92,14 @@ TEST(SelectionBias, FollowsTheLoadOfItsScopeOnEveryLayout) {
     step.push_back(make_micro_batch(50 + step.size(), 1, tokens));
   for (const Layout& layout : {Layout{1, 1, 8}, Layout{1, 1, 2}, Layout{2, 1, 1}, Layout{4, 1, 2},
                                Layout{1, 2, 4}, Layout{2, 2, 2}, Layout{2, 3, 1}})
-    for (const std::string scope : {"sequence", "micro_batch", "data_parallel", "global_batch"}) {
+    for (const BiasScope scope :
+         {BiasScope::sequence, BiasScope::micro_batch, BiasScope::data_parallel, BiasScope::global_batch}) {
       SCOPED_TRACE(join_text(scope, ", replicas ", layout.replicas, ", tensor ", layout.tensor,
                              ", micro-batches of ", layout.micro));
-      const std::int64_t size = scope == "sequence"        ? 1
-                                : scope == "micro_batch"   ? layout.micro
-                                : scope == "data_parallel" ? layout.micro * layout.replicas
-                                                           : 8;
+      const std::int64_t size = scope == BiasScope::sequence        ? 1
+                                : scope == BiasScope::micro_batch   ? layout.micro
+                                : scope == BiasScope::data_parallel ? layout.micro * layout.replicas
+                                                                    : 8;
       std::vector<double> expected(static_cast<std::size_t>(layers * experts));
       std::int64_t sets = 0;
       for (std::int64_t first = 0; first < 8; first += size) {
@@ -122,7 +123,7 @@ TEST(SelectionBias, FollowsTheLoadOfItsScopeOnEveryLayout) {
         for (std::size_t i = 0; i < signs.size(); ++i) EXPECT_NEAR(signs[i], expected[i], 1e-15);
       }
       // The report's two calls; data_parallel hears of all ranks at each micro-step instead of at the end.
-      EXPECT_EQ(calls, scope == "data_parallel" ? 8 / (layout.replicas * layout.micro) + 1 : 2);
+      EXPECT_EQ(calls, scope == BiasScope::data_parallel ? 8 / (layout.replicas * layout.micro) + 1 : 2);
     }
 }
 

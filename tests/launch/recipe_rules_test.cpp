@@ -1,10 +1,10 @@
 // What keys mean together: a table of overrides that make a good recipe impossible, with the words of the
 // error.
-#include "framework/recipe/validate.h"
+#include "launch/train/recipe_rules.h"
 
 #include <gtest/gtest.h>
 
-#include "tests/framework/recipe/example.h"
+#include "tests/launch/example.h"
 
 namespace conclave {
 namespace {
@@ -186,7 +186,7 @@ TEST(Warnings, NameWhatIsAcceptedAndNotActedOn) {
   Recipe pools = example_recipe();
   pools.model.moe.router.pool = {.minimum = 2, .maximum = 16, .evaluation = 8};
   EXPECT_TRUE(warnings(pools).empty());
-  pools.model.moe.balance.push_back({.scope = "sequence"});
+  pools.model.moe.balance.push_back({.scope = BalanceScope::sequence});
   pools.data.document_mask = false;
   ASSERT_EQ(warnings(pools).size(), 2u);
   EXPECT_EQ(warnings(pools)[0],
@@ -198,9 +198,9 @@ TEST(Warnings, NameWhatIsAcceptedAndNotActedOn) {
             "one pool.");
 
   Recipe narrow = example_recipe();
-  narrow.model.moe.balance[0].scope = "micro_batch";
+  narrow.model.moe.balance[0].scope = BalanceScope::micro_batch;
   EXPECT_TRUE(warnings(narrow).empty());  // the default estimator was just left there
-  narrow.model.moe.balance[0].estimator = "exact";
+  narrow.model.moe.balance[0].estimator = Estimator::exact;
   EXPECT_EQ(warnings(narrow),
             std::vector<std::string>{"model.moe.balance.0.estimator: exact belongs to the scope global_batch "
                                      "and does nothing for micro_batch, whose counts are known in time."});
@@ -210,7 +210,7 @@ TEST(Warnings, SayThatNoTextTrainsARouterWhoseWeightIsAlwaysOne) {
   Recipe recipe = example_recipe();
   recipe.model.moe.num_experts_per_tok = 1;
   recipe.model.moe.router.norm_topk_prob = true;
-  for (const char* kind : {"softmax", "sigmoid"}) {
+  for (const RouterKind kind : {RouterKind::softmax, RouterKind::sigmoid}) {
     recipe.model.moe.router.kind = kind;
     ASSERT_EQ(warnings(recipe).size(), 1u) << kind;
     EXPECT_EQ(warnings(recipe)[0],

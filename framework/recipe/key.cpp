@@ -1,4 +1,5 @@
-// Single values of a recipe: their rules and their text. The other half of recipe/schema.h.
+#include "framework/recipe/key.h"
+
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -6,7 +7,6 @@
 
 #include "framework/base/error.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/schema.h"
 
 namespace conclave {
 namespace {
@@ -43,17 +43,7 @@ std::string text_complaint(const std::string& text, const Rule& rule) {
   if (rule.one_line && has_line_break(text))
     return quoted_text(text) + " came, expected a text without a line break";
   if (rule.filled && text.empty()) return "an empty text came, expected one that is not empty";
-  if (rule.words.empty()) return "";
-  for (const std::string& word : rule.words)
-    if (word == text) return "";
-  const std::string valid = "; available now: " + join_words(rule.words);
-  for (const std::string& word : rule.later)
-    if (word == text) return "'" + text + "' is not available in this version" + valid;
-  std::vector<std::string> known = rule.words;
-  known.insert(known.end(), rule.later.begin(), rule.later.end());
-  const std::string near = nearest(text, known);
-  return "'" + text + "' came, expected one of " + join_words(rule.words) +
-         (near.empty() ? "" : "; did you mean '" + near + "'?");
+  return rule.words.empty() ? "" : word_complaint(text, rule.words);
 }
 
 template <class... Cases>
@@ -69,11 +59,27 @@ bool has_line_break(const std::string& text) {
   return text.find_first_of("\n\r") != std::string::npos;
 }
 
+std::string word_complaint(const std::string& text, const std::vector<std::string>& words) {
+  for (const std::string& word : words)
+    if (word == text) return "";
+  const std::string near = nearest(text, words);
+  return "'" + text + "' came, expected one of " + join_words(words) +
+         (near.empty() ? "" : "; did you mean '" + near + "'?");
+}
+
+std::vector<std::string> valid_words(const Key& key) {
+  if (const auto* word = std::get_if<WordReference>(&key.value)) return word->words();
+  if (std::holds_alternative<bool*>(key.value)) return {"true", "false"};
+  if (!key.rule.infinity_word.empty()) return {key.rule.infinity_word};
+  return std::holds_alternative<std::string*>(key.value) ? key.rule.words : std::vector<std::string>{};
+}
+
 std::string complaint(const Key& key) {
   return std::visit(
       Overloaded{
           [&](const bool*) { return std::string(); },
           [&](const std::string* text) { return text_complaint(*text, key.rule); },
+          [&](const WordReference& word) { return word_complaint(word.word(), word.words()); },
           [&](const std::vector<double>* numbers) {
             for (const double number : *numbers) {
               const std::string wrong = real_complaint(number, key.rule);
@@ -142,6 +148,7 @@ std::string value_text(const ValueReference& value) {
   return std::visit(Overloaded{
                         [](const bool* truth) { return std::string(*truth ? "true" : "false"); },
                         [](const std::string* text) { return quoted_text(*text); },
+                        [](const WordReference& word) { return quoted_text(word.word()); },
                         [](const double* number) { return number_text(*number); },
                         [](const std::vector<double>* numbers) {
                           std::vector<std::string> texts;
@@ -170,10 +177,10 @@ std::string type_text(const Key& key) {
 }
 
 const char* type_text(const ValueReference& value) {
-  constexpr const char* texts[] = {"a whole number", "a whole number, zero or more",
-                                   "a number",       "true or false",
-                                   "a text",         "a list of numbers",
-                                   "a list of texts"};
+  constexpr const char* texts[] = {"a whole number",  "a whole number, zero or more",
+                                   "a number",        "true or false",
+                                   "a text",          "a list of numbers",
+                                   "a list of texts", "a text"};
   static_assert(std::size(texts) == std::variant_size_v<ValueReference>);
   return texts[value.index()];
 }

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "framework/base/error.h"
-#include "framework/recipe/parse.h"
+#include "launch/train/recipe_text.h"
 
 namespace conclave {
 

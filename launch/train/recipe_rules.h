@@ -1,12 +1,11 @@
-// What the keys of a recipe mean together: every check that looks at more than one key, in one place, and
-// once more the rules of single keys for recipes that were built in C++ rather than read.
+// What a whole recipe means: the rules of its sections, those over several sections, and once more the rules
+// of single keys for recipes that were built in C++ rather than read.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
-#include "framework/recipe/recipe.h"
+#include "launch/train/recipe.h"
 
 namespace conclave {
 

@@ -1,5 +1,5 @@
 // Reading recipes that are right: values, defaults, overrides, and the way back through the resolved text.
-#include "framework/recipe/parse.h"
+#include "launch/train/recipe_text.h"
 
 #include <gtest/gtest.h>
 
@@ -10,9 +10,8 @@
 
 #include "framework/base/random.h"
 #include "framework/recipe/nearest.h"
-#include "framework/recipe/schema.h"
-#include "framework/recipe/write.h"
-#include "tests/framework/recipe/example.h"
+#include "framework/recipe/override.h"
+#include "tests/launch/example.h"
 
 namespace conclave {
 namespace {
@@ -89,13 +88,13 @@ TEST(Override, ReplacesListsAndMergesSections) {
   apply_override(recipe,
                  "model.moe.balance=[{scope: micro_batch, coefficient: 0.02}, {scope: global_batch}]");
   ASSERT_EQ(recipe.model.moe.balance.size(), 2u);
-  EXPECT_EQ(recipe.model.moe.balance[0].scope, "micro_batch");
+  EXPECT_EQ(recipe.model.moe.balance[0].scope, BalanceScope::micro_batch);
   EXPECT_EQ(recipe.model.moe.balance[1].coefficient, BalanceRecipe{}.coefficient);
   EXPECT_EQ(recipe.places.of_key.count("model.moe.balance.0.estimator"), 0u)
       << "the place of a replaced element";
   apply_override(recipe, "model.moe.router={z_loss_coefficient: 0}");
   EXPECT_EQ(recipe.model.moe.router.z_loss_coefficient, 0.0);
-  EXPECT_EQ(recipe.model.moe.router.kind, "softmax");
+  EXPECT_EQ(recipe.model.moe.router.kind, RouterKind::softmax);
 }
 
 TEST(Override, LaterOnesWin) {
@@ -123,7 +122,7 @@ class Scrambler final : public Visitor {
  public:
   explicit Scrambler(std::uint64_t seed) : random_(seed) {}
   void key(const Key& key) override {
-    std::visit([&](auto* value) { scramble(*value, key); }, key.value);
+    std::visit([&](const auto& value) { scramble_reference(value, key); }, key.value);
     ASSERT_EQ(complaint(key), "") << key.name;
     ++keys;
   }
@@ -138,6 +137,14 @@ class Scrambler final : public Visitor {
   int keys = 0;
 
  private:
+  template <class Value>
+  void scramble_reference(Value* value, const Key& key) {
+    scramble(*value, key);
+  }
+  void scramble_reference(const WordReference& value, const Key&) {
+    const std::vector<std::string> words = value.words();
+    ASSERT_TRUE(value.set(words[random_.below(draw_++, words.size())]));
+  }
   void scramble(bool& value, const Key&) { value = random_.below(draw_++, 2) == 1; }
   void scramble(std::int64_t& value, const Key& key) {
     const double most = std::min(key.rule.most, 1e9), least = std::max(key.rule.least, -1e9);

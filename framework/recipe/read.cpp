@@ -1,4 +1,4 @@
-#include "framework/recipe/parse.h"
+#include "framework/recipe/read.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -10,8 +10,7 @@
 #include <type_traits>
 
 #include "framework/base/error.h"
-#include "framework/recipe/key_paths.h"
-#include "framework/recipe/schema.h"
+#include "framework/recipe/nearest.h"
 #include "framework/recipe/yaml_tree.h"
 
 namespace conclave {
@@ -41,20 +40,32 @@ bool read_number(const std::string& text, Number& number) {
   return status == std::errc() && end == last;
 }
 
-/// Walks schema and tree together and writes what the tree says over the recipe's present values.
+/// The names of what an alternative of a choice has.
+class NameCollector final : public Visitor {
+ public:
+  void key(const Key& key) override { names.emplace_back(key.name); }
+  void section(const char* name, const char*, const std::function<void()>&) override {
+    names.emplace_back(name);
+  }
+  void list(const char* name, const char*, ListReference&) override { names.emplace_back(name); }
+  void choice(const char* name, const char*, ChoiceReference&) override { names.emplace_back(name); }
+  std::vector<std::string> names;
+};
+
+/// Walks object and tree together and writes what the tree says over the object's present values.
 class Reader final : public Visitor {
  public:
-  Reader(Recipe& recipe, std::string source) : recipe_(recipe), source_(std::move(source)) {}
+  Reader(const ReadTarget& target, std::string source) : target_(target), source_(std::move(source)) {}
 
   void read(const YamlNode& root) {
-    enter(root, "", [&] { describe(*this, recipe_); });
+    enter(root, "", [&] { target_.object.show(*this); });
   }
 
   void key(const Key& key) override {
     const YamlNode* node = child(key.name);
     if (!node) return;
     const std::string path = join_path(path_, key.name);
-    std::visit([&](auto* value) { read_value(*node, path, key, *value); }, key.value);
+    std::visit([&](const auto& value) { read_reference(*node, path, key, value); }, key.value);
     const std::string wrong = complaint(key);
     check(wrong.empty(), Fault::request, place(*node), path, ": ", wrong);
   }
@@ -78,7 +89,7 @@ class Reader final : public Visitor {
           " came, expected a list, for example [{...}, {...}], or [] for none");
     list.clear();
     const std::string prefix = path + ".";
-    std::erase_if(recipe_.places.of_key, [&](const auto& item) { return item.first.starts_with(prefix); });
+    forget_below(path);
     for (std::size_t index = 0; index < node->items.size(); ++index) {
       const YamlNode& item = *node->items[index];
       const std::string item_path = prefix + std::to_string(index);
@@ -89,7 +100,66 @@ class Reader final : public Visitor {
     }
   }
 
+  void choice(const char* name, const char*, ChoiceReference& choice) override {
+    const YamlNode* node = child(name);
+    if (!node) return;
+    const std::string path = join_path(path_, name);
+    if (node->kind == YamlNode::Kind::scalar) {
+      choose(*node, path, path, choice);
+      return remember(*node, path);
+    }
+    check(node->kind != YamlNode::Kind::list, Fault::request, place(*node), path,
+          ": a list came, expected one of ", join_words(choice.kinds()), ", or a section of keys with its ",
+          kind_of_choice);
+    enter(*node, path, [&] {
+      if (const YamlNode* kind = child(kind_of_choice)) {
+        const std::string kind_path = join_path(path, kind_of_choice);
+        check(kind->kind == YamlNode::Kind::scalar, Fault::request, place(*kind), kind_path, ": ",
+              shown(*kind), " came, expected one of ", join_words(choice.kinds()));
+        if (kind->text != choice.kinds()[choice.chosen()]) choose(*kind, kind_path, path, choice);
+        remember(*kind, kind_path);
+      }
+      NameCollector own;
+      choice.describe_chosen(own);
+      own.names.insert(own.names.begin(), kind_of_choice);
+      for (const YamlEntry& entry : node_->entries)
+        check(std::find(own.names.begin(), own.names.end(), entry.key) != own.names.end(), Fault::request,
+              place(entry.line), join_path(path, entry.key), ": there is no such key where the kind is ",
+              choice.kinds()[choice.chosen()], ", whose keys are ", join_words(own.names));
+      choice.describe_chosen(*this);
+    });
+  }
+
+  void scheduled(const Key& number, ScheduleReference& schedule) override {
+    const YamlNode* node = child(number.name);
+    if (!node) return;
+    const std::string path = join_path(path_, number.name);
+    const bool moves = node->kind == YamlNode::Kind::map;
+    if (moves != schedule.moves()) {
+      schedule.set_moves(moves);
+      forget_below(path);
+    }
+    if (!moves) return key(number);
+    enter(*node, path, [&] { schedule.describe_course(*this); });
+  }
+
  private:
+  /// The alternative of this word, with every default; what was set of the one before is forgotten.
+  void choose(const YamlNode& node, const std::string& word_path, const std::string& path,
+              ChoiceReference& choice) {
+    const std::vector<std::string>& kinds = choice.kinds();
+    const auto found = std::find(kinds.begin(), kinds.end(), node.text);
+    check(found != kinds.end(), Fault::request, place(node), word_path, ": ",
+          word_complaint(node.text, kinds));
+    choice.choose(static_cast<std::size_t>(found - kinds.begin()));
+    forget_below(path);
+  }
+
+  void forget_below(const std::string& path) {
+    const std::string prefix = path + ".";
+    std::erase_if(target_.places.of_key, [&](const auto& item) { return item.first.starts_with(prefix); });
+  }
+
   template <class Inside>
   void enter(const YamlNode& node, const std::string& path, const Inside& inside) {
     const bool section = node.kind == YamlNode::Kind::map || node.kind == YamlNode::Kind::null;
@@ -107,11 +177,11 @@ class Reader final : public Visitor {
   }
 
   void check_keys(const YamlNode& node, const std::string& path) {
-    if (node.from_override && is_list_path(path)) return;
+    if (node.from_override && target_.schema.is_list(path)) return;
     for (const YamlEntry& entry : node.entries)
-      if (!is_key(path, entry.key))
+      if (!target_.schema.is_key(path, entry.key))
         fail(Fault::request, place(entry.line), join_path(path, entry.key), ": there is no such key",
-             suggest_key(path, entry.key));
+             target_.schema.suggestion(path, entry.key));
   }
 
   const YamlNode* child(const char* name) const {
@@ -125,7 +195,7 @@ class Reader final : public Visitor {
   }
   std::string place(const YamlNode& node) const { return place(node.line); }
   void remember(const YamlNode& node, const std::string& path) {
-    recipe_.places.of_key[path] = node.line > 0 ? join_text(source_, ":", node.line) : source_;
+    target_.places.of_key[path] = node.line > 0 ? join_text(source_, ":", node.line) : source_;
   }
 
   std::size_t element_index(const YamlNode& node, const std::string& path, const std::string& text,
@@ -139,6 +209,17 @@ class Reader final : public Visitor {
   [[noreturn]] void refuse(const YamlNode& node, const std::string& path, const Key& key,
                            const std::string& hint = "") const {
     fail(Fault::request, place(node), path, ": ", shown(node), " came, expected ", type_text(key), hint);
+  }
+
+  template <class Value>
+  void read_reference(const YamlNode& node, const std::string& path, const Key& key, Value* value) {
+    read_value(node, path, key, *value);
+  }
+  void read_reference(const YamlNode& node, const std::string& path, const Key& key,
+                      const WordReference& value) {
+    std::string text;
+    read_value(node, path, key, text);
+    check(value.set(text), Fault::request, place(node), path, ": ", word_complaint(text, value.words()));
   }
 
   template <class Value>
@@ -205,13 +286,15 @@ class Reader final : public Visitor {
       read_value(*node.items[index], path + "." + std::to_string(index), element, values[index]);
   }
 
-  Recipe& recipe_;
+  const ReadTarget& target_;
   std::string source_;
   const YamlNode* node_ = nullptr;  // the map that holds the keys being visited ...
   std::string path_;                // ... and its path
 };
 
-std::string read_file(const std::string& path) {
+}  // namespace
+
+std::string read_recipe_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   check(file.is_open(), Fault::request, "recipe '", path, "' cannot be read: ", std::strerror(errno));
   // One byte more than parse_yaml accepts: enough for it to refuse an endless file.
@@ -222,86 +305,12 @@ std::string read_file(const std::string& path) {
   return text;
 }
 
-}  // namespace
-
-Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides) {
-  const std::string text = read_file(path);
-  check(parse_yaml(text, path)->kind != YamlNode::Kind::null, Fault::request, "recipe '", path,
-        "' is empty; expected keys such as model, data and training (examples/quickstart.yaml has all it "
-        "needs)");
-  return parse_recipe(text, path, overrides);
+void read_tree(const ReadTarget& target, const YamlNode& root, const std::string& source) {
+  Reader(target, source).read(root);
 }
 
-Recipe parse_recipe(const std::string& text, const std::string& source,
-                    const std::vector<std::string>& overrides) {
-  Recipe recipe;
-  const auto root = parse_yaml(text, source);
-  Reader(recipe, source).read(*root);
-  for (const std::string& override_text : overrides) apply_override(recipe, override_text);
-  return recipe;
-}
-
-void apply_override(Recipe& recipe, const std::string& override_text) {
-  const std::string source = "override '" + override_text + "'";
-  const std::size_t equals = override_text.find('=');
-  check(equals != std::string::npos && equals > 0, Fault::request, source,
-        ": expected key.path=value, for example training.steps=100");
-  // The value becomes the leaf of nested maps, which the reader then walks like a file. Its line means
-  // nothing.
-  auto leaf = std::make_shared<YamlNode>(*parse_yaml(override_text.substr(equals + 1), source));
-  const bool folded = leaf->kind == YamlNode::Kind::scalar && has_line_break(override_text);
-  check(
-      !folded, Fault::request, "override ", quoted_text(override_text),
-      ": the value has a line break, which YAML would read as a space or leave out; expected a value on one "
-      "line");
-  leaf->line = 0;
-  std::shared_ptr<const YamlNode> node = leaf;
-  std::string path = override_text.substr(0, equals);
-  check(std::count(path.begin(), path.end(), '.') < 16, Fault::request, source, ": '", path,
-        "' has more than 16 parts; no key of a recipe does");
-  for (bool more = true; more;) {
-    const std::size_t dot = path.rfind('.');
-    more = dot != std::string::npos;
-    const std::string name = more ? path.substr(dot + 1) : path;
-    check(!name.empty(), Fault::request, source, ": a part of the key is empty");
-    auto outer = std::make_shared<YamlNode>();
-    outer->kind = YamlNode::Kind::map;
-    outer->from_override = true;
-    outer->entries.push_back({name, 0, node});
-    node = outer;
-    path = more ? path.substr(0, dot) : "";
-  }
-  Reader(recipe, source).read(*node);
-}
-
-std::string comment_in_override(const std::string& override_text) {
-  const std::size_t equals = override_text.find('=');
-  if (equals == std::string::npos) return "";
-  const std::string value = override_text.substr(equals + 1);
-  for (std::size_t at = value.find('#'); at != std::string::npos; at = value.find('#', at + 1)) {
-    if (at > 0 && value[at - 1] != ' ' && value[at - 1] != '\t') continue;
-    try {
-      // A text that means the same without its end has a comment there.
-      const auto whole = parse_yaml(value, "override"), without = parse_yaml(value.substr(0, at), "override");
-      if (!same_yaml(*whole, *without)) continue;
-    } catch (const Error&) {
-      continue;  // inside quotes, or no YAML at all, which reading it says
-    }
-    const std::string key = override_text.substr(0, equals);
-    return join_text("override '", override_text, "': YAML takes '", value.substr(at),
-                     "' for a comment, so it is no part of the value. If it belongs there, put the value in "
-                     "quotes that the shell leaves alone: '",
-                     key, "=\"", value, "\"'");
-  }
-  return "";
-}
-
-bool is_override(const std::string& argument) {
-  const std::size_t equals = argument.find('=');
-  if (equals == std::string::npos || equals == 0) return false;
-  return std::all_of(argument.begin(), argument.begin() + static_cast<std::ptrdiff_t>(equals), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.';
-  });
+void read_text(const ReadTarget& target, const std::string& text, const std::string& source) {
+  read_tree(target, *parse_yaml(text, source), source);
 }
 
 }  // namespace conclave

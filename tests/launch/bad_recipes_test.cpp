@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "framework/base/random.h"
-#include "framework/recipe/parse.h"
-#include "tests/framework/recipe/example.h"
+#include "launch/train/recipe_text.h"
+#include "tests/launch/example.h"
 
 namespace conclave {
 namespace {

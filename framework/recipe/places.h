@@ -1,0 +1,21 @@
+// KeyPlaces: where each key was set, so that later errors can name the line.
+#pragma once
+
+#include <map>
+#include <string>
+
+namespace conclave {
+
+/// "quickstart.yaml:12", or the override, by the key's path. Not part of a recipe's value.
+struct KeyPlaces {
+  std::map<std::string, std::string> of_key;
+
+  /// "quickstart.yaml:12: " of the key, or "" where it was not written down.
+  std::string of(const std::string& key) const {
+    const auto found = of_key.find(key);
+    return found == of_key.end() ? "" : found->second + ": ";
+  }
+  bool operator==(const KeyPlaces&) const { return true; }
+};
+
+}  // namespace conclave
