@@ -29,7 +29,7 @@ struct AmountOfWork {
 struct DryStep {
   // The trainer holds these between steps; their sizes are those that were asked for.
   double parameters = 0, rounded_parameters = 0, gradients = 0, reduced_gradients = 0, moments = 0;
-  double tables = 0, selection_bias = 0;     // as they were handed out
+  double tables = 0, router_states = 0;      // as they were handed out
   double states = 0;                         // all of these, as they were handed out
   double peak = 0;                           // the most that was handed out at once during the step
   double snapshot = 0;                       // what the rank copies when it saves

@@ -37,7 +37,7 @@ struct MemoryPlan {
   double moments = 0;            // AdamW keeps two numbers per parameter
   double pieces = 0;             // tables of where the optimizer's elements and the norm's lie
   double reduced_gradients = 0;  // zero 1: what the reduce-scatters bring
-  double selection_bias = 0;     // of the routers
+  double router_states = 0;      // what methods keep for the routers
   double rounding = 0;           // of the buffers above to the allocator's sizes
   double snapshot = 0;           // what the rank saves, copied beside training; shared out over replicas
   double activations = 0;        // the most that one step needs at once, when all ranks see as many rows
@@ -47,7 +47,7 @@ struct MemoryPlan {
 
   double states() const {
     return parameters + rounded_parameters + gradients + moments + pieces + reduced_gradients +
-           selection_bias + rounding;
+           router_states + rounding;
   }
   /// Bytes of the device while it trains; on a CPU the snapshot comes on top.
   double total() const { return states() + activations; }

@@ -27,7 +27,7 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
       return below;
     };
     const std::set<std::string> parallel = and_above(framework, {"parallel"});
-    const std::set<std::string> house = and_above(parallel, {"layers", "optim"});
+    const std::set<std::string> house = and_above(parallel, {"layers", "layers/moe", "optim"});
     const std::set<std::string> plan = and_above(house, {"launch/train"});
     const std::set<std::string> tools = and_above(plan, {"launch/train/run", "launch/plan"});
     const std::set<std::string> everything =
@@ -46,6 +46,7 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
         {"framework/telemetry", {"framework/base", "framework/recipe", "framework/store"}},
         {"parallel", framework},
         {"layers", parallel},
+        {"layers/moe", and_above(parallel, {"layers"})},
         {"optim", parallel},
         {"launch/train", house},
         {"launch/train/run", and_above(house, {"launch/train"})},
