@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "framework/autograd/ops/elementwise.h"
+#include "layers/moe/moe.h"
 #include "layers/moe/objectives.h"
 #include "layers/transformer.h"
 #include "tests/devices.h"
@@ -17,7 +18,9 @@ namespace {
 class ModelOn {
  public:
   ModelOn(const Recipe& recipe, Device& device)
-      : recipe_(recipe), device_(device), transformer_(parameters_, recipe.model, Recompute::none) {
+      : recipe_(recipe),
+        device_(device),
+        transformer_(parameters_, recipe.model, FeedForwards(recipe.model, device), Recompute::none) {
     parameters_.materialize(DType::float32, 3, device);
     moment1_ = Tensor::zeros({parameters_.elements()}, DType::float32, device);
     moment2_ = Tensor::zeros({parameters_.elements()}, DType::float32, device);

@@ -23,9 +23,9 @@ const std::string folder = "layers/moe/methods/";
 const std::set<std::string> lists = {"layers/moe/methods", "layers/moe/recipe"};
 
 struct MethodWords {
-  std::string file;        // in the folder of methods
-  std::string words;       // by which it is named
-  Files kernels = {};      // signature, check of arguments, work, CPU and device code
+  std::string file;    // in the folder of methods
+  std::string words;   // by which it is named
+  Files kernels = {};  // signature, check of arguments, work, CPU and device code; and rules over two owners
   std::string tests = {};  // words by which tests name its code; empty: `words`
 };
 
@@ -42,22 +42,29 @@ Files with_work(Files files) {
   return files;
 }
 
+Files and_rule(Files files, const std::string& source) {
+  files.insert(source);
+  return files;
+}
+
 const std::vector<MethodWords>& all_methods() {
   static const std::vector<MethodWords> methods = {
       {"document_pools",
        "PoolRecipe|DocumentPools|document_pools|router\\.pool\\b|sum_over_documents|mask_outside_pools",
-       with_work(with_kernel("pools")), "DocumentPools"},
+       // data.document_mask and pools have a rule together.
+       and_rule(with_work(with_kernel("pools")), "launch/train/recipe_rules"), "DocumentPools"},
       {"capacity", "capacity_factor|\\bCapacity\\b|\\bcapacity\\(|expert_capacity", {}, "\\bCapacity\\("},
       {"selection_bias", "selection_bias|SelectionBias|router\\.bias", with_kernel("routing"),
        "move_selection_bias|add_load_signs"},
       {"z_loss", "\\bz_loss_coefficient|router_z_loss|\\bz_loss\\(|\\bZLoss", {}, "\\bZLoss"},
-      {"routing_groups", "\\bn_group\\b|topk_group|routing_groups|chosen_groups", with_kernel("routing"),
-       "routing_groups"},
-      {"sequence_scope", "sequence_scope|SequenceScope|\"sequence\""},
+      {"routing_groups", "\\bn_group\\b|topk_group|routing_groups|chosen_groups",
+       // Pools and groups exclude each other.
+       and_rule(with_kernel("routing"), folder + "document_pools"), "routing_groups"},
+      {"sequence_scope", "sequence_scope|SequenceScope"},
       {"micro_batch_scope", "micro_batch_scope|MicroBatchScope", {}, "micro_batch_scope|MicroBatchScope"},
       {"group_scope", "group_scope|GroupScope|SequenceGroups", {}, "SequenceGroups"},
       {"data_parallel_scope",
-       "data_parallel_scope|DataParallelScope|\"data_parallel\"",
+       "data_parallel_scope|DataParallelScope",
        {},
        "data_parallel_scope|DataParallelScope"},
       {"shuffle_scope", "shuffle_scope|ShuffleScope|TokenSamples", {}, "TokenSamples"},

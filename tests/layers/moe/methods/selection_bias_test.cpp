@@ -5,6 +5,7 @@
 #include <deque>
 #include <thread>
 
+#include "layers/moe/methods.h"
 #include "layers/moe/methods/selection_bias.h"
 #include "tests/layers/moe/balance_oracle.h"
 #include "tests/layers/moe/thread_communicator.h"
