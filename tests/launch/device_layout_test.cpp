@@ -17,6 +17,8 @@
 namespace conclave {
 namespace {
 
+using test::name_of;
+
 constexpr int steps = 3;
 
 Recipe base_recipe() {
@@ -29,13 +31,6 @@ Recipe base_recipe() {
   recipe.training.precision = NumberFormat::fp32;
   recipe.training.global_batch_size = 4;
   return recipe;
-}
-
-std::string name_of(const Recipe& recipe) {
-  const ParallelRecipe& p = recipe.parallel;
-  return join_text("tensor ", p.tensor, ", expert ", p.expert, ", expert_tensor ", p.expert_tensor,
-                   p.sequence ? ", sequence" : "", ", zero ", p.zero, ", ", p.dispatcher, " ",
-                   p.dispatch_rows, ", recompute ", recipe.training.recompute);
 }
 
 /// Each axis alone, axes folded, both dispatchers, bounded dispatch, sharded optimizers, recomputation.

@@ -17,6 +17,7 @@
 namespace conclave {
 namespace {
 
+using test::name_of;
 using test::synthetic_batch;
 
 constexpr int steps = 5;
@@ -35,14 +36,6 @@ Recipe base_recipe() {
                                       .coefficient = 0.1,
                                       .expert_groups = 4});
   return recipe;
-}
-
-std::string name_of(const Recipe& recipe) {
-  const ParallelRecipe& p = recipe.parallel;
-  return join_text("tensor ", p.tensor, ", expert ", p.expert, ", expert_tensor ", p.expert_tensor,
-                   p.sequence ? ", sequence" : "", ", zero ", p.zero, ", ", p.dispatcher, " ",
-                   p.dispatch_rows, ", recompute ", recipe.training.recompute, ", micro-batches of ",
-                   recipe.training.micro_batch_size);
 }
 
 /// Sigmoid scores in groups, a selection bias that moves fast, and terms over what no rank sees alone, two of
