@@ -24,9 +24,12 @@
 #include "tests/framework/store/system_calls.h"
 #include "tests/launch/synthetic_trainer.h"
 #include "tests/mpi_world.h"
+#include "tests/shared_directory.h"
 
 namespace conclave {
 namespace {
+
+using test::SharedDirectory;
 using enum NumberFormat;
 namespace fs = std::filesystem;
 
@@ -62,28 +65,6 @@ Recipe recipe_of_layout(const ParallelRecipe& parallel, NumberFormat precision) 
   recipe.parallel = parallel;
   return recipe;
 }
-
-/// A directory that all ranks share, removed by the first.
-class SharedDirectory {
- public:
-  SharedDirectory() {
-    // In memory where that can be: hundreds of saves, and a disk has nothing to add here.
-    const fs::path parent = ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : fs::temp_directory_path();
-    std::string folder = (parent / "conclave-checkpointing-XXXXXX").string();
-    if (world_->rank() == 0 && ::mkdtemp(folder.data()) == nullptr) folder.clear();
-    path_ = broadcast_text(*world_, folder, 0);
-  }
-  ~SharedDirectory() {
-    world_->barrier();
-    std::error_code ignored;
-    if (world_->rank() == 0) fs::remove_all(path_, ignored);
-  }
-  const fs::path& path() const { return path_; }
-
- private:
-  std::shared_ptr<Communicator> world_ = test::mpi_world();
-  fs::path path_;
-};
 
 /// Writes to nowhere.
 Logger& silent_logger() {

@@ -2,17 +2,16 @@
 // recomputation and micro-batch sizes never change the mathematics: losses, norms and every gathered gradient
 // equal the oracle's, one rank with the whole step in one micro-batch.
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <map>
 
 #include "launch/plan/plan.h"
 #include "launch/train/checkpointing.h"
 #include "tests/launch/synthetic_trainer.h"
 #include "tests/mpi_world.h"
+#include "tests/shared_directory.h"
 
 namespace conclave {
 namespace {
@@ -324,11 +323,7 @@ TEST(ParallelLayout, ExtremesOfRoutingTrain) {
 TEST(ParallelLayout, CheckpointsLoadOnAnotherLayout) {
   const auto world = test::mpi_world();
   const Oracle oracle = run_oracle(base_recipe(), 4);
-  std::string folder = (std::filesystem::temp_directory_path() / "conclave-layout-XXXXXX").string();
-  if (world->rank() == 0) {
-    ASSERT_NE(::mkdtemp(folder.data()), nullptr);
-  }
-  folder = broadcast_text(*world, folder, 0);
+  const test::SharedDirectory directory;
   const std::vector<Recipe> all = layouts(world->size());
   for (std::size_t i = 0; i < all.size(); ++i) {
     const Recipe &first = all[i], &second = all[(i + 1) % all.size()];
@@ -338,13 +333,13 @@ TEST(ParallelLayout, CheckpointsLoadOnAnotherLayout) {
       const auto trainer = make_trainer(first, first_mesh);
       for (int step = 0; step < 2; ++step) trainer->step();
       Logger logger({.rank = 1});  // speaks only of failures
-      Checkpointing checkpointing(folder, {.least_share_bytes = 1024}, *world, logger);
+      Checkpointing checkpointing(directory.path(), {.least_share_bytes = 1024}, *world, logger);
       checkpointing.save(*trainer);
       checkpointing.finish();
       EXPECT_FALSE(checkpointing.last_failure());
     }
     const auto trainer = make_trainer(second, second_mesh);
-    trainer->load(CheckpointReader(folder + "/step-00000002"));
+    trainer->load(CheckpointReader(directory.path() / "step-00000002"));
     for (int step = 2; step < 4; ++step) {
       const StepResult result = trainer->step();
       ASSERT_LT(difference(result.lm_loss, oracle.results[static_cast<std::size_t>(step)].lm_loss), 1e-10);
@@ -354,7 +349,6 @@ TEST(ParallelLayout, CheckpointsLoadOnAnotherLayout) {
     }
     world->barrier();
   }
-  if (world->rank() == 0) std::filesystem::remove_all(folder);
 }
 
 // All tokens of the group on one expert of one rank: under a bound on rows received at once the step needs

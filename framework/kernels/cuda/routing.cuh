@@ -163,7 +163,8 @@ KERNEL route_kernel(RouteSizes z, RouteChoice choice, const float* logits, const
       if (choice.bias != nullptr) selection[j] += choice.bias[expert];
       if (choice.renormalise) score[j] = p[j];  // from here what a choice is weighed by
     }
-    if (!choice.given && choice.chosen_groups < choice.groups) keep_best_groups(selection, choice, z.experts, own);
+    if (!choice.given && choice.chosen_groups < choice.groups)
+      keep_best_groups(selection, choice, z.experts, own);
     int chosen = -1;  // lane k holds the k-th choice
     float weight = 0;
     for (int k = 0; k < z.top_k; ++k) {
