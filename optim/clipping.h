@@ -1,4 +1,4 @@
-// Clipping by the global norm (Pascanu et al., arXiv 1211.5063): a gradient longer than the limit is made as
+// Clipping by the global norm (Pascanu et al., arXiv 1211.5063). A gradient longer than the limit is made as
 // long as the limit, and its direction stays.
 #pragma once
 

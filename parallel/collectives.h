@@ -1,8 +1,8 @@
 // The collectives as differentiable ops, named by what they do to a value along a mesh axis:
-// - An invariant value is the same on every rank, and counted once.
-// - A replicated value has a copy on every rank, each used differently.
-// - A partial value has a term on every rank, whose sum is meant.
-// - A sharded value has its own rows on every rank.
+//   - An invariant value is the same on every rank, and counted once.
+//   - A replicated value has a copy on every rank, each used differently.
+//   - A partial value has a term on every rank, whose sum is meant.
+//   - A sharded value has its own rows on every rank.
 // The backward of each op is its adjoint under these meanings, so no gradient is ever divided by a rank
 // count. Backward always issues its collective, also where no gradient has arrived, because the partners wait
 // for it. On an axis of one rank all of them hand x through.

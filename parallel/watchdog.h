@@ -60,7 +60,7 @@ struct RankView {
 
 /// Returns the sentence about a stall. It names the collective that cannot be completed, its number and
 /// purpose, which ranks are in it, which are not, and where those are. Where there are several such
-/// collectives, it takes one that waits for a rank which itself waits for no other: the rest follow from it.
+/// collectives, it takes one that waits for a rank which itself waits for no other. The rest follow from it.
 /// [ranks]
 std::string describe_stall(const std::vector<RankView>& ranks);
 
