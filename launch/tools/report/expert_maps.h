@@ -1,5 +1,5 @@
-// What experts.h5 tells about a run, for the report: loads over time, choices by domain, specialisation, and
-// experts that nobody chooses any more.
+// experts.h5 tells this about a run, for the report: loads over time, choices by domain, specialisation, and
+// experts that no token chooses any more.
 #pragma once
 
 #include <filesystem>
