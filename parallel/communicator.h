@@ -98,8 +98,8 @@ class Request {
   Request(Request&& other) noexcept = default;
   Request& operator=(Request&& other) noexcept;
   /// A Request may be dropped before it is complete, while an error unwinds. It does not wait then, since the
-  /// partners may never come. The memory stays reserved to the end of the process, because the network may
-  /// still write there.
+  /// partners may never come. The memory of its tensors stays reserved to the end of the process, because the
+  /// network may still write there.
   ~Request();
 
   bool test();
@@ -162,7 +162,7 @@ class Communicator {
   /// Makes a communicator of these ranks of this one, in this order. Every rank here calls it and names the
   /// set that it is in; two sets are equal or have no rank in common. Collective.
   virtual std::shared_ptr<Communicator> split(const std::vector<int>& members, const std::string& name) = 0;
-  /// 0 .. size() - 1
+  /// Returns 0 .. size() - 1.
   std::vector<int> every_rank() const;
   /// Makes a communicator of this rank alone, which counts into the same table. It is not collective.
   std::shared_ptr<Communicator> alone(const std::string& name) const;
