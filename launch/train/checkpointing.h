@@ -93,8 +93,8 @@ class Checkpointing {
   /// Goes on to the next phase when the background work of all ranks is finished. Collective.
   void end_phase();
   void give_up(const Error& failure);
-  /// Removes, on rank 0, the checkpoints that `keep` has no room for, once the newest one is published and
-  /// trusted.
+  /// Begins to remove, on rank 0, the checkpoints that `keep` has no room for, once the newest one is
+  /// published and trusted.
   void begin_removal();
   void end_removal();
 

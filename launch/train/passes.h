@@ -19,9 +19,9 @@ struct DatasetPasses {
 /// `step` and `last_step` count as TrainingData does.
 std::vector<DatasetPasses> passes_of(TrainingData& data, std::int64_t step, std::int64_t last_step);
 
-/// 0.0123, 1.52, 31
+/// Writes passes as 0.0123, 1.52 or 31.
 std::string passes_text(double passes);
-/// "english 0.52, german 1.2"
+/// These two write passes by domain: "english 0.52, german 1.2".
 std::string passes_so_far_text(const std::vector<DatasetPasses>& passes);
 std::string planned_passes_text(const std::vector<DatasetPasses>& passes);
 

@@ -21,7 +21,7 @@ struct SlowRank {
 class StepClock {
  public:
   static constexpr std::int64_t window = 50;  // steps
-  /// Seconds of computing by Activity.
+  /// Parts are the seconds of computing by Activity.
   using Parts = std::array<double, activities>;
 
   explicit StepClock(Communicator& world) : world_(world) {}
