@@ -46,7 +46,7 @@ class CollectiveTime {
   double all_gather(RankGroup group, double bytes) const;
   double all_gather_by_ring(RankGroup group, double bytes) const;
   double all_gather_by_doubling(RankGroup group, double bytes) const;
-  /// Every rank has n bytes, and receives n / p of the sum. It is an all-gather backwards that also adds up
+  /// Every rank has n bytes, and receives n / p of the sum. It is an all-gather backwards, and adds up
   /// (p - 1) / p n.
   double reduce_scatter(RankGroup group, double bytes) const;
   double reduce_scatter_by_ring(RankGroup group, double bytes) const;

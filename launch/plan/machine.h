@@ -11,9 +11,10 @@
 
 namespace conclave {
 
-/// The seconds of a matrix product are operations / operations_per_second + bytes of its three matrices /
-/// operand_bytes_per_second. The second term is what makes small products slow: operands are read, packed and
-/// written. The sum counts and not the larger term, since neither hides the other wholly.
+/// The seconds of a matrix product are
+///   operations / operations_per_second + bytes of its three matrices / operand_bytes_per_second
+/// The second term is what makes small products slow: operands are read, packed and written. The sum counts
+/// and not the larger term, since neither hides the other wholly.
 struct ProductRates {
   double operations_per_second = 0;
   double operand_bytes_per_second = 0;

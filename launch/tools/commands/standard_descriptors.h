@@ -1,5 +1,5 @@
 // Standard descriptors: a process may be started with standard input, output or error closed (`>&-`). The
-// next file that it opens would get that number, and its prints would land in that file.
+// next file that it opens would get that number, and its output would land in that file.
 #pragma once
 
 namespace conclave {

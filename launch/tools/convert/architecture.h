@@ -53,7 +53,7 @@ std::string why_not(const Architecture& architecture, const ModelRecipe& model);
 const Architecture& choose_architecture(const std::string& model_type, const ModelRecipe& model);
 
 /// These two write and read what all architectures have in common: sizes, heads, rotary positions, tying.
-/// They throw Fault::data where config.json asks for what Conclave's model does not have: biases, scaled
+/// Reading throws Fault::data where config.json asks for what Conclave's model does not have: biases, scaled
 /// positions, windows, other activations, quantised weights.
 void write_common_config(const ModelRecipe& model, nlohmann::ordered_json& config);
 void read_common_config(const ConfigReader& config, ModelRecipe& model);

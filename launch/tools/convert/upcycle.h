@@ -1,6 +1,6 @@
 // Upcycling (Komatsuzaki et al., arXiv 2212.05055) makes experts of the MLP of a dense model. A copy of an
-// MLP is cut into `parts` runs of its columns, one expert each. There are experts / parts copies: expert c *
-// parts + p is part p of copy c. All parts of a copy begin with the same router row. So the best top_k
+// MLP is cut into `parts` runs of its columns, one expert each. There are experts / parts copies, and expert
+// c * parts + p is part p of copy c. All parts of a copy begin with the same router row. So the best top_k
 // experts are whole copies where parts divides top_k (the virtual groups of He et al., arXiv 2410.07524).
 // With down projections scaled by down_scale() the block then computes what the dense MLP did.
 #pragma once
