@@ -1,6 +1,6 @@
-// RoundRobinRouter: a router that is asked and then overruled: its weights and statistics stay, but token t
-// goes to experts t * top_k, t * top_k + 1, ... counted round. Every expert gets as many rows: what training
-// would cost without any imbalance. For measuring, not for training.
+// RoundRobinRouter: a router that is asked and then overruled. Its weights and statistics stay, but token t
+// goes to experts t * top_k, t * top_k + 1, ... counted round. Every expert gets as many rows, so it shows
+// the cost of training without any imbalance. It is for measuring, not for training.
 #pragma once
 
 #include "layers/moe/router.h"
