@@ -37,10 +37,12 @@ TEST_F(Balance, EachScopeAndEstimatorGivesItsFormula) {
     Objectives micro_loss(recipe_with(BalanceScope::micro_batch, Estimator::warm, reduction), layers, *self_);
     EXPECT_LT(gradient_error(run_step(micro_loss, 0, step_, tokens_of(step_)), step_, factor, micro()),
               1e-15);
-    Objectives exact_loss(recipe_with(BalanceScope::global_batch, Estimator::exact, reduction), layers, *self_);
+    Objectives exact_loss(recipe_with(BalanceScope::global_batch, Estimator::exact, reduction), layers,
+                          *self_);
     EXPECT_LT(gradient_error(run_step(exact_loss, 0, step_, tokens_of(step_)), step_, factor, exact()),
               1e-15);
-    Objectives running_loss(recipe_with(BalanceScope::global_batch, Estimator::running, reduction), layers, *self_);
+    Objectives running_loss(recipe_with(BalanceScope::global_batch, Estimator::running, reduction), layers,
+                            *self_);
     EXPECT_LT(gradient_error(run_step(running_loss, 0, step_, tokens_of(step_)), step_, factor, running()),
               1e-15);
   }

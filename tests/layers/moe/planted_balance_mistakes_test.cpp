@@ -63,8 +63,9 @@ Observed run_rank(const Experiment& experiment, std::size_t rank, Communicator& 
     return std::vector<RouterStatistics>(begin, begin + static_cast<std::ptrdiff_t>(part));
   };
   for (std::size_t i = 0; i < layers / part; ++i) {
-    objectives.push_back(std::make_unique<Objectives>(recipe_with(BalanceScope::global_batch, experiment.estimator),
-                                                      static_cast<std::int64_t>(part), data));
+    objectives.push_back(
+        std::make_unique<Objectives>(recipe_with(BalanceScope::global_batch, experiment.estimator),
+                                     static_cast<std::int64_t>(part), data));
     MethodState& previous = *objectives[i]->states().at(0);
     previous.values = Tensor::from(Numbers(part * experts, 1.0 / experts), previous.shape);
     losses.push_back(std::make_unique<Objectives::Step>(
