@@ -19,6 +19,7 @@
 #include <sstream>
 
 #include "framework/base/error.h"
+#include "framework/base/random.h"
 #include "framework/data/tokenizer.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/safetensors.h"
