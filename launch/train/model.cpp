@@ -81,6 +81,12 @@ void read_state(const CheckpointReader& checkpoint, MethodState& state) {
     state.values = values;
 }
 
+void read_state(const CheckpointReader& checkpoint, ObjectiveState& state) {
+  MethodState read{state.name, state.shape, {}};
+  read_state(checkpoint, read);
+  if (read.values.defined()) state.values = read.values.to_host<double>();
+}
+
 void read_router_states(const CheckpointReader& checkpoint, const MethodStates& states) {
   for (const std::string& name : checkpoint.names("state"))
     check_keeps_state(states, name, checkpoint.path().string());

@@ -34,6 +34,7 @@ struct Model {
 void load_model(const CheckpointReader& checkpoint, Model& model);
 /// Reads one state where the checkpoint has it.
 void read_state(const CheckpointReader& checkpoint, MethodState& state);
+void read_state(const CheckpointReader& checkpoint, ObjectiveState& state);
 /// Reads what routers keep. A state that would be lost is a Fault::request.
 void read_router_states(const CheckpointReader& checkpoint, const MethodStates& states);
 

@@ -274,8 +274,9 @@ StepResult Trainer::step(const std::vector<double>& votes, const StopQuestion& w
 
 std::vector<MethodState> Trainer::method_states() const {
   std::vector<MethodState> states;
-  for (const MethodState* state : objectives_.states())
-    if (state->values.defined()) states.push_back(*state);
+  for (const ObjectiveState* state : objectives_.states())
+    if (!state->values.empty())
+      states.push_back({state->name, state->shape, Tensor::from(state->values, state->shape)});
   for (const MethodState& state : model_.feed_forwards.states().all) states.push_back(state);
   return states;
 }
@@ -330,7 +331,7 @@ void Trainer::load(const CheckpointReader& checkpoint) {
   read_source(checkpoint);
   read_optimizer(checkpoint);
   read_router_states(checkpoint, model_.feed_forwards.states());
-  for (MethodState* state : objectives_.states()) read_state(checkpoint, *state);
+  for (ObjectiveState* state : objectives_.states()) read_state(checkpoint, *state);
   steps_done_ = checkpoint.step();
   tokens_done_ = checkpoint.integer("tokens");
   sequences_done_ = checkpoint.integer("sequences");

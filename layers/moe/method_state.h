@@ -15,6 +15,13 @@ struct MethodState {
   Tensor values;  // undefined: nothing is known yet
 };
 
+/// Such numbers of an objective, which only the host reads.
+struct ObjectiveState {
+  std::string name;  // "state/NAME"
+  Shape shape;
+  std::vector<double> values;  // empty: nothing is known yet
+};
+
 /// The states of all methods that routers read, of a model [layers, ...] or of one layer [...].
 struct MethodStates {
   std::vector<MethodState> all;

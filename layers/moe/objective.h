@@ -44,7 +44,7 @@ class Objective {
   /// that was skipped.
   virtual void keep() {}
   /// What it keeps from step to step beside what routers read.
-  virtual std::vector<MethodState*> states() { return {}; }
+  virtual std::vector<ObjectiveState*> states() { return {}; }
 };
 
 }  // namespace conclave

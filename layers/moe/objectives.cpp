@@ -27,10 +27,10 @@ Objectives::Step Objectives::begin_step(std::int64_t step, std::int64_t step_tok
   return Step(*this, {.step = step, .tokens = step_tokens, .place = place});
 }
 
-std::vector<MethodState*> Objectives::states() const {
-  std::vector<MethodState*> states;
+std::vector<ObjectiveState*> Objectives::states() const {
+  std::vector<ObjectiveState*> states;
   for (const auto& objective : all_)
-    for (MethodState* state : objective->states()) states.push_back(state);
+    for (ObjectiveState* state : objective->states()) states.push_back(state);
   return states;
 }
 

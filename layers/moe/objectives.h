@@ -28,7 +28,7 @@ class Objectives {
   Step begin_step(std::int64_t step, std::int64_t step_tokens, const BatchPlace& place = {});
 
   /// What is kept from step to step beside what routers read. Part of a checkpoint.
-  std::vector<MethodState*> states() const;
+  std::vector<ObjectiveState*> states() const;
   /// The report of a step without targets.
   BalanceReport unknown() const;
 

@@ -46,7 +46,6 @@ class BalanceTerms final : public Objective {
     step_ = step;
     sums.add("term_loss", model_.layers);  // unweighted, of the first active term
     used_.clear();
-    previous_fractions_ = previous_.values.defined() ? previous_.values.to_host<double>() : Fractions();
     for (const Term& term : terms_)
       if (active(term)) term.scope->want(step, needs);
   }
@@ -59,7 +58,7 @@ class BalanceTerms final : public Objective {
     std::vector<double>& all = factors.probability_sums;
     for (const Term& term : terms_) {
       if (!active(term)) continue;
-      Fractions fractions = term.scope->fractions(seen, previous_fractions_);
+      Fractions fractions = term.scope->fractions(seen, previous_.values);
       if (const Fractions* estimate = term.scope->estimate(); estimate != nullptr && first_estimate) {
         used_.push_back(*estimate);
         first_estimate = false;
@@ -97,8 +96,8 @@ class BalanceTerms final : public Objective {
     fractions_of_step_ = step.fractions;
   }
 
-  void keep() override { previous_.values = Tensor::from(fractions_of_step_, previous_.shape); }
-  std::vector<MethodState*> states() override { return {&previous_}; }
+  void keep() override { previous_.values = fractions_of_step_; }
+  std::vector<ObjectiveState*> states() override { return {&previous_}; }
 
  private:
   using Fractions = std::vector<double>;
@@ -114,11 +113,11 @@ class BalanceTerms final : public Objective {
   ScopeFacts model_;
   double layer_factor_;
   std::vector<Term> terms_;
-  MethodState previous_;  // f of the last step; undefined before the first
+  ObjectiveState previous_;  // f of the last step; empty before the first
 
   // Of the step under way.
   StepFacts step_;
-  Fractions previous_fractions_, fractions_of_step_;
+  Fractions fractions_of_step_;
   std::vector<Fractions> used_;  // what the first term that estimates the step's f took at each micro-step
 };
 

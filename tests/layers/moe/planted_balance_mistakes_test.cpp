@@ -66,8 +66,7 @@ Observed run_rank(const Experiment& experiment, std::size_t rank, Communicator& 
     objectives.push_back(
         std::make_unique<Objectives>(recipe_with(BalanceScope::global_batch, experiment.estimator),
                                      static_cast<std::int64_t>(part), data));
-    MethodState& previous = *objectives[i]->states().at(0);
-    previous.values = Tensor::from(Numbers(part * experts, 1.0 / experts), previous.shape);
+    objectives[i]->states().at(0)->values = Numbers(part * experts, 1.0 / experts);
     losses.push_back(std::make_unique<Objectives::Step>(
         *objectives[i], StepFacts{.step = 0, .tokens = experiment.step_tokens, .place = {}}));
     if (!losses[i]->needs_counting_pass()) continue;

@@ -13,12 +13,11 @@ class Habit final : public Objective {
  public:
   explicit Habit(const ObjectiveFacts& facts)
       : model_(facts.model), habit_{"state/habit", {model_.layers, model_.experts}, {}} {
-    habit_.values = Tensor::zeros(habit_.shape, DType::float64);
+    habit_.values.assign(static_cast<std::size_t>(habit_.shape.elements()), 0.0);
   }
 
   void want(const StepFacts& step, ExpertCounts::Needs&, StepSums& sums) override {
     tokens_ = step.tokens;
-    weights_ = habit_.values.to_host<double>();
     sums.add("habit", 1);
   }
   Variable of_micro_step(Tape&, const RoutedMicroStep& seen, Factors& factors, StepSums& sums) override {
@@ -27,7 +26,7 @@ class Habit final : public Objective {
     const auto of_layer = static_cast<std::size_t>(seen.counted.sequences) * experts;
     for (std::size_t layer = 0; layer < seen.readings.size(); ++layer)
       for (std::size_t i = 0; i < of_layer; ++i) {
-        const double factor = scale * weights_[layer * experts + i % experts];
+        const double factor = scale * habit_.values[layer * experts + i % experts];
         factors.probability_sums[layer * of_layer + i] += coefficient * factor;
         sums["habit"][0] += factor * seen.readings[layer].probability_sums[i];
       }
@@ -42,17 +41,16 @@ class Habit final : public Objective {
     report.others.push_back({"habit_loss", std::numeric_limits<double>::quiet_NaN(), {}});
   }
   void keep() override {
-    for (std::size_t i = 0; i < weights_.size(); ++i)
-      weights_[i] = keep_of_old * weights_[i] + (1 - keep_of_old) * fractions_[i];
-    habit_.values.copy_from(Tensor::from(weights_, habit_.shape));
+    for (std::size_t i = 0; i < fractions_.size(); ++i)
+      habit_.values[i] = keep_of_old * habit_.values[i] + (1 - keep_of_old) * fractions_[i];
   }
-  std::vector<MethodState*> states() override { return {&habit_}; }
+  std::vector<ObjectiveState*> states() override { return {&habit_}; }
 
  private:
   ScopeFacts model_;
-  MethodState habit_;
+  ObjectiveState habit_;
   std::int64_t tokens_ = 0;
-  std::vector<double> weights_, fractions_;
+  std::vector<double> fractions_;
 };
 
 }  // namespace
