@@ -5,9 +5,9 @@
 
 namespace conclave {
 
-/// a + b, of one shape: the residual connection.
-/// x rounded to a type; x itself where it has it.
+/// x rounded to a type; x itself where it has that type already.
 Variable to_type(Tape& tape, const Variable& x, DType dtype);
+/// a + b, of one shape: the residual connection.
 Variable add(Tape& tape, const Variable& a, const Variable& b);
 
 /// silu(gate) * up, of one shape (Shazeer, arXiv 2002.05202).
