@@ -19,8 +19,8 @@ Variable rms_norm(Tape& tape,
                   const Variable& weight,  // [width]
                   double epsilon);         // -> the shape of x
 
-/// The sum of float64 scalars, which stay on their device: the objective from its terms. Of no terms it is 0
-/// on `device`.
+/// The sum of float64 scalars, which stay on their device: the objective from its terms. Without terms it is
+/// 0 on `device`.
 Variable add_losses(Tape& tape, const std::vector<Variable>& losses, Device& device = cpu_device());
 
 }  // namespace conclave

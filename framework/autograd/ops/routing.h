@@ -8,8 +8,8 @@
 
 namespace conclave {
 
-/// What a router leaves behind for the balance loss, by packed sequence, so that every scope of the loss can
-/// be had from it (specs: sequence, group, micro-batch, global batch).
+/// RouterStatistics are what the balance loss needs from a router, by packed sequence. Every scope of the
+/// loss (sequence, group, micro-batch, global batch) can be had from them.
 struct RouterStatistics {
   Tensor counts;              // int64 [sequences, experts]; assignments of real tokens, before any dropping
   Variable probability_sums;  // float64 [sequences, experts]; sum over real tokens of p_i
@@ -27,12 +27,14 @@ struct Routing {
   Tensor probabilities;  // [tokens, experts]; p_i before any renormalisation, which a capacity drops by
 };
 
-/// Pools of experts by document, from which alone its tokens choose (EMO, arXiv 2605.06663): those with the
-/// largest sums over the document of softmax(scores). The sums carry no gradient.
+/// Pools of experts by document: a document's tokens choose from its pool alone (EMO, arXiv 2605.06663). A
+/// pool holds the experts with the largest sums over the document of softmax(scores). The sums carry no
+/// gradient.
 struct RoutePools {
   Tensor documents;  // int32 [documents, 3]: first token, the one after the last, experts in the pool;
                      // undefined: no pools
-  /// Adds to sums, float64 [documents, experts], what other ranks have of the same documents; empty: nothing.
+  /// Adds the sums, float64 [documents, experts], that other ranks have of the same documents; empty:
+  /// nothing.
   std::function<void(const Tensor& sums)> join;
 };
 
@@ -45,9 +47,9 @@ struct RouteOptions {
   std::int64_t first_token = 0;  // where these tokens begin in the micro-batch
 };
 
-/// Scores over experts, then the top_k largest, as the rule says. Only weights and statistics carry
-/// gradients, the choice does not. With pools everything, statistics included, is that of logits which are
-/// -infinity outside of the pool; these rules must have softmax scores.
+/// Computes scores over experts, then chooses the top_k largest, as the rule says. Only weights and
+/// statistics carry gradients, the choice does not. With pools, everything, statistics included, comes from
+/// logits that are -infinity outside the pool. Rules with pools must have softmax scores.
 Routing route(Tape& tape, const Variable& logits,  // [tokens, experts]
               const Tensor& tokens,                // int32 [tokens]; -1: padding
               const RouteOptions& options);
@@ -61,12 +63,12 @@ Variable combine_rows(Tape& tape, const Variable& rows,  // [rows, hidden]
                       const Variable& weights,           // [tokens, top_k]
                       const RowOrder& order);            // -> [tokens, hidden]
 
-/// y[t, j * times + i] = x[t, j] for i < times: an assignment that goes to several ranks carries its weight
-/// to each.
+/// y[t, j * times + i] = x[t, j] for i < times. An assignment that goes to several ranks so carries its
+/// weight to each.
 Variable repeat_columns(Tape& tape, const Variable& x,  // [rows, columns]
                         std::int64_t times);            // -> [rows, columns * times]
 
-/// The scalar sum(factors * x) with constant factors: how statistics become a loss.
+/// The scalar sum(factors * x) with constant factors, by which statistics become a loss.
 Variable weighted_sum(Tape& tape, const Variable& x,  // float64, any shape
                       const Tensor& factors);         // float64, the same shape  ->  float64 [1]
 
