@@ -1,5 +1,5 @@
-// Batch: one micro-batch of packed sequences as plain host arrays, the currency between data/ and everything
-// above.
+// A Batch is one micro-batch of packed sequences as plain host arrays. It is all that code above data/ sees
+// of the text.
 #pragma once
 
 #include <cstdint>

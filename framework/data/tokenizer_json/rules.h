@@ -1,5 +1,5 @@
-// TokenizerRules: what a tokenizer.json of the byte-level BPE kind says, checked. What Conclave does not do
-// is refused by one sentence that names the field.
+// TokenizerRules hold what a tokenizer.json of the byte-level BPE kind says, checked. A rule that Conclave
+// does not follow is refused by one sentence that names the field.
 #pragma once
 
 #include <cstdint>
