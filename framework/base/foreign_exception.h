@@ -1,5 +1,5 @@
-// Exceptions that Conclave did not throw become the Error that they mean: the machine has no memory or no
-// thread left, or there is a bug.
+// Exceptions that Conclave did not throw become the Error that they mean. Either the machine has no memory or
+// no thread left, or there is a bug.
 #pragma once
 
 #include <exception>
