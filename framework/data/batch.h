@@ -1,5 +1,5 @@
-// A Batch is one micro-batch of packed sequences as plain host arrays. It is all that code above data/ sees
-// of the text.
+// A Batch is one micro-batch of packed sequences as plain host arrays. Code in data/ hands it to all code
+// above.
 #pragma once
 
 #include <cstdint>

@@ -14,8 +14,8 @@ namespace conclave {
 enum class RecordLayout { none, lines, values };
 
 /// Files called .jsonl or .ndjson have a record in each line. A file called .json is looked into: an array of
-/// objects or several objects are records. A single object is a record if its field `json_field` is a string,
-/// else the file is a text, such as the settings of a program. Capital letters in the ending, or the ending
+/// objects or several objects are records. A single object is a record if its field `json_field` is a string.
+/// Else the file is a text, such as the settings of a program. Capital letters in the ending, or the ending
 /// of a compressed file behind it, change nothing.
 RecordLayout record_layout_of(const std::string& path, const std::string& json_field);
 

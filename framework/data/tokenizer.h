@@ -25,8 +25,8 @@ class Tokenizer {
   virtual std::int32_t end_of_document() const = 0;
 };
 
-/// "bytes" (256 byte values, then 256 = end of document), the path of a tokenizer.json (any name that ends
-/// with .json), or the path of a SentencePiece .model.
+/// The tokenizer of this name: "bytes" (256 byte values, then 256 = end of document), or the path of a file.
+/// A name that ends with .json is the path of a tokenizer.json, any other one of a SentencePiece .model.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& name);
 
 /// A text that is the same for the same tokenizer, wherever its file lies. It is "bytes", or a hash of the

@@ -15,7 +15,7 @@ std::string normalize(std::string_view text, UnicodeForm form);
 /// characters that `\w` means to Rust's `regex`. False for an empty text.
 bool ends_with_word_character(std::string_view text);
 bool starts_with_word_character(std::string_view text);
-/// Bytes of white space (the Unicode property) at the end and at the beginning.
+/// Bytes of white space (the Unicode property, as `\s` in Rust's `regex`) at the end and at the beginning.
 std::size_t white_space_at_end(std::string_view text);
 std::size_t white_space_at_start(std::string_view text);
 
