@@ -6,7 +6,7 @@
 namespace conclave {
 
 /// The keys that each query sees. Query t of sequence s sees the keys first[s, t] .. last[s, t], both
-/// included; it sees none where last[s, t] < first[s, t]. Both are int32 [sequences, queries]. Keys are
+/// included. It sees none where last[s, t] < first[s, t]. Both are int32 [sequences, queries]. Keys are
 /// counted from 0 in each sequence, and those that are seen must exist. A causal mask, documents, windows and
 /// parts of a context are ranges.
 struct KeyRanges {

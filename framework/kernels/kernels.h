@@ -194,14 +194,15 @@ class Kernels {
               const Tensor& dout, const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue)>
       attention_backward{table_, "attention_backward"};
   /// The first pass over a chunk of logits, float32 or float64. The chunk has the whole vocabulary, or the
-  /// ids from first_id to first_id + columns - 1. targets int32 [rows]; -1: not counted. statistics float64
-  /// [rows, 3] receive three numbers of each row: the largest logit, the sum of exp(logit - largest), and the
-  /// target's logit. The target's logit is 0 where it does not lie among the columns.
+  /// ids from first_id to first_id + columns - 1. Shapes: targets int32 [rows], -1 for a row that is not
+  /// counted; statistics float64 [rows, 3]. The statistics of a row are the largest logit, the sum of
+  /// exp(logit - largest), and the target's logit. The target's logit is 0 where it does not lie among the
+  /// columns.
   Kernel<void(const Tensor& logits, const Tensor& targets, std::int64_t first_id, const Tensor& statistics)>
       cross_entropy_statistics{table_, "cross_entropy_statistics"};
   /// Joins the statistics [parts, rows, 3] of all parts that the vocabulary is cut into. log_sum_exp float64
-  /// [rows] is 0 where there is no target. The rows with a target add two numbers to sums float64 [2]:
-  /// log_sum_exp - logit[target], which is the loss, and log_sum_exp^2. A target that is not among the ids of
+  /// [rows] is 0 where there is no target. Two sums over the rows with a target are added to sums float64
+  /// [2]: the losses log_sum_exp - logit[target], and log_sum_exp^2. A target that is not among the ids of
   /// `vocabulary` gives NaN.
   Kernel<void(const Tensor& statistics, const Tensor& targets, std::int64_t vocabulary,
               const Tensor& log_sum_exp, const Tensor& sums)>
@@ -216,11 +217,11 @@ class Kernels {
   // --- mixture of experts
   // --------------------------------------------------------------------------------------
 
-  /// Computes scores, the top_k experts (ties: the lower index) and their weights, by the rule. logits sums
-  /// [tokens, experts] are float32 or float64. tokens int32 [tokens] is -1 for padding, which is routed
-  /// nowhere and counted nowhere. A logit of -infinity bars an expert for its token, whatever its selection
-  /// bias: p is exactly 0, and so is the gradient. Statistics are kept by sequence; result.first_token and
-  /// length say which token belongs to which.
+  /// Computes scores, the top_k experts (ties: the lower index) and their weights, by the rule. The input
+  /// `logits` is sums [tokens, experts], float32 or float64. The input `tokens` is int32 [tokens], -1 for
+  /// padding, which is routed nowhere and counted nowhere. A logit of -infinity bars an expert for its token,
+  /// whatever its selection bias. Its p is exactly 0, and so is its gradient. Statistics are kept by
+  /// sequence; result.first_token and length say which token belongs to which.
   Kernel<void(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, const RouteResult& result)>
       route{table_, "route"};
   /// dlogits from the gradients of weights, probability_sums and z_sum (float64 [1]). A softmax needs no
@@ -228,9 +229,9 @@ class Kernels {
   Kernel<void(const RouteResult& result, const RouteRule& rule, const Tensor& logits, const Tensor& dweights,
               const Tensor& dprobability_sums, const Tensor& dz_sum, const Tensor& dlogits)>
       route_backward{table_, "route_backward"};
-  /// sums[d] = the sum over the tokens of document d of softmax(logits), in their order. logits sums [tokens,
-  /// experts]; sums float64 [documents, experts]. documents int32 [documents, 3] hold the first token, the
-  /// one after the last, and a number that mask_outside_pools reads.
+  /// sums[d] = the sum over the tokens of document d of softmax(logits), in their order. Shapes: logits sums
+  /// [tokens, experts], sums float64 [documents, experts], documents int32 [documents, 3]. A row of documents
+  /// holds the first token, the one after the last, and a number that mask_outside_pools reads.
   Kernel<void(const Tensor& logits, const Tensor& documents, const Tensor& sums)> sum_over_documents{
       table_, "sum_over_documents"};
   /// In each document, the experts with the largest sums (ties: the lower index) keep their logits. The third

@@ -15,9 +15,9 @@
 
 namespace conclave {
 
-/// Says which experts tokens go to where no router computes. tokens [tokens] holds -1 for padding. chosen
-/// [tokens, top_k] receives numbers below `experts`, all different for one token; the values for padding are
-/// not read.
+/// Says which experts tokens go to where no router computes. The list `tokens` [tokens] holds -1 for padding.
+/// The list `chosen` [tokens, top_k] receives numbers below `experts`, all different for one token. Its
+/// values for padding are not read.
 using ExpertChoice = std::function<void(std::span<const std::int32_t> tokens, std::int64_t experts,
                                         std::span<std::int32_t> chosen)>;
 

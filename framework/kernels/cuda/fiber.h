@@ -1,5 +1,5 @@
-// A Fiber is a function with a stack of its own that another one switches to and that switches back, on one
-// thread of the host. Sanitizers are told of each switch.
+// A Fiber is a function with a stack of its own. Another function switches to it, and it switches back, on
+// one thread of the host. Sanitizers are told of each switch.
 #pragma once
 
 #include <cstddef>
