@@ -21,8 +21,9 @@
 
 namespace conclave {
 
-/// Course says how a number gets from one value to another. linear: evenly. cosine: along half a cosine, slow
-/// at both ends. steps: through every whole number on the way, each for as long as the others.
+/// Course says how a number gets from one value to another. With `linear` it moves evenly, with `cosine`
+/// along half a cosine, slow at both ends. With `steps` it goes through every whole number on the way, each
+/// for as long as the others.
 enum class Course { linear, cosine, steps };
 constexpr auto words_of(Course) {
   return std::array{Word{Course::linear, "linear"}, Word{Course::cosine, "cosine"},
