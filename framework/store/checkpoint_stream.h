@@ -1,6 +1,6 @@
 // CheckpointStream writes a checkpoint of tensors that come one after another. It holds no more than a copy
-// of the largest of them: tensors go to a shard file of their own as soon as they fill one. The result is
-// like any other checkpoint (checkpoint_file.h); one process writes it.
+// of the largest of them, as tensors go to a shard file as soon as they fill one. The result is like any
+// other checkpoint (checkpoint_file.h); one process writes it.
 #pragma once
 
 #include <filesystem>

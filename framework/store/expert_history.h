@@ -46,7 +46,7 @@ class ExpertHistoryReader {
   explicit ExpertHistoryReader(const std::filesystem::path& path);
   ~ExpertHistoryReader();
 
-  /// All but counts, probability and the other arrays over steps.
+  /// All but counts, probability and the other values of single steps; `step` itself is there.
   const ExpertHistory& overview() const { return overview_; }
   /// The counts of some steps: [rows, layers, experts].
   std::vector<std::int64_t> counts(std::int64_t first_row, std::int64_t rows) const;

@@ -1,5 +1,5 @@
-// HistoryFile is a file with rows of experts.h5: one segment of it, or an experts.h5 of an earlier version
-// that has all rows in itself. compose_segment writes a segment.
+// HistoryFile is a file with rows of experts.h5. It is one segment of it, or an experts.h5 of an earlier
+// version that has all rows in itself. The function compose_segment writes a segment.
 #pragma once
 
 #include <filesystem>
