@@ -7,7 +7,7 @@ include(CMakePackageConfigHelpers)
 # what trains, saves, evaluates and plans; not the tools, and not what writes TensorBoard's files:
 # Debian's archive of protobuf-lite cannot be put into a shared library, and its own shared one would meet that of
 # SentencePiece.
-set(folders base device tensor kernels autograd recipe data store telemetry parallel layers optim train plan)
+set(folders base device tensor kernels autograd recipe data store telemetry parallel layers moe optim train plan)
 add_library(conclave_shared SHARED)
 foreach(folder ${folders})
   target_sources(conclave_shared PRIVATE $<TARGET_OBJECTS:conclave_${folder}>)
@@ -36,7 +36,7 @@ endforeach()")
 install(TARGETS conclave RUNTIME)
 install(TARGETS conclave_shared EXPORT ConclaveTargets LIBRARY)
 
-# Headers under include/conclave, included as here: "layers/router.h". Left out is what only the inside needs.
+# Headers under include/conclave, included as here: "layers/moe/router.h". Left out is what only the inside needs.
 install(DIRECTORY framework parallel layers optim launch DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/conclave
         FILES_MATCHING PATTERN "*.h"
         PATTERN "launch/tools" EXCLUDE PATTERN "launch/train/run" EXCLUDE

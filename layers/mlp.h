@@ -1,12 +1,11 @@
-// Mlp: the dense SwiGLU block, also used for shared experts: down(silu(gate(x)) * up(x)).
-// Parameters under NAME: gate_proj, up_proj [intermediate, hidden], down_proj [hidden, intermediate].
-// A dense block shares its intermediate columns out over tensor ranks; shared experts are whole on every rank
+// Mlp: dense SwiGLU, also used for shared experts: down(silu(gate(x)) * up(x)). DenseMlp: a whole block of
+// it. Parameters under NAME: gate_proj, up_proj [intermediate, hidden], down_proj [hidden, intermediate]. A
+// dense block shares its intermediate columns out over tensor ranks; shared experts are whole on every rank
 // and see its token shard.
 #pragma once
 
-#include "layers/initial_range.h"
+#include "layers/feed_forward.h"
 #include "layers/linear.h"
-#include "layers/parallelism.h"
 
 namespace conclave {
 
@@ -31,6 +30,24 @@ class Mlp {
 
  private:
   Linear gate_, up_, down_;
+};
+
+class DenseMlp final : public FeedForward {
+ public:
+  DenseMlp(ParameterSet& parameters, const BlockPlace& place, std::int64_t hidden, std::int64_t intermediate)
+      : parallelism_(place.parallelism),
+        mlp_(parameters, place.name, hidden, intermediate, place.range, Mlp::over_tensor_ranks()) {}
+
+  Result forward(Tape& tape, const Variable& x, const ModelInput&) const override {
+    const Variable partial = mlp_.forward(tape, parallelism_.enter_tensor(tape, x));
+    return {parallelism_.leave_tensor(tape, partial), {}};
+  }
+  std::int64_t routers() const override { return 0; }
+  const char* purpose() const override { return "mlp"; }
+
+ private:
+  Parallelism parallelism_;
+  Mlp mlp_;
 };
 
 }  // namespace conclave

@@ -51,8 +51,7 @@ ModelInput to_device(const Batch& batch, Device& device) {
           // A token sees its document up to itself.
           .key_ranges = {Tensor::from(batch.document_start, places, device), columns.view(places)},
           .documents = std::make_shared<const std::vector<DocumentSpan>>(documents_of(batch)),
-          .draws = {},
-          .pools = {}};
+          .draws = {}};
 }
 
 }  // namespace conclave

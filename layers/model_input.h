@@ -5,7 +5,6 @@
 #include <optional>
 #include <vector>
 
-#include "framework/autograd/ops/routing.h"
 #include "framework/data/batch.h"
 #include "framework/kernels/attention_shape.h"
 #include "framework/tensor/tensor.h"
@@ -35,7 +34,6 @@ struct ModelInput {
   KeyRanges key_ranges;          // of [sequences, length]; the columns that attention sees from each
   std::shared_ptr<const std::vector<DocumentSpan>> documents;  // of the whole micro-batch, in order
   std::optional<DrawPlace> draws;                              // none outside of training
-  RoutePools pools;                 // of a layer's routers on these tokens (layers/document_pools.h)
   bool keep_probabilities = false;  // RouterStatistics::probabilities too, for measuring routers
 };
 

@@ -7,44 +7,32 @@
 
 namespace conclave {
 
-TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& name,
-                                   const ModelRecipe& model, const InitialRange& range,
-                                   const Parallelism& parallelism, bool dense, const Tensor& selection_bias,
-                                   const RouterMaker& router)
-    : parallelism_(parallelism),
-      mixer_norm_(parameters, name + ".input_layernorm", model.hidden_size, model.rms_norm_eps,
+TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& name, std::int64_t block,
+                                   const TransformerRecipe& model, const InitialRange& range,
+                                   const Parallelism& parallelism, const FeedForwardMaker& feed_forward)
+    : mixer_norm_(parameters, name + ".input_layernorm", model.hidden_size, model.rms_norm_eps,
                   parallelism.residual()),
       mixer_(make_sequence_mixer(parameters, name, model, range, parallelism)),
       mlp_norm_(parameters, name + ".post_attention_layernorm", model.hidden_size, model.rms_norm_eps,
-                parallelism.residual()) {
-  if (dense)
-    dense_.emplace(parameters, name + ".mlp", model.hidden_size, model.intermediate_size, range,
-                   Mlp::over_tensor_ranks());
-  else
-    moe_.emplace(parameters, name + ".mlp", model, range, parallelism,
-                 router(parameters, name + ".mlp.gate", model, selection_bias));
-}
+                parallelism.residual()),
+      feed_forward_(feed_forward(parameters, {name + ".mlp", block, range, parallelism})) {}
 
-Moe::Result TransformerBlock::forward(Tape& tape, const Variable& x, const ModelInput& input) const {
+FeedForward::Result TransformerBlock::forward(Tape& tape, const Variable& x, const ModelInput& input) const {
   const Variable mixed = [&] {
     const ProfilePurpose purpose(mixer_->purpose());
     return add(tape, x, mixer_->forward(tape, mixer_norm_.forward(tape, x), input));
   }();
-  const ProfilePurpose purpose(dense_ ? "mlp" : "residual");
-  const Variable normed = mlp_norm_.forward(tape, mixed);
-  if (dense_) {
-    const Variable partial = dense_->forward(tape, parallelism_.enter_tensor(tape, normed));
-    return {add(tape, mixed, parallelism_.leave_tensor(tape, partial)), {}};
-  }
-  Moe::Result of_experts = moe_->forward(tape, normed, input);
-  return {add(tape, mixed, of_experts.y), of_experts.statistics};
+  const ProfilePurpose purpose(feed_forward_->purpose());
+  FeedForward::Result result = feed_forward_->forward(tape, mlp_norm_.forward(tape, mixed), input);
+  result.y = add(tape, mixed, result.y);
+  return result;
 }
 
-Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Recompute recompute,
-                         const Parallelism& parallelism, Device& device, const RouterMaker& router)
+Transformer::Transformer(ParameterSet& parameters, const TransformerRecipe& model,
+                         const FeedForwardMaker& feed_forward, Recompute recompute,
+                         const Parallelism& parallelism)
     : recompute_(recompute),
       parallelism_(parallelism),
-      moe_layers_(model.num_hidden_layers - model.moe.first_k_dense_replace),
       embedding_(parameters.create("model.embed_tokens.weight", {model.vocab_size, model.hidden_size},
                                    {Initializer::Kind::normal, model.initializer_range}, Decay::yes,
                                    Parallelism::cut(0))) {
@@ -52,18 +40,9 @@ Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Rec
   // GPT-2's rule: the sum of 2 * layers residual outputs keeps the variance of one.
   if (model.scale_residual_init)
     range.residual /= std::sqrt(2.0 * static_cast<double>(model.num_hidden_layers));
-  if (moe_layers_ > 0 && model.moe.router.bias.rate > 0)
-    selection_bias_ = Tensor::zeros({moe_layers_, model.moe.num_experts}, DType::float64, device);
-  const std::int64_t dense_layers = model.moe.first_k_dense_replace;
-  for (std::int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
-    const bool dense = layer < dense_layers;
-    const Tensor bias =
-        dense || !selection_bias_.defined()
-            ? Tensor()
-            : selection_bias_.part((layer - dense_layers) * model.moe.num_experts, {model.moe.num_experts});
-    blocks_.push_back(std::make_unique<TransformerBlock>(parameters, join_text("model.layers.", layer), model,
-                                                         range, parallelism, dense, bias, router));
-  }
+  for (std::int64_t layer = 0; layer < model.num_hidden_layers; ++layer)
+    blocks_.push_back(std::make_unique<TransformerBlock>(parameters, join_text("model.layers.", layer), layer,
+                                                         model, range, parallelism, feed_forward));
   final_norm_ = std::make_unique<RmsNorm>(parameters, "model.norm", model.hidden_size, model.rms_norm_eps,
                                           parallelism.residual());
   head_ = model.tie_word_embeddings
@@ -73,24 +52,33 @@ Transformer::Transformer(ParameterSet& parameters, const ModelRecipe& model, Rec
                                    Parallelism::cut(0));
 }
 
-Moe::Result Transformer::forward_block(Tape& tape, const TransformerBlock& block, const Variable& x,
-                                       const ModelInput& input) const {
+std::int64_t Transformer::routers() const {
+  std::int64_t count = 0;
+  for (const auto& block : blocks_) count += block->routers();
+  return count;
+}
+
+FeedForward::Result Transformer::forward_block(Tape& tape, const TransformerBlock& block, const Variable& x,
+                                               const ModelInput& input) const {
   if (recompute_ == Recompute::none) return block.forward(tape, x, input);
   // What leaves the segment: the hidden state and the differentiable statistics. Counts are committed by the
   // first run only, or a replay would count every token twice.
-  RouterStatistics committed;
+  FeedForward::Result committed;
   const std::vector<Variable> outputs = recompute(
       tape, {x},
       [&block, input, &committed](Tape& inner, const std::vector<Variable>& inputs, SegmentRun run) {
-        const Moe::Result result = block.forward(inner, inputs[0], input);
-        if (!result.statistics.counts.defined()) return std::vector<Variable>{result.y};
-        if (run == SegmentRun::first) committed = result.statistics;
-        return std::vector<Variable>{result.y, result.statistics.probability_sums, result.statistics.z_sum};
+        FeedForward::Result result = block.forward(inner, inputs[0], input);
+        std::vector<Variable> leaving = {result.y};
+        for (RouterStatistics& router : result.routers)
+          for (Variable* variable : router.variables()) leaving.push_back(*variable);
+        if (run == SegmentRun::first) committed = std::move(result);
+        return leaving;
       });
-  if (outputs.size() == 1) return {outputs[0], {}};
-  committed.probability_sums = outputs[1];
-  committed.z_sum = outputs[2];
-  return {outputs[0], committed};
+  auto next = outputs.begin();
+  committed.y = *next++;
+  for (RouterStatistics& router : committed.routers)
+    for (Variable* variable : router.variables()) *variable = *next++;
+  return committed;
 }
 
 namespace {
@@ -130,10 +118,10 @@ Transformer::Result Transformer::forward(Tape& tape, const ModelInput& input,
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const std::string name = join_text("model.layers.", layer);
     const ProfileLayer profiled(name.c_str());
-    const Moe::Result output = forward_block(tape, *blocks_[layer], result.hidden, input);
+    const FeedForward::Result output = forward_block(tape, *blocks_[layer], result.hidden, input);
     result.hidden = output.y;
     if (observe) observe(name, result.hidden.value);
-    if (output.statistics.counts.defined()) result.statistics.push_back(output.statistics);
+    result.statistics.insert(result.statistics.end(), output.routers.begin(), output.routers.end());
   }
   const ProfileLayer profiled("model.norm");
   result.hidden = final_norm_->forward(tape, result.hidden);

@@ -23,11 +23,12 @@ struct ParameterSettings {
 };
 ParameterSettings settings_of(const Parameter& parameter, const OptimizerRecipe& recipe);
 
-/// Marks the parameters that the groups freeze. Before gradients are reduced: frozen ones take no part.
+/// Marks the parameters that the groups freeze. It is called before gradients are reduced, since frozen
+/// parameters take no part.
 void freeze(ParameterSet& parameters, const OptimizerRecipe& recipe);
 
-/// All that this rank owns, each element with the settings of its parameter: for kernels that treat every
-/// element by itself.
+/// Returns all that this rank owns, each element with the settings of its parameter, for kernels that treat
+/// every element by itself.
 Pieces owned_pieces(const ParameterSet& parameters, const GradientReducer& reducer,
                     const OptimizerRecipe& recipe);
 

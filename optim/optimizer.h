@@ -26,17 +26,19 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
-  /// One update of the owned values, after GradientReducer::finish(). Gradients are multiplied by
+  /// Updates the owned values once, after GradientReducer::finish(). Gradients are multiplied by
   /// gradient_scale first, which is how they are clipped.
   void step(double learning_rate, double gradient_scale) {
     ++updates_;
     update(learning_rate, gradient_scale);
   }
 
-  /// In an order of its own, the same on all ranks; the tensors are the ones that step() changes.
+  /// The states come in an order of the optimizer's own, the same on all ranks; their tensors are the ones
+  /// that step() changes.
   virtual std::vector<NamedState> states() const = 0;
 
-  /// Updates done so far, the one under way included. Part of a checkpoint, with the states.
+  /// Counts the updates done so far, the one under way included. A checkpoint keeps the count with the
+  /// states.
   std::int64_t updates() const { return updates_; }
   void set_updates(std::int64_t updates) { updates_ = updates; }
 
@@ -48,10 +50,11 @@ class Optimizer {
   std::int64_t updates_ = 0;
 };
 
-/// A value of optimizer.kind.
+/// An OptimizerKind is a value of optimizer.kind.
 struct OptimizerKind {
   std::string name;
-  /// Says what of a parameter must not be divided between two replicas. None: single elements.
+  /// Says what of a parameter must not be divided between two replicas; where it is null, nothing but single
+  /// elements.
   OwnedUnit (*owned_unit)(const Parameter&, const OptimizerRecipe&) = nullptr;
   /// The optimizer keeps references to the parameters, and nothing of the reducer.
   std::unique_ptr<Optimizer> (*make)(const ParameterSet&, const GradientReducer&, const OptimizerRecipe&);
@@ -61,19 +64,19 @@ const std::vector<OptimizerKind>& optimizer_kinds();
 /// A name that is none of them is a Fault::request.
 const OptimizerKind& optimizer_kind(const std::string& name);
 
-/// The owned_unit of recipe.kind, as the reducer is given it.
+/// Returns the owned_unit of recipe.kind, as the reducer is given it.
 OwnedUnitOf owned_unit_of(const OptimizerRecipe& recipe);
 
-/// The optimizer of recipe.kind. The reducer must have been given its owned_unit_of. A group whose pattern
-/// matches no parameter is a Fault::request.
+/// Makes the optimizer of recipe.kind. The reducer must have been given its owned_unit_of. A group whose
+/// pattern matches no parameter is a Fault::request.
 std::unique_ptr<Optimizer> make_optimizer(const ParameterSet& parameters, const GradientReducer& reducer,
                                           const OptimizerRecipe& recipe);
 
-/// The states that the recipe's optimizer begins with, without elements. Converters need their names and
-/// types for checkpoints that no training wrote. `kept`: the type of weights and gradients.
+/// Returns the states that the recipe's optimizer begins with, without elements. Converters need their names
+/// and types for checkpoints that no training wrote. `kept` is the type of weights and gradients.
 std::vector<NamedState> states_at_beginning(const OptimizerRecipe& recipe, DType kept);
 
-/// Zeros for every owned element, in the type of the values.
+/// Returns zeros for every owned element, in the type of the values.
 Tensor new_state(const ParameterSet& parameters, const GradientReducer& reducer);
 
 }  // namespace conclave

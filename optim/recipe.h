@@ -1,4 +1,4 @@
-// What a recipe says of how weights change: the section `optimizer`.
+// The section `optimizer` of a recipe: what it says of how weights change.
 #pragma once
 
 #include <array>
@@ -50,11 +50,11 @@ struct OptimizerRecipe {
   bool operator==(const OptimizerRecipe&) const = default;
 };
 void describe(Visitor& v, OptimizerRecipe& o);
-/// What its keys mean together in a run of so many steps. Fault::request for the first thing that is
-/// impossible.
+/// Checks what its keys mean together in a run of so many steps. Throws Fault::request for the first thing
+/// that is impossible.
 void require_possible(const Requirements& r, const OptimizerRecipe& o, std::int64_t steps);
 
-/// The values of optimizer.kind, which are the names in the list of optimizers (optimizers.cpp).
+/// Returns the values of optimizer.kind, which are the names in the list of optimizers (optimizers.cpp).
 std::vector<std::string> optimizer_names();
 
 }  // namespace conclave

@@ -7,10 +7,11 @@
 
 namespace conclave {
 
-/// The factor on the learning rate at `step` (0-based) of `steps`: a linear warm-up that reaches 1 at its
-/// last step, then constant; linear or cosine decay to min_lr_ratio at the last step (Loshchilov and Hutter,
-/// arXiv 1608.03983); or wsd: constant, then a linear decay over the final decay_steps (Hu et al., arXiv
-/// 2404.06395).
+/// Returns the factor on the learning rate at `step` (0-based) of `steps`. A linear warm-up reaches 1 at its
+/// last step; then the schedule goes on in one of these ways:
+///   - constant: the factor stays 1.
+///   - linear, cosine: it decays to min_lr_ratio at the last step (Loshchilov and Hutter, arXiv 1608.03983).
+///   - wsd: it stays 1, then decays linearly over the final decay_steps (Hu et al., arXiv 2404.06395).
 double learning_rate_factor(const ScheduleRecipe& schedule, std::int64_t step, std::int64_t steps);
 
 }  // namespace conclave

@@ -1,11 +1,11 @@
-// The collectives as differentiable ops, named by what they do to a value along a mesh axis. A value is
-// - invariant: the same on every rank, and counted once;
-// - replicated: a copy per rank, each used differently;
-// - partial: a term per rank, whose sum is meant;
-// - sharded: every rank holds its own rows.
+// The collectives as differentiable ops, named by what they do to a value along a mesh axis:
+//   - An invariant value is the same on every rank, and counted once.
+//   - A replicated value has a copy on every rank, each used differently.
+//   - A partial value has a term on every rank, whose sum is meant.
+//   - A sharded value has its own rows on every rank.
 // The backward of each op is its adjoint under these meanings, so no gradient is ever divided by a rank
-// count. Backward always issues its collective, also where no gradient has arrived: the partners wait for it.
-// On an axis of one rank all of them hand x through.
+// count. Backward always issues its collective, also where no gradient has arrived, because the partners wait
+// for it. On an axis of one rank all of them hand x through.
 #pragma once
 
 #include <memory>
@@ -47,21 +47,20 @@ Variable exchange_rows(Tape& tape, const Variable& x,  // [sum of send_rows, ...
                        const RowCounts& receive_rows,  // [size], see exchange_counts
                        Communicator& axis, Purpose purpose);
 
-/// Rows on their way; copies mean the same rows.
+/// PendingRows are rows on their way; copies mean the same rows.
 struct PendingRows {
   struct Exchange;
-  std::shared_ptr<Exchange> exchange;  // null on an axis of one rank,
-  Variable here;                       // where this is the result
+  std::shared_ptr<Exchange> exchange;  // null on an axis of one rank
+  Variable here;                       // the result on an axis of one rank
 };
 
-/// exchange_rows in two steps, so that other work can be done while rows travel:
+/// These two are exchange_rows in two steps, so that other work can be done while rows travel:
 ///   forward    start: the rows leave              finish: waits for the rows that come
 ///   backward   start: waits for their gradients   finish: the gradients leave
-/// What is recorded between the two in forward lies between them in backward as well. Every start needs one
-/// finish, on the same tape, and x must not change before. What overlaps for certain is the waiting for
-/// slower ranks; whether the copying does is for MPI to say. Open MPI sends small rows off at the start, but
-/// moves large ones between ranks of one machine only while the receiver is inside an MPI call: in the
-/// finish.
+/// Ops recorded between the two in forward lie between them in backward as well. Every start needs one
+/// finish, on the same tape, and x must not change before. Waiting for slower ranks overlaps for certain; MPI
+/// decides whether the copying does. Open MPI sends small rows off at the start. It moves large ones between
+/// ranks of one machine only while the receiver is inside an MPI call, which is in the finish.
 PendingRows start_exchange_rows(Tape& tape, const Variable& x, const RowCounts& send_rows,
                                 const RowCounts& receive_rows, Communicator& axis, Purpose purpose);
 Variable finish_exchange_rows(Tape& tape, const PendingRows& pending);

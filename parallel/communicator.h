@@ -1,9 +1,9 @@
 // Communicator: a group of ranks that call the same collectives in the same order. Results are the same on
-// every run of the same layout. Tensors are contiguous, of any type where they are moved, of all but bfloat16
-// where they are added up, and never resized: the caller owns all memory. Every collective says what it is
-// for, so that calls, bytes and waiting are counted by purpose. Implementations: self (one rank, self.cpp)
-// and MPI (mpi.h), where tensors on a device travel by NCCL (device_collectives.h); all have the same
-// meaning. On a device "returns" and "complete" are those of its stream: the host does not wait.
+// every run of the same layout. Tensors are contiguous and never resized, since the caller owns all memory.
+// Any type may be moved, and all types but bfloat16 may be added up. Every collective says what it is for, so
+// that calls, bytes and waiting are counted by purpose. The implementations self (one rank, self.cpp) and MPI
+// (mpi.h) have the same meaning. Over MPI, tensors on a device travel by NCCL (device_collectives.h). On a
+// device, "returns" and "complete" are those of its stream, and the host does not wait.
 #pragma once
 
 #include <array>
@@ -23,22 +23,22 @@ namespace conclave {
 
 enum class ReduceOp { sum, maximum, minimum };
 
-/// What a collective is for.
+/// Every collective serves one of these purposes.
 enum class Purpose { parameters, gradients, dispatch, combine, statistics, activations, agreement };
 constexpr int purposes = 7;
 const char* name_of(Purpose purpose);
 
-/// What this rank has done for one purpose. `bytes` is the payload that this rank handed over for other
-/// ranks, as the caller sees it and whatever algorithm carries it: the whole tensor of an all-reduce, an
-/// all-gather's own rows, a reduce-scatter's or an all-to-all's rows for other ranks, a broadcast at its
-/// root; nothing on one rank.
+/// Traffic counts what this rank has done for one purpose. `bytes` is the payload that the caller handed over
+/// for other ranks, whatever algorithm carries it. An all-reduce counts the whole tensor, and an all-gather
+/// its own rows. A reduce-scatter or an all-to-all counts the rows for other ranks, and a broadcast counts at
+/// its root. One rank alone counts nothing.
 struct Traffic {
   std::int64_t calls = 0;
   std::int64_t bytes = 0;
   double wait_seconds = 0;  // in blocking collectives and in Request::wait
 };
 
-/// A collective as a rank enters it.
+/// A Collective describes a collective as a rank enters it.
 struct Collective {
   Purpose purpose;
   std::string_view operation;  // a literal: all_reduce, all_gather_rows, ...
@@ -47,16 +47,17 @@ struct Collective {
   Members members;             // of the job
   auto operator<=>(const Collective&) const = default;
 };
-/// Which collectives there were, and how many of each.
+/// The log counts the collectives of each kind.
 using CollectiveLog = std::map<Collective, std::int64_t>;
 
-/// One Traffic per Purpose, and the journal; a communicator and everything split from it share one table.
+/// A table holds one Traffic per Purpose, and the journal. A communicator and everything split from it share
+/// one table.
 class TrafficTable {
  public:
   Traffic& operator[](Purpose purpose) { return entries_[static_cast<std::size_t>(purpose)]; }
   const Traffic& operator[](Purpose purpose) const { return entries_[static_cast<std::size_t>(purpose)]; }
 
-  /// What has come since an earlier state of the same table.
+  /// Returns what has come since an earlier state of the same table.
   TrafficTable since(const TrafficTable& before) const {
     TrafficTable difference;
     for (std::size_t i = 0; i < entries_.size(); ++i)
@@ -78,11 +79,11 @@ class TrafficTable {
   std::array<Traffic, purposes> entries_;
 };
 
-/// A collective under way. Its tensors must not be touched until wait() returns or test() says true; they are
-/// kept alive until then. A default Request is complete.
+/// A Request is a collective under way. Its tensors must not be touched until wait() returns or test() says
+/// true; they are kept alive until then. A default Request is complete.
 class Request {
  public:
-  /// What an implementation waits for; test() says whether it is complete and lets it make progress.
+  /// An implementation waits for a Pending; test() says whether it is complete and lets it make progress.
   class Pending {
    public:
     virtual ~Pending() = default;
@@ -91,14 +92,14 @@ class Request {
   };
 
   Request() = default;
-  /// `entry`: its number in the journal, -1 where it has none.
+  /// `entry` is its number in the journal, -1 where it has none.
   Request(std::unique_ptr<Pending> pending, std::shared_ptr<TrafficTable> traffic, Purpose purpose,
           std::int64_t entry);
   Request(Request&& other) noexcept = default;
   Request& operator=(Request&& other) noexcept;
-  /// Dropped before it is complete, which happens while an error unwinds: the partners may never come, so
-  /// this does not wait; the memory stays reserved to the end of the process, because the network may still
-  /// write there.
+  /// A Request may be dropped before it is complete, while an error unwinds. It does not wait then, since the
+  /// partners may never come. The memory of its tensors stays reserved to the end of the process, because the
+  /// network may still write there.
   ~Request();
 
   bool test();
@@ -111,10 +112,10 @@ class Request {
   std::int64_t entry_ = -1;
 };
 
-/// Rows per rank of an uneven exchange, [size].
+/// RowCounts are the rows per rank of an uneven exchange, [size].
 using RowCounts = std::vector<std::int64_t>;
 
-/// This rank among the ranks on the same machine.
+/// NodePlace says where this rank stands among the ranks on the same machine.
 struct NodePlace {
   int rank = 0;
   int size = 1;
@@ -130,7 +131,7 @@ class Communicator {
   int size() const { return size_; }
   const std::string& name() const { return name_; }
 
-  /// tensor = the reduction of all ranks' tensors, in place; integers exactly.
+  /// tensor = the reduction of all ranks' tensors, in place. Integers are reduced exactly.
   void all_reduce(const Tensor& tensor, ReduceOp op, Purpose purpose);
   [[nodiscard]] Request start_all_reduce(const Tensor& tensor, ReduceOp op, Purpose purpose);
 
@@ -145,8 +146,8 @@ class Communicator {
                            Purpose purpose);
   [[nodiscard]] Request start_reduce_scatter_rows(const Tensor& in, const Tensor& out, Purpose purpose);
 
-  /// Sends the first send_rows[0] rows of `in` to rank 0, the next send_rows[1] to rank 1, ...; `out`
-  /// receives receive_rows[r] rows from rank r, in the order of ranks. Zero rows are normal.
+  /// Sends the first send_rows[0] rows of `in` to rank 0, the next send_rows[1] rows to rank 1, and so on.
+  /// `out` receives receive_rows[r] rows from rank r, in the order of ranks. Zero rows are normal.
   void all_to_all_rows(const Tensor& in,            // [sum of send_rows, ...]
                        const RowCounts& send_rows,  // [size]
                        const Tensor& out,           // [sum of receive_rows, ...]
@@ -158,17 +159,18 @@ class Communicator {
   void broadcast(const Tensor& tensor, int root, Purpose purpose);
   void barrier();
 
-  /// These ranks of this communicator, in this order, as a communicator of their own. Every rank here calls
-  /// it and names the set that it is in; two sets are equal or have no rank in common. Collective.
+  /// Makes a communicator of these ranks of this one, in this order. Every rank here calls it and names the
+  /// set that it is in; two sets are equal or have no rank in common. Collective.
   virtual std::shared_ptr<Communicator> split(const std::vector<int>& members, const std::string& name) = 0;
-  /// 0 .. size() - 1
+  /// Returns 0 .. size() - 1.
   std::vector<int> every_rank() const;
-  /// This rank alone, counting into the same table. Not collective.
+  /// Makes a communicator of this rank alone, which counts into the same table. It is not collective.
   std::shared_ptr<Communicator> alone(const std::string& name) const;
-  /// For choosing threads per rank. Collective.
+  /// Returns this rank's place on its node, for choosing threads per rank. Collective.
   virtual NodePlace node_place() = 0;
 
-  /// By this communicator, the one that it was split from, and all others split from that.
+  /// Counts what is done by this communicator, the one that it was split from, and all others split from
+  /// that.
   const TrafficTable& traffic() const { return *traffic_; }
   /// Counts from now on what these communicators do by kind; null ends it.
   void keep_log(std::shared_ptr<CollectiveLog> log) { traffic_->log = std::move(log); }
@@ -178,7 +180,7 @@ class Communicator {
   void note(Activity activity, std::int64_t step) const {
     if (traffic_->journal) traffic_->journal->note(activity, step);
   }
-  /// This rank is about to end the job by its own will.
+  /// Notes that this rank is about to end the job by its own will.
   void note_leaving() const {
     if (traffic_->journal) traffic_->journal->mark_leaving();
   }
@@ -190,17 +192,18 @@ class Communicator {
   Communicator(int rank, int size, std::string name, std::shared_ptr<TrafficTable> traffic)
       : rank_(rank), size_(size), name_(std::move(name)), traffic_(std::move(traffic)) {}
 
-  /// Where this rank stands among `members`, which split() was given. Fault::internal where it is missing.
+  /// Returns where this rank stands among `members`, which split() was given. Throws Fault::internal where it
+  /// is missing.
   int place_in(const std::vector<int>& members, const std::string& name) const;
-  /// The job's ranks that these are, [size]; an implementation that spans processes says it once.
+  /// Says which of the job's ranks these are, [size]. An implementation that spans processes says it once.
   void set_members(const std::vector<std::int32_t>& ranks);
 
-  // What an implementation does; shapes and counts have been checked.
+  // An implementation does the following; shapes and counts have been checked.
   virtual void run_all_reduce(const Tensor& tensor, ReduceOp op) = 0;
   virtual std::unique_ptr<Request::Pending> begin_all_reduce(const Tensor& tensor, ReduceOp op) = 0;
   virtual void run_all_gather_rows(const Tensor& in, const Tensor& out) = 0;
   virtual void run_reduce_scatter_rows(const Tensor& in, const Tensor& out) = 0;
-  /// May do all of it at once and return nothing.
+  /// An implementation may do all of it at once and return nothing.
   virtual std::unique_ptr<Request::Pending> begin_reduce_scatter_rows(const Tensor& in, const Tensor& out) {
     run_reduce_scatter_rows(in, out);
     return nullptr;
@@ -219,7 +222,8 @@ class Communicator {
                        const char* whole_name) const;
   void check_defined(const char* where, const Tensor& tensor) const;
   void check_summable(const char* where, const Tensor& tensor) const;
-  /// Counts a collective and notes it; returns its number in the journal or -1. `started`: as in Collective.
+  /// Counts a collective and notes it; returns its number in the journal or -1. `started` is as in
+  /// Collective.
   std::int64_t enter(const char* operation, Purpose purpose, std::size_t bytes, bool started = false);
   template <class Action>
   void timed(Purpose purpose, std::int64_t entry, Action&& action);
@@ -232,16 +236,17 @@ class Communicator {
   std::int64_t sequence_ = 0;   // collectives entered here
 };
 
-/// One rank, with its own traffic table.
+/// Makes a communicator of one rank, with its own traffic table.
 std::shared_ptr<Communicator> self_communicator();
 
-/// How many rows each rank will send here, when `send_rows` says how many go to each rank. Collective.
+/// Returns how many rows each rank will send here, when `send_rows` says how many go to each rank.
+/// Collective.
 RowCounts exchange_counts(Communicator& communicator, const RowCounts& send_rows, Purpose purpose);
 
-/// The texts of all ranks, on every rank. Collective.
+/// Returns the texts of all ranks, on every rank. Collective.
 std::vector<std::string> all_gather_text(Communicator& communicator, const std::string& text);
 
-/// The root's text, on every rank. Collective.
+/// Returns the root's text, on every rank. Collective.
 std::string broadcast_text(Communicator& communicator, const std::string& text, int root);
 
 }  // namespace conclave

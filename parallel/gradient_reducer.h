@@ -1,12 +1,15 @@
-// GradientReducer: sums the gradients of a ParameterSet over each parameter's replicas, bucket by bucket,
-// while backward still computes the rest, and says which elements this rank then owns. Sums and never
-// averages: losses are divided by global totals before backward. Without optimizer sharding every replica
-// receives and owns the whole sum. With it (ZeRO stage 1, Rajbhandari et al., arXiv 1910.02054) each bucket
-// is reduce-scattered, a replica owns its part of each bucket, keeps optimizer states for that part alone,
-// and the updated values are gathered after the step. Where the optimizer needs whole matrices, their buckets
-// are all-reduced, and each replica owns matrices instead of an even part. Buckets start in one fixed order,
-// last parameters first, whatever the tape of a rank does, so they always meet the same bucket of the other
-// ranks; an unfinished bucket holds back those after it.
+// GradientReducer sums the gradients of a ParameterSet over each parameter's replicas, and says which
+// elements this rank then owns. It does so bucket by bucket, while backward still computes the rest. It sums
+// and never averages, since losses are divided by global totals before backward.
+//
+// Without optimizer sharding every replica receives and owns the whole sum. With it (ZeRO stage 1,
+// Rajbhandari et al., arXiv 1910.02054) each bucket is reduce-scattered, and a replica owns its part of each
+// bucket. It keeps optimizer states for that part alone, and the updated values are gathered after the step.
+// Where the optimizer needs whole matrices, their buckets are all-reduced, and each replica owns matrices
+// instead of an even part.
+//
+// Buckets start in one fixed order, last parameters first, whatever the tape of a rank does. So they always
+// meet the same bucket of the other ranks, and an unfinished bucket holds back those after it.
 #pragma once
 
 #include <cstdint>
@@ -28,41 +31,43 @@ struct GradientReducerOptions {
 
 class GradientReducer {
  public:
-  /// After ParameterSet::materialize(), and after Parameter::frozen has been decided: frozen parameters are
-  /// neither sent nor zeroed nor owned. Keeps references to both.
+  /// Call it after ParameterSet::materialize(), and after Parameter::frozen has been decided: frozen
+  /// parameters are neither sent nor zeroed nor owned. It keeps references to both arguments.
   GradientReducer(ParameterSet& parameters, const Mesh& mesh, GradientReducerOptions options = {});
   ~GradientReducer();
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;
 
-  /// The next backward is the last of this step: gradients that it completes may be sent.
+  /// Says that the next backward is the last of this step, so gradients that it completes may be sent.
   void begin_last_micro_batch();
 
-  /// After the last backward: sends what has not been sent and waits. Then every owned element of
+  /// Sends what has not been sent after the last backward, and waits. Then every owned element of
   /// ParameterSet::gradients() is the sum over the replicas, zero where none contributed. Collective.
   void finish();
 
-  /// In the order of ParameterSet::all().
+  /// The spans are in the order of ParameterSet::all().
   const std::vector<OwnedSpan>& owned() const { return owned_; }
   std::int64_t owned_elements() const { return owned_elements_; }
-  /// Whether replicas own different elements; otherwise each owns all of its part.
+  /// True where replicas own different elements; otherwise each replica owns all of its part.
   bool shards_states() const { return options_.sharding == OptimizerSharding::zero1; }
-  /// This rank's part of the sum of squares of all trainable gradients of the model, in which each element
-  /// counts once however it is cut or replicated: float64 [1] on the gradients' device; after finish().
+  /// Returns this rank's part of the sum of squares of all trainable gradients of the model, after finish().
+  /// Each element counts once, however it is cut or replicated. The result is float64 [1] on the gradients'
+  /// device.
   Tensor squares() const;
-  /// The Euclidean norm of these gradients from every rank's part. Collective over all ranks.
+  /// Returns the Euclidean norm of these gradients from every rank's part. Collective over all ranks.
   double norm_of(double squares) const;
-  /// After the owned values have changed: brings everybody's. Collective.
+  /// Brings the values of every rank after the owned ones have changed. Collective.
   void gather_values() const {
     gather(parameters_.values());
     parameters_.round_values();
   }
-  /// Fills a flat buffer [ParameterSet::elements()] with everybody's owned elements; the owned ones are in
-  /// place already. Collective.
+  /// Fills a flat buffer [ParameterSet::elements()] with the owned elements of every rank; this rank's own
+  /// are in place already. Collective.
   void gather(const Tensor& flat) const;
 
   int buckets() const { return static_cast<int>(buckets_.size()); }
-  /// How many buckets of the last finished step were on their way before finish(): what backward could hide.
+  /// Counts the buckets of the last finished step that were on their way before finish(), which backward
+  /// could hide.
   int started_early() const { return started_early_; }
 
  private:
@@ -74,7 +79,7 @@ class GradientReducer {
     std::size_t missing = 0;
     Request request;
     OwnedUnit unit = OwnedUnit::element;
-    Tensor part;                  // of single elements: [elements / replicas]; what a reduce-scatter brings
+    Tensor part;                  // of single elements, from a reduce-scatter: [elements / replicas]
     std::vector<MatrixRun> runs;  // of matrices: who owns which
     std::int64_t share() const { return elements / ranks->size(); }
   };

@@ -16,9 +16,9 @@
 
 namespace conclave {
 
-/// The last two are folds of others: data_tensor all ranks of a stage, which together hold every token once
-/// where tokens are sharded over tensor ranks; expert_group the expert x expert_tensor ranks that hold one
-/// copy of all experts.
+/// The last two axes are folds of others. The axis data_tensor has all ranks of a stage, which together hold
+/// every token once where tokens are sharded over tensor ranks. The axis expert_group has the expert x
+/// expert_tensor ranks that hold one copy of all experts.
 enum class Axis {
   data,
   expert,
@@ -33,8 +33,8 @@ enum class Axis {
 constexpr int axes = 9;
 const char* name_of(Axis axis);
 
-/// What a user chooses; data takes the ranks that remain beside tensor, expert_data those beside the experts'
-/// axes.
+/// A user chooses these degrees. The axis data takes the ranks that remain beside tensor, and expert_data
+/// takes those beside the experts' axes.
 struct MeshDegrees {
   std::int64_t tensor = 1;
   std::int64_t expert = 1;
@@ -45,20 +45,20 @@ struct MeshDegrees {
 
 class MeshLayout {
  public:
-  /// Fault::request with the numbers when these degrees cannot be folded over these ranks.
+  /// Throws Fault::request with the numbers when these degrees cannot be folded over these ranks.
   MeshLayout(std::int64_t ranks, MeshDegrees degrees);
 
   std::int64_t ranks() const { return ranks_; }
   std::int64_t degree(Axis axis) const { return at(axis).degree; }
-  /// Where a rank stands on an axis.
+  /// Says where a rank stands on an axis.
   std::int64_t coordinate(std::int64_t rank, Axis axis) const {
     return rank / at(axis).stride % at(axis).degree;
   }
-  /// The lowest rank of its group along an axis: names the group.
+  /// Returns the lowest rank of its group along an axis, which names the group.
   std::int64_t first_rank(std::int64_t rank, Axis axis) const {
     return rank - coordinate(rank, axis) * at(axis).stride;
   }
-  /// All ranks of its group along an axis, in the order of their coordinates.
+  /// Returns all ranks of its group along an axis, in the order of their coordinates.
   std::vector<std::int64_t> group(std::int64_t rank, Axis axis) const;
 
  private:
@@ -75,15 +75,15 @@ class MeshLayout {
 
 class Mesh {
  public:
-  /// Collective over `world`.
+  /// The constructor is collective over `world`.
   Mesh(std::shared_ptr<Communicator> world, MeshDegrees degrees);
 
-  /// Of one rank.
+  /// Returns the mesh of one rank.
   static const Mesh& alone();
 
   const MeshLayout& layout() const { return layout_; }
   Communicator& world() const { return *world_; }
-  /// The ranks that differ from this one on this axis only; rank() is the coordinate.
+  /// Returns the ranks that differ from this one on this axis only; rank() is the coordinate.
   Communicator& axis(Axis axis) const { return *communicators_[static_cast<std::size_t>(axis)]; }
 
  private:

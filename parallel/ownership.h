@@ -1,5 +1,5 @@
-// Ownership: which elements a rank updates and keeps optimizer states of. Where states are sharded over the
-// replicas, each replica owns an even part of every bucket, or whole matrices, as the optimizer needs.
+// Ownership says which elements a rank updates and keeps optimizer states of. Where states are sharded over
+// the replicas, each replica owns an even part of every bucket, or whole matrices, as the optimizer needs.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +10,15 @@
 
 namespace conclave {
 
-/// Says what is never divided between two replicas: a single element, or a matrix. A parameter of three dims
+/// The unit is never divided between two replicas: a single element, or a matrix. A parameter of three dims
 /// is a stack of matrices [matrices, rows, columns]; one of a single dim counts as one matrix.
 enum class OwnedUnit { element, matrix };
 
-/// The unit of each parameter; none: elements.
+/// Gives the unit of each parameter; where it is empty, units are elements.
 using OwnedUnitOf = std::function<OwnedUnit(const Parameter&)>;
 
-/// Elements of one parameter whose optimizer state this rank keeps; at most one span of a parameter.
+/// A span has the elements of one parameter whose optimizer state this rank keeps. There is at most one span
+/// of a parameter.
 struct OwnedSpan {
   const Parameter* parameter;
   std::int64_t offset;  // first element in ParameterSet's flat buffers
@@ -25,29 +26,29 @@ struct OwnedSpan {
   std::int64_t state_offset;  // first element in a buffer of GradientReducer::owned_elements()
 };
 
-/// A matrix of this rank's part of a parameter. A cut over a tensor axis leaves a rank a part of the matrix:
-/// Placement::cuts says so.
+/// This is a matrix of this rank's part of a parameter. A cut over a tensor axis leaves a rank a part of the
+/// matrix, as Placement::cuts says.
 struct OwnedMatrix {
   const Parameter* parameter;
   Shape shape;  // [rows, columns]; [1, elements] for a parameter of one dim
   std::int64_t offset, state_offset;
 };
 
-/// A parameter's number of elements that stay together.
+/// Returns a parameter's number of elements that stay together.
 std::int64_t matrix_elements(const Parameter& parameter);
 
-/// The matrices of a span. A Fault::internal where it begins or ends within one.
+/// Returns the matrices of a span. Throws Fault::internal where the span begins or ends within one.
 std::vector<OwnedMatrix> matrices_of(const OwnedSpan& span);
 
-/// Neighbouring matrices of one parameter that one replica owns, in the flat buffers.
+/// A run has neighbouring matrices of one parameter that one replica owns, in the flat buffers.
 struct MatrixRun {
   const Parameter* parameter;
   int owner;  // a rank of the replicas' communicator
   std::int64_t offset, elements;
 };
 
-/// Deals whole matrices to the replicas: each matrix to one, and to each replica one stretch of the list.
-/// No replica gets more than an even share and one matrix. A pure function of the shapes.
+/// Deals whole matrices to the replicas: each matrix to one, and to each replica one stretch of the list. No
+/// replica gets more than an even share and one matrix. The result is a pure function of the shapes.
 std::vector<MatrixRun> deal_matrices(const std::vector<const Parameter*>& parameters, int replicas);
 
 }  // namespace conclave

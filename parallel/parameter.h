@@ -1,7 +1,8 @@
 // Parameter: a named weight, how it is cut over the mesh, its gradient, and how it starts. ParameterSet keeps
-// all of a model's parameters of this rank in one flat buffer, and their gradients in another: gradient
-// reduction and the optimizer see spans of these, never layers. A model that computes in bfloat16 keeps these
-// two in float32 (master weights, Micikevicius et al., arXiv 1710.03740) and a rounded copy that ops read.
+// all of a model's parameters of this rank in one flat buffer, and their gradients in another. Gradient
+// reduction and the optimizer see spans of these buffers, never layers. A model that computes in bfloat16
+// keeps the two in float32 (master weights, Micikevicius et al., arXiv 1710.03740), and a rounded copy that
+// ops read.
 #pragma once
 
 #include <cstdint>
@@ -21,24 +22,25 @@ struct Initializer {
   double standard_deviation = 0.02;
 };
 
-/// What ops see of a weight: a copy in the type that the model computes in, or its full precision, which is
-/// the same but for bfloat16. Routers take the latter: rounding scores would make ties.
+/// Ops see a weight in the type that the model computes in, or in its full precision. The two differ for
+/// bfloat16 alone. Routers take the full precision, because rounding scores would make ties.
 enum class Precision { compute, full };
 
-/// Whether weight decay applies: matrices decay, norms and biases do not.
+/// Says whether weight decay applies: matrices decay, norms and biases do not.
 enum class Decay { yes, no };
 
-/// A dim that is cut into equal parts, one for each rank of an axis in the order of its coordinates.
+/// A Cut names a dim that is cut into equal parts, one for each rank of an axis in the order of its
+/// coordinates.
 struct Cut {
   int dim;
   Axis axis;
 };
 
-/// Where a parameter lives.
+/// A Placement says where a parameter lives.
 struct Placement {
   std::vector<Cut> cuts{};     // none: every rank holds it whole
-  Axis replicas = Axis::data;  // data, data_tensor or expert_data: the ranks that hold the same part and
-                               // whose gradients of it are sums over different tokens, to be added up
+  Axis replicas = Axis::data;  // data, data_tensor or expert_data: ranks that hold the same part, and whose
+                               // gradients of it, sums over different tokens, are added up
 };
 
 struct Parameter {
@@ -55,8 +57,8 @@ struct Parameter {
   Tensor value;             // what ops read
   Gradient gradient;        // in the type of the flat buffers
 
-  /// The parameter as an op's input; its first use on the tape is marked so that its gradient's completion is
-  /// known.
+  /// Gives the parameter as an op's input. Its first use on the tape is marked so that its gradient's
+  /// completion is known.
   Variable use(Tape& tape) const {
     if (frozen) return {value, {}};
     tape.watch(gradient);
@@ -66,7 +68,7 @@ struct Parameter {
 
 class ParameterSet {
  public:
-  /// Of a job of one rank.
+  /// Makes the set of a job of one rank.
   ParameterSet() : ParameterSet(MeshLayout(1, {}), 0) {}
   ParameterSet(const MeshLayout& layout, std::int64_t rank) : layout_(layout), rank_(rank) {}
 
@@ -75,11 +77,11 @@ class ParameterSet {
   Parameter& create(const std::string& name, Shape global_shape, Initializer initializer, Decay decay,
                     const Placement& placement = {}, Precision precision = Precision::compute);
 
-  /// Takes memory for this rank's parts and their gradients and draws the initial values: an element is a
-  /// pure function of (seed, name, its index in the whole parameter), whatever the layout. `compute`: the
+  /// Takes memory for this rank's parts and their gradients and draws the initial values. An element is a
+  /// pure function of (seed, name, its index in the whole parameter), whatever the layout. `compute` is the
   /// type that ops read; values and gradients are kept in its sum_type.
   void materialize(DType compute, std::uint64_t seed, Device& device = cpu_device());
-  /// After values() changed: rounds them again into what ops read.
+  /// Rounds the values again into what ops read, after values() changed.
   void round_values();
 
   std::deque<Parameter>& all() { return parameters_; }
@@ -88,12 +90,12 @@ class ParameterSet {
   const MeshLayout& layout() const { return layout_; }
   std::int64_t rank() const { return rank_; }
 
-  /// The flat buffers, [elements]: parameters of equal replicas side by side, each from a multiple of
-  /// 16 x (their number), so that any run of them divides over the replicas. Gaps stay zero.
+  /// The flat buffers [elements] hold parameters of equal replicas side by side. Each parameter begins at a
+  /// multiple of 16 x (their number), so that any run of them divides over the replicas. Gaps stay zero.
   std::int64_t elements() const { return values_.defined() ? values_.elements() : 0; }
   const Tensor& values() const { return values_; }
   const Tensor& gradients() const { return gradients_; }
-  /// What a parameter takes in the flat buffers, its gap included.
+  /// Returns the number of elements that a parameter takes in the flat buffers, its gap included.
   std::int64_t room_of(const Parameter& parameter) const;
   void clear_gradients();
 

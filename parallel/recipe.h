@@ -1,4 +1,4 @@
-// What a recipe says of ranks: the section `parallel`.
+// The section `parallel` of a recipe: what it says of ranks.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@ namespace conclave {
 class Requirements;
 class Visitor;
 
-/// How tokens reach experts on other ranks.
+/// The dispatcher brings tokens to experts on other ranks.
 enum class DispatcherKind { all_to_all, all_gather };
 constexpr auto words_of(DispatcherKind) {
   return std::array{Word{DispatcherKind::all_to_all, "all_to_all"},
@@ -30,10 +30,11 @@ struct ParallelRecipe {
   bool operator==(const ParallelRecipe&) const = default;
 };
 void describe(Visitor& v, ParallelRecipe& p);
-/// What its keys mean together on so many ranks. Fault::request for the first thing that is impossible.
+/// Checks what its keys mean together on so many ranks. Throws Fault::request for the first thing that is
+/// impossible.
 void require_possible(const Requirements& r, const ParallelRecipe& p, std::int64_t ranks);
 
-/// How a recipe folds the ranks.
+/// Says how a recipe folds the ranks.
 MeshDegrees degrees_of(const ParallelRecipe& parallel);
 
 }  // namespace conclave

@@ -1,7 +1,7 @@
-// Watchdog: a thread of every rank that notices when the rank makes no progress for too long, finds out from
-// all ranks' journals who waits for whom, says so once per job and ends it. It never calls MPI, inside of
-// which the main thread may be stuck. Its clock runs only while it runs itself: time in which the whole job
-// was stopped counts for nobody.
+// Watchdog: a thread of every rank that notices when the rank makes no progress for too long. It finds out
+// from all ranks' journals which rank waits for which, says so once per job and ends the job. It never calls
+// MPI, inside of which the main thread may be stuck. Its clock runs only while it runs itself, so time in
+// which the whole job was stopped does not count.
 #pragma once
 
 #include <algorithm>
@@ -19,9 +19,9 @@ namespace conclave {
 struct WatchdogOptions {
   double seconds = 600;          // without an event in the journal
   std::filesystem::path report;  // receives the last collectives of every rank
-  /// Called on the watchdog's thread, on one rank of the job, with the one sentence to print.
+  /// It is called on the watchdog's thread, on one rank of the job, with the one sentence to print.
   std::function<void(const std::string& sentence)> say;
-  /// Ends this process, and so the job; must not return. Called on every rank that was alarmed.
+  /// Ends this process, and so the job; must not return. It is called on every rank that was alarmed.
   std::function<void()> end;
 };
 
@@ -34,11 +34,11 @@ class Watchdog {
   Watchdog& operator=(const Watchdog&) = delete;
 
  private:
-  /// Seconds between two looks.
+  /// Returns the seconds between two looks.
   double tick() const { return std::clamp(options_.seconds / 10, 0.05, 1.0); }
   void run();
   void beat();
-  /// Beats meanwhile; false as soon as the rank goes on after all.
+  /// Beats for so many seconds; returns false as soon as the rank goes on after all.
   bool still_quiet_after(double seconds, std::int64_t events);
   void alarm(std::int64_t events);
 
@@ -50,7 +50,7 @@ class Watchdog {
   std::thread thread_;  // last: it uses all of the above
 };
 
-/// One rank of a stalled job as its journal tells.
+/// A RankView is one rank of a stalled job as its journal tells.
 struct RankView {
   RankRecord record;
   bool written = false;     // there is a journal
@@ -58,23 +58,23 @@ struct RankView {
   bool gone = false;        // its process is known to be there no more
 };
 
-/// The sentence about a stall: the collective that cannot be completed, its number and purpose, which ranks
-/// are in it, which are not and where those are. Of several such collectives, one that waits for a rank which
-/// itself waits for nobody: the others follow from it. [ranks]
+/// Returns the sentence about a stall. It names the collective that cannot be completed, its number and
+/// purpose, which ranks are in it, which are not, and where those are. Where there are several such
+/// collectives, it takes one that waits for a rank which itself waits for no other. The rest follow from it.
+/// [ranks]
 std::string describe_stall(const std::vector<RankView>& ranks);
 
-/// The last collectives of every rank, as a text for people.
+/// Returns the last collectives of every rank, as a text for people.
 std::string collectives_text(const std::vector<RankView>& ranks);
 
-/// Whether this process is the one that may speak for the job's end: true for one caller per run.
+/// True for one caller per run: the process that may speak for the job's end.
 bool claim_last_word(const std::filesystem::path& journals);
 
-/// Whether somebody has claimed it.
+/// True where a process has claimed the last word.
 bool last_word_was_spoken(const std::filesystem::path& journals);
 
-/// What the journals know about ranks that died without a word: "rank 1 (process 4242 on node7) died: it was
-/// in
-/// ...", or "" when none did. Looks only at processes of this machine.
+/// Says what the journals know about ranks that died without a word: "rank 1 (process 4242 on node7) died: it
+/// was in ...", or "" when none did. It looks only at processes of this machine.
 std::string describe_dead_ranks(const std::filesystem::path& journals, int ranks);
 
 }  // namespace conclave

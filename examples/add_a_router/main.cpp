@@ -7,8 +7,8 @@
 #include "framework/autograd/ops/vocabulary.h"
 #include "framework/base/random.h"
 #include "layers/attention.h"
-#include "layers/balance_loss.h"
-#include "layers/moe.h"
+#include "layers/moe/moe.h"
+#include "layers/moe/objectives.h"
 #include "optim/optimizer.h"
 
 using namespace conclave;
@@ -25,15 +25,16 @@ struct Block {
         expert_norm(parameters, name + ".expert_norm", hidden, 1e-6),
         attention(parameters, name + ".attention", model, {}, {}),
         moe(parameters, name, model, {}, {},
-            std::make_unique<CosineRouter>(
-                parameters, name + ".router",
-                CosineRouter::Options{.hidden = hidden, .experts = expert_count, .top_k = 2, .width = 8})) {}
+            compose_router(std::make_unique<CosineScores>(
+                               parameters, name + ".router",
+                               CosineScores::Options{.hidden = hidden, .experts = expert_count, .width = 8}),
+                           name, model.moe)) {}
 
   Variable forward(Tape& tape, Variable x, const ModelInput& input,
                    std::vector<RouterStatistics>& statistics) const {
     x = add(tape, x, attention.forward(tape, attention_norm.forward(tape, x), input));
     const Moe::Result mixed = moe.forward(tape, expert_norm.forward(tape, x), input);
-    statistics.push_back(mixed.statistics);
+    statistics.push_back(mixed.routers[0]);
     return add(tape, x, mixed.y);
   }
 
@@ -68,23 +69,24 @@ int main() {
   GradientReducer reducer(parameters, Mesh::alone());
   const auto optimizer = make_optimizer(parameters, reducer, {});
   const std::shared_ptr<Communicator> alone = self_communicator();
-  BalanceLoss balance(model.moe, 2, *alone);
+  Objectives objectives(model.moe, 2, *alone);
   double before = 0, now = 0;
   for (std::int64_t step = 0; step < 60; ++step) {
     const ModelInput input = puzzle(static_cast<std::uint64_t>(step));
     parameters.clear_gradients();
-    balance.begin_step(step, tokens);
+    Objectives::Step balance = objectives.begin_step(step, tokens);
     Tape tape;
     std::vector<RouterStatistics> statistics;
     Variable x = embedding(tape, input.tokens, embeddings.use(tape));
     for (const Block* block : {&first, &second}) x = block->forward(tape, x, input, statistics);
     const auto loss =
         linear_cross_entropy(tape, x, head.use(tape), input.targets, {.loss_scale = 1.0 / tokens});
-    balance.begin_micro_step(statistics);
-    tape.backward(add_losses(tape, {loss.objective, balance.objective(tape)}));
+    const Variable auxiliary = balance.begin_micro_step(statistics).objective(tape);
+    tape.backward(add_losses(tape, {loss.objective, auxiliary}));
     reducer.finish();
     optimizer->step(/*learning_rate=*/3e-3, /*gradient_scale=*/1.0);
-    const BalanceReport report = balance.end_step();
+    const BalanceReport report = balance.end();
+    balance.keep();
     (step == 0 ? before : now) = loss.loss_sum() / static_cast<double>(tokens);
     if (step % 10 != 9) continue;
     std::printf("step %ld  loss %.3f  load of the first block's experts:", step + 1, now);

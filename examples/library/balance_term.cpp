@@ -4,6 +4,7 @@
 // routers leave behind. Ends with 1 when the experts are not evener at the end.
 #include "framework/base/random.h"
 #include "framework/telemetry/logger.h"
+#include "layers/moe/moe.h"
 #include "layers/transformer.h"
 #include "optim/optimizer.h"
 
@@ -64,7 +65,7 @@ double train(double weight, Logger& logger) {
   model.vocab_size = 64;
   model.num_hidden_layers = 1;
   ParameterSet parameters;
-  const Transformer transformer(parameters, model, Recompute::none);
+  const Transformer transformer(parameters, model, FeedForwards(model), Recompute::none);
   parameters.materialize(DType::float32, 1234);
   GradientReducer reducer(parameters, Mesh::alone());
   const auto optimizer = make_optimizer(parameters, reducer, {});

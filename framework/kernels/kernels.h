@@ -57,6 +57,10 @@ struct RouteRule {
   std::int64_t groups = 1, chosen_groups = 1;
   /// float64 [experts], added to q for the choice alone (Wang et al., arXiv 2408.15664); undefined: none.
   Tensor selection_bias;
+  /// given: RouteResult::experts holds the choice already, and is only weighed; -1 is a slot without an
+  /// expert, and never the first one of a real token.
+  enum class Choice { best, given };
+  Choice choice = Choice::best;
 };
 
 /// A router's decision, and what it keeps for its backward.

@@ -5,6 +5,7 @@
 
 #include "framework/base/allocation_size.h"
 #include "framework/device/profile.h"
+#include "layers/moe/methods.h"
 
 namespace conclave {
 namespace {
@@ -33,11 +34,7 @@ Batch full_batch(const Recipe& recipe, std::int64_t sequences) {
 /// The recipe at its fullest: no ramp, and every term that acts at some step acts at this one.
 Recipe at_full_size(Recipe recipe) {
   recipe.training.batch_ramp = {};
-  for (BalanceRecipe& term : recipe.model.moe.balance) {
-    term.first_step = 0;
-    term.last_step = -1;
-  }
-  recipe.model.moe.router.bias.last_step = -1;
+  act_always(recipe.model.moe);
   return recipe;
 }
 
@@ -48,10 +45,10 @@ void read_states(const Recipe& recipe, const Trainer& trainer, const CountingDev
   step.gradients = real(parameters.gradients().bytes());
   step.reduced_gradients = real(device.asked_for(MemoryPurpose::gradients)) - step.gradients;
   step.moments = real(device.asked_for(MemoryPurpose::optimizer));
-  if (const Tensor& bias = trainer.model().transformer.selection_bias(); bias.defined())
-    step.selection_bias = real(allocation_size(bias.bytes()));
+  for (const MethodState& state : trainer.model().feed_forwards.states().all)
+    step.router_states += real(allocation_size(state.values.bytes()));
   const MemoryUse use = device.memory_use();
-  step.tables = real(use[MemoryPurpose::activations].live) - step.selection_bias;
+  step.tables = real(use[MemoryPurpose::activations].live) - step.router_states;
   step.states = real(use.live);
   // Values and what the optimizer keeps of each, shared out over the ranks that hold the same part.
   double held = 0, owned = 0;

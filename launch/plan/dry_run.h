@@ -1,6 +1,6 @@
-// A dry run: the real trainer takes a step as one rank of a job whose other ranks are not there, on a device
-// that only counts memory, with kernels that only say what they have to do. What the step took can then be
-// read off, and no layer, optimizer, axis or precision needs a second description.
+// A dry run: the real trainer takes a step as one rank of a job whose other ranks are not there. Its device
+// only counts memory, and its kernels only say what they have to do. The needs of the step can then be read
+// off, and no layer, optimizer, axis or precision needs a second description.
 #pragma once
 
 #include <array>
@@ -25,11 +25,11 @@ struct AmountOfWork {
   double calls = 0, bytes = 0, operations = 0, exponentials = 0;
 };
 
-/// One rank's step, in bytes where nothing else is said.
+/// A DryStep is one rank's step, in bytes where nothing else is said.
 struct DryStep {
   // The trainer holds these between steps; their sizes are those that were asked for.
   double parameters = 0, rounded_parameters = 0, gradients = 0, reduced_gradients = 0, moments = 0;
-  double tables = 0, selection_bias = 0;     // as they were handed out
+  double tables = 0, router_states = 0;      // as they were handed out
   double states = 0;                         // all of these, as they were handed out
   double peak = 0;                           // the most that was handed out at once during the step
   double snapshot = 0;                       // what the rank copies when it saves
@@ -38,13 +38,13 @@ struct DryStep {
   std::map<PlaceOfWork, AmountOfWork> work;
 };
 
-/// Parts that a dry run may be given in place of a recipe's own.
+/// A dry run may be given these parts in place of a recipe's own.
 struct DryParts {
   Trainer::BatchSource batches = {};  // none: whole sequences of one document each
   RouterMaker router = make_router;
 };
-/// A step of the recipe as this rank of `world`, in which every balance term acts and the batch is as large
-/// as it becomes. Tokens go to experts as `choice` says, on all ranks alike.
+/// Takes a step of the recipe as this rank of `world`. Every balance term acts in it, and the batch is as
+/// large as it becomes. Tokens go to experts as `choice` says, on all ranks alike.
 DryStep dry_step(const Recipe& recipe, const std::shared_ptr<Communicator>& world, const ExpertChoice& choice,
                  DryParts parts = {});
 

@@ -1,7 +1,7 @@
-// ExchangeRounds: what the other ranks of an expert group send where an exchange goes in rounds. Without a
-// bound they do what this rank does. Under parallel.dispatch_rows a receiver's rows are numbered by sender,
-// and a round takes the next ones (layers/dispatcher.h), so ranks that hold equal rows send them in different
-// rounds.
+// ExchangeRounds says what the other ranks of an expert group send where an exchange goes in rounds. Without
+// a bound they do what this rank does. Under parallel.dispatch_rows a receiver's rows are numbered by sender,
+// and a round takes the next ones (layers/moe/dispatcher.h). So ranks that hold equal rows send them in
+// different rounds.
 #pragma once
 
 #include "parallel/counting.h"

@@ -5,6 +5,7 @@
 
 #include "framework/base/error.h"
 #include "launch/plan/exchange_rounds.h"
+#include "layers/moe/methods.h"
 
 namespace conclave {
 namespace {
@@ -39,11 +40,7 @@ Recipe of_extent(Recipe recipe, int ranks, const Extent& extent) {
 /// Micro-steps after which groups of sequences that reach beyond one begin again at the start of one.
 std::int64_t period_of(const Recipe& recipe, int ranks) {
   const std::int64_t together = recipe.training.micro_batch_size * (ranks / recipe.parallel.tensor);
-  std::int64_t period = 1;
-  for (const BalanceRecipe& term : recipe.model.moe.balance)
-    if (term.scope == BalanceScope::group && term.balance_batch_size > 0)
-      period = std::lcm(period, term.balance_batch_size / std::gcd(term.balance_batch_size, together));
-  return period;
+  return period_of_methods(recipe.model.moe, together);
 }
 
 /// Collectives that differ in their bytes alone.
@@ -116,7 +113,7 @@ DryStep continued(const DryStep& x, const DryStep& a, const DryStep& b, double t
   DryStep result = x;
   for (const auto number : {&DryStep::parameters, &DryStep::rounded_parameters, &DryStep::gradients,
                             &DryStep::reduced_gradients, &DryStep::moments, &DryStep::tables,
-                            &DryStep::selection_bias, &DryStep::states, &DryStep::peak, &DryStep::snapshot})
+                            &DryStep::router_states, &DryStep::states, &DryStep::peak, &DryStep::snapshot})
     result.*number += times * (b.*number - a.*number);
   for (std::size_t i = 0; i < result.traffic.size(); ++i)
     result.traffic[i] += times * (b.traffic[i] - a.traffic[i]);

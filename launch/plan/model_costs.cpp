@@ -23,7 +23,8 @@ std::map<ModelPart, PartCost> parts_of(const Recipe& recipe, int ranks) {
   const ParallelRecipe& p = recipe.parallel;
   const Mesh mesh(counting_communicator(0, ranks), degrees_of(p));
   ParameterSet parameters(mesh.layout(), 0);
-  const Transformer transformer(parameters, recipe.model, Recompute::none, parallelism_of(recipe, mesh));
+  const Transformer transformer(parameters, recipe.model, FeedForwards(recipe.model), Recompute::none,
+                                parallelism_of(recipe, mesh));
   const DType compute = dtype_of_precision(recipe.training.precision), kept = sum_type(compute);
   const auto number = static_cast<double>(element_bytes(kept));  // of a weight, gradient or moment
   const double copy = compute == kept ? 0 : static_cast<double>(element_bytes(compute));  // of the weights

@@ -10,7 +10,7 @@
 
 namespace conclave {
 
-/// A line of the tree.
+/// A CostRow is a line of the tree.
 struct CostRow {
   std::string name;         // with its branch in front: "│  ├─ router"
   std::int64_t total = 0;   // parameters; 0: a line that only holds those below together

@@ -111,7 +111,7 @@ MemoryPlan plan_memory(const Recipe& recipe, int ranks, const DryStep& step) {
   plan.moments = step.moments;
   plan.pieces = step.tables;
   plan.reduced_gradients = step.reduced_gradients;
-  plan.selection_bias = step.selection_bias;
+  plan.router_states = step.router_states;
   // Each of these is one buffer, the moments two; what a reduce-scatter brings is a buffer for each bucket.
   plan.rounding = allocated_bytes(plan.parameters) - plan.parameters + allocated_bytes(plan.gradients) -
                   plan.gradients + 2 * allocated_bytes(plan.moments / 2) - plan.moments +

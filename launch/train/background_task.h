@@ -1,5 +1,5 @@
 // BackgroundTask: one piece of work on a thread of its own, whose end may be asked for or waited for. The
-// work calls neither MPI nor HDF5: neither is made for several threads here.
+// work calls neither MPI nor HDF5, since neither is made for several threads here.
 #pragma once
 
 #include <atomic>
@@ -33,7 +33,7 @@ class BackgroundTask {
   void wait() {
     if (thread_.joinable()) thread_.join();
   }
-  /// What the work threw; after it is finished.
+  /// Returns what the work threw, after it is finished.
   const std::optional<Error>& failure() const { return failure_; }
 
  private:

@@ -1,6 +1,6 @@
-// Checkpointing: saves a run while it goes on. save() copies what each rank writes into the memory image of
+// Checkpointing saves a run while it goes on. A save copies what each rank writes into the memory image of
 // its file and returns; a background thread brings the image to the disk. All ranks learn of each other's
-// progress in the all-reduce that every step has anyway; when all files are safe, rank 0 publishes the
+// progress in the all-reduce that every step has anyway. When all files are safe, rank 0 publishes the
 // checkpoint, again in the background. The background threads call neither MPI nor HDF5. One save is under
 // way at a time. A save that fails is told of in one sentence, leaves nothing behind and does not end the
 // run. A state whose values are not finite fails to be saved, so a good checkpoint never gives way to it.
@@ -26,7 +26,7 @@ struct CheckpointingOptions {
   std::int64_t keep = 0;  // newest checkpoints that stay; 0: all
   bool asynchronous = true;
   std::int64_t least_share_bytes = std::int64_t{1} << 20;  // of a tensor that several ranks hold alike
-  /// On rank 0: throws where the directory is not the run's any more. Nothing gets its name there then, and
+  /// Throws on rank 0 where the directory is not the run's any more. Nothing gets its name there then, and
   /// nothing is cleared away.
   std::function<void()> check_place{};
   std::filesystem::path resumed_from{};  // the checkpoint that the run goes on from; empty: none
@@ -37,46 +37,49 @@ enum class Follows { training, nothing };
 
 class Checkpointing {
  public:
-  /// `checkpoints`: the directory of the run's checkpoints, the same on all ranks.
+  /// `checkpoints` is the directory of the run's checkpoints, the same on all ranks.
   Checkpointing(std::filesystem::path checkpoints, const CheckpointingOptions& options, Communicator& world,
                 Logger& logger);
-  /// Waits for the background thread; what was not published is left for the next start to clear away.
+  /// Waits for the background thread. Files that were not published are left for the next start to clear
+  /// away.
   ~Checkpointing();
 
-  /// Saves the trainer's state as it is now. `before`: rank 0 does this first; its failure is the save's.
-  /// Returns once training may go on: at once or, when saving is not asynchronous, when the checkpoint is
-  /// there. An earlier save is waited for. Collective.
+  /// Saves the trainer's state as it is now. Rank 0 does `before` first, and its failure is the save's.
+  /// Returns once training may go on. That is at once or, when saving is not asynchronous, when the
+  /// checkpoint is there. An earlier save is waited for. Collective.
   void save(const Trainer& trainer, const std::function<void()>& before = {},
             Follows follows = Follows::training);
 
-  /// The state that was saved last has proven good: a step or an evaluation that began with it had finite
-  /// numbers. Only now may older checkpoints go, in the background; without this they stay. The same on all
-  /// ranks.
+  /// Says that the state that was saved last has proven good: a step or an evaluation that began with it had
+  /// finite numbers. Only now may older checkpoints go, in the background; without this they stay. The call
+  /// is the same on all ranks.
   void trust_last_save();
-  /// The trainer goes on from another state, so what comes proves nothing of the one that was saved last.
+  /// Says that the trainer goes on from another state, so its steps prove nothing of the one that was saved
+  /// last.
   void distrust_last_save() { to_trust_.reset(); }
 
-  /// For Trainer::step: how far this rank's background work is.
+  /// Tells Trainer::step how far this rank's background work is.
   std::vector<double> votes() const;
-  /// What the votes of all ranks sum to. Collective when it says that all ranks are ready to go on.
+  /// Receives the sum of the votes of all ranks. Collective when it says that all ranks are ready to go on.
   void after_step(const std::vector<double>& votes);
 
   /// Waits until no save is under way. Collective.
   void finish();
 
   bool is_saving() const { return phase_ != Phase::idle; }
-  /// The newest checkpoint that was published; empty before the first. On all ranks.
+  /// Returns the newest checkpoint that was published, on all ranks; empty before the first.
   const std::filesystem::path& last_checkpoint() const { return last_checkpoint_; }
-  /// The same, but before the first one that which the run resumed from.
+  /// Returns the newest checkpoint that was published, but before the first one that which the run resumed
+  /// from.
   const std::filesystem::path& newest_checkpoint() const {
     return last_checkpoint_.empty() ? options_.resumed_from : last_checkpoint_;
   }
-  /// Why the last save failed; none if it did not.
+  /// Says why the last save failed; none if it did not.
   const std::optional<std::string>& last_failure() const { return last_failure_; }
   Fault last_fault() const { return last_fault_; }  // with a last failure
-  /// How long save() has kept this rank from training, all saves together.
+  /// Returns how long save() has kept this rank from training, all saves together.
   double blocking_seconds() const { return blocking_seconds_; }
-  /// From the beginning of the last save until its checkpoint was there.
+  /// Returns the time from the beginning of the last save until its checkpoint was there.
   double last_save_seconds() const { return last_save_seconds_; }
 
  private:
@@ -87,10 +90,11 @@ class Checkpointing {
   std::optional<Error> take_snapshot(const Trainer& trainer);
   void start_writing();
   void start_publishing();
-  /// When the background work of all ranks is finished: on to the next phase. Collective.
+  /// Goes on to the next phase when the background work of all ranks is finished. Collective.
   void end_phase();
   void give_up(const Error& failure);
-  /// On rank 0: what `keep` has no room for goes once the newest checkpoint is published and trusted.
+  /// Begins to remove, on rank 0, the checkpoints that `keep` has no room for, once the newest one is
+  /// published and trusted.
   void begin_removal();
   void end_removal();
 

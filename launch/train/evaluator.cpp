@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "framework/recipe/nearest.h"
-#include "layers/router_measures.h"
-#include "layers/router_readings.h"
+#include "layers/moe/router_measures.h"
+#include "layers/moe/router_readings.h"
 
 namespace conclave {
 namespace {
@@ -120,7 +120,7 @@ std::optional<std::vector<DomainResult>> evaluate_unless(const std::function<boo
   const bool first_tensor_rank = mesh.axis(Axis::tensor).rank() == 0;  // the others hold the same losses
   const std::int64_t micro = options.micro_batch_size;
   const std::vector<std::string> names = validation.domains();
-  std::vector<Sums> domains(names.size(), Sums(transformer.moe_layers(), options.experts));
+  std::vector<Sums> domains(names.size(), Sums(transformer.routers(), options.experts));
   std::vector<std::int64_t> taken(names.size());  // sequences; a domain may have several files
   for (std::int64_t dataset = 0; dataset < validation.datasets(); ++dataset) {
     const auto domain = static_cast<std::size_t>(

@@ -2,6 +2,7 @@
 
 #include "launch/train/rank_parts.h"
 #include "launch/train/recipe_text.h"
+#include "layers/moe/methods.h"
 #include "optim/groups.h"
 
 namespace conclave {
@@ -21,8 +22,9 @@ Parallelism parallelism_of(const Recipe& recipe, const Mesh& mesh) {
 Model::Model(const Recipe& recipe, const Mesh& mesh, Device& device, const RouterMaker& router)
     : shape(recipe.model),
       parameters(mesh.layout(), mesh.world().rank()),
-      transformer(parameters, recipe.model, recipe.training.recompute, parallelism_of(recipe, mesh), device,
-                  router) {
+      feed_forwards(recipe.model, device, router),
+      transformer(parameters, recipe.model, feed_forwards, recipe.training.recompute,
+                  parallelism_of(recipe, mesh)) {
   parameters.materialize(dtype_of_precision(recipe.training.precision), recipe.training.seed, device);
   freeze(parameters, recipe.optimizer);
 }
@@ -66,19 +68,23 @@ void gather_tensors(const std::string& group, const ParameterSet& parameters, co
 void load_model(const CheckpointReader& checkpoint, Model& model) {
   check_fits(checkpoint, {{"model", model.parameters.values().dtype()}}, model.parameters, &model.shape);
   read_values(checkpoint, model.parameters);
-  read_selection_bias(checkpoint, model.transformer);
+  read_router_states(checkpoint, model.feed_forwards.states());
 }
 
-void read_selection_bias(const CheckpointReader& checkpoint, const Transformer& transformer) {
-  const Tensor& bias = transformer.selection_bias();
-  check(bias.defined() || !checkpoint.contains(selection_bias_name), Fault::request,
-        "model.moe.router.bias.rate: 0 came, but the routers of ", checkpoint.path().string(),
-        " choose with a selection bias, which would be lost. Leave the rate as it was; "
-        "model.moe.router.bias.last_step: 0 keeps the bias where it is.");
-  if (!bias.defined() || !checkpoint.contains(selection_bias_name)) return;
-  const Tensor values = Tensor::empty(bias.shape(), DType::float64);
-  checkpoint.read(selection_bias_name, ElementType::float64, dims_of(bias.shape()), values.raw());
-  bias.copy_from(values);
+void read_state(const CheckpointReader& checkpoint, MethodState& state) {
+  if (!checkpoint.contains(state.name)) return;
+  const Tensor values = Tensor::empty(state.shape, DType::float64);
+  checkpoint.read(state.name, ElementType::float64, dims_of(state.shape), values.raw());
+  if (state.values.defined())
+    state.values.copy_from(values);
+  else
+    state.values = values;
+}
+
+void read_router_states(const CheckpointReader& checkpoint, const MethodStates& states) {
+  for (const std::string& name : checkpoint.names("state"))
+    check_keeps_state(states, name, checkpoint.path().string());
+  for (MethodState state : states.all) read_state(checkpoint, state);
 }
 
 Recipe recipe_of(const CheckpointReader& checkpoint) {

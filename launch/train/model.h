@@ -6,6 +6,7 @@
 
 #include "framework/store/checkpoint_file.h"
 #include "launch/train/recipe.h"
+#include "layers/moe/moe.h"
 #include "layers/transformer.h"
 
 namespace conclave {
@@ -24,14 +25,17 @@ struct Model {
 
   ModelRecipe shape;  // as the recipe has it
   ParameterSet parameters;
+  FeedForwards feed_forwards;
   Transformer transformer;
 };
 
-/// Reads this rank's part of every parameter, and the routers' selection bias where both have one (a run may
-/// switch it on later). All names and shapes that do not match are listed in one Fault::data.
-constexpr const char* selection_bias_name = "state/selection_bias";
+/// Reads this rank's part of every parameter, and what routers keep where both have it (a run may switch it
+/// on later). All names and shapes that do not match are listed in one Fault::data.
 void load_model(const CheckpointReader& checkpoint, Model& model);
-void read_selection_bias(const CheckpointReader& checkpoint, const Transformer& transformer);
+/// Reads one state where the checkpoint has it.
+void read_state(const CheckpointReader& checkpoint, MethodState& state);
+/// Reads what routers keep. A state that would be lost is a Fault::request.
+void read_router_states(const CheckpointReader& checkpoint, const MethodStates& states);
 
 /// A checkpoint's recipe, for commands that are given nothing else; paths in it are as the training run saw
 /// them.

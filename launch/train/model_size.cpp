@@ -1,6 +1,7 @@
 #include "launch/train/model_size.h"
 
 #include "framework/base/error.h"
+#include "layers/moe/moe.h"
 #include "layers/transformer.h"
 
 namespace conclave {
@@ -41,7 +42,7 @@ std::int64_t& ParameterCount::operator[](ModelPart part) {
 
 ParameterCount count_parameters(const ModelRecipe& model) {
   ParameterSet parameters;
-  const Transformer transformer(parameters, model, Recompute::none);
+  const Transformer transformer(parameters, model, FeedForwards(model), Recompute::none);
   ParameterCount count;
   for (const Parameter& parameter : parameters.all())
     count[part_of_parameter(parameter.name)] += parameter.shape.elements();

@@ -1,5 +1,5 @@
-// Parameters and arithmetic of a model, read off the model: its layers are made without their memory, and
-// their parameters counted by the names that they have.
+// Parameters and arithmetic of a model, read off the model. Its layers are made without their memory, and
+// their parameters are counted by the names that they have.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,11 @@ enum class ModelPart {
   norms,
   lm_head  // none where it is the embedding
 };
-/// Of a parameter, by its name (layers/transformer.h).
+/// Returns the part that a parameter belongs to, by its name (layers/transformer.h).
 ModelPart part_of_parameter(std::string_view name);
 
-/// Numbers of parameters by part. The products are x W with W [out, in]; there are no biases.
+/// A ParameterCount has the numbers of parameters by part. The products are x W with W [out, in]; there are
+/// no biases.
 struct ParameterCount {
   std::int64_t embedding = 0, attention = 0, router = 0, experts = 0, shared_experts = 0, dense_mlp = 0,
                norms = 0, lm_head = 0;
@@ -33,18 +34,19 @@ struct ParameterCount {
   }
 };
 
-/// Every parameter.
+/// Counts every parameter.
 ParameterCount count_parameters(const ModelRecipe& model);
 
-/// The parameters that one token meets: of the routed experts, those that it is sent to.
+/// Counts the parameters that one token meets: among the routed experts, those that it is sent to.
 ParameterCount count_active_parameters(const ModelRecipe& model);
 
-/// Floating-point operations that training needs per token, forward and backward. A recomputed forward pass,
-/// norms, softmaxes and the optimizer are not counted, so that the rate measures useful products only:
+/// Returns the floating-point operations that training needs per token, forward and backward. A recomputed
+/// forward pass, norms, softmaxes and the optimizer are not counted, so that the rate measures useful
+/// products only:
 ///   6 * (active parameters of matrix products: the embedding look-up is none, the LM head is one even when
 ///   tied)
 ///   + 3 * num_hidden_layers * (2 products * 2 operations * sequence_length / 2 * heads * head_dim)
-/// where sequence_length / 2 counts the causal half of the attention matrix once (documents count as
+/// Here sequence_length / 2 counts the causal half of the attention matrix once (documents count as
 /// unmasked).
 double training_flops_per_token(const ModelRecipe& model, std::int64_t sequence_length);
 

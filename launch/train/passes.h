@@ -19,18 +19,18 @@ struct DatasetPasses {
 /// `step` and `last_step` count as TrainingData does.
 std::vector<DatasetPasses> passes_of(TrainingData& data, std::int64_t step, std::int64_t last_step);
 
-/// 0.0123, 1.52, 31
+/// Writes passes as 0.0123, 1.52 or 31.
 std::string passes_text(double passes);
-/// "english 0.52, german 1.2"
+/// These two write passes by domain: "english 0.52, german 1.2".
 std::string passes_so_far_text(const std::vector<DatasetPasses>& passes);
 std::string planned_passes_text(const std::vector<DatasetPasses>& passes);
 
-/// After `step` of `steps`. The file is there whole or not at all.
+/// Writes the passes after `step` of `steps`. The file is there whole or not at all.
 void write_passes(const std::filesystem::path& directory, const std::vector<DatasetPasses>& passes,
                   std::int64_t step, std::int64_t steps);
 
 constexpr const char* passes_name = "passes.json";
-/// Runs of earlier versions called it so, which is also how the description of a dataset `data` is called.
+/// Runs of earlier versions called the file so; the description of a dataset `data` has the same name.
 constexpr const char* old_passes_name = "data.json";
 /// Says whether write_passes has written this file.
 bool is_passes_file(const std::filesystem::path& path);

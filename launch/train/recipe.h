@@ -1,7 +1,7 @@
 // Recipe: everything a run is told, as plain structs with the defaults in place. Names follow the YAML keys
 // one to one (a C++ keyword aside), and the YAML keys follow Hugging Face model configs where one exists. The
-// sections stand beside the code that reads them, each with its keys, their meaning and its rules; here are
-// those of the run itself, and the whole.
+// sections stand beside the code that reads them, each with its keys, their meaning and its rules. This file
+// has the sections of the run itself, and the whole.
 #pragma once
 
 #include <array>
@@ -25,7 +25,7 @@ constexpr auto words_of(DeviceKind) {
                     Word{DeviceKind::cuda, "cuda"}};
 }
 
-/// What a run computes in; bf16 has fp32 master weights.
+/// A run computes in this format; bf16 has fp32 master weights.
 enum class NumberFormat { fp32, bf16, fp64 };
 constexpr auto words_of(NumberFormat) {
   return std::array{Word{NumberFormat::fp32, "fp32"}, Word{NumberFormat::bf16, "bf16"},
@@ -43,7 +43,7 @@ struct TrainingRecipe {
   Recompute recompute = Recompute::none;
   double lm_z_loss_coefficient = 0.0;
   std::int64_t skip_limit = 3;      // steps skipped in a row, after which the run goes back to a checkpoint
-  std::int64_t rollback_limit = 2;  // how often it may; then it gives up
+  std::int64_t rollback_limit = 2;  // how often it may go back before it gives up
   std::int64_t replica_check_interval = 100;  // steps between comparisons of replicas; 0: never
   double watchdog_seconds = 600;              // without progress for so long, the job is ended; 0: off
   std::string time_limit = "0";               // seconds or a duration as in Slurm; 0: none
@@ -52,7 +52,7 @@ struct TrainingRecipe {
 };
 void describe(Visitor& v, TrainingRecipe& t);
 
-/// Sequences in the global batch of a 0-based step.
+/// Returns the number of sequences in the global batch of a 0-based step.
 std::int64_t batch_size_at(const TrainingRecipe& training, std::int64_t step);
 
 struct CheckpointRecipe {
@@ -61,7 +61,7 @@ struct CheckpointRecipe {
   bool resume = true;
   bool asynchronous = true;     // write while the next steps run
   std::string initialize_from;  // another run, for a run directory that has no checkpoint; empty: none
-  std::vector<std::string> take = {"parameters"};  // of it: parameters, optimizer, data_position
+  std::vector<std::string> take = {"parameters"};  // from there: parameters, optimizer, data_position
   std::vector<std::string> accept_changes;         // keys that a resume may find changed
   bool operator==(const CheckpointRecipe&) const = default;
 };

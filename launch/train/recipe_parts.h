@@ -10,8 +10,8 @@
 namespace conclave {
 
 /// Keeps this recipe for the part of a run that begins now, at its start or after `resumed_step`. Parts that
-/// began later are forgotten with their steps. `resumed_recipe`: the checkpoint's, for a run that has kept no
-/// part so far.
+/// began later are forgotten with their steps. `resumed_recipe` is the checkpoint's, for a run that has kept
+/// no part so far.
 void keep_recipe(const std::filesystem::path& run, const std::string& recipe,
                  std::optional<std::int64_t> resumed_step, const std::string& resumed_recipe);
 

@@ -99,7 +99,7 @@ void validate_recipe(const Recipe& recipe, int ranks) {
   require_possible(requirements, recipe.model);
   require_possible(requirements, recipe.data);
   require_vocabulary(requirements, recipe);
-  require_capacity(requirements, recipe.model.moe, recipe.data.sequence_length);
+  require_possible(requirements, recipe.model.moe, recipe.data.sequence_length);
   require_possible(requirements, recipe.parallel, ranks);
   require_layout(requirements, recipe);
   require_batches(requirements, recipe, ranks);

@@ -10,33 +10,33 @@
 
 namespace conclave {
 
-/// Every key of a recipe.
+/// The schema has every key of a recipe.
 const Schema& recipe_schema();
 
 /// Reads a recipe file and applies overrides in order. An override is "key.path=value", its value read as
-/// YAML; an element of a list is named by its index, as in "data.train.0.weight=2". What keys mean together
-/// is validate_recipe's.
+/// YAML. An element of a list is named by its index, as in "data.train.0.weight=2". validate_recipe checks
+/// what keys mean together.
 Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides = {});
 
-/// The same for a text; the source stands where a file's name would in errors.
+/// Does the same for a text; the source stands where a file's name would in errors.
 Recipe parse_recipe(const std::string& text, const std::string& source,
                     const std::vector<std::string>& overrides = {});
 
 /// Changes one key: "model.moe.num_experts=8".
 void apply_override(Recipe& recipe, const std::string& override_text);
 
-/// The resolved recipe, every default written out, as a run keeps it in recipe.yaml. Parsing it gives exactly
-/// the same recipe.
+/// Writes the resolved recipe, every default written out, as a run keeps it in recipe.yaml. Parsing it gives
+/// exactly the same recipe.
 std::string to_yaml(const Recipe& recipe);
 
-/// The same text with a comment beside each key for `conclave validate`.
+/// Writes the same text with a comment beside each key for `conclave validate`.
 std::string to_annotated_yaml(const Recipe& recipe);
 
-/// The value of one key of the resolved recipe, such as "output" or "data.train.0.path": a text as it is,
-/// anything else as YAML. Fault::request with the nearest key where there is no such key.
+/// Returns the value of one key of the resolved recipe, such as "output" or "data.train.0.path": a text as it
+/// is, anything else as YAML. Throws Fault::request with the nearest key where there is no such key.
 std::string key_text(const Recipe& recipe, const std::string& path);
 
-/// In the order in which recipes are written.
+/// Lists the changes in the order in which recipes are written.
 std::vector<KeyChange> changes_between(const Recipe& before, const Recipe& after);
 
 /// True of a key that says what the numbers in a checkpoint's tensors mean. The same weights are another

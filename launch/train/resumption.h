@@ -1,5 +1,5 @@
-// Resumption: what a run goes on from besides its tensors. Its data go on where the checkpoint ends, each
-// difference between the two recipes is told, and those that would give the weights or the counts another
+// Resumption: what a run goes on from besides its tensors. Its data go on where the checkpoint ends, and each
+// difference between the two recipes is told. Differences that would give the weights or the counts another
 // meaning are refused unless the recipe accepts them.
 #pragma once
 
@@ -14,11 +14,11 @@
 
 namespace conclave {
 
-/// The fingerprint of the tokenizer that a checkpoint was trained with; empty where it is not known.
+/// Returns the fingerprint of the tokenizer that a checkpoint was trained with; empty where it is not known.
 std::string recorded_tokenizer(const CheckpointReader& checkpoint);
 
-/// Where the data of a checkpoint's run stand. A checkpoint without a position gets the one that its own
-/// recipe and step imply.
+/// Returns where the data of a checkpoint's run stand. A checkpoint without a position gets the one that its
+/// own recipe and step imply.
 DataPosition data_position_of(const CheckpointReader& checkpoint);
 
 /// Gives what the checkpoints of a run say of its data, as a function of the steps that it has done.

@@ -1,4 +1,4 @@
-// Rollbacks: going back to an older checkpoint when numbers go wrong. The newest one comes first; when the
+// Rollbacks: going back to an older checkpoint when numbers go wrong. The newest one comes first. When the
 // steps right after it are skipped again, the trouble is in it, and the one before it is next.
 #pragma once
 
@@ -12,9 +12,9 @@
 
 namespace conclave {
 
-/// Loads a verified checkpoint into the trainer, or the newest one before it whose values are finite: then
-/// `path` becomes that one, and `rejected` says why newer ones were left out. Fault::numeric where none is
-/// finite. Collective.
+/// Loads a verified checkpoint into the trainer, or the newest one before it whose values are finite. Then
+/// `path` becomes that one, and `rejected` says why newer ones were left out. Throws Fault::numeric where
+/// none is finite. Collective.
 void load_finite(Communicator& world, Trainer& trainer, std::filesystem::path& path,
                  std::vector<std::string>& rejected);
 
@@ -22,21 +22,21 @@ class Rollbacks {
  public:
   Rollbacks(Communicator& world, const TrainingRecipe& recipe) : world_(world), recipe_(recipe) {}
 
-  /// After each step.
+  /// Notes the result of a step, after each one.
   void note(const StepResult& result, const Trainer& trainer);
   /// Says whether so many steps in a row were skipped that the run must go back.
   bool are_due() const { return skipped_in_row_ >= recipe_.skip_limit; }
   std::int64_t skipped_in_row() const { return skipped_in_row_; }
   std::int64_t skipped() const { return skipped_; }
-  /// The last step was skipped, so the run has not done what it was asked for: a sentence with the counts.
+  /// Returns a sentence with the counts for a run whose last step was skipped, so that it has not done what
+  /// it was asked for.
   std::string describe_end(const StepResult& result) const;
-  /// The trainer's parameters are those after the last update that was made; so becomes its place in the
-  /// data.
+  /// Brings the trainer's place in the data back to the last update that was made, where its parameters are.
   void return_to_last_update(Trainer& trainer) const;
 
-  /// Parameters and optimizer of a checkpoint, and the data after the steps that were skipped. `newest`: the
-  /// run's last checkpoint; empty: none. Returns a sentence that says what was done; Fault::numeric where the
-  /// run must give up. Collective.
+  /// Takes parameters and optimizer of a checkpoint, and the data after the steps that were skipped. `newest`
+  /// is the run's last checkpoint; empty: none. Returns a sentence that says what was done. Throws
+  /// Fault::numeric where the run must give up. Collective.
   std::string go_back(Trainer& trainer, const std::filesystem::path& newest, const StepResult& result);
 
  private:

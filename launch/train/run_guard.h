@@ -1,5 +1,5 @@
 // RunGuard: a training run that cannot go on says why and ends. While it lives, every rank keeps a journal in
-// OUTPUT/ranks, a watchdog looks for stalls, and when mpirun ends the job because a rank died, a survivor on
+// OUTPUT/ranks, and a watchdog looks for stalls. When mpirun ends the job because a rank died, a survivor on
 // the same machine says which one and where it was. In an orderly end nothing of it stays.
 #pragma once
 
@@ -15,13 +15,14 @@ class Communicator;
 
 class RunGuard {
  public:
-  /// OUTPUT/ranks
+  /// Returns OUTPUT/ranks.
   static std::filesystem::path journals_of(const Recipe& recipe);
 
-  /// On every rank, after one of them has called clear_journals. `recipe.output` must be a directory.
+  /// It is made on every rank, after one of them has called clear_journals. `recipe.output` must be a
+  /// directory.
   RunGuard(Communicator& world, const Recipe& recipe);
   ~RunGuard();
-  /// Says whether this rank may speak for the job's end: of several that fail at once, one.
+  /// Says whether this rank may speak for the job's end; among several that fail at once, one may.
   bool claims_last_word() const;
   RunGuard(const RunGuard&) = delete;
   RunGuard& operator=(const RunGuard&) = delete;

@@ -15,12 +15,12 @@ struct SamplingOptions {
   std::uint64_t seed = 1234;
 };
 
-/// Draws one token from logits [vocabulary]; tokens from `vocabulary` on (a model may have more rows than its
-/// tokenizer has tokens) are never drawn. `index` numbers the draws under one key.
+/// Draws one token from logits [vocabulary]. Tokens from `vocabulary` on are never drawn, since a model may
+/// have more rows than its tokenizer has tokens. `index` numbers the draws under one key.
 std::int32_t sample(const std::vector<double>& logits, std::int64_t vocabulary,
                     const SamplingOptions& options, const RandomKey& key, std::uint64_t index);
 
-/// The logits of the token that follows `context`, of which the last `window` tokens are seen.
+/// Returns the logits of the token that follows `context`, of which the last `window` tokens are seen.
 std::vector<double> next_token_logits(const Transformer& transformer,
                                       const std::vector<std::int32_t>& context, std::int64_t window);
 

@@ -1,5 +1,6 @@
 // StepClock: how long a rank computes in each part of a step, waiting for others left out, over the last
-// steps; and which ranks are persistently slower than the rest. Fixed in size, a few clock readings a step.
+// steps. It also tells which ranks are persistently slower than the rest. It is fixed in size and takes a few
+// clock readings a step.
 #pragma once
 
 #include <array>
@@ -20,19 +21,20 @@ struct SlowRank {
 class StepClock {
  public:
   static constexpr std::int64_t window = 50;  // steps
-  /// Seconds of computing by Activity.
+  /// Parts are the seconds of computing by Activity.
   using Parts = std::array<double, activities>;
 
   explicit StepClock(Communicator& world) : world_(world) {}
 
-  /// The rank goes on to this part; the journal hears of it too. `step` counts from 1.
+  /// Notes that the rank goes on to this part; the journal hears of it too. `step` counts from 1.
   void begin(Activity activity, std::int64_t step);
-  /// The step is over: its parts enter the window.
+  /// Notes that the step is over: its parts enter the window.
   void end_step();
 
-  /// For each part the median over the window: one slow step says nothing.
+  /// Returns for each part the median over the window, since one slow step says nothing.
   Parts typical() const;
-  /// name_slow_ranks of what is typical of each rank, once there are 20 steps; on every rank. Collective.
+  /// Returns name_slow_ranks of what is typical of each rank, once there are 20 steps; on every rank.
+  /// Collective.
   std::vector<SlowRank> slow_ranks() const;
 
  private:
@@ -48,8 +50,8 @@ class StepClock {
   std::int64_t steps_ = 0;
 };
 
-/// The ranks that compute for more than 1.2 times as long a step as the median rank, and at least a
-/// millisecond longer, with the part in which each loses most. `seconds`: of all ranks.
+/// Returns the ranks that compute for more than 1.2 times as long a step as the median rank, and at least a
+/// millisecond longer. Each comes with the part in which it loses most. `seconds` has those of all ranks.
 std::vector<SlowRank> name_slow_ranks(const std::vector<StepClock::Parts>& seconds);
 
 }  // namespace conclave

@@ -1,6 +1,7 @@
-// StepProfile: with logging.profile, where the time of a run's steps goes. profile.txt is rank 0's, by layer,
-// purpose and phase, and by kernel against what the machine can do; trace.json shows single kernels and waits
-// of a few steps on the first ranks, for ui.perfetto.dev or chrome://tracing.
+// StepProfile: where the time of a run's steps goes, with logging.profile. The file profile.txt is rank 0's:
+// it tells the time by layer, purpose and phase, and by kernel against what the machine can do. The file
+// trace.json shows single kernels and waits of a few steps on the first ranks, for ui.perfetto.dev or
+// chrome://tracing.
 #pragma once
 
 #include <functional>
@@ -12,30 +13,31 @@
 
 namespace conclave {
 
-/// What a rank can do at best, measured on it; per second. Zero where kernels are queued: their times are
-/// then not their own, and nothing is held against them.
+/// MachineRates are what a rank can do at best, measured on it, per second. They are zero where kernels are
+/// queued: their times are then not their own, and nothing is held against them.
 struct MachineRates {
   double operations = 0;  // of matrix products in the run's type
   double bytes = 0;       // read and written, beyond the caches
 };
 
-/// The text of profile.txt: means over so many steps of so many seconds each.
+/// Returns the text of profile.txt: means over so many steps of so many seconds each.
 std::string profile_table(const Profile& profile, std::int64_t steps, double step_seconds,
                           const MachineRates& rates);
 
-/// The events as a JSON array in Chrome's trace format; times in microseconds from `zero` on.
+/// Returns the events as a JSON array in Chrome's trace format; times in microseconds from `zero` on.
 std::string trace_events(const Profile& profile, int rank, Profile::Clock::time_point zero);
 
 class StepProfile {
  public:
-  /// Collective: the ranks' clocks start together.
+  /// The constructor is collective, as the ranks' clocks start together.
   StepProfile(Communicator& world, const MachineRates& rates);
 
-  /// To be held during a step.
+  /// Returns a recording that is to be held during a step.
   std::unique_ptr<Profile::Recording> record() { return std::make_unique<Profile::Recording>(profile_); }
-  /// After it. The first step warms up and is left out; the next few are kept event by event.
+  /// Ends a step after its recording. The first step warms up and is left out; the next few are kept event by
+  /// event.
   void end_step(double seconds);
-  /// Gives the texts of both files to `keep`, on rank 0. Nothing before the second step. Collective.
+  /// Gives the texts of both files to `keep`, on rank 0. It gives nothing before the second step. Collective.
   void tell(const std::function<void(const std::string& table, const std::string& trace)>& keep);
 
  private:

@@ -13,11 +13,11 @@ namespace conclave {
 
 class TimeLimit {
  public:
-  /// Counts from the logger's beginning. No duration: no limit.
+  /// Counts from the logger's beginning. No duration means no limit.
   TimeLimit(const std::string& duration, const Logger& logger)
       : seconds_(*seconds_of_duration(duration)), logger_(logger) {}
 
-  /// Requests a stop when less than so many seconds, and a little for what is between, are left. Clocks
+  /// Requests a stop when less time than `needed` seconds, and a little for what is between, is left. Clocks
   /// differ, so any rank may be the first.
   void stop_before(double needed) {
     if (seconds_ == 0 || is_up_) return;
@@ -25,7 +25,7 @@ class TimeLimit {
     is_up_ = true;
     request_stop();
   }
-  /// For this rank.
+  /// True where the time is up for this rank.
   bool is_up() const { return is_up_; }
 
  private:

@@ -9,7 +9,6 @@
 #include "framework/device/named_range.h"
 #include "framework/tensor/host_copies.h"
 #include "launch/train/recipe_text.h"
-#include "layers/selection_bias.h"
 #include "optim/clipping.h"
 #include "optim/schedule.h"
 
@@ -22,8 +21,8 @@ Trainer::Trainer(const Recipe& recipe, Mesh& mesh, BatchSource batches, Device& 
       batches_(std::move(batches)),
       device_(device),
       model_(recipe, mesh, device, router),
-      balance_(recipe.model.moe, model_.transformer.moe_layers(), mesh.axis(Axis::data_tensor),
-               &mesh.axis(Axis::tensor), recipe.training.seed),
+      objectives_(recipe.model.moe, model_.transformer.routers(), mesh.axis(Axis::data_tensor),
+                  &mesh.axis(Axis::tensor), recipe.training.seed, model_.feed_forwards.states()),
       reducer_(model_.parameters, mesh,
                {.sharding = recipe.parallel.zero > 0 ? OptimizerSharding::zero1 : OptimizerSharding::none,
                 .owned_unit = owned_unit_of(recipe.optimizer)}),
@@ -64,12 +63,12 @@ Trainer::Totals Trainer::agree_on_totals(const std::vector<Batch>& batches) {
   return {counts[0], counts[1]};
 }
 
-void Trainer::count_experts(const std::vector<ModelInput>& inputs) {
+void Trainer::count_experts(const std::vector<ModelInput>& inputs, Objectives::Step& objectives) {
   for (const ModelInput& input : inputs) {
     Tape tape(Tape::Mode::forward_only);
-    balance_.count(model_.transformer.forward(tape, input).statistics);
+    objectives.count(model_.transformer.forward(tape, input).statistics);
   }
-  balance_.finish_counting();
+  objectives.finish_counting();
 }
 
 namespace {
@@ -132,7 +131,8 @@ std::string Trainer::find_not_finite(const std::vector<ModelInput>& inputs, bool
   return found;
 }
 
-Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inputs, const Totals& totals) {
+Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inputs, const Totals& totals,
+                                             Objectives::Step& objectives) {
   const double per_target = 1.0 / static_cast<double>(totals.targets);
   const CrossEntropyOptions scales{.loss_scale = per_target,
                                    .z_scale = recipe_.training.lm_z_loss_coefficient * per_target};
@@ -147,10 +147,11 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
     std::optional<ProfilePhase> phase(Profile::Phase::forward);
     Tape tape;
     Transformer::Result result = model_.transformer.forward(tape, inputs[m]);
-    balance_.begin_micro_step(result.statistics);  // the counts travel beside the LM head
+    Objectives::MicroStep routers =
+        objectives.begin_micro_step(result.statistics);  // counts travel meanwhile
     const CrossEntropy cross_entropy = model_.transformer.loss(tape, result.hidden, inputs[m], scales);
     result.hidden = {};  // backward has no use for its value
-    const Variable auxiliary = balance_.objective(tape, device);
+    const Variable auxiliary = routers.objective(tape, device);
     const Variable objective = add_losses(tape, {cross_entropy.objective, auxiliary});
     // Of the tensor ranks, whose token losses are the same, one speaks; the auxiliary objective is each
     // rank's own.
@@ -169,13 +170,11 @@ Trainer::LossSums Trainer::run_micro_batches(const std::vector<ModelInput>& inpu
   return {losses[0], losses[1], losses[2], read.of<double>(1)[0]};
 }
 
-void Trainer::update(const StepResult& result) {
+void Trainer::update(const StepResult& result, Objectives::Step& objectives) {
   const NamedRange range("optimizer");
   optimizer_->step(result.learning_rate, clipping_factor(result.gradient_norm, recipe_.optimizer.grad_clip));
   reducer_.gather_values();
-  if (!result.balance.load_signs.empty())
-    move_selection_bias(model_.transformer.selection_bias(), result.balance.load_signs,
-                        recipe_.model.moe.router.bias);
+  objectives.keep();
 }
 
 Trainer::Agreed Trainer::agree_on_sums(std::vector<double> sums, const std::vector<double>& votes,
@@ -216,10 +215,8 @@ StepResult Trainer::step_without_targets(const Totals& totals, const std::vector
                     .learning_rate = learning_rate(),
                     .no_targets = true,
                     .stop = agreed.stop,
-                    .votes = agreed.votes};
-  result.balance.load_balance_loss = result.balance.global_balance_loss = unknown;
-  result.balance.router_z_loss = result.balance.estimator_error = unknown;
-  result.balance.max_load_violation = unknown;
+                    .votes = agreed.votes,
+                    .balance = objectives_.unknown()};
   end_step(result);
   return result;
 }
@@ -238,18 +235,18 @@ StepResult Trainer::step(const std::vector<double>& votes, const StopQuestion& w
                            first_sequence_of(micro_step, recipe_.training.micro_batch_size, data)};
   }
   model_.parameters.clear_gradients();
-  const std::vector<double> previous_fractions = balance_.previous_fractions();
-  balance_.begin_step(steps_done_, totals.tokens,
-                      {.replica = data.rank(),
-                       .replicas = data.size(),
-                       .micro_batch_size = recipe_.training.micro_batch_size,
-                       .micro_steps = static_cast<std::int64_t>(inputs.size()),
-                       .sequence_length = recipe_.data.sequence_length});
-  if (balance_.needs_counting_pass()) {
+  Objectives::Step objectives =
+      objectives_.begin_step(steps_done_, totals.tokens,
+                             {.replica = data.rank(),
+                              .replicas = data.size(),
+                              .micro_batch_size = recipe_.training.micro_batch_size,
+                              .micro_steps = static_cast<std::int64_t>(inputs.size()),
+                              .sequence_length = recipe_.data.sequence_length});
+  if (objectives.needs_counting_pass()) {
     clock_.begin(Activity::counting, steps_done_ + 1);
-    count_experts(inputs);
+    count_experts(inputs, objectives);
   }
-  const LossSums own = run_micro_batches(inputs, totals);
+  const LossSums own = run_micro_batches(inputs, totals, objectives);
 
   clock_.begin(Activity::optimizer, steps_done_ + 1);
   const Agreed agreed = agree_on_sums({own.tokens, own.cross_entropy, own.auxiliary}, votes, wants_stop);
@@ -261,30 +258,26 @@ StepResult Trainer::step(const std::vector<double>& votes, const StopQuestion& w
   result.loss = agreed.sums[1] + agreed.sums[2];
   result.stop = agreed.stop;
   result.votes = agreed.votes;
-  result.balance = balance_.end_step();
+  result.balance = objectives.end();
   result.gradient_norm = reducer_.norm_of(own.gradient_squares);
   result.learning_rate = learning_rate();
   // Both numbers are equal on all ranks, and so is what follows.
   result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.gradient_norm);
   if (result.skipped) {
     result.not_finite = find_not_finite(inputs, std::isfinite(result.loss));
-    balance_.set_previous_fractions(previous_fractions);
   } else {
-    update(result);
+    update(result, objectives);
   }
   end_step(result);
   return result;
 }
 
-std::vector<Trainer::StateTensor> Trainer::state() const {
-  std::vector<StateTensor> tensors;
-  if (const std::vector<double>& fractions = balance_.previous_fractions(); !fractions.empty())
-    tensors.push_back({"state/previous_fractions",
-                       {model_.transformer.moe_layers(), recipe_.model.moe.num_experts},
-                       fractions});
-  if (const Tensor& bias = model_.transformer.selection_bias(); bias.defined())
-    tensors.push_back({selection_bias_name, dims_of(bias.shape()), bias.to_host<double>()});
-  return tensors;
+std::vector<MethodState> Trainer::method_states() const {
+  std::vector<MethodState> states;
+  for (const MethodState* state : objectives_.states())
+    if (state->values.defined()) states.push_back(*state);
+  for (const MethodState& state : model_.feed_forwards.states().all) states.push_back(state);
+  return states;
 }
 
 std::vector<RankPart> Trainer::parts(std::int64_t least_share_bytes) const {
@@ -293,10 +286,11 @@ std::vector<RankPart> Trainer::parts(std::int64_t least_share_bytes) const {
     for (RankPart& part : parts_of_state(state, model_.parameters, reducer_, least_share_bytes))
       all.push_back(std::move(part));
   if (mesh_.world().rank() != 0) return all;
-  for (const StateTensor& tensor : state()) {
-    const auto elements = static_cast<std::int64_t>(tensor.values.size());
-    all.push_back({{tensor.name, ElementType::float64, tensor.dims, boxes_of_range(tensor.dims, 0, elements)},
-                   Tensor::from(tensor.values, {elements})});
+  for (const MethodState& state : method_states()) {
+    const Dims dims = dims_of(state.shape);
+    const std::int64_t elements = state.shape.elements();
+    all.push_back({{state.name, ElementType::float64, dims, boxes_of_range(dims, 0, elements)},
+                   Tensor::from(state.values.to_host<double>(), {elements})});
   }
   return all;
 }
@@ -335,9 +329,8 @@ void Trainer::load(const CheckpointReader& checkpoint) {
   read_values(checkpoint, model_.parameters);
   read_source(checkpoint);
   read_optimizer(checkpoint);
-  read_selection_bias(checkpoint, model_.transformer);
-  if (checkpoint.contains("state/previous_fractions"))
-    balance_.set_previous_fractions(checkpoint.read_all<double>("state/previous_fractions"));
+  read_router_states(checkpoint, model_.feed_forwards.states());
+  for (MethodState* state : objectives_.states()) read_state(checkpoint, *state);
   steps_done_ = checkpoint.step();
   tokens_done_ = checkpoint.integer("tokens");
   sequences_done_ = checkpoint.integer("sequences");
@@ -370,7 +363,7 @@ void Trainer::take(const CheckpointReader& checkpoint, const std::vector<std::st
   check_fits(checkpoint, groups, model_.parameters, &model_.shape);
   if (wants("parameters")) {
     read_values(checkpoint, model_.parameters);
-    read_selection_bias(checkpoint, model_.transformer);
+    read_router_states(checkpoint, model_.feed_forwards.states());
     read_source(checkpoint);
   }
   if (wants("optimizer")) read_optimizer(checkpoint);

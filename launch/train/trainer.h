@@ -11,7 +11,7 @@
 #include "launch/train/model.h"
 #include "launch/train/rank_parts.h"
 #include "launch/train/step_clock.h"
-#include "layers/balance_loss.h"
+#include "layers/moe/objectives.h"
 #include "optim/optimizer.h"
 #include "parallel/mesh.h"
 
@@ -107,7 +107,7 @@ class Trainer {
   /// Sentences about the first parameter whose gradient is not finite and, where the loss is not either,
   /// about the first layer whose output is not, found by another forward pass. Collective.
   std::string find_not_finite(const std::vector<ModelInput>& inputs, bool loss_is_finite);
-  void count_experts(const std::vector<ModelInput>& inputs);
+  void count_experts(const std::vector<ModelInput>& inputs, Objectives::Step& objectives);
   /// This rank's, divided by the step's totals where it says nothing else.
   struct LossSums {
     double tokens = 0;  // over target tokens, undivided
@@ -116,16 +116,12 @@ class Trainer {
   };
   /// Forward and backward of all micro-batches, and the gradients' reduction. The sums stay on the device
   /// until the end, where the host waits once for all of them.
-  LossSums run_micro_batches(const std::vector<ModelInput>& inputs, const Totals& totals);
-  /// Optimizer, everybody's new values, and the routers' selection bias.
-  void update(const StepResult& result);
-  /// Named float64 tensors, the same on all ranks, that belong to no single parameter.
-  struct StateTensor {
-    std::string name;  // state/NAME
-    Dims dims;
-    std::vector<double> values;
-  };
-  std::vector<StateTensor> state() const;
+  LossSums run_micro_batches(const std::vector<ModelInput>& inputs, const Totals& totals,
+                             Objectives::Step& objectives);
+  /// Optimizer, everybody's new values, and what methods learnt from the step.
+  void update(const StepResult& result, Objectives::Step& objectives);
+  /// What methods keep, in the order of checkpoints.
+  std::vector<MethodState> method_states() const;
   void read_source(const CheckpointReader& checkpoint);
   /// load() and take() read the optimizer: first they check that its groups fit.
   void add_optimizer_groups(const CheckpointReader& checkpoint, std::vector<TensorGroup>& groups) const;
@@ -137,7 +133,7 @@ class Trainer {
   std::function<Attributes(std::int64_t)> more_attributes_;
   Device& device_;
   Model model_;
-  BalanceLoss balance_;
+  Objectives objectives_;
   GradientReducer reducer_;
   std::unique_ptr<Optimizer> optimizer_;
   StepClock clock_;

@@ -7,37 +7,11 @@
 #include "framework/base/error.h"
 #include "framework/recipe/nearest.h"
 #include "framework/recipe/requirements.h"
+#include "layers/moe/methods/capacity.h"
+#include "layers/moe/methods/routing_groups.h"
+#include "layers/moe/methods/z_loss.h"
 
 namespace conclave {
-
-void describe(Visitor& v, SelectionBiasRecipe& b) {
-  v.key({"rate", &b.rate, "how far it moves after each step; 0: no bias", at_least(0)});
-  v.key({"scope", &b.scope,
-         "the tokens whose load it follows: sequence, micro_batch, data_parallel or global_batch"});
-  v.key({"recentre", &b.recentre, "keep the mean over experts at zero", {}});
-  v.key({"last_step",
-         &b.last_step,
-         "it stands still after this step, the first being 0; -1: moves to the end",
-         {.least = -1, .most = largest_count}});
-}
-
-void describe(Visitor& v, PoolRecipe& p) {
-  v.key({"minimum",
-         &p.minimum,
-         "fewest experts in a document's pool in training",
-         size_or_zero(),
-         {.gives_meaning_to = Saved::weights}});
-  v.key({"maximum",
-         &p.maximum,
-         "most of them, each number equally likely; 0: no pools",
-         size_or_zero(),
-         {.gives_meaning_to = Saved::weights}});
-  v.key({"evaluation",
-         &p.evaluation,
-         "experts in a pool outside of training: evaluate, generate, validation",
-         size_or_zero(),
-         {.gives_meaning_to = Saved::weights}});
-}
 
 void describe(Visitor& v, RouterRecipe& r) {
   v.key({"kind",
@@ -55,17 +29,8 @@ void describe(Visitor& v, RouterRecipe& r) {
          "factor on the weights of the chosen experts",
          above(0),
          {.gives_meaning_to = Saved::weights}});
-  v.key({"n_group",
-         &r.n_group,
-         "groups of consecutive experts; 1: no groups",
-         size(),
-         {.gives_meaning_to = Saved::weights}});
-  v.key({"topk_group",
-         &r.topk_group,
-         "groups that a token's experts come from",
-         size(),
-         {.gives_meaning_to = Saved::weights}});
-  v.key({"z_loss_coefficient", &r.z_loss_coefficient, "weight of the router z-loss; 0: off", at_least(0)});
+  describe_routing_groups(v, r);
+  describe_z_loss(v, r.z_loss_coefficient);
   section(v, "bias", r.bias, "balancing without a loss: a bias on the choice, moved against the load");
   section(v, "pool", r.pool, "experts that all tokens of a document choose from, drawn in size (EMO)");
 }
@@ -101,15 +66,11 @@ void describe(Visitor& v, MoeRecipe& m) {
   v.key({"num_shared_experts", &m.num_shared_experts, "experts that see every token", size_or_zero()});
   v.key({"first_k_dense_replace", &m.first_k_dense_replace, "leading blocks that keep a dense MLP",
          size_or_zero()});
-  v.key({"capacity_factor",
-         &m.capacity_factor,
-         "an expert takes at most this times its even share of each sequence and the rest is dropped; 0: no "
-         "bound",
-         at_least(0),
-         {.gives_meaning_to = Saved::weights}});
+  describe_capacity(v, m.capacity_factor);
   v.key({"layer_reduction", &m.layer_reduction, "auxiliary losses over layers: sum or mean"});
   section(v, "router", m.router, "which experts a token goes to");
   list(v, "balance", m.balance, "terms of the load-balancing loss, all acting at once");
+  describe(v, m.methods);
 }
 
 void describe(Visitor& v, ModelRecipe& m) {
@@ -119,47 +80,10 @@ void describe(Visitor& v, ModelRecipe& m) {
 
 namespace {
 
-void require_pool(const Requirements& r, const MoeRecipe& moe) {
-  const PoolRecipe& pool = moe.router.pool;
-  const std::string key = "model.moe.router.pool";
-  if (pool.maximum == 0) {
-    r.require(pool.minimum == 0, key + ".maximum", "0 means no pools, but minimum is ", pool.minimum,
-              "; expected the most experts in a pool, or minimum: 0");
-    r.require(pool.evaluation == 0, key + ".maximum", "0 means no pools, but evaluation is ", pool.evaluation,
-              "; expected the most experts in a pool, or evaluation: 0");
-    return;
-  }
-  const std::int64_t top_k = moe.num_experts_per_tok;
-  r.require(pool.minimum >= top_k && pool.minimum <= pool.maximum, key + ".minimum", pool.minimum,
-            " came, expected at least model.moe.num_experts_per_tok: ", top_k,
-            " and at most maximum: ", pool.maximum);
-  // EMO draws up to the number of all experts, shared ones included; from the routed ones on, nothing is
-  // masked.
-  r.require(pool.maximum <= moe.num_experts + moe.num_shared_experts, key + ".maximum", pool.maximum,
-            " came, expected at most model.moe.num_experts and num_shared_experts together: ",
-            moe.num_experts + moe.num_shared_experts);
-  r.require(pool.evaluation >= top_k && pool.evaluation <= moe.num_experts, key + ".evaluation",
-            pool.evaluation, " came, expected at least model.moe.num_experts_per_tok: ", top_k,
-            " and at most model.moe.num_experts: ", moe.num_experts);
-  r.require(moe.router.kind == RouterKind::softmax, key,
-            "pools came with model.moe.router.kind: ", moe.router.kind,
-            ", but a pool is chosen by softmax probabilities; expected softmax, or maximum: 0");
-  r.require(moe.router.n_group == 1, key, "pools came with model.moe.router.n_group: ", moe.router.n_group,
-            "; a choice within groups may find too few experts of the pool; expected 1, or maximum: 0");
-}
-
 void require_routing(const Requirements& r, const MoeRecipe& moe) {
   r.require(moe.num_experts_per_tok <= moe.num_experts, "model.moe.num_experts_per_tok",
             moe.num_experts_per_tok, " experts per token came, but model.moe.num_experts is ",
             moe.num_experts, "; expected at most that many");
-  const RouterRecipe& router = moe.router;
-  r.require(moe.num_experts % router.n_group == 0, "model.moe.router.n_group", router.n_group,
-            " does not divide model.moe.num_experts: ", moe.num_experts);
-  r.require(router.topk_group <= router.n_group, "model.moe.router.topk_group", router.topk_group,
-            " came, expected at most model.moe.router.n_group: ", router.n_group);
-  r.require(moe.num_experts_per_tok <= moe.num_experts / router.n_group * router.topk_group,
-            "model.moe.router.topk_group", router.topk_group, " groups of ", moe.num_experts / router.n_group,
-            " experts cannot give a token model.moe.num_experts_per_tok: ", moe.num_experts_per_tok);
 }
 
 void require_balance(const Requirements& r, const MoeRecipe& moe) {
@@ -187,7 +111,8 @@ void require_balance(const Requirements& r, const MoeRecipe& moe) {
 void require_possible(const Requirements& r, const ModelRecipe& m) {
   const MoeRecipe& moe = m.moe;
   require_routing(r, moe);
-  require_pool(r, moe);
+  require_routing_groups(r, moe);
+  require_pools(r, moe);
   r.require(moe.first_k_dense_replace <= m.num_hidden_layers, "model.moe.first_k_dense_replace",
             moe.first_k_dense_replace, " dense blocks came, but model.num_hidden_layers is ",
             m.num_hidden_layers);
@@ -196,17 +121,8 @@ void require_possible(const Requirements& r, const ModelRecipe& m) {
   check_size(m);
 }
 
-void require_capacity(const Requirements& r, const MoeRecipe& moe, std::int64_t sequence_length) {
-  const double even_share = static_cast<double>(sequence_length) *
-                            static_cast<double>(moe.num_experts_per_tok) /
-                            static_cast<double>(moe.num_experts);
-  r.require(moe.capacity_factor == 0 || expert_capacity(moe.capacity_factor, sequence_length,
-                                                        moe.num_experts_per_tok, moe.num_experts) > 0,
-            "model.moe.capacity_factor", moe.capacity_factor, " of an expert's even share of a sequence, ",
-            even_share, " assignments (data.sequence_length: ", sequence_length,
-            " times num_experts_per_tok: ", moe.num_experts_per_tok, " over num_experts: ", moe.num_experts,
-            "), is less than one place, and everything would be dropped; expected at least ", 1 / even_share,
-            ", or 0 to drop nothing");
+void require_possible(const Requirements& r, const MoeRecipe& moe, std::int64_t sequence_length) {
+  require_capacity(r, moe, sequence_length);
 }
 
 namespace {

@@ -1,44 +1,18 @@
 // What a recipe says of experts: the section `model.moe`.
 #pragma once
 
-#include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "framework/base/words.h"
+#include "layers/moe/method_keys.h"
+#include "layers/moe/methods/document_pools.h"
+#include "layers/moe/methods/selection_bias.h"
 #include "layers/recipe.h"
 
 namespace conclave {
-
-/// The tokens whose load a bias follows.
-enum class BiasScope { sequence, micro_batch, data_parallel, global_batch };
-constexpr auto words_of(BiasScope) {
-  return std::array{Word{BiasScope::sequence, "sequence"}, Word{BiasScope::micro_batch, "micro_batch"},
-                    Word{BiasScope::data_parallel, "data_parallel"},
-                    Word{BiasScope::global_batch, "global_batch"}};
-}
-
-/// A bias on the choice of experts alone, moved against their load after each step; no gradient, no loss.
-struct SelectionBiasRecipe {
-  double rate = 0;  // 0: no bias
-  BiasScope scope = BiasScope::global_batch;
-  bool recentre = false;        // keep the mean over experts at zero
-  std::int64_t last_step = -1;  // stands still after this step; -1: moves to the end
-  bool operator==(const SelectionBiasRecipe&) const = default;
-};
-void describe(Visitor& v, SelectionBiasRecipe& b);
-
-/// Experts that a document's tokens may use, the same for all of them (EMO); maximum 0: all experts.
-struct PoolRecipe {
-  std::int64_t minimum = 0;     // in training as many as a uniform draw from here ...
-  std::int64_t maximum = 0;     // ... to here says, for each document and layer
-  std::int64_t evaluation = 0;  // outside of training
-  bool operator==(const PoolRecipe&) const = default;
-};
-void describe(Visitor& v, PoolRecipe& p);
 
 /// How logits become scores.
 enum class RouterKind { softmax, sigmoid };
@@ -104,6 +78,7 @@ struct MoeRecipe {
   LayerReduction layer_reduction = LayerReduction::sum;
   RouterRecipe router;
   std::vector<BalanceRecipe> balance = {BalanceRecipe{}};
+  AllMethodKeys methods;  // of those that are not named here
   bool operator==(const MoeRecipe&) const = default;
 };
 void describe(Visitor& v, MoeRecipe& m);
@@ -116,8 +91,8 @@ struct ModelRecipe : TransformerRecipe {
 void describe(Visitor& v, ModelRecipe& m);
 /// What its keys mean together. Fault::request for the first thing that is impossible.
 void require_possible(const Requirements& r, const ModelRecipe& m);
-/// An expert must have a place in a sequence of this length.
-void require_capacity(const Requirements& r, const MoeRecipe& moe, std::int64_t sequence_length);
+/// The same, of sequences of this length.
+void require_possible(const Requirements& r, const MoeRecipe& moe, std::int64_t sequence_length);
 
 /// A sentence where the language-model loss trains no router, or "".
 std::string untrained_router_warning(const ModelRecipe& model);
@@ -130,16 +105,5 @@ std::int64_t count_moe_layers(const ModelRecipe& model);
 /// Fault::request where the sizes multiply to more than 2^54 parameters, beyond which bytes cannot be
 /// counted.
 void check_size(const ModelRecipe& model);
-
-/// The most assignments that an expert takes from one sequence when model.moe.capacity_factor is above 0:
-/// floor(capacity_factor * sequence_length * top_k / experts), and never more than the sequence has tokens.
-inline std::int64_t expert_capacity(double capacity_factor, std::int64_t sequence_length, std::int64_t top_k,
-                                    std::int64_t experts) {
-  const double length = static_cast<double>(sequence_length);
-  // The little more makes 0.29 of 100 places 29, although no binary fraction is 0.29.
-  const double places =
-      std::floor(capacity_factor * length * static_cast<double>(top_k) / static_cast<double>(experts) + 1e-9);
-  return static_cast<std::int64_t>(std::min(places, length));
-}
 
 }  // namespace conclave

@@ -1,4 +1,4 @@
-// The two implementations that one text makes (nccl_collectives.cu): over NCCL, in builds with CUDA, and over
+// One text makes these two implementations (nccl_collectives.cu): over NCCL, in builds with CUDA, and over
 // its stand-in.
 #pragma once
 

@@ -1,6 +1,6 @@
-// The part of NCCL that Conclave calls, for the emulated device: the same names and meanings, over MPI, on
-// the streams of the stand-in for CUDA. What fails while work runs is told asynchronously, as NCCL does. What
-// NCCL has beside is left out.
+// The part of NCCL that Conclave calls, for the emulated device. Names and meanings are the same, but the
+// work is done over MPI, on the streams of the stand-in for CUDA. A failure while work runs is told
+// asynchronously, as NCCL does. All else that NCCL has is left out.
 #pragma once
 
 #include <cstddef>
@@ -33,10 +33,10 @@ const char* ncclGetErrorString(ncclResult_t result);
 const char* ncclGetLastError(ncclComm_t comm);
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id);
-/// Collective over the ranks that bring the same id.
+/// This is collective over the ranks that bring the same id.
 ncclResult_t ncclCommInitRank(ncclComm_t* comm, int ranks, ncclUniqueId id, int rank);
 ncclResult_t ncclCommDestroy(ncclComm_t comm);
-/// From any thread: what waits for other ranks gives up.
+/// Makes collectives that wait for other ranks give up. It may be called from any thread.
 ncclResult_t ncclCommAbort(ncclComm_t comm);
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* result);
 
@@ -50,7 +50,7 @@ ncclResult_t ncclReduceScatter(const void* in, void* out, std::size_t count_out,
                                ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream);
 ncclResult_t ncclBroadcast(const void* in, void* out, std::size_t count, ncclDataType_t type, int root,
                            ncclComm_t comm, cudaStream_t stream);
-/// Only between ncclGroupStart and ncclGroupEnd, all to one communicator and stream.
+/// Send and receive only between ncclGroupStart and ncclGroupEnd, all to one communicator and stream.
 ncclResult_t ncclSend(const void* data, std::size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
                       cudaStream_t stream);
 ncclResult_t ncclRecv(void* data, std::size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
@@ -58,7 +58,7 @@ ncclResult_t ncclRecv(void* data, std::size_t count, ncclDataType_t type, int pe
 
 // --- for tests
 
-/// The next piece of work of any communicator of this process fails like this.
+/// Makes the next piece of work of any communicator of this process fail like this.
 void plant_nccl_failure(ncclResult_t result);
 
 }  // namespace conclave::emulated

@@ -13,7 +13,7 @@ namespace {
 using test::normal_tensor;
 
 constexpr std::int64_t tokens = 12, hidden = 6, experts = 5, width = 3, top_k = 2;
-constexpr CosineRouter::Options options{hidden, experts, top_k, width};
+constexpr CosineScores::Options options{hidden, experts, width};
 
 ModelInput two_sequences() {
   std::vector<std::int32_t> ids(tokens, 1);
@@ -25,7 +25,7 @@ ModelInput two_sequences() {
 Routing route(Tape& tape, const Variable& x, const Variable& projection, const Variable& embeddings,
               const Variable& gain) {
   ParameterSet parameters;
-  const CosineRouter router(parameters, "router", options);
+  auto scores = std::make_unique<CosineScores>(parameters, "router", options);
   const auto put = [&](std::size_t index, const char* name, const Variable& variable) {
     Parameter& parameter = parameters.all().at(index);
     check(parameter.name == name && parameter.shape == variable.value.shape(), name, " was expected, ",
@@ -36,7 +36,11 @@ Routing route(Tape& tape, const Variable& x, const Variable& projection, const V
   put(0, "router.projection.weight", projection);
   put(1, "router.embeddings", embeddings);
   put(2, "router.gain.weight", gain);
-  return router.route(tape, x, two_sequences());
+  MoeRecipe moe;
+  moe.num_experts = experts;
+  moe.num_experts_per_tok = top_k;
+  const auto self = self_communicator();
+  return compose_router(std::move(scores), "router", moe)->route(tape, {x, two_sequences(), *self});
 }
 
 std::vector<Tensor> inputs() {

@@ -19,6 +19,7 @@
 #include <sstream>
 
 #include "framework/base/error.h"
+#include "framework/base/random.h"
 #include "framework/data/tokenizer.h"
 #include "framework/store/checkpoint_directory.h"
 #include "framework/store/safetensors.h"
@@ -86,10 +87,10 @@ void make_random(const std::string& recipe_path, const std::string& run) {
       for (std::size_t i = 0; i < values.size(); ++i) values[i] += 0.2f * static_cast<float>(key.normal(i));
     writer.add("model/" + parameter.name, dims_of(parameter.shape), values.data());
   }
-  if (const Tensor& bias = model.transformer.selection_bias(); bias.defined()) {
-    std::vector<double> values(static_cast<std::size_t>(bias.elements()));
+  for (const MethodState& state : model.feed_forwards.states().all) {
+    std::vector<double> values(static_cast<std::size_t>(state.values.elements()));
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = 0.2 * RandomKey(8).uniform(i);
-    writer.add(selection_bias_name, dims_of(bias.shape()), values.data());
+    writer.add(state.name, dims_of(state.shape), values.data());
   }
   writer.set("recipe", to_yaml(recipe));
   writer.commit();
@@ -129,7 +130,7 @@ void write_step(const std::string& run, const Lines& lines, const std::string& p
       {"losses",
        {4},
        {static_cast<float>(result.lm_loss), static_cast<float>(result.balance.load_balance_loss),
-        static_cast<float>(result.balance.router_z_loss), static_cast<float>(result.loss)}}};
+        static_cast<float>(result.balance.other("router_z_loss")), static_cast<float>(result.loss)}}};
   trainer.gather_gradients([&](const std::string& name, const Tensor& whole) {
     tensors.push_back({name, dims_of(whole.shape()), whole.to_host<float>()});
   });

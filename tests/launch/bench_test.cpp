@@ -231,7 +231,9 @@ TEST_F(Benches, TheRoundRobinRouterOverrulesTheChoiceAlone) {
   const ModelInput input = to_device(bench_batch(recipe_, 0, 0, 4));
   const Variable x{random_tensor({input.tokens.elements(), model.hidden_size}, DType::float64), {}};
   Tape tape(Tape::Mode::forward_only);
-  const Routing free = asked->route(tape, x, input), even = forced.route(tape, x, input);
+  const auto alone = self_communicator();
+  const RouterInput seen{x, input, *alone};
+  const Routing free = asked->route(tape, seen), even = forced.route(tape, seen);
   EXPECT_EQ(free.weights.value.to_host<double>(), even.weights.value.to_host<double>());
   EXPECT_EQ(free.statistics.counts.to_host<std::int64_t>(), even.statistics.counts.to_host<std::int64_t>());
   std::vector<std::int64_t> rows(static_cast<std::size_t>(model.moe.num_experts));

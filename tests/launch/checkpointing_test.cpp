@@ -24,9 +24,13 @@
 #include "tests/framework/store/system_calls.h"
 #include "tests/launch/synthetic_trainer.h"
 #include "tests/mpi_world.h"
+#include "tests/shared_directory.h"
 
 namespace conclave {
 namespace {
+
+using test::SharedDirectory;
+using enum NumberFormat;
 namespace fs = std::filesystem;
 
 struct Layout {
@@ -61,28 +65,6 @@ Recipe recipe_of_layout(const ParallelRecipe& parallel, NumberFormat precision) 
   recipe.parallel = parallel;
   return recipe;
 }
-
-/// A directory that all ranks share, removed by the first.
-class SharedDirectory {
- public:
-  SharedDirectory() {
-    // In memory where that can be: hundreds of saves, and a disk has nothing to add here.
-    const fs::path parent = ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : fs::temp_directory_path();
-    std::string folder = (parent / "conclave-checkpointing-XXXXXX").string();
-    if (world_->rank() == 0 && ::mkdtemp(folder.data()) == nullptr) folder.clear();
-    path_ = broadcast_text(*world_, folder, 0);
-  }
-  ~SharedDirectory() {
-    world_->barrier();
-    std::error_code ignored;
-    if (world_->rank() == 0) fs::remove_all(path_, ignored);
-  }
-  const fs::path& path() const { return path_; }
-
- private:
-  std::shared_ptr<Communicator> world_ = test::mpi_world();
-  fs::path path_;
-};
 
 /// Writes to nowhere.
 Logger& silent_logger() {
@@ -189,14 +171,13 @@ class EachLayout : public testing::TestWithParam<std::size_t> {};
 
 TEST_P(EachLayout, LoadsOnAllTwelve) {
   if (test::mpi_world()->size() != 4) GTEST_SKIP() << "the twelve layouts are played on four ranks";
-  save_on_one_load_on(twelve[GetParam()], twelve, NumberFormat::fp64, 1e-10);
+  save_on_one_load_on(twelve[GetParam()], twelve, fp64, 1e-10);
 }
 
 TEST_P(EachLayout, LoadsInFp32) {
   if (test::mpi_world()->size() != 4) GTEST_SKIP() << "the twelve layouts are played on four ranks";
   const std::size_t i = GetParam();
-  save_on_one_load_on(twelve[i], {twelve[i], twelve[(i + 5) % 12], twelve[(i + 7) % 12]}, NumberFormat::fp32,
-                      1e-5);
+  save_on_one_load_on(twelve[i], {twelve[i], twelve[(i + 5) % 12], twelve[(i + 7) % 12]}, fp32, 1e-5);
 }
 
 // Master weights are saved, so the tensors are equal bit for bit; losses of other layouts up to rounding to
@@ -204,7 +185,7 @@ TEST_P(EachLayout, LoadsInFp32) {
 TEST_P(EachLayout, LoadsInBf16) {
   if (test::mpi_world()->size() != 4) GTEST_SKIP() << "the twelve layouts are played on four ranks";
   const std::size_t i = GetParam();
-  save_on_one_load_on(twelve[i], {twelve[i], twelve[(i + 5) % 12]}, NumberFormat::bf16, 0.01);
+  save_on_one_load_on(twelve[i], {twelve[i], twelve[(i + 5) % 12]}, bf16, 0.01);
 }
 
 INSTANTIATE_TEST_SUITE_P(Twelve, EachLayout, testing::Range(std::size_t{0}, std::size_t{12}));
@@ -222,7 +203,7 @@ void step_of(Trainer& trainer, Checkpointing& checkpointing) {
 TEST(Checkpointing, AsynchronousEqualsSynchronousAndDoesNotDisturbTraining) {
   const SharedDirectory directory;
   const auto world = test::mpi_world();
-  const Recipe recipe = recipe_of_layout(sharded(), NumberFormat::fp32);
+  const Recipe recipe = recipe_of_layout(sharded(), fp32);
   std::map<bool, double> last_loss;
   for (const bool asynchronous : {false, true}) {
     Mesh mesh(world, {});
@@ -259,7 +240,7 @@ TEST(Checkpointing, NothingIsThereBeforeEveryRankHasWritten) {
       return Verdict{};
     });
   Mesh mesh(world, {});
-  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), NumberFormat::fp32), mesh);
+  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), fp32), mesh);
   Checkpointing checkpointing(directory.path(), {}, *world, silent_logger());
   trainer->step();
   checkpointing.save(*trainer);
@@ -280,7 +261,7 @@ TEST(Checkpointing, ARankThatCannotWriteFailsTheSaveAndNotTheRun) {
   const auto world = test::mpi_world();
   const int bad = world->size() - 1;
   Mesh mesh(world, {});
-  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), NumberFormat::fp32), mesh);
+  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), fp32), mesh);
   Checkpointing checkpointing(directory.path(), {.keep = 1}, *world, silent_logger());
   trainer->step();
   checkpointing.save(*trainer);
@@ -332,15 +313,13 @@ TEST(Checkpointing, OldCheckpointsThatStayAreNamedAndGoLater) {
   const SharedDirectory directory;
   const auto world = test::mpi_world();
   Mesh mesh(world, {});
-  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), NumberFormat::fp32), mesh);
+  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), fp32), mesh);
   const fs::path said = directory.path() / "log.txt";
   Logger logger({.rank = world->rank(), .terminal = ::open("/dev/null", O_WRONLY | O_CLOEXEC)});
   if (world->rank() == 0) logger.open_file(said.string());
   bool refuses = false;
-  Checkpointing checkpointing(
-      directory.path(),
-      {.keep = 1, .check_place = [&] { check(!refuses, Fault::machine, "The directory does not answer."); }},
-      *world, logger);
+  const auto check_place = [&] { check(!refuses, Fault::machine, "The directory does not answer."); };
+  Checkpointing checkpointing(directory.path(), {.keep = 1, .check_place = check_place}, *world, logger);
   const auto save = [&] {
     trainer->step();
     checkpointing.save(*trainer);
@@ -372,7 +351,7 @@ TEST(Checkpointing, TheRanksAgreeOnWhatIsDamaged) {
   const SharedDirectory directory;
   const auto world = test::mpi_world();
   Mesh mesh(world, {});
-  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), NumberFormat::fp32), mesh);
+  const auto trainer = test::make_trainer(recipe_of_layout(sharded(), fp32), mesh);
   for (int step = 0; step < 3; ++step) {
     trainer->step();
     save_at_once(*trainer, directory.path(), *world);

@@ -6,10 +6,19 @@
 #include <array>
 #include <cstdio>
 #include <fstream>
+#include <iterator>
 
 #include "framework/base/random.h"
 
 namespace conclave {
+
+Json parse_json(const std::string& text) {
+  return Json::parse(text);
+}
+
+Json parse_json(std::istream& text) {
+  return parse_json(std::string(std::istreambuf_iterator<char>(text), {}));
+}
 
 Outcome run(const std::string& command) {
   FILE* pipe = ::popen(("( " + command + " ) 2>&1 </dev/null").c_str(), "r");
@@ -91,7 +100,7 @@ std::vector<Json> Command::metrics(const std::string& output) {
   std::vector<Json> lines;
   std::ifstream file(folder_ / output / "metrics.jsonl");
   for (std::string line; std::getline(file, line);) {
-    Json json = Json::parse(line);
+    Json json = parse_json(line);
     for (const char* timing : {"step_seconds", "tokens_per_second", "model_flops_per_second"})
       json.erase(timing);
     for (auto item = json.begin(); item != json.end();)

@@ -1,10 +1,11 @@
 // What tests of the command share: running it, and a scratch directory with texts, token files and a recipe.
-// A program that uses it compiles command_fixture.cpp too and defines CONCLAVE_COMMAND and CONCLAVE_MPIRUN.
+// CONCLAVE_COMMAND and CONCLAVE_MPIRUN say where the programs are.
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <istream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -17,6 +18,10 @@ struct Outcome {
   int exit_code;
   std::string output;  // standard output and standard error
 };
+
+/// Compiling a parser takes two seconds, so these tests share one.
+Json parse_json(const std::string& text);
+Json parse_json(std::istream& text);
 
 Outcome run(const std::string& command);
 Outcome conclave_command(const std::string& arguments, int ranks = 1);

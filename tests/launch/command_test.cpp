@@ -18,7 +18,7 @@ TEST_F(Command, ARunLeavesWhatTheContractPromises) {
   double first = 0, last = 0;
   std::ifstream file(folder_ / "whole" / "metrics.jsonl");
   for (std::string line; std::getline(file, line);) {
-    const Json json = Json::parse(line);
+    const Json json = parse_json(line);
     if (json.contains("split")) {
       ++evaluations;
       EXPECT_NEAR(json["perplexity"].get<double>(), std::exp(json["lm_loss"].get<double>()), 1e-9);
@@ -61,7 +61,7 @@ TEST_F(Command, ARunLeavesWhatTheContractPromises) {
   const Outcome evaluated = conclave_command("evaluate " + path("whole"));
   EXPECT_EQ(evaluated.exit_code, 0) << evaluated.output;
   EXPECT_NE(evaluated.output.find("mutual information"), std::string::npos);
-  const Json measures = Json::parse(conclave_command("evaluate " + path("whole") + " --json", 2).output);
+  const Json measures = parse_json(conclave_command("evaluate " + path("whole") + " --json", 2).output);
   EXPECT_EQ(measures["experts"], 4);
   ASSERT_EQ(measures["layers"].size(), 2u);
   ASSERT_EQ(measures["domains"].size(), 2u);
@@ -89,7 +89,7 @@ TEST_F(Command, AProfileOfTwoRanksIsATableAndATrace) {
   for (const char* part : {"mean of 3 steps", "model.layers.1  experts", "waiting for dispatch", "of limit"})
     EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in\n" << text;
   std::set<std::int64_t> ranks;
-  const Json parsed = Json::parse(trace);
+  const Json parsed = parse_json(trace);
   for (const Json& event : parsed["traceEvents"])
     if (event["ph"] == "X") ranks.insert(event["pid"].get<std::int64_t>());
   EXPECT_EQ(ranks, (std::set<std::int64_t>{0, 1}));
@@ -312,7 +312,7 @@ TEST_F(Command, BenchPrintsOneJsonObject) {
   const Outcome outcome = conclave_command("bench " + path("recipe.yaml") +
                                            " --steps 2 --repeat 1 --json --directory " + folder_.string());
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
-  const Json report = Json::parse(outcome.output);
+  const Json report = parse_json(outcome.output);
   EXPECT_GT(report["matmul_fp32_flops_per_second"].get<double>(), 1e9);
   EXPECT_GT(report["training"]["tokens_per_second"].get<double>(), 0);
   std::set<std::string> subjects;
@@ -324,7 +324,7 @@ TEST_F(Command, BenchMeasuresWhatItIsAskedFor) {
   const Outcome alone =
       conclave_command("bench " + path("recipe.yaml") + " --steps 0 --only products --json");
   ASSERT_EQ(alone.exit_code, 0) << alone.output;
-  const Json report = Json::parse(alone.output);
+  const Json report = parse_json(alone.output);
   EXPECT_FALSE(report.contains("training"));
   for (const Json& figure : report["figures"]) EXPECT_EQ(figure["subject"], "products");
   const Outcome unknown = conclave_command("bench --only product");

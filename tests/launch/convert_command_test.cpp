@@ -127,7 +127,7 @@ TEST_F(ConvertCommand, AnExtractIsEvaluatedSampledAndTrained) {
   const Outcome compared = conclave_command("evaluate " + path("run") + " --against " + path("letters-2"));
   EXPECT_EQ(compared.exit_code, 0) << compared.output;
   expect_words(compared, {"Difference, other minus first", "mean over domains"});
-  const Json two = Json::parse(
+  const Json two = parse_json(
       conclave_command("evaluate " + path("run") + " --json --against " + path("letters-2"), 2).output);
   EXPECT_EQ(two["experts"], 4);
   EXPECT_EQ(two["against"]["experts"], 2);
@@ -137,7 +137,7 @@ TEST_F(ConvertCommand, AnExtractIsEvaluatedSampledAndTrained) {
       two["against"]["domains"][1]["lm_loss"].get<double>() - two["domains"][1]["lm_loss"].get<double>(),
       1e-12);
   EXPECT_NE(two["difference"]["mean_lm_loss"], 0.0);
-  const Json all = Json::parse(
+  const Json all = parse_json(
       conclave_command("evaluate " + path("run") + " --json --against " + path("letters-4")).output);
   EXPECT_EQ(all["difference"]["mean_lm_loss"], 0.0);
 
@@ -160,7 +160,7 @@ TEST_F(ConvertCommand, FactsOfASourceOutliveTrainingAndExtraction) {
   fs::copy(folder_ / "exported", folder_ / "source", fs::copy_options::recursive);
   const auto config_in = [&](const std::string& directory) {
     std::ifstream file(folder_ / directory / "config.json");
-    return Json::parse(file);
+    return parse_json(file);
   };
   Json config = config_in("source");
   config["max_position_embeddings"] = 40960;

@@ -67,11 +67,11 @@ inline fs::path save(const Recipe& recipe, const fs::path& run) {
     else
       writer.add("model/" + parameter.name, dims, parameter.value.to_host<float>().data());
   }
-  if (const Tensor& bias = model.transformer.selection_bias(); bias.defined()) {
+  for (const MethodState& state : model.feed_forwards.states().all) {
     std::vector<double> values;
-    for (std::int64_t i = 0; i < bias.elements(); ++i)
+    for (std::int64_t i = 0; i < state.values.elements(); ++i)
       values.push_back(0.125 * static_cast<double>(i % 7 - 3));
-    writer.add(selection_bias_name, dims_of(bias.shape()), values.data());
+    writer.add(state.name, dims_of(state.shape), values.data());
   }
   writer.set("recipe", to_yaml(recipe));
   return writer.commit();

@@ -17,6 +17,8 @@
 namespace conclave {
 namespace {
 
+using test::name_of;
+
 constexpr int steps = 3;
 
 Recipe base_recipe() {
@@ -29,13 +31,6 @@ Recipe base_recipe() {
   recipe.training.precision = NumberFormat::fp32;
   recipe.training.global_batch_size = 4;
   return recipe;
-}
-
-std::string name_of(const Recipe& recipe) {
-  const ParallelRecipe& p = recipe.parallel;
-  return join_text("tensor ", p.tensor, ", expert ", p.expert, ", expert_tensor ", p.expert_tensor,
-                   p.sequence ? ", sequence" : "", ", zero ", p.zero, ", ", p.dispatcher, " ",
-                   p.dispatch_rows, ", recompute ", recipe.training.recompute);
 }
 
 /// Each axis alone, axes folded, both dispatchers, bounded dispatch, sharded optimizers, recomputation.
@@ -205,8 +200,8 @@ TEST(DeviceLayout, CheckpointsLoadOnAnotherDevice) {
       const auto loaded = test::make_trainer(recipe, second_mesh, *second);
       loaded->load(CheckpointReader(folder.path() + "/step-00000002"));
       EXPECT_EQ(values_of(*loaded), values_of(*trainer));
-      EXPECT_EQ(loaded->model().transformer.selection_bias().to_host<double>(),
-                trainer->model().transformer.selection_bias().to_host<double>());
+      EXPECT_EQ(loaded->model().feed_forwards.states().all.at(0).values.to_host<double>(),
+                trainer->model().feed_forwards.states().all.at(0).values.to_host<double>());
       const StepResult went_on = loaded->step(), expected = trainer->step();
       EXPECT_LT(difference(went_on.lm_loss, expected.lm_loss), 1e-5);
       EXPECT_LT(difference(went_on.gradient_norm, expected.gradient_norm), 1e-4);

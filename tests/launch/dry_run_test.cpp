@@ -28,11 +28,12 @@ class ToyRouter final : public Router {
   ToyRouter(std::unique_ptr<Router> inner, std::shared_ptr<Communicator> ranks)
       : inner_(std::move(inner)), ranks_(std::move(ranks)) {}
 
-  Routing route(Tape& tape, const Variable& x, const ModelInput& input) const override {
-    const Tensor buffer = Tensor::zeros({x.value.dim(0), columns}, DType::float32, x.value.device());
+  Routing route(Tape& tape, const RouterInput& input) const override {
+    const Tensor& x = input.x.value;
+    const Tensor buffer = Tensor::zeros({x.dim(0), columns}, DType::float32, x.device());
     ranks_->all_reduce(buffer, ReduceOp::sum, Purpose::combine);
     tape.record("toy", [buffer] {});
-    return inner_->route(tape, x, input);
+    return inner_->route(tape, input);
   }
 
  private:
@@ -48,8 +49,8 @@ TEST(DryRun, AToyLayerCostsItsBufferAndItsCollective) {
   const DryStep toy =
       dry_step(recipe, world, even_choice(),
                {.router = [&](ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
-                              const Tensor& bias) {
-                 return std::make_unique<ToyRouter>(make_router(parameters, name, model, bias), world);
+                              const MethodStates& states) {
+                 return std::make_unique<ToyRouter>(make_router(parameters, name, model, states), world);
                }});
   const LayoutPlan layout = plan_layout(recipe, 8);
   const double buffer = static_cast<double>(layout.tokens_per_shard * ToyRouter::columns * 4);

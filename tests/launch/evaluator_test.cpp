@@ -77,9 +77,9 @@ class ListeningRouter final : public Router {
   };
   ListeningRouter(std::unique_ptr<Router> router, std::vector<Heard>& heard)
       : router_(std::move(router)), heard_(heard) {}
-  Routing route(Tape& tape, const Variable& x, const ModelInput& input) const override {
-    heard_.push_back({x.value.to_host<double>(), input.tokens.to_host<std::int32_t>()});
-    return router_->route(tape, x, input);
+  Routing route(Tape& tape, const RouterInput& input) const override {
+    heard_.push_back({input.x.value.to_host<double>(), input.input.tokens.to_host<std::int32_t>()});
+    return router_->route(tape, input);
   }
 
  private:
@@ -137,9 +137,9 @@ TEST_F(Evaluation, MeasuresWhatPlainLoopsFind) {
       heard.reserve(2);
       const Model model(recipe, Mesh::alone(), cpu_device(),
                         [&](ParameterSet& parameters, const std::string& name, const ModelRecipe& of_model,
-                            const Tensor& bias) {
+                            const MethodStates& states) {
                           return std::make_unique<ListeningRouter>(
-                              make_router(parameters, name, of_model, bias), heard.emplace_back());
+                              make_router(parameters, name, of_model, states), heard.emplace_back());
                         });
       const ValidationData validation(recipe.data, recipe.model.vocab_size);
       const EvaluationOptions options{.micro_batch_size = 5, .experts = 8};
@@ -244,8 +244,8 @@ TEST_F(Evaluation, IsTheSameOnEveryDevice) {
 class TerseRouter final : public Router {
  public:
   explicit TerseRouter(std::unique_ptr<Router> router) : router_(std::move(router)) {}
-  Routing route(Tape& tape, const Variable& x, const ModelInput& input) const override {
-    Routing routing = router_->route(tape, x, input);
+  Routing route(Tape& tape, const RouterInput& input) const override {
+    Routing routing = router_->route(tape, input);
     routing.probabilities = {};
     return routing;
   }
@@ -255,11 +255,11 @@ class TerseRouter final : public Router {
 };
 
 TEST_F(Evaluation, ARouterWithoutProbabilitiesHasLossesAndShares) {
-  const Model model(
-      recipe_, Mesh::alone(), cpu_device(),
-      [](ParameterSet& parameters, const std::string& name, const ModelRecipe& of_model, const Tensor& bias) {
-        return std::make_unique<TerseRouter>(make_router(parameters, name, of_model, bias));
-      });
+  const Model model(recipe_, Mesh::alone(), cpu_device(),
+                    [](ParameterSet& parameters, const std::string& name, const ModelRecipe& of_model,
+                       const MethodStates& states) {
+                      return std::make_unique<TerseRouter>(make_router(parameters, name, of_model, states));
+                    });
   const auto got = evaluate(model.transformer, ValidationData(recipe_.data, recipe_.model.vocab_size),
                             {.micro_batch_size = recipe_.training.micro_batch_size, .experts = 8},
                             Mesh::alone()),

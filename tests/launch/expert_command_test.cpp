@@ -34,7 +34,7 @@ TEST_F(Command, PoolsOfDocumentsTrainAndAreMeasuredWithTheirOwnSize) {
   const Outcome outcome = train("pools", overrides, 2);
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
   // On one rank held-out losses are those of the run on two, and with another size they are others.
-  const Json measured = Json::parse(conclave_command("evaluate --json " + path("pools")).output);
+  const Json measured = parse_json(conclave_command("evaluate --json " + path("pools")).output);
   int domains = 0;
   for (const Json& line : metrics("pools"))
     for (const Json& domain : measured["domains"])

@@ -25,47 +25,46 @@ using Kept = std::vector<std::vector<std::int32_t>>;  // [layers]; empty: all ex
 class MaskedRouter final : public Router {
  public:
   MaskedRouter(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
-               const Tensor& bias, const std::vector<std::int32_t>& kept)
-      : gate_(parameters, name, model.hidden_size, model.moe.num_experts, model.initializer_range,
+               const MethodStates& states, const std::vector<std::int32_t>& kept)
+      : gate_(parameters, name + ".gate", model.hidden_size, model.moe.num_experts, model.initializer_range,
               Parallelism::per_rank(), Precision::full),
         model_(model),
-        kept_(kept) {
-    if (!bias.defined()) return;
-    bias_ = bias;  // loaded later
-  }
-  Routing route(Tape& tape, const Variable& x, const ModelInput& input) const override {
-    const Variable logits = gate_.forward(tape, x);
+        kept_(kept),
+        states_(states) {}  // loaded later
+  Routing route(Tape& tape, const RouterInput& seen) const override {
+    const ModelInput& input = seen.input;
+    const Variable logits = gate_.forward(tape, seen.x);
     if (kept_.empty())
       return conclave::route(
           tape, logits, input.tokens,
-          route_options(input, model_.moe.num_experts_per_tok, route_rule(model_.moe.router, bias_)));
+          route_options(input, model_.moe.num_experts_per_tok, route_rule(model_.moe, states_)));
     std::vector<double> values = logits.value.to_host<double>();
     const auto experts = static_cast<std::size_t>(model_.moe.num_experts);
     std::vector<bool> is_kept(experts);
     for (const std::int32_t expert : kept_) is_kept[static_cast<std::size_t>(expert)] = true;
     for (std::size_t i = 0; i < values.size(); ++i)
       if (!is_kept[i % experts]) values[i] = -std::numeric_limits<double>::infinity();
-    Tensor bias = bias_;
-    if (bias.defined()) {  // what is masked must not win by its bias
-      std::vector<double> of_expert = bias.to_host<double>();
+    MethodStates states = states_;
+    for (MethodState& state : states.all) {  // what is masked must not win by its bias
+      std::vector<double> of_expert = state.values.to_host<double>();
       for (std::size_t e = 0; e < experts; ++e)
         if (!is_kept[e]) of_expert[e] = -std::numeric_limits<double>::infinity();
-      bias = Tensor::from(of_expert, bias.shape());
+      state.values = Tensor::from(of_expert, state.shape);
     }
-    RouterRecipe rule = model_.moe.router;
-    rule.n_group = rule.topk_group = 1;
+    MoeRecipe rule = model_.moe;
+    rule.router.n_group = rule.router.topk_group = 1;
     return conclave::route(tape, tape.output(Tensor::from(values, logits.value.shape())), input.tokens,
                            route_options(input,
                                          std::min<std::int64_t>(model_.moe.num_experts_per_tok,
                                                                 static_cast<std::int64_t>(kept_.size())),
-                                         route_rule(rule, bias)));
+                                         route_rule(rule, states)));
   }
 
  private:
   Linear gate_;
   ModelRecipe model_;
   std::vector<std::int32_t> kept_;
-  Tensor bias_;
+  MethodStates states_;
 };
 
 std::vector<DomainResult> evaluate_masked(const fs::path& checkpoint, const Recipe& recipe,
@@ -73,8 +72,8 @@ std::vector<DomainResult> evaluate_masked(const fs::path& checkpoint, const Reci
   std::size_t layer = 0;
   Model model(recipe, Mesh::alone(), cpu_device(),
               [&](ParameterSet& parameters, const std::string& name, const ModelRecipe& of_model,
-                  const Tensor& bias) {
-                return std::make_unique<MaskedRouter>(parameters, name, of_model, bias, kept.at(layer++));
+                  const MethodStates& states) {
+                return std::make_unique<MaskedRouter>(parameters, name, of_model, states, kept.at(layer++));
               });
   load_model(CheckpointReader(checkpoint), model);
   return evaluate(

@@ -262,7 +262,7 @@ TEST_F(Kills, EverySampleIsTakenOnceOverTenKillsAndTwoChangesOfTheRanks) {
   std::int64_t step = 0;
   std::ifstream log(folder_ / output / "samples.jsonl");
   for (std::string line; std::getline(log, line); ++step) {
-    const Json json = Json::parse(line);
+    const Json json = parse_json(line);
     ASSERT_EQ(json["step"], step + 1);
     const std::vector<SampleId> planned = plan.step(step);
     ASSERT_EQ(json["draw"].size(), planned.size()) << line;

@@ -60,7 +60,7 @@ TEST_F(OutputDirectory, ADatasetCalledDataKeepsItsDescription) {
   ASSERT_FALSE(description.empty());
   ASSERT_EQ(train("mine", quick).exit_code, 0);
   EXPECT_EQ(content(folder_ / "mine/data.json"), description);
-  EXPECT_EQ(Json::parse(content(folder_ / "mine/passes.json"))["step"], 2);
+  EXPECT_EQ(parse_json(content(folder_ / "mine/passes.json"))["step"], 2);
   EXPECT_EQ(conclave_command("report " + path("mine")).exit_code, 0);
   // Nor does a start without a checkpoint move it.
   fs::remove_all(folder_ / "mine/checkpoints");

@@ -33,7 +33,8 @@ TEST(EventLog, EveryLoggedStepOfANewIntervalShowsTheLoads) {
   recipe.model.moe.num_experts = 2;
   {
     EventLog log(folder.file("events"), recipe, {}, {});
-    for (std::int64_t step = 100; step <= 1100; step += 100) log.add_step({{"step", step}}, {3, 1});
+    for (std::int64_t step = 100; step <= 1100; step += 100)
+      log.add_step({{"step", step}}, {.counts = {3, 1}});
   }
   std::size_t shown = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder.file("events"))) {

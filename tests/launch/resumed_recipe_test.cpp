@@ -69,7 +69,7 @@ class ResumedRecipe : public Command {
   static void add_samples(const std::string& output, Given& given) {
     std::ifstream log(folder_ / output / "samples.jsonl");
     for (std::string line; std::getline(log, line);) {
-      const Json json = Json::parse(line);
+      const Json json = parse_json(line);
       const Recipe recipe = recipe_at(output, json["step"]);
       for (std::size_t i = 0; i < json["draw"].size(); ++i)
         given[recipe.data.train.at(json["dataset"][i]).path].emplace_back(json["draw"][i],

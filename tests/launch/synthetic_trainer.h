@@ -22,6 +22,15 @@ inline std::unique_ptr<Trainer> make_trainer(const Recipe& recipe, Mesh& mesh,
   return std::make_unique<Trainer>(recipe, mesh, synthetic_batches(recipe), device);
 }
 
+/// How a recipe lays out a model, as tests call it.
+inline std::string name_of(const Recipe& recipe) {
+  const ParallelRecipe& p = recipe.parallel;
+  return join_text("tensor ", p.tensor, ", expert ", p.expert, ", expert_tensor ", p.expert_tensor,
+                   p.sequence ? ", sequence" : "", ", zero ", p.zero, ", ", p.dispatcher, " ",
+                   p.dispatch_rows, ", recompute ", recipe.training.recompute, ", micro-batches of ",
+                   recipe.training.micro_batch_size);
+}
+
 /// The largest difference of two tensors of equal size over the largest element that was wanted.
 template <class T>
 T worst_difference(const std::vector<T>& got, const std::vector<T>& wanted) {

@@ -63,7 +63,7 @@ TEST_F(TextCommand, StepsWithoutATargetDoNotEndARunThatLearnsFromOthers) {
   EXPECT_EQ(occurrences(outcome.output, " is left out: none of the"), 2u) << outcome.output;
   std::ifstream file(folder_ / "mixed-run" / "metrics.jsonl");
   for (std::string line; std::getline(file, line);) {
-    const Json step = Json::parse(line);
+    const Json step = parse_json(line);
     if (step.contains("split")) continue;
     for (const char* rate : {"tokens_per_second", "model_flops_per_second"})
       EXPECT_EQ(step[rate].is_null(), step.contains("no_targets")) << line;
@@ -108,7 +108,7 @@ TEST_F(TextCommand, AValidationTextWithoutATargetIsLeftOutAndNamed) {
   EXPECT_EQ(evaluated.exit_code, 0) << evaluated.output;
   EXPECT_NE(evaluated.output.find("The mean leaves out bare"), std::string::npos) << evaluated.output;
   EXPECT_EQ(evaluated.output.find("nan"), std::string::npos) << evaluated.output;
-  const Json json = Json::parse(conclave_command("evaluate --json " + path("bare-validation")).output);
+  const Json json = parse_json(conclave_command("evaluate --json " + path("bare-validation")).output);
   EXPECT_TRUE(json["domains"][1]["lm_loss"].is_null());
   EXPECT_EQ(json["mean_lm_loss"], json["domains"][0]["lm_loss"]);
 }
@@ -128,7 +128,7 @@ TEST_F(TextCommand, PassesOverEachDatasetAreSaidAndReported) {
   const Outcome outcome = train("passes", sizes + " training.steps=20", 2);
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
   std::ifstream file(folder_ / "passes" / "passes.json");
-  const Json data = Json::parse(file);
+  const Json data = parse_json(file);
   EXPECT_EQ(data["step"], 20);
   std::int64_t sequences = 0;
   for (const Json& dataset : data["datasets"]) {

@@ -6,7 +6,8 @@
 #include <cmath>
 
 #include "framework/autograd/ops/elementwise.h"
-#include "layers/balance_loss.h"
+#include "layers/moe/moe.h"
+#include "layers/moe/objectives.h"
 #include "layers/transformer.h"
 #include "tests/devices.h"
 #include "tests/launch/synthetic.h"
@@ -17,7 +18,9 @@ namespace {
 class ModelOn {
  public:
   ModelOn(const Recipe& recipe, Device& device)
-      : recipe_(recipe), device_(device), transformer_(parameters_, recipe.model, Recompute::none) {
+      : recipe_(recipe),
+        device_(device),
+        transformer_(parameters_, recipe.model, FeedForwards(recipe.model, device), Recompute::none) {
     parameters_.materialize(DType::float32, 3, device);
     moment1_ = Tensor::zeros({parameters_.elements()}, DType::float32, device);
     moment2_ = Tensor::zeros({parameters_.elements()}, DType::float32, device);
@@ -31,14 +34,14 @@ class ModelOn {
     input.draws = {.seed = 5, .step = step, .first_sequence = 0};
     parameters_.clear_gradients();
     Tape tape;
-    BalanceLoss balance(recipe_.model.moe, transformer_.moe_layers(), *self_);
-    balance.begin_step(step, 24);
+    Objectives objectives(recipe_.model.moe, transformer_.routers(), *self_);
+    Objectives::Step of_step = objectives.begin_step(step, 24);
     const Transformer::Result result = transformer_.forward(tape, input);
-    balance.begin_micro_step(result.statistics);
+    Objectives::MicroStep routers = of_step.begin_micro_step(result.statistics);
     const Variable loss = add_losses(
         tape,
         {transformer_.loss(tape, result.hidden, input, {.loss_scale = 1.0 / 24, .z_scale = 1e-4}).objective,
-         balance.objective(tape)});
+         routers.objective(tape)});
     tape.backward(loss);
     return loss.value.item();
   }

@@ -7,7 +7,8 @@
 #include <cmath>
 
 #include "framework/autograd/ops/elementwise.h"
-#include "layers/balance_loss.h"
+#include "layers/moe/moe.h"
+#include "layers/moe/objectives.h"
 #include "tests/launch/synthetic.h"
 
 namespace conclave {
@@ -18,20 +19,21 @@ using test::tiny_recipe;
 
 struct TinyModel {
   explicit TinyModel(const Recipe& recipe_of_model, Recompute recompute = Recompute::none)
-      : recipe(recipe_of_model), transformer(parameters, recipe.model, recompute) {
+      : recipe(recipe_of_model),
+        transformer(parameters, recipe.model, FeedForwards(recipe.model), recompute) {
     parameters.materialize(DType::float64, 3);
   }
   /// Cross-entropy with its z-loss, balance and router z-loss of one micro-batch.
   double objective(const ModelInput& input, bool differentiate) {
     if (differentiate) parameters.clear_gradients();
     Tape tape(differentiate ? Tape::Mode::record : Tape::Mode::forward_only);
-    BalanceLoss balance(recipe.model.moe, transformer.moe_layers(), *self);
-    balance.begin_step(0, 10);
+    Objectives objectives(recipe.model.moe, transformer.routers(), *self);
+    Objectives::Step step = objectives.begin_step(0, 10);
     const Transformer::Result result = transformer.forward(tape, input);
-    balance.begin_micro_step(result.statistics);
+    Objectives::MicroStep routers = step.begin_micro_step(result.statistics);
     const Variable loss = add_losses(
         tape, {transformer.loss(tape, result.hidden, input, {.loss_scale = 0.1, .z_scale = 0.01}).objective,
-               balance.objective(tape)});
+               routers.objective(tape)});
     if (differentiate) tape.backward(loss);
     return loss.value.item();
   }
@@ -81,7 +83,7 @@ std::vector<std::int64_t> dropped_by(const TinyModel& model, const ModelInput& i
   Tape tape;  // recording, so that a recomputed block runs in its segment
   std::vector<std::int64_t> dropped;
   for (const RouterStatistics& layer : model.transformer.forward(tape, input).statistics)
-    dropped.push_back(layer.dropped.to_host<std::int64_t>()[0]);
+    dropped.push_back(layer.others.at(0).values.to_host<std::int64_t>()[0]);
   return dropped;
 }
 
@@ -138,22 +140,23 @@ TEST(TransformerModel, DroppedAssignmentsAreCountedOnceAndCountsAreThoseBefore) 
   EXPECT_EQ(dropped_by(plain, input), dropped_by(again, input));
 
   Tape tape;
-  BalanceLoss balance(plain.recipe.model.moe, 2, *plain.self);
-  balance.begin_step(0, batch.real_tokens());
+  Objectives objectives(plain.recipe.model.moe, 2, *plain.self);
+  Objectives::Step step = objectives.begin_step(0, batch.real_tokens());
   const auto statistics = again.transformer.forward(tape, input).statistics;
-  balance.count(statistics);  // a pass that counts ahead drops nothing that is counted
-  balance.finish_counting();
-  balance.begin_micro_step(statistics);
-  tape.backward(balance.objective(tape));
-  const BalanceReport report = balance.end_step();
-  EXPECT_EQ(report.dropped, dropped_by(plain, input));
+  step.count(statistics);  // a pass that counts ahead drops nothing that is counted
+  step.finish_counting();
+  tape.backward(step.begin_micro_step(statistics).objective(tape));
+  const BalanceReport report = step.end();
+  const std::vector<double> of_layers = report.layers_of("dropped_assignments");
+  const std::vector<std::int64_t> dropped(of_layers.begin(), of_layers.end());
+  EXPECT_EQ(dropped, dropped_by(plain, input));
   for (std::int64_t layer = 0; layer < 2; ++layer) {
     // No expert keeps more than its 2 places in each of 3 sequences.
     std::int64_t assignments = 0;
     for (std::size_t expert = 0; expert < 8; ++expert)
       assignments += report.counts[static_cast<std::size_t>(layer * 8) + expert];
     EXPECT_EQ(assignments, batch.real_tokens() * 2);
-    EXPECT_GE(report.dropped[static_cast<std::size_t>(layer)], assignments - 8 * 2 * 3);
+    EXPECT_GE(dropped[static_cast<std::size_t>(layer)], assignments - 8 * 2 * 3);
   }
 }
 

@@ -24,7 +24,7 @@ install_all() {
   rm -rf "$package"
   mkdir -p "$package"
   cmake --install "$build" --prefix "$prefix" >"$package/install.log" || fail "cmake --install failed"
-  expect_file bin/conclave include/conclave/framework/base/version.h include/conclave/layers/router.h \
+  expect_file bin/conclave include/conclave/framework/base/version.h include/conclave/layers/moe/router.h \
     share/man/man1/conclave.1 share/bash-completion/completions/conclave share/zsh/site-functions/_conclave \
     share/conclave/examples/quickstart.yaml
   [ "$("$prefix/bin/conclave" --version)" = "conclave $version" ] || fail "the installed command is of another version"

@@ -53,6 +53,8 @@ TEST_F(PlantedInclude, UpwardsOrSidewaysIsFound) {
       {"framework/autograd/a.cpp", "parallel/communicator.h"},
       {"parallel/a.cpp", "layers/linear.h"},
       {"layers/a.h", "optim/adamw.h"},
+      {"layers/a.h", "layers/moe/router.h"},
+      {"layers/moe/methods/a.h", "optim/adamw.h"},
       {"optim/a.h", "layers/linear.h"},
       {"layers/a.cpp", "launch/train/trainer.h"},
       {"launch/train/a.cpp", "launch/plan/model_costs.h"},
@@ -78,6 +80,7 @@ TEST_F(PlantedInclude, DownwardsIsFine) {
   EXPECT_TRUE(violations("launch/train/run/a.cpp", "#include \"launch/train/trainer.h\"").empty());
   EXPECT_TRUE(violations("layers/a.cpp", "#include \"layers/linear.h\"").empty());
   EXPECT_TRUE(violations("layers/a.cpp", "#include \"parallel/mesh.h\"").empty());
+  EXPECT_TRUE(violations("layers/moe/methods/a.cpp", "#include \"layers/linear.h\"").empty());
   EXPECT_TRUE(violations("tests/layers/a.cpp", "#include \"layers/linear.h\"").empty());
   EXPECT_TRUE(violations("optim/a.cpp", "#include \"framework/recipe/visitor.h\"").empty());
   EXPECT_TRUE(violations("framework/base/a.cpp", "#include <vector>").empty());

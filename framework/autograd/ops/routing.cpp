@@ -6,34 +6,17 @@ namespace conclave {
 
 namespace {
 
-/// A copy of the logits, -infinity outside of each document's pool.
-Tensor keep_pools(const Tensor& logits, const RoutePools& pools) {
-  const Kernels& kernels = kernels_of(logits);
-  const Tensor sums = Tensor::empty({pools.documents.dim(0), logits.dim(1)}, DType::float64, logits.device());
-  kernels.sum_over_documents(logits, pools.documents, sums);
-  if (pools.join) pools.join(sums);
-  const Tensor masked = logits.clone();
-  kernels.mask_outside_pools(pools.documents, sums, masked);
-  return masked;
-}
-
-}  // namespace
-
-Routing route(Tape& tape, const Variable& scores, const Tensor& tokens, const RouteOptions& options) {
-  Variable logits = to_type(tape, scores, sum_type(scores.value.dtype()));
-  if (options.pools.documents.defined()) {
-    check(options.rule.score == RouteRule::Score::softmax, Fault::request,
-          "route: pools came with sigmoid scores; expected softmax");
-    // The gradient is handed on as it is: for -infinity, p is 0, and with it the gradient that route()
-    // brings.
-    logits.value = keep_pools(logits.value, options.pools);
-  }
+/// `choice`: undefined where the kernel is to choose.
+Routing route_or_weigh(Tape& tape, const Variable& scores, const Tensor& tokens, const Tensor& choice,
+                       const RouteOptions& options) {
+  const Variable logits = to_type(tape, scores, sum_type(scores.value.dtype()));
   const std::int64_t count = logits.value.dim(0), experts = logits.value.dim(1);
   const DType dtype = logits.value.dtype();
   Device& device = logits.value.device();
   const Kernels& kernels = kernels_of(logits.value);
   const RouteResult result{
-      .experts = Tensor::empty({count, options.top_k}, DType::int32, device),
+      .experts =
+          choice.defined() ? choice.clone() : Tensor::empty({count, options.top_k}, DType::int32, device),
       .weights = Tensor::empty({count, options.top_k}, dtype, device),
       .probabilities = Tensor::empty({count, experts}, dtype, device),
       .log_sum_exp = Tensor::empty({count}, dtype, device),
@@ -64,6 +47,21 @@ Routing route(Tape& tape, const Variable& scores, const Tensor& tokens, const Ro
                 logits_gradient.add(dlogits);
               });
   return routing;
+}
+
+}  // namespace
+
+Routing route(Tape& tape, const Variable& logits, const Tensor& tokens, const RouteOptions& options) {
+  return route_or_weigh(tape, logits, tokens, {}, options);
+}
+
+Routing weigh(Tape& tape, const Variable& logits, const Tensor& tokens, const Tensor& choice,
+              const RouteOptions& options) {
+  check_tensor(choice, "weigh", "choice", {logits.value.dim(0), choice.dim(1)}, DType::int32);
+  RouteOptions given = options;
+  given.top_k = choice.dim(1);
+  given.rule.choice = RouteRule::Choice::given;
+  return route_or_weigh(tape, logits, tokens, choice, given);
 }
 
 Variable permute_rows(Tape& tape, const Variable& x, const RowOrder& order) {

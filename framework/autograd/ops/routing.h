@@ -2,22 +2,33 @@
 // expert, and combining expert outputs.
 #pragma once
 
-#include <functional>
+#include <array>
+#include <string>
+#include <vector>
 
 #include "framework/autograd/tape.h"
 
 namespace conclave {
 
-/// RouterStatistics are what the balance loss needs from a router, by packed sequence. Every scope of the
-/// loss (sequence, group, micro-batch, global batch) can be had from them.
+/// NamedCounts are integers that a step between router and dispatcher leaves behind, by a name of its own.
+struct NamedCounts {
+  std::string name;
+  Tensor values;  // int64 [any]
+};
+
+/// RouterStatistics are what objectives and reports need from a router, by packed sequence. Every scope of a
+/// balance loss (sequence, group, micro-batch, global batch) can be had from them.
 struct RouterStatistics {
   Tensor counts;              // int64 [sequences, experts]; assignments of real tokens, before any dropping
   Variable probability_sums;  // float64 [sequences, experts]; sum over real tokens of p_i
   Variable z_sum;             // float64 [1]; sum over real tokens of logsumexp^2
   Tensor chosen;              // int32 [tokens, top_k]; the assignments that were counted, -1 for padding
-  std::int64_t first_token = 0;  // where these tokens begin in the micro-batch
-  Tensor dropped;                // int64 [1]; assignments beyond capacity; undefined: experts have none
-  Tensor probabilities;          // [tokens, experts]; Routing::probabilities, kept for evaluations only
+  std::int64_t first_token = 0;     // where these tokens begin in the micro-batch
+  std::vector<NamedCounts> others;  // of methods, the same names on every rank
+  Tensor probabilities;             // [tokens, experts]; Routing::probabilities, kept for evaluations only
+
+  /// The statistics that carry a gradient.
+  std::array<Variable*, 2> variables() { return {&probability_sums, &z_sum}; }
 };
 
 struct Routing {
@@ -27,31 +38,27 @@ struct Routing {
   Tensor probabilities;  // [tokens, experts]; p_i before any renormalisation, which a capacity drops by
 };
 
-/// Pools of experts by document: a document's tokens choose from its pool alone (EMO, arXiv 2605.06663). A
-/// pool holds the experts with the largest sums over the document of softmax(scores). The sums carry no
-/// gradient.
-struct RoutePools {
-  Tensor documents;  // int32 [documents, 3]: first token, the one after the last, experts in the pool;
-                     // undefined: no pools
-  /// Adds the sums, float64 [documents, experts], that other ranks have of the same documents; empty:
-  /// nothing.
-  std::function<void(const Tensor& sums)> join;
-};
-
 struct RouteOptions {
   std::int64_t top_k = 1;
   RouteRule rule;
-  RoutePools pools = {};
   std::int64_t sequences = 1;    // of the micro-batch, all of one length
   std::int64_t length = 0;       // of a sequence; 0: the tokens divided evenly
   std::int64_t first_token = 0;  // where these tokens begin in the micro-batch
 };
 
 /// Computes scores over experts, then chooses the top_k largest, as the rule says. Only weights and
-/// statistics carry gradients, the choice does not. With pools, everything, statistics included, comes from
-/// logits that are -infinity outside the pool. Rules with pools must have softmax scores.
+/// statistics carry gradients, the choice does not. A logit of -infinity bars its expert, and no gradient
+/// reaches it.
 Routing route(Tape& tape, const Variable& logits,  // [tokens, experts]
               const Tensor& tokens,                // int32 [tokens]; -1: padding
+              const RouteOptions& options);
+
+/// As route(), with a choice that was made already. The rule says how the choice is weighed, and top_k is the
+/// choice's. An unused slot of a token is -1, weighs 0 and is counted nowhere; the first slot of a real token
+/// is used.
+Routing weigh(Tape& tape, const Variable& logits,  // [tokens, experts]
+              const Tensor& tokens,                // int32 [tokens]; -1: padding
+              const Tensor& choice,                // int32 [tokens, slots]
               const RouteOptions& options);
 
 /// One row for each assignment, sorted by expert.

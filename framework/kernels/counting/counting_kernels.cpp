@@ -31,7 +31,7 @@ void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, co
   const std::int64_t experts = logits.dim(1), top_k = result.experts.dim(1), count = logits.dim(0);
   const std::span ids(tokens.data<std::int32_t>(), static_cast<std::size_t>(count));
   const std::span chosen(result.experts.data<std::int32_t>(), static_cast<std::size_t>(count * top_k));
-  options_of(logits).choice(ids, experts, chosen);
+  if (rule.choice == RouteRule::Choice::best) options_of(logits).choice(ids, experts, chosen);
   result.counts.fill_zero();
   auto* counts = result.counts.data<std::int64_t>();
   auto slot = chosen.begin();
@@ -41,7 +41,7 @@ void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, co
     for (std::int64_t k = 0; k < top_k; ++k, ++slot) {
       if (padding)
         *slot = -1;
-      else
+      else if (*slot >= 0)
         ++of_sequence[*slot];
     }
   }

@@ -69,9 +69,11 @@ class TokenRouter {
   /// logits, p [experts]; weights, chosen [top_k]. Returns logsumexp(logits).
   T route(const T* logits, T* p, T* weights, std::int32_t* chosen) {
     const T log_sum_exp = score(logits, p);
-    select(logits, p, chosen);
+    if (rule_.choice == RouteRule::Choice::best) select(logits, p, chosen);
     T total = rule_.renormalise ? T(0) : T(1);
     for (std::int64_t j = 0; j < top_k_; ++j) {
+      weights[j] = 0;
+      if (chosen[j] < 0) continue;
       weights[j] = rule_.renormalise ? p[chosen[j]] : score_of(p, chosen[j]);
       if (rule_.renormalise) total += weights[j];
     }
@@ -153,7 +155,8 @@ void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, co
               static_cast<double>(log_sum_exp) * static_cast<double>(log_sum_exp);
 #pragma omp simd
           for (std::int64_t i = 0; i < experts; ++i) sums[i] += static_cast<double>(p[i]);
-          for (std::int64_t j = 0; j < top_k; ++j) ++counts[chosen[j]];
+          for (std::int64_t j = 0; j < top_k; ++j)
+            if (chosen[j] >= 0) ++counts[chosen[j]];
         }
       }
     }
@@ -194,12 +197,15 @@ void route_backward(const RouteResult& result, const RouteRule& rule, const Tens
         if (rule.renormalise) {
           T total = 0, pull = 0;
           for (std::int64_t j = 0; j < top_k; ++j) {
+            if (chosen[j] < 0) continue;
             total += p[chosen[j]];
             pull += dw[j] * w[j];
           }
-          for (std::int64_t j = 0; j < top_k; ++j) dp[chosen[j]] += (scale * dw[j] - pull) / total;
+          for (std::int64_t j = 0; j < top_k; ++j)
+            if (chosen[j] >= 0) dp[chosen[j]] += (scale * dw[j] - pull) / total;
         } else if (!sigmoid) {
-          for (std::int64_t j = 0; j < top_k; ++j) dp[chosen[j]] += scale * dw[j];
+          for (std::int64_t j = 0; j < top_k; ++j)
+            if (chosen[j] >= 0) dp[chosen[j]] += scale * dw[j];
         }
         T dot = 0;
         for (std::int64_t i = 0; i < experts; ++i) dot += dp[i] * p[i];
@@ -214,7 +220,8 @@ void route_backward(const RouteResult& result, const RouteRule& rule, const Tens
           ds[i] = p[i] * (dp[i] - dot) * complement(i) + z * std::exp(s[i] - log_sum_exp);
         if (!rule.renormalise)
           for (std::int64_t j = 0; j < top_k; ++j)
-            ds[chosen[j]] += scale * dw[j] * std::exp(log_sigmoid(s[chosen[j]])) * complement(chosen[j]);
+            if (chosen[j] >= 0)
+              ds[chosen[j]] += scale * dw[j] * std::exp(log_sigmoid(s[chosen[j]])) * complement(chosen[j]);
       }
     }
   });

@@ -25,7 +25,8 @@ RouteChoice choice_of(const RouteRule& rule) {
           .scale = static_cast<float>(rule.scale),
           .groups = rule.groups,
           .chosen_groups = rule.chosen_groups,
-          .bias = biased ? rule.selection_bias.data<double>() : nullptr};
+          .bias = biased ? rule.selection_bias.data<double>() : nullptr,
+          .given = rule.choice == RouteRule::Choice::given};
 }
 
 void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, const RouteResult& result) {

@@ -21,6 +21,7 @@ struct RouteChoice {
   float scale;
   std::int64_t groups, chosen_groups;
   const double* bias;  // [experts], or nullptr
+  bool given;          // the output's experts are the choice
 };
 struct RouteOutput {
   std::int32_t* experts;
@@ -162,15 +163,17 @@ KERNEL route_kernel(RouteSizes z, RouteChoice choice, const float* logits, const
       if (choice.bias != nullptr) selection[j] += choice.bias[expert];
       if (choice.renormalise) score[j] = p[j];  // from here what a choice is weighed by
     }
-    if (choice.chosen_groups < choice.groups) keep_best_groups(selection, choice, z.experts, own);
+    if (!choice.given && choice.chosen_groups < choice.groups)
+      keep_best_groups(selection, choice, z.experts, own);
     int chosen = -1;  // lane k holds the k-th choice
     float weight = 0;
     for (int k = 0; k < z.top_k; ++k) {
-      const int expert = take_best(selection, k);
+      const int expert = choice.given ? out.experts[t * z.top_k + k] : take_best(selection, k);
       float offer = 0;
-      UNROLL for (int j = 0; j < per_lane; ++j) if (j == expert / warp_size) offer =
+      UNROLL for (int j = 0; j < per_lane; ++j) if (expert >= 0 && j == expert / warp_size) offer =
           choice.renormalise ? p[j] : score[j];
-      offer = shuffle(offer, expert % warp_size);
+      offer = shuffle(offer, expert < 0 ? 0 : expert % warp_size);
+      if (expert < 0) offer = 0;
       if (lane_index() == k) {
         chosen = expert;
         weight = offer;
@@ -180,7 +183,7 @@ KERNEL route_kernel(RouteSizes z, RouteChoice choice, const float* logits, const
     if (lane_index() < z.top_k) {
       out.weights[t * z.top_k + lane_index()] = weight * (choice.scale / (choice.renormalise ? total : 1.0f));
       out.experts[t * z.top_k + lane_index()] = chosen;
-      atomic_add(out.counts + sequence * z.experts + chosen, std::int64_t{1});
+      if (chosen >= 0) atomic_add(out.counts + sequence * z.experts + chosen, std::int64_t{1});
     }
     UNROLL for (int j = 0; j < per_lane; ++j) {
       const std::int64_t expert = lane_index() + j * warp_size;
@@ -234,6 +237,7 @@ KERNEL route_backward_kernel(RouteSizes z, RouteChoice choice, RouteGradients g)
   }
   float total = 0, pull = 0;
   for (std::int64_t k = 0; k < z.top_k; ++k) {
+    if (chosen[k] < 0) continue;
     total += p[chosen[k]];
     pull += dw[k] * w[k];
   }

@@ -1,6 +1,6 @@
 // Bench: what the subjects of `conclave bench` are given, and where their figures gather. A subject is a
-// function that measures one side of Conclave beside what limits it; all ranks call it, rank 0's figures are
-// the ones that are told. All of them are collective.
+// function that measures one side of Conclave beside what limits it. All ranks call it, and the figures of
+// rank 0 are the ones that are told. All subjects are collective.
 #pragma once
 
 #include <filesystem>
@@ -26,41 +26,42 @@ struct Bench {
   BestProducts best{};  // of this rank in fp32, in the whole run
 };
 
-/// fp32, bf16 and fp64, square and as the recipe's layers multiply, each beside the best fp32 rate of the
-/// same repeat. Of one rank, while the others do the same.
+/// Measures products in fp32, bf16 and fp64, square and as the recipe's layers multiply. Each stands beside
+/// the best fp32 rate of the same repeat. One rank's rates are measured, while the others do the same.
 void bench_products(Bench& bench);
 
-/// Copying, adding and the optimizer's arithmetic, beside a plain loop over three arrays (the triad of
-/// McCalpin's STREAM). Of one rank, while the others do the same.
+/// Measures copying, adding and the optimizer's arithmetic, beside a plain loop over three arrays (the triad
+/// of McCalpin's STREAM). One rank's rates are measured, while the others do the same.
 void bench_memory(Bench& bench);
 
-/// Collectives through our communicator, beside bare MPI calls of the same size. Nothing on one rank.
+/// Measures collectives through our communicator, beside bare MPI calls of the same size. On one rank there
+/// is nothing to measure.
 void bench_collectives(Bench& bench);
 
-/// Saving a run's state, beside writing and syncing as many bytes plainly, and how long training waits for it
-/// when it goes on, beside copying as many bytes in memory.
+/// Measures saving a run's state, beside writing and syncing as many bytes plainly. It also measures how long
+/// training waits for a save when it goes on, beside copying as many bytes in memory.
 void bench_checkpoint(Bench& bench);
 
-/// Forward and backward of one layer of each kind, beside its matrix products alone.
+/// Measures forward and backward of one layer of each kind, beside its matrix products alone.
 void bench_layers(Bench& bench);
 
-/// Steps of the recipe: model flops beside matrix products, its router beside forced balance, memory beside
-/// the plan, and what a balance loss over the global batch adds on the network.
+/// Measures steps of the recipe: model flops beside matrix products, its router beside forced balance, and
+/// memory beside the plan. It also measures what a balance loss over the global batch adds on the network.
 void bench_training(Bench& bench);
 
-/// What `conclave bench` trains when no recipe is given: the model and batch of examples/benchmark.yaml, so
-/// that an installed command needs no files.
+/// Returns the recipe that `conclave bench` trains when none is given: the model and batch of
+/// examples/benchmark.yaml. So an installed command needs no files.
 Recipe benchmark_recipe();
 
-/// Tokens drawn by Zipf's law, one document per sequence: sequences first .. first + count - 1 of a step's
+/// Draws tokens by Zipf's law, one document per sequence: sequences first .. first + count - 1 of a step's
 /// global batch.
 Batch bench_batch(const Recipe& recipe, std::int64_t step, std::int64_t first, std::int64_t count);
 Trainer::BatchSource bench_batches(const Recipe& recipe);
 
-/// Uniform in -1/2 .. 1/2, of a floating-point type.
+/// Draws numbers uniformly in -1/2 .. 1/2, of a floating-point type.
 Tensor random_tensor(Shape shape, DType dtype);
 
-/// The sum of all ranks' numbers, on all of them. Collective.
+/// Returns the sum of all ranks' numbers, on all of them. Collective.
 double sum_over_ranks(Communicator& world, double value);
 
 }  // namespace conclave

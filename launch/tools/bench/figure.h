@@ -1,6 +1,6 @@
 // Figure: one thing that was measured, several times, each time beside what limits it. A ratio is taken
-// within each repeat, so that both sides saw the same moods of a shared machine; medians come last. What a
-// ratio ought to be is not known here.
+// within each repeat, so that both sides saw a shared machine in the same state; medians come last. A figure
+// does not know what its ratio ought to be.
 #pragma once
 
 #include <functional>
@@ -22,7 +22,7 @@ struct Figure {
   Better better = Better::higher;
 };
 
-/// Of at least one number.
+/// Returns the median of at least one number.
 double median(std::vector<double> values);
 /// (largest - smallest) / median; 0 where there is no median to divide by.
 double relative_spread(const std::vector<double>& values);
@@ -32,13 +32,14 @@ std::vector<double> ratios(const Figure& figure);
 /// subject, name, unit, better, value (median), min, max, spread, repeats; with a limit: limit {name, value},
 /// ratio (median), ratio_min, ratio_max.
 nlohmann::ordered_json to_json(const Figure& figure);
-/// A line of text with the same numbers, in units that a reader can take in.
+/// Writes a line of text with the same numbers, in units that a reader can take in.
 std::string to_line(const Figure& figure);
 
-/// Wall-clock seconds of some work.
+/// Returns the wall-clock seconds of some work.
 double seconds_of(const std::function<void()>& work);
-/// Seconds of processors that this process took for it, over its OpenMP threads: on a machine that others use
-/// too, what the wall clock would have said on a quiet one. Waiting for other ranks counts where MPI spins.
+/// Returns the seconds of processors that this process took for the work, over its OpenMP threads. On a
+/// machine that others use too, that is what the wall clock would have said on a quiet one. Waiting for other
+/// ranks counts where MPI spins.
 double processor_seconds(const std::function<void()>& work);
 
 }  // namespace conclave

@@ -96,7 +96,7 @@ void bench_moe(Bench& bench) {
   Subject subject(bench, residual_rows(bench));
   const ModelRecipe& model = bench.recipe.model;
   const Moe moe(subject.parameters, "mlp", model, {}, parallelism_of(bench.recipe, bench.mesh),
-                make_router(subject.parameters, "mlp.gate", model));
+                make_router(subject.parameters, "mlp", model));
   subject.materialize(bench);
   const BareExperts bare(bench, subject.parameters, subject.dtype);
   const Tensor dy = random_tensor(subject.x.shape(), subject.dtype);

@@ -1,6 +1,6 @@
-// measure_machine: the rates of launch/plan/machine.h, by running the kernels and collectives that a
-// step is made of and fitting the model's terms to their times. The best of several tries counts, so that
-// what others do to a shared machine falls out; a step is then to be compared by its best, too.
+// measure_machine finds the rates of launch/plan/machine.h. It runs the kernels and collectives that a step
+// is made of, and fits the model's terms to their times. The best of several tries counts, so that the work
+// of others on a shared machine falls out. A step is then to be compared by its best, too.
 #pragma once
 
 #include "launch/plan/machine.h"
@@ -8,7 +8,7 @@
 
 namespace conclave {
 
-/// Work and what it took: x and y are the two amounts whose rates a fit looks for.
+/// A WorkSample is work and its time: x and y are the two amounts whose rates a fit looks for.
 struct WorkSample {
   double x, y;
   double seconds;
@@ -16,13 +16,14 @@ struct WorkSample {
 struct FittedRates {
   double x, y;  // per second
 };
-/// The rates above zero for which x / rate + y / rate comes nearest to the seconds, in relative least
+/// Returns the rates above zero for which x / rate + y / rate comes nearest to the seconds, in relative least
 /// squares. An amount that explains nothing gets a rate of 1e18.
 FittedRates fit_rates(const std::vector<WorkSample>& samples);
 
-/// In fp32 on the CPU, with the threads that OpenMP has here: rates are divided by them. Over several ranks
-/// also the network: within nodes, and between them where there are two. Fault::request with more ranks and
-/// threads on a node than processors. Collective; equal on all ranks.
+/// Measures in fp32 on the CPU, with the threads that OpenMP has here: rates are divided by them. Over
+/// several ranks it also measures the network: within nodes, and between them where there are two. Throws
+/// Fault::request with more ranks and threads on a node than processors. The result is equal on all ranks.
+/// Collective.
 MachineModel measure_machine(Communicator& world, int threads);
 
 }  // namespace conclave

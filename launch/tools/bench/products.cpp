@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "framework/base/random.h"
 #include "framework/kernels/kernels.h"
 #include "launch/tools/bench/bench.h"
 

@@ -1,5 +1,5 @@
-// Products: the rate of matrix products y = x W^T through our kernels, in a type and in the shapes that a
-// recipe's layers ask for. The best of these rates is what all of training is held against.
+// Products: the rate of matrix products y = x W^T through our kernels, in a type and in the shapes of a
+// recipe's layers. All of training is held against the best of these rates.
 #pragma once
 
 #include <map>
@@ -16,11 +16,12 @@ struct ProductShape {
   std::int64_t m, n, k;
 };
 
-/// One large square for the machine's own sake, and what the recipe's layers multiply in a micro-batch:
-/// attention projection, chunk of the LM head, rows of one expert under even routing.
+/// Returns one large square for the machine's own sake, and the products of the recipe's layers in a
+/// micro-batch. These are an attention projection, a chunk of the LM head, and the rows of one expert under
+/// even routing.
 std::vector<ProductShape> product_shapes(const Recipe& recipe);
 
-/// The best rate of each shape so far, in floating-point operations per second.
+/// BestProducts keeps the best rate of each shape so far, in floating-point operations per second.
 struct BestProducts {
   std::vector<ProductShape> shapes;
   std::vector<double> rates;
@@ -33,7 +34,7 @@ class Products {
   Products(const std::vector<ProductShape>& shapes, DType dtype);
   ~Products();
   const std::vector<ProductShape>& shapes() const { return shapes_; }
-  /// The best rate of each shape over at least one call and so many seconds each.
+  /// Returns the best rate of each shape over at least one call and so many seconds each.
   std::vector<double> measure(double seconds) const;
 
  private:

@@ -1,9 +1,9 @@
-// RoundRobinRouter: a router that is asked and then overruled: its weights and statistics stay, but token t
-// goes to experts t * top_k, t * top_k + 1, ... counted round. Every expert gets as many rows: what training
-// would cost without any imbalance. For measuring, not for training.
+// RoundRobinRouter: a router that is asked and then overruled. Its weights and statistics stay, but token t
+// goes to experts t * top_k, t * top_k + 1, ... counted round. Every expert gets as many rows, so it shows
+// the cost of training without any imbalance. It is for measuring, not for training.
 #pragma once
 
-#include "layers/router.h"
+#include "layers/moe/router.h"
 
 namespace conclave {
 
@@ -12,8 +12,8 @@ class RoundRobinRouter final : public Router {
   RoundRobinRouter(std::unique_ptr<Router> asked, std::int64_t experts)
       : asked_(std::move(asked)), experts_(experts) {}
 
-  Routing route(Tape& tape, const Variable& x, const ModelInput& input) const override {
-    Routing routing = asked_->route(tape, x, input);
+  Routing route(Tape& tape, const RouterInput& input) const override {
+    Routing routing = asked_->route(tape, input);
     std::vector<std::int32_t> chosen = routing.experts.to_host<std::int32_t>();
     for (std::size_t i = 0; i < chosen.size(); ++i)
       if (chosen[i] >= 0) chosen[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) % experts_);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "framework/base/random.h"
 #include "launch/plan/plan.h"
 #include "launch/tools/bench/bench.h"
 #include "launch/tools/bench/round_robin_router.h"
@@ -147,8 +148,8 @@ void bench_training(Bench& bench) {
   real->violations.clear();
 
   TimedTrainer forced(bench, [](ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
-                                const Tensor& selection_bias) {
-    return std::make_unique<RoundRobinRouter>(make_router(parameters, name, model, selection_bias),
+                                const MethodStates& states) {
+    return std::make_unique<RoundRobinRouter>(make_router(parameters, name, model, states),
                                               model.moe.num_experts);
   });
   forced.step(world);

@@ -1,5 +1,5 @@
 // The command line of every command: a table of options, the parser that reads them strictly, and the help
-// text. The commands themselves are one file each under launch/tools/commands.
+// text. Each command itself is a file below launch/tools/commands.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ struct OptionUse {
   bool repeatable = false;
 };
 
-/// What a command says about itself. All commands have --help besides.
+/// A command says this about itself. All commands have --help besides.
 struct CommandUse {
   std::string name;
   std::string positionals;  // for example "RECIPE.yaml [key.path=value ...]"
@@ -25,15 +25,16 @@ struct CommandUse {
   std::string more{};  // paragraphs for --help, for example examples of use
 };
 
-/// The arguments of one command: --name value, --name=value, flags, positionals; "--" ends the options.
-/// Anything unknown, repeated or of the wrong type is Fault::request with the nearest valid name.
-/// A shell that completes a line asks with --complete WORD..., the words typed so far, the last of them
-/// begun: then wants_help() is true, and help() lists what the last one may become, one by line.
+/// Options reads the arguments of one command: --name value, --name=value, flags and positionals; "--" ends
+/// the options. Any argument that is unknown, repeated or of the wrong type is a Fault::request with the
+/// nearest valid name. A shell that completes a line asks with --complete WORD..., the words typed so far,
+/// the last of them begun. Then wants_help() is true, and help() lists the words that the last one may
+/// become, one on each line.
 class Options {
  public:
   Options(CommandUse use, const std::vector<std::string>& arguments);
 
-  /// Whether --help was given (or --complete); then print help() and return 0.
+  /// True where --help was given (or --complete); then print help() and return 0.
   bool wants_help() const { return wants_help_; }
   std::string help() const;
 
@@ -43,15 +44,15 @@ class Options {
   double number(const std::string& name, double fallback) const;
   std::vector<std::string> texts(const std::string& name) const;  // of a repeatable option, in order
 
-  /// Arguments that are neither options nor overrides.
+  /// Returns the arguments that are neither options nor overrides.
   const std::vector<std::string>& positionals() const { return positionals_; }
-  /// Arguments of the form key.path=value.
+  /// Returns the arguments of the form key.path=value.
   const std::vector<std::string>& overrides() const { return overrides_; }
   /// Says on standard error where YAML reads a part of an override as a comment.
   void warn_of_comments() const;
-  /// The only positional; Fault::request with the command's usage unless there is exactly one.
+  /// Returns the only positional. Throws Fault::request with the command's usage unless there is exactly one.
   std::string only_positional(const std::string& what) const;
-  /// Fault::request with the command's usage where overrides were given to a command that takes none.
+  /// Throws Fault::request with the command's usage where overrides were given to a command that takes none.
   void refuse_overrides() const;
 
  private:
@@ -70,7 +71,7 @@ class Options {
   std::vector<std::string> positionals_, overrides_;
 };
 
-/// Which processes of an MPI job have something to do in a command; the others end at once.
+/// These processes of an MPI job have something to do in a command; the others end at once.
 enum class Processes { all, first };
 
 struct Command {
@@ -80,10 +81,9 @@ struct Command {
   Processes processes = Processes::first;
 };
 
-/// Runs the command that the arguments (without the program's name) ask for and returns the exit code.
-/// Errors become one sentence on standard error and the exit code of their Fault. `rank`: of this process in
-/// a job; what goes wrong before the ranks know of each other is the same on all of them, so rank 0 alone
-/// tells it.
+/// Runs the command that the arguments (without the program's name) ask for and returns the exit code. Errors
+/// become one sentence on standard error and the exit code of their Fault. `rank` is that of this process in
+/// a job. Errors before the ranks know of each other are the same on all of them, so rank 0 alone tells them.
 int run_command(const std::vector<Command>& commands, const std::string& version,
                 const std::vector<std::string>& arguments, int rank = 0);
 

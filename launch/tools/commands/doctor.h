@@ -1,4 +1,4 @@
-// `conclave doctor`: what this machine has, and what is wrong with it.
+// `conclave doctor` says what this machine has, and what is wrong with it.
 #pragma once
 
 #include <string>

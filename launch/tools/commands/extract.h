@@ -6,7 +6,7 @@
 
 namespace conclave {
 
-/// The arguments after the word extract. Returns the exit code.
+/// `arguments` are those after the word extract. Returns the exit code.
 int run_extract(const std::vector<std::string>& arguments);
 
 }  // namespace conclave

@@ -4,8 +4,8 @@
 
 namespace conclave {
 
-/// Ignores again what was ignored before any library was loaded, for this process and those that it becomes.
-/// Call first in main.
+/// Ignores again the signals that were ignored before any library was loaded, for this process and those that
+/// it becomes. Call it first in main.
 void restore_ignored_signals();
 
 }  // namespace conclave

@@ -11,11 +11,11 @@
 namespace conclave {
 
 struct RecipeTexts {
-  std::unique_ptr<TrainingData> training;  // of those that are here; null: none is
+  std::unique_ptr<TrainingData> training;  // from the texts that are here; null: none is
   std::vector<std::string> missing;        // a sentence about each file that is not
 };
 
-/// Opens what is here with all checks that training makes, which throw as they do there.
+/// Opens the texts that are here with all checks that training makes, which throw as they do there.
 RecipeTexts open_texts(const Recipe& recipe);
 
 }  // namespace conclave

@@ -6,7 +6,7 @@
 
 namespace conclave {
 
-/// Writes report.html into the first run directory, or to --output, and prints where it is; returns 0.
+/// Writes report.html into the first run directory, or to --output, and prints where it is; returns 0. Throws
 /// Fault::data where a directory holds no run.
 int run_report(const std::vector<std::string>& arguments);
 

@@ -1,4 +1,4 @@
-// `conclave tokenize`: text or JSON Lines files to token files; also trains SentencePiece models.
+// `conclave tokenize` turns text or JSON Lines files into token files; it also trains SentencePiece models.
 #pragma once
 
 #include <string>

@@ -24,6 +24,7 @@
 #include "launch/train/passes.h"
 #include "launch/train/recipe_rules.h"
 #include "launch/train/recipe_text.h"
+#include "layers/moe/moe.h"
 #include "layers/transformer.h"
 #include "optim/groups.h"
 
@@ -250,7 +251,7 @@ int run_validate(const std::vector<std::string>& arguments) {
   check_can_be_planned(recipe, static_cast<int>(ranks));
   // The model without its memory: names for the optimizer's groups.
   ParameterSet parameters;
-  const Transformer transformer(parameters, recipe.model, Recompute::none);
+  const Transformer transformer(parameters, recipe.model, FeedForwards(recipe.model), Recompute::none);
   check_groups(parameters, recipe.optimizer);
   if (options.has("print")) {
     std::printf("%s\n", key_text(recipe, options.text("print", "")).c_str());

@@ -1,5 +1,5 @@
-// The file that stands where a command is about to write: only one that the command itself wrote may be
-// replaced.
+// The file that stands where a command is about to write: a command may replace only a file that it wrote
+// itself.
 #pragma once
 
 #include <array>
@@ -11,14 +11,14 @@
 
 namespace conclave {
 
-/// Fault::request where writing `path` would lose something: a folder, a link, a device, or a file whose
-/// beginning `is_own` does not know. `own` names what it knows, for example "a page of `conclave report`".
-/// The place may also be free, or hold an empty file.
+/// Throws Fault::request where writing `path` would lose something: a folder, a link, a device, or a file
+/// whose beginning `is_own` does not know. `own` names the files that `is_own` knows, for example "a page of
+/// `conclave report`". The place may also be free, or hold an empty file.
 void refuse_foreign_file(const std::string& command, const std::filesystem::path& path,
                          const std::string& own, const std::function<bool(std::string_view)>& is_own);
 
-/// Fault::request where nothing can be written at `path`: the nearest folder above it that is there is no
-/// folder, or takes no new names. `folders`: whether the command makes missing folders.
+/// Throws Fault::request where nothing can be written at `path`: the nearest folder above it that is there is
+/// no folder, or takes no new names. `folders` says whether the command makes missing folders.
 enum class MissingFolders { are_made, are_refused };
 void check_writable(const std::string& command, const std::filesystem::path& path, MissingFolders folders);
 

@@ -1,6 +1,7 @@
-// Architecture: how one architecture of Hugging Face's transformers says what a ModelRecipe says: which
-// models it can express, the keys of its config.json, and the names of its tensors. One small file each; a
-// new one is such a file and a line in architecture.cpp. Nothing here reads or writes weights.
+// Architecture: how one architecture of Hugging Face's transformers says what a ModelRecipe says. It knows
+// which models the architecture can express, the keys of its config.json, and the names of its tensors. Each
+// architecture is one small file; a new one is such a file and a line in architecture.cpp. Nothing here reads
+// or writes weights.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,7 @@
 
 namespace conclave {
 
-/// A thing that an architecture takes for granted.
+/// A Demand is a thing that an architecture takes for granted.
 struct Demand {
   bool holds;
   std::string otherwise;  // what the recipe has instead, as a clause: "its routers use sigmoid scores"
@@ -25,52 +26,53 @@ struct Architecture {
   const char* class_name;  // of transformers
   bool has_experts;
   bool has_selection_bias;  // its routers have one, be it zero
-  /// All that the architecture takes for granted of a model.
+  /// Lists all that the architecture takes for granted of a model.
   std::vector<Demand> (*demands)(const ModelRecipe& model);
   /// Adds the keys that are its own to those that all have.
   void (*write_config)(const ModelRecipe& model, nlohmann::ordered_json& config);
-  /// The reverse, after read_common_config.
+  /// Reads the keys that are its own into the model, after read_common_config.
   void (*read_config)(const ConfigReader& config, ModelRecipe& model);
-  /// Its name of a parameter of ours (layers/transformer.h), or of one expert's row of a stack.
+  /// Returns its name of a parameter of ours (layers/transformer.h), or of one expert's row of a stack.
   std::string (*tensor_name)(const std::string& parameter, std::int64_t expert);
 };
 
 extern const Architecture qwen3_moe, olmoe, mixtral, glm4_moe;
 extern const Architecture qwen3, llama;  // dense
 
-/// In the order in which an export without --arch tries them.
+/// Lists them in the order in which an export without --arch tries them.
 const std::vector<const Architecture*>& architectures();
 
-/// By its model_type; Fault::request with the nearest name.
+/// Finds an architecture by its model_type. Throws Fault::request with the nearest name where there is none.
 const Architecture& architecture_named(const std::string& model_type);
 
-/// Why an architecture cannot express a model, clauses joined; empty when it can.
+/// Says why an architecture cannot express a model, clauses joined; empty when it can.
 std::string why_not(const Architecture& architecture, const ModelRecipe& model);
 
-/// The one that is asked for, or the first that can express the model. Fault::request with the reason, or all
-/// architectures' reasons, where none can.
+/// Returns the architecture that is asked for, or the first that can express the model. Throws Fault::request
+/// with the reason, or all architectures' reasons, where none can.
 const Architecture& choose_architecture(const std::string& model_type, const ModelRecipe& model);
 
-/// What all architectures have in common: sizes, heads, rotary positions, tying. Fault::data where
-/// config.json asks for what Conclave's model does not have: biases, scaled positions, windows, other
-/// activations, quantised weights.
+/// These two write and read what all architectures have in common: sizes, heads, rotary positions, tying.
+/// Reading throws Fault::data where config.json asks for what Conclave's model does not have: biases, scaled
+/// positions, windows, other activations, quantised weights.
 void write_common_config(const ModelRecipe& model, nlohmann::ordered_json& config);
 void read_common_config(const ConfigReader& config, ModelRecipe& model);
 
-// For the files of architectures.
+// The files of architectures use the following.
 
-/// The coefficient of the load-balancing loss as transformers computes it, which is num_experts_per_tok under
-/// even routing and a mean over layers, that weighs as much as all terms of the recipe together that even the
-/// load of single experts. It is for who goes on training there, and near at best: there is no scope but the
-/// micro-batch, and no loss over groups of experts.
+/// Returns the coefficient of the load-balancing loss as transformers computes it, which is
+/// num_experts_per_tok under even routing and a mean over layers. With it, that loss weighs as much as all
+/// terms of the recipe together that even the load of single experts. The coefficient is for training that
+/// goes on there. It is near at best: there is no scope but the micro-batch, and no loss over groups of
+/// experts.
 double router_aux_loss_coefficient(const ModelRecipe& model);
-/// The reverse: the terms of a recipe that weigh as much as router_aux_loss_coef does there.
+/// Returns the terms of a recipe that weigh as much as router_aux_loss_coef does there.
 std::vector<BalanceRecipe> balance_of(double router_aux_loss_coef, const ModelRecipe& model);
-/// How many routed experts a layer has, which has three names.
+/// Reads how many routed experts a layer has, a key with three names.
 std::int64_t read_number_of_experts(const ConfigReader& config);
-/// The name that most have: ours, an expert's row of a stack as experts.E.
+/// Returns the name that most have: ours, with an expert's row of a stack as experts.E.
 std::string usual_tensor_name(const std::string& parameter, std::int64_t expert);
-/// Softmax routers without groups, factor, bias and shared experts, which is all but GLM-4-MoE's.
+/// Demands softmax routers without groups, factor, bias and shared experts; GLM-4-MoE alone has others.
 std::vector<Demand> plain_router_demands(const ModelRecipe& model);
 std::vector<Demand> joined(std::initializer_list<std::vector<Demand>> lists);
 Demand has_experts(const ModelRecipe& model);

@@ -1,5 +1,5 @@
-// ConfigReader: the keys of a config.json, each read with its type and range; what is missing or wrong is a
-// Fault::data that names file and key. "SECTION.KEY" is a key in a section.
+// ConfigReader: the keys of a config.json, each read with its type and range. A key that is missing or wrong
+// is a Fault::data that names file and key. "SECTION.KEY" is a key in a section.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,9 @@ class ConfigReader {
   explicit ConfigReader(const std::filesystem::path& path)
       : ConfigReader(read_json_object(path), path.string()) {}
 
-  /// Whether the key is there and not null.
+  /// True where the key is there and not null.
   bool has(const std::string& key) const;
-  /// At least `least` and below 2^31.
+  /// The number is at least `least` and below 2^31.
   std::int64_t whole(const std::string& key, std::int64_t least = 1) const;
   std::int64_t whole_or(const std::string& key, std::int64_t fallback) const;
   double real(const std::string& key) const;
@@ -29,10 +29,10 @@ class ConfigReader {
   bool flag_or(const std::string& key, bool fallback) const;
   std::string text_or(const std::string& key, const std::string& fallback) const;
   std::vector<std::int64_t> wholes_or_none(const std::string& key) const;
-  /// A section of keys; empty where it is missing or null.
+  /// Returns a section of keys; empty where it is missing or null.
   ConfigReader section(const std::string& key) const;
 
-  /// The key is missing, null or has this value; else `why` says what Conclave lacks.
+  /// Requires that the key is missing, is null or has this value; else `why` says what Conclave lacks.
   void expect(const std::string& key, const nlohmann::json& value, const std::string& why) const;
   /// Several keys may tell one fact. Returns the first of them that is there, or the first of all where none
   /// is. Refuses the file where two of them are there and differ.
@@ -50,7 +50,7 @@ class ConfigReader {
   const nlohmann::json& json() const { return config_; }
 
  private:
-  /// The value of a key, or nothing where it is missing or null.
+  /// Returns the value of a key, or nothing where it is missing or null.
   const nlohmann::json* find(const std::string& key) const;
   const nlohmann::json& at(const std::string& key) const;
 

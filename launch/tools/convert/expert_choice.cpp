@@ -7,7 +7,7 @@
 
 #include "framework/data/dataset.h"
 #include "launch/train/model.h"
-#include "layers/router_readings.h"
+#include "layers/moe/router_readings.h"
 #include "parallel/agreement.h"
 
 namespace conclave {
@@ -18,36 +18,36 @@ namespace {
 class SubsetRouter final : public Router {
  public:
   SubsetRouter(ParameterSet& parameters, const std::string& name, const ModelRecipe& model,
-               const Tensor& selection_bias)
-      : weight_(parameters.create(name + ".weight", {model.moe.num_experts, model.hidden_size},
+               const MethodStates& states)
+      : weight_(parameters.create(name + ".gate.weight", {model.moe.num_experts, model.hidden_size},
                                   {Initializer::Kind::normal, model.initializer_range}, Decay::yes,
                                   Parallelism::per_rank(), Precision::full)),
         model_(model),
-        selection_bias_(selection_bias) {}
+        states_(states) {}
 
   void restrict_to(const std::vector<std::int32_t>& experts) {
     experts_ = experts;
     const auto count = static_cast<std::int64_t>(experts.size());
     rows_ = Tensor::empty({count, model_.hidden_size}, weight_.value.dtype(), weight_.value.device());
-    if (selection_bias_.defined()) bias_ = Tensor::empty({count}, DType::float64, selection_bias_.device());
+    restricted_ = states_.of_experts(experts);
     for (std::int64_t i = 0; i < count; ++i) {
       const std::int64_t expert = experts[static_cast<std::size_t>(i)];
       rows_.slice(i, i + 1).copy_from(weight_.value.slice(expert, expert + 1));
-      if (bias_.defined()) bias_.part(i, {1}).copy_from(selection_bias_.part(expert, {1}));
     }
   }
 
-  Routing route(Tape& tape, const Variable& x, const ModelInput& input) const override {
+  Routing route(Tape& tape, const RouterInput& seen) const override {
+    const Variable& x = seen.x;
+    const ModelInput& input = seen.input;
     const bool all = !rows_.defined();
     const Tensor rows = all ? weight_.value : rows_;
     const ModelRecipe model = all ? model_ : with_experts(model_, rows.dim(0));
     const Variable typed = to_type(tape, x, rows.dtype());
     const Tensor logits = Tensor::empty({x.value.dim(0), rows.dim(0)}, rows.dtype(), rows.device());
     kernels_of(rows).gemm(typed.value, Transpose::no, rows, Transpose::yes, logits, Write::overwrite);
-    Routing routing =
-        conclave::route(tape, tape.output(logits), input.tokens,
-                        route_options(input, model.moe.num_experts_per_tok,
-                                      route_rule(model.moe.router, all ? selection_bias_ : bias_)));
+    Routing routing = conclave::route(tape, tape.output(logits), input.tokens,
+                                      route_options(input, model.moe.num_experts_per_tok,
+                                                    route_rule(model.moe, all ? states_ : restricted_)));
     if (all) return routing;
     std::vector<std::int32_t> chosen = routing.experts.to_host<std::int32_t>();
     for (std::int32_t& expert : chosen)
@@ -59,9 +59,10 @@ class SubsetRouter final : public Router {
  private:
   const Parameter& weight_;
   ModelRecipe model_;
-  Tensor selection_bias_;
+  MethodStates states_;
   std::vector<std::int32_t> experts_;
-  Tensor rows_, bias_;  // of experts_; undefined: all
+  Tensor rows_;  // of experts_; undefined: all
+  MethodStates restricted_;
 };
 
 /// The mean over the text's tokens of one layer's probabilities. Collective.
@@ -179,9 +180,9 @@ std::vector<LayerChoice> choose_experts(const CheckpointReader& checkpoint, cons
   agree(world, [&] {
     model = std::make_unique<Model>(measured, Mesh::alone(), device,
                                     [&routers](ParameterSet& parameters, const std::string& name,
-                                               const ModelRecipe& of_model, const Tensor& bias) {
+                                               const ModelRecipe& of_model, const MethodStates& states) {
                                       auto router =
-                                          std::make_unique<SubsetRouter>(parameters, name, of_model, bias);
+                                          std::make_unique<SubsetRouter>(parameters, name, of_model, states);
                                       routers.push_back(router.get());
                                       return router;
                                     });

@@ -1,6 +1,6 @@
-// Which experts of each layer a text needs most, layer by layer as in EMO's expert-subset evaluation (arXiv
-// 2605.06663): the layers below have lost their other experts already when a layer is measured. An expert's
-// score is the mean of the router's probability over the text's tokens.
+// Finds which experts of each layer a text needs most, layer by layer as in EMO's expert-subset evaluation
+// (arXiv 2605.06663). The layers below have lost their other experts already when a layer is measured. An
+// expert's score is the mean of the router's probability over the text's tokens.
 #pragma once
 
 #include <cstdint>
@@ -20,19 +20,19 @@ struct LayerChoice {
   std::vector<double> scores;         // [all experts of the layer]
 };
 
-/// The model that is used with few experts, of the one that was trained: `experts` of them, at most so many
-/// for a token, and no rule of training that only makes sense among all of them. A text is measured with the
-/// same rules.
+/// Returns the model that is used with few experts, made of the one that was trained. It has `experts` of
+/// them, at most so many for a token, and no rule of training that only makes sense among all of them. A text
+/// is measured with the same rules.
 ModelRecipe with_experts(const ModelRecipe& model, std::int64_t experts);
 
-/// This rank's part of a text, in micro-batches: `sequences` of the domain, evenly spaced over its token
-/// files (0: all), dealt out over the ranks. Fault::request with the domains that there are where `domain` is
-/// none.
+/// Returns this rank's part of a text, in micro-batches. The text is `sequences` of the domain, evenly spaced
+/// over its token files (0: all) and dealt out over the ranks. Throws Fault::request with the domains that
+/// there are where `domain` is none of them.
 std::vector<Batch> text_of_domain(const std::vector<DatasetRecipe>& datasets, const Recipe& recipe,
                                   const std::string& domain, std::int64_t sequences, int rank, int ranks);
 
-/// Of each layer with experts, in order, the `experts` with the largest scores; of equal ones the first. The
-/// checkpoint's model is held whole by every rank; the same answer on all. Collective.
+/// Chooses the `experts` with the largest scores of each layer with experts, in order; among equal ones the
+/// first. Every rank holds the checkpoint's model whole, and the answer is the same on all. Collective.
 std::vector<LayerChoice> choose_experts(const CheckpointReader& checkpoint, const Recipe& recipe,
                                         std::int64_t experts, const std::vector<Batch>& text,
                                         Communicator& world, Device& device,

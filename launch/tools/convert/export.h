@@ -1,5 +1,5 @@
 // Writes a checkpoint as a Hugging Face model directory: config.json, generation_config.json, safetensors and
-// the tokenizer. Holds one tensor at a time, whatever layout wrote the checkpoint; the directory is there
+// the tokenizer. It holds one tensor at a time, whatever layout wrote the checkpoint. The directory is there
 // whole or not at all.
 #pragma once
 
@@ -19,11 +19,12 @@ struct ExportOptions {
   std::string tokenizer;                      // in place of the recipe's; "none": no tokenizer
 };
 
-/// Verifies every byte of the checkpoint first. `say` is given lines about the progress. Fault::request where
-/// no architecture can express the model, Fault::data where the checkpoint is damaged.
+/// Verifies every byte of the checkpoint first. `say` is given lines about the progress. Throws
+/// Fault::request where no architecture can express the model, and Fault::data where the checkpoint is
+/// damaged.
 void export_model(const ExportOptions& options, const std::function<void(const std::string&)>& say);
 
-/// "5GB", "500MB", "2GiB", "1000" -> bytes; Fault::request otherwise.
+/// "5GB", "500MB", "2GiB", "1000" -> bytes. Throws Fault::request for any other text.
 std::uint64_t bytes_from_text(const std::string& text);
 
 }  // namespace conclave

@@ -62,19 +62,19 @@ void write_tensors(const CheckpointReader& source, const ModelRecipe& model,
   }
 }
 
-/// The routers' selection bias of the kept experts, where there is one.
-void write_selection_bias(const CheckpointReader& source, const ModelRecipe& model,
-                          const std::vector<LayerChoice>& choices, CheckpointStream& stream) {
-  if (!source.contains(selection_bias_name)) return;
-  const std::vector<double> all = source.read_all<double>(selection_bias_name);
+/// What routers keep of the kept experts.
+void write_router_state(const CheckpointReader& source, const std::string& name, const ModelRecipe& model,
+                        const std::vector<LayerChoice>& choices, CheckpointStream& stream) {
+  if (!source.contains(name)) return;
+  const std::vector<double> all = source.read_all<double>(name);
   const auto experts = static_cast<std::ptrdiff_t>(model.moe.num_experts);
   std::vector<double> kept;
   for (std::size_t layer = 0; layer < choices.size(); ++layer)
     for (const std::int32_t expert : choices[layer].experts)
       kept.push_back(all[static_cast<std::size_t>(static_cast<std::ptrdiff_t>(layer) * experts + expert)]);
   const auto layers = static_cast<std::int64_t>(choices.size());
-  stream.add(selection_bias_name, ElementType::float64,
-             {layers, static_cast<std::int64_t>(kept.size()) / layers}, kept.data());
+  stream.add(name, ElementType::float64, {layers, static_cast<std::int64_t>(kept.size()) / layers},
+             kept.data());
 }
 
 /// Where the experts come from.
@@ -146,7 +146,9 @@ void write_run(const ExtractOptions& options, const CheckpointReader& source, co
       write_tensors<double>(source, recipe.model, choices, smaller.optimizer, stream);
     else
       write_tensors<float>(source, recipe.model, choices, smaller.optimizer, stream);
-    write_selection_bias(source, recipe.model, choices, stream);
+    const FeedForwards feed_forwards(recipe.model);
+    for (const MethodState& state : feed_forwards.states().all)
+      write_router_state(source, state.name, recipe.model, choices, stream);
     Attributes attributes = first_attributes(smaller);
     attributes["extracted"] = account.dump();
     if (source.has(source_attribute)) attributes[source_attribute] = source.text(source_attribute);

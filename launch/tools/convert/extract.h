@@ -1,4 +1,4 @@
-// Extraction: a smaller model out of one with many experts, which keeps of each layer the experts that one
+// Extraction: a smaller model out of one with many experts. It keeps of each layer the experts that one
 // domain needs most (expert_choice.h). It becomes the first checkpoint of a run, which evaluate, generate,
 // inspect, export and train take like any other. Shared experts are no part of the choice: all are kept.
 #pragma once
@@ -24,10 +24,10 @@ struct ExtractOptions {
 };
 
 /// Every rank holds the whole model and measures its part of the text; rank 0 writes. Besides recipe.yaml and
-/// checkpoints/step-00000000 there is extracted.json in the run directory, and the same text as the attribute
-/// "extracted" of the checkpoint (docs/specialisation.md). Returns the recipe as written. Fault::request
-/// where the model is dense, the domain unknown, the number of experts impossible or the place taken.
-/// Collective.
+/// checkpoints/step-00000000 there is extracted.json in the run directory. The checkpoint has the same text
+/// as its attribute "extracted" (docs/specialisation.md). Returns the recipe as written. Throws
+/// Fault::request where the model is dense, the domain unknown, the number of experts impossible or the place
+/// taken. Collective.
 Recipe extract_experts(const ExtractOptions& options, Communicator& world,
                        const std::function<void(const std::string&)>& say);
 

@@ -1,5 +1,5 @@
-// HubConfig: config.json and generation_config.json of an export: what the recipe says, and beside it what an
-// imported model had said of itself and training does not change.
+// HubConfig: config.json and generation_config.json of an export. They have what the recipe says. Beside it
+// they have what an imported model had said of itself and training does not change.
 #pragma once
 
 #include <filesystem>
@@ -16,7 +16,7 @@ struct HubConfig {
   const Architecture& architecture;
   const Recipe& recipe;
   bool bfloat16 = false;  // else float32
-  /// Roles in the tokenizer that is exported. Without them the ids are those of the source.
+  /// These are the roles in the tokenizer that is exported. Without them the ids are those of the source.
   std::optional<TokenRoles> roles;
   std::optional<SourceFacts> source;
 
@@ -24,7 +24,7 @@ struct HubConfig {
   nlohmann::ordered_json generation() const;
 };
 
-/// The longest sequence that a model can read: the source's, or that of its training here.
+/// Returns the longest sequence that a model can read: the source's, or that of its training here.
 std::int64_t longest_sequence(const Recipe& recipe, const std::optional<SourceFacts>& source);
 
 void write_hub_config(const std::filesystem::path& directory, const HubConfig& config);

@@ -17,15 +17,15 @@ namespace conclave {
 
 class HubDirectory {
  public:
-  /// Fault::data where the files are missing or damaged, or a tensor is in two of them.
+  /// Throws Fault::data where the files are missing or damaged, or a tensor is in two of them.
   explicit HubDirectory(const std::filesystem::path& directory);
 
-  /// All tensors that are wanted are there with their shapes, and no other but what `is_ignored` knows: else
-  /// a Fault::data that names them.
+  /// Requires that all wanted tensors are there with their shapes, and no other but those that `is_ignored`
+  /// knows. Otherwise it throws a Fault::data that names them.
   void check_fits(const std::vector<HubTensor>& wanted,
                   const std::function<bool(const std::string& name)>& is_ignored) const;
 
-  /// How many there are.
+  /// Counts the tensors.
   std::size_t tensors() const { return tensors_.size(); }
   bool contains(const std::string& name) const { return tensors_.contains(name); }
   /// True where a tensor has such a name.
@@ -34,7 +34,7 @@ class HubDirectory {
   /// True where a tensor has this type, in the words of safetensors.
   bool has_type(const std::string& dtype) const;
 
-  /// All elements of a tensor, row-major.
+  /// Reads all elements of a tensor, row-major.
   template <class T>
   void read(const std::string& name, T* values) const {
     const auto& [file, place] = tensors_.at(name);

@@ -2,15 +2,14 @@
 
 #include "launch/train/model.h"
 #include "launch/train/rank_parts.h"
+#include "layers/moe/methods/selection_bias.h"
 #include "layers/moe/recipe.h"
 
 namespace conclave {
 
 std::vector<ParameterDims> parameter_dims(const ModelRecipe& model) {
-  ModelRecipe without_bias = model;  // which alone would take memory
-  without_bias.moe.router.bias.rate = 0;
   ParameterSet parameters;
-  const Transformer transformer(parameters, without_bias, Recompute::none);
+  const Transformer transformer(parameters, model, FeedForwards(model), Recompute::none);
   std::vector<ParameterDims> dims;
   for (const Parameter& parameter : parameters.all())
     dims.push_back({parameter.name, dims_of(parameter.global_shape)});

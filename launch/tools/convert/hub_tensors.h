@@ -1,6 +1,6 @@
 // The tensors of a Hugging Face model directory, each with the part of a checkpoint that holds the same
-// numbers: a parameter, one expert's row of a stack, or one block's row of the selection bias. Both
-// directions of the conversion walk through this list; nothing needs to be transposed.
+// numbers. That part is a parameter, one expert's row of a stack, or one block's row of the selection bias.
+// Both directions of the conversion walk through this list; nothing needs to be transposed.
 #pragma once
 
 #include <string>
@@ -20,18 +20,19 @@ struct HubTensor {
   bool keep_float32 = false;  // whatever type the others are written in
 };
 
-/// In the order of the model, the rows of a source one after another. A selection bias is among them where
-/// the architecture has one.
+/// Lists the tensors in the order of the model, the rows of a source one after another. A selection bias is
+/// among them where the architecture has one.
 std::vector<HubTensor> hub_tensors(const Architecture& architecture, const ModelRecipe& model);
 
-/// Name and dims of every parameter of a model, in its order.
+/// ParameterDims is the name and dims of a parameter; parameter_dims lists every parameter of a model, in its
+/// order.
 struct ParameterDims {
   std::string name;
   Dims dims;
 };
 std::vector<ParameterDims> parameter_dims(const ModelRecipe& model);
 
-/// What is read of a source for a tensor.
+/// Returns the box of the source that is read for a tensor.
 Box box_of(const HubTensor& tensor);
 
 }  // namespace conclave

@@ -15,6 +15,7 @@
 #include "launch/train/model_size.h"
 #include "launch/train/recipe_rules.h"
 #include "launch/train/recipe_text.h"
+#include "layers/moe/methods/selection_bias.h"
 #include "layers/moe/recipe.h"
 
 namespace conclave {

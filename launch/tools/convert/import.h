@@ -1,6 +1,6 @@
-// Makes a checkpoint of a Hugging Face model directory, from which a run goes on under any layout: the
+// Makes a checkpoint of a Hugging Face model directory, from which a run goes on under any layout. It has the
 // model's parameters, an optimizer at its beginning (states of zero, step 0), and a recipe. Dense models can
-// become mixtures of experts on the way (upcycle.h). Holds little more than one parameter at a time.
+// become mixtures of experts on the way (upcycle.h). It holds little more than one parameter at a time.
 #pragma once
 
 #include <filesystem>
@@ -22,8 +22,9 @@ struct ImportOptions {
   std::optional<UpcycleOptions> upcycle;
 };
 
-/// `say` is given lines about the progress. Returns the recipe as written. Fault::data where the directory is
-/// not a model that Conclave can compute, Fault::request where the run directory has checkpoints already.
+/// `say` is given lines about the progress. Returns the recipe as written. Throws Fault::data where the
+/// directory is not a model that Conclave can compute, and Fault::request where the run directory has
+/// checkpoints already.
 Recipe import_model(const ImportOptions& options, const std::function<void(const std::string&)>& say);
 
 }  // namespace conclave

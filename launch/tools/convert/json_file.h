@@ -6,10 +6,10 @@
 
 namespace conclave {
 
-/// A file that must be a JSON object in which each key is there once; else Fault::data.
+/// Reads a file that must be a JSON object in which each key is there once. Throws Fault::data for any other.
 nlohmann::json read_json_object(const std::filesystem::path& path);
 
-/// Durably. Fault::data where a text in it is not UTF-8, as a tokenizer's piece may be.
+/// Writes durably. Throws Fault::data where a text in it is not UTF-8, as a tokenizer's piece may be.
 void write_json(const std::filesystem::path& path, const nlohmann::ordered_json& json);
 
 }  // namespace conclave

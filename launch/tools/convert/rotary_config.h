@@ -13,11 +13,12 @@ struct RotaryConfig {
   std::optional<double> partial_rotary_factor;
 };
 
-/// Fault::data where both sections are there, where two keys tell different things, or where positions are
-/// scaled, which Conclave does not do.
+/// Throws Fault::data where both sections are there, where two keys tell different things, or where positions
+/// are scaled, which Conclave does not do.
 RotaryConfig read_rotary_config(const ConfigReader& config);
 
-/// The same where an architecture turns whole heads only: another partial_rotary_factor than 1 is refused.
+/// Does the same where an architecture turns whole heads only: another partial_rotary_factor than 1 is
+/// refused.
 RotaryConfig read_whole_rotary_config(const ConfigReader& config);
 
 }  // namespace conclave

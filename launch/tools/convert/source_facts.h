@@ -1,6 +1,6 @@
-// SourceFacts: what an imported model says of itself beyond what a recipe has a key for: the ids of its
-// special tokens, the length it can read, how it wants to be sampled. A checkpoint keeps them as its
-// attribute "source", and so does every checkpoint of a run that began with it; an export hands them on.
+// SourceFacts: what an imported model says of itself beyond what a recipe has a key for. These are the ids of
+// its special tokens, the length it can read, and how it wants to be sampled. A checkpoint keeps them as its
+// attribute "source", and so does every checkpoint of a run that began with it. An export hands them on.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -22,7 +22,7 @@ struct SourceFacts {
   std::string text() const;
   static std::optional<SourceFacts> of(const CheckpointReader& checkpoint);
 
-  /// The value of max_position_embeddings, or 0.
+  /// Returns the value of max_position_embeddings, or 0.
   std::int64_t longest_sequence() const;
   /// True where config.json has this id as an end of text, alone or in a list, and where it names none.
   bool may_end_with(std::int64_t id) const;

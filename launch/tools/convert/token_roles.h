@@ -13,10 +13,11 @@ struct TokenRole {
 };
 
 struct TokenRoles {
-  /// Between documents: in training it ends one and opens the next, so it is both eos and bos.
+  /// The separator stands between documents: in training it ends one and opens the next, so it is both eos
+  /// and bos.
   std::optional<TokenRole> separator;
-  /// A token that stands in no text and is not the separator. Who fine-tunes leaves padding out of the loss,
-  /// and a model that never sees its end of text does not learn to stop.
+  /// Padding is a token that stands in no text and is not the separator. Fine-tuning leaves padding out of
+  /// the loss, and a model that never sees its end of text does not learn to stop.
   std::optional<TokenRole> padding;
 };
 

@@ -1,5 +1,5 @@
-// tokenizer_config.json, and what it names: the file beside a tokenizer from which transformers takes the
-// special tokens.
+// tokenizer_config.json, and the things that it names. transformers takes the special tokens from this file
+// beside a tokenizer.
 #pragma once
 
 #include <filesystem>
@@ -16,16 +16,17 @@ constexpr const char* own_tokenizer_key = "conclave_tokenizer";
 
 std::filesystem::path tokenizer_config_beside(const std::filesystem::path& tokenizer);
 
-/// A text or an object with a content, as transformers writes special tokens; empty where the key is not
-/// there. Fault::data for anything else.
+/// Returns a special token, which transformers writes as a text or as an object with a content; empty where
+/// the key is not there. Throws Fault::data for anything else.
 std::string special_token(const nlohmann::json& config, const std::string& key,
                           const std::filesystem::path& file);
 
-/// Writes one. It adds nothing to a text, as training has nothing before a prompt.
+/// Writes a tokenizer_config.json. It adds nothing to a text, as training has nothing before a prompt.
 void write_tokenizer_config(const std::filesystem::path& directory, const char* kind, const TokenRoles& roles,
                             std::int64_t sequence_length, const char* tokenizer_class);
 
-/// A tokenizer_config.json that was brought along, with the roles and the length that training gave them.
+/// Writes a tokenizer_config.json that was brought along, with the roles and the length that training gave
+/// them.
 void write_adapted_tokenizer_config(const std::filesystem::path& brought,
                                     const std::filesystem::path& directory, const TokenRoles& roles,
                                     std::int64_t sequence_length);

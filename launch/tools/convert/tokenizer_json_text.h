@@ -1,5 +1,5 @@
-// tokenizer.json of the library `tokenizers` for the tokenizers that Conclave has itself: the same ids for
-// the same text, and nothing put around it.
+// tokenizer.json of the library `tokenizers` for the tokenizers that Conclave has itself. It gives the same
+// ids for the same text, and puts nothing around it.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -1,6 +1,6 @@
-// The files of a foreign tokenizer tell many things twice: tokenizer.json and tokenizer.model have the same
-// pieces, tokenizer_config.json and added_tokens.json name tokens again, two files name the end of a text.
-// Readers differ in which of them they follow.
+// The files of a foreign tokenizer tell many things twice. The files tokenizer.json and tokenizer.model have
+// the same pieces. The files tokenizer_config.json and added_tokens.json name tokens again, and two files
+// name the end of a text. Readers differ in which of them they follow.
 #pragma once
 
 #include <filesystem>
@@ -9,8 +9,8 @@
 
 namespace conclave {
 
-/// Fault::data where two of a directory's files tell different things about text. `say` is told of special
-/// tokens, which stand in no text, that the file that Conclave reads does not have.
+/// Throws Fault::data where two of a directory's files tell different things about text. Special tokens stand
+/// in no text: where one is not in the file that Conclave reads, `say` is told of it.
 void check_tokenizer_spellings(const std::filesystem::path& directory,
                                const std::function<void(const std::string&)>& say);
 

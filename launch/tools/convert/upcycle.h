@@ -1,8 +1,8 @@
-// Upcycling (Komatsuzaki et al., arXiv 2212.05055): experts made of the MLP of a dense model. A copy of an
-// MLP is cut into `parts` runs of its columns, one expert each, and there are experts / parts copies: expert
-// c * parts + p is part p of copy c. All parts of a copy begin with the same router row, so that the best
-// top_k experts are whole copies where parts divides top_k (the virtual groups of He et al., arXiv
-// 2410.07524). With down projections scaled by down_scale() the block then computes what the dense MLP did.
+// Upcycling (Komatsuzaki et al., arXiv 2212.05055) makes experts of the MLP of a dense model. A copy of an
+// MLP is cut into `parts` runs of its columns, one expert each. There are experts / parts copies, and expert
+// c * parts + p is part p of copy c. All parts of a copy begin with the same router row. So the best top_k
+// experts are whole copies where parts divides top_k (the virtual groups of He et al., arXiv 2410.07524).
+// With down projections scaled by down_scale() the block then computes what the dense MLP did.
 #pragma once
 
 #include <cstdint>
@@ -21,18 +21,20 @@ struct UpcycleOptions {
   std::uint64_t seed = 1234;
 };
 
-/// The number of parts, after checking that the options go together: Fault::request.
+/// Returns the number of parts, after checking that the options go together. Throws Fault::request where they
+/// do not.
 std::int64_t parts_of(const UpcycleOptions& options, const ModelRecipe& dense);
 
-/// The recipe of the model with experts. Router settings other than sizes are as they come.
+/// Returns the recipe of the model with experts. Router settings other than sizes are as they come.
 ModelRecipe upcycled(const ModelRecipe& dense, const UpcycleOptions& options);
 
-/// The factor on down projections that makes up for the routing weights: parts / (their sum over top_k equal
-/// experts), which is 1 for copies with weights that sum to 1.
+/// Returns the factor on down projections that makes up for the routing weights: parts / (their sum over
+/// top_k equal experts). It is 1 for copies with weights that sum to 1.
 double down_scale(const ModelRecipe& model, std::int64_t parts);
 
-/// A stack of experts [experts, ...] of a dense matrix: of gate_proj and up_proj [intermediate, hidden] ->
-/// each part some of the rows; of down_proj [hidden, intermediate] -> some of the columns, times `scale`.
+/// Makes a stack of experts [experts, ...] of a dense matrix. For gate_proj and up_proj [intermediate,
+/// hidden], experts_of_rows gives each part some of the rows. For down_proj [hidden, intermediate],
+/// experts_of_columns gives each part some of the columns, times `scale`.
 template <class T>
 std::vector<T> experts_of_rows(const std::vector<T>& dense, std::int64_t intermediate, std::int64_t hidden,
                                std::int64_t experts, std::int64_t parts);
@@ -40,7 +42,7 @@ template <class T>
 std::vector<T> experts_of_columns(const std::vector<T>& dense, std::int64_t intermediate, std::int64_t hidden,
                                   std::int64_t experts, std::int64_t parts, double scale);
 
-/// A router [experts, hidden] named `name`: one drawn row for each copy, for all of its parts.
+/// Makes a router [experts, hidden] named `name`, with one drawn row for each copy, for all of its parts.
 template <class T>
 std::vector<T> upcycled_router(const std::string& name, std::int64_t experts, std::int64_t hidden,
                                std::int64_t parts, double range, std::uint64_t seed);

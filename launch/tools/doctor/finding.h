@@ -1,5 +1,5 @@
-// What `conclave doctor` found: sections of findings, each fine, worth knowing or wrong, with what to do
-// about it; and the text that shows them.
+// The findings of `conclave doctor`, in sections, and the text that shows them. Each finding is fine, worth
+// knowing or wrong, and says what to do about it.
 #pragma once
 
 #include <string>
@@ -28,11 +28,11 @@ struct Section {
   }
 };
 
-/// How many findings of all sections have this verdict.
+/// Counts the findings of all sections that have this verdict.
 int count(const std::vector<Section>& sections, Verdict verdict);
 
-/// One line per finding under its section's title, its advice below it; `color`: for a terminal that wants
-/// it.
+/// Writes one line per finding under its section's title, its advice below it. `color` is for a terminal that
+/// wants it.
 std::string report_text(const std::vector<Section>& sections, bool color);
 
 }  // namespace conclave

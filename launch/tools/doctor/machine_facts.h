@@ -1,6 +1,6 @@
 // MachineFacts: what /proc and /sys say of this machine's processors and memory, and of the part that this
-// process may use: affinity, and the limits of the control group that a container or a batch system has put
-// it in.
+// process may use. That part follows from affinity, and from the limits of the control group that a container
+// or a batch system has put it in.
 #pragma once
 
 #include <cstdint>
@@ -26,18 +26,19 @@ struct MachineFacts {
   std::string governor;                    // of the clock: "performance"; "" unknown
   std::string huge_pages;                  // "always", "madvise", "never"; "" unknown
 
-  /// Cores that ranks can fill: no more than the quota lets run.
+  /// Counts the cores that ranks can fill: no more than the quota lets run.
   int usable_cores() const;
 };
 
-/// Reads below `root`; what is not there stays unknown. Never throws for it.
+/// Reads below `root`. A fact that is not there stays unknown and never throws.
 MachineFacts read_machine(const std::filesystem::path& root = "/");
 
-/// "0-2,8" -> 0, 1, 2, 8, the kernel's way of writing sets; what is not understood is left out. And back.
+/// "0-2,8" -> 0, 1, 2, 8: parse_processor_list reads the kernel's way of writing sets, and leaves out what it
+/// does not understand. processor_list_text writes it.
 std::vector<int> parse_processor_list(const std::string& text);
 std::string processor_list_text(const std::vector<int>& processors);
 
-/// The processors that this thread may run on, in order.
+/// Returns the processors that this thread may run on, in order.
 std::vector<int> bound_processors();
 
 }  // namespace conclave

@@ -1,5 +1,5 @@
-// RankPlacement: how to start ranks so that each has cores of its own, near its memory. Advice for machines
-// of one kind, by numbers alone; who measures will do better where ranks are few and caches odd.
+// RankPlacement: how to start ranks so that each has cores of its own, near its memory. It is advice for
+// machines of one kind, by numbers alone. Measuring does better where ranks are few or caches are unusual.
 #pragma once
 
 #include <string>
@@ -16,15 +16,17 @@ struct RankPlacement {
   bool shares_cores = false;  // more ranks than cores: they take turns
 };
 
-/// Ranks on one machine, its cores shared out evenly. `threads`: of a rank, or 0 for all that fit.
+/// Places ranks on one machine, its cores shared out evenly. `threads` are those of a rank, or 0 for all that
+/// fit.
 RankPlacement place_ranks(const MachineFacts& facts, int ranks, int threads = 0);
 
-/// The start of a command line for it, without the program: "mpirun -n 8 --map-by ppr:4:numa:PE=2 --bind-to
-/// core".
+/// Returns the start of a command line for it, without the program: "mpirun -n 8 --map-by ppr:4:numa:PE=2
+/// --bind-to core".
 std::string mpirun_text(const RankPlacement& placement);
 std::string srun_text(const RankPlacement& placement);
 
-/// What is to be known about it, a sentence each. `tensor`: ranks that share layers, which talk most.
+/// Returns advice about a placement, a sentence each. `tensor` counts the ranks that share layers, which
+/// communicate most.
 std::vector<std::string> placement_advice(const MachineFacts& facts, const RankPlacement& placement,
                                           int tensor);
 

@@ -1,5 +1,5 @@
-// What experts.h5 tells about a run, for the report: loads over time, choices by domain, specialisation, and
-// experts that nobody chooses any more.
+// experts.h5 tells this about a run, for the report: loads over time, choices by domain, specialisation, and
+// experts that no token chooses any more.
 #pragma once
 
 #include <filesystem>
@@ -25,8 +25,8 @@ struct ExpertMapOptions {
 ///  and where experts.h5 has them "domain_score_sums": [domain][block], in thousandths,
 ///  "domain_entropies": [domain][block], in thousandths of log(experts),
 ///  "sharpness": {"steps": [step...], "score_sums": [block][evaluation], "entropies": likewise}}
-/// Measures are those of launch/train/specialisation.h; null where one is not defined.
-/// Steps are read in parts. Fault::data where the file is missing or damaged.
+/// Measures are those of launch/train/specialisation.h; null where one is not defined. Steps are read in
+/// parts. Throws Fault::data where the file is missing or damaged.
 nlohmann::ordered_json expert_maps(const std::filesystem::path& path, const ExpertMapOptions& options);
 
 }  // namespace conclave

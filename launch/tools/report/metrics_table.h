@@ -1,5 +1,5 @@
-// MetricsTable: metrics.jsonl as columns. It takes what a run has left, also one that died while it wrote:
-// lines that are no JSON are counted and left out.
+// MetricsTable: metrics.jsonl as columns. It takes what a run has left, also one that died while it wrote.
+// Lines that are no JSON are counted and left out.
 #pragma once
 
 #include <filesystem>
@@ -21,7 +21,7 @@ struct MetricsTable {
   bool last_line_cut = false;                // a crash came before its end
 };
 
-/// Fault::data where the file cannot be read at all.
+/// Throws Fault::data where the file cannot be read at all.
 MetricsTable read_metrics(const std::filesystem::path& path);
 
 }  // namespace conclave

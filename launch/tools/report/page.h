@@ -1,5 +1,5 @@
-// The report's page: page.html with page.css, the scripts beside it and the runs' JSON in it, one file that
-// needs nothing else. All of it is compiled into the command.
+// The report's page: page.html with page.css, the scripts beside it and the runs' JSON in it. It is one file
+// that needs nothing else, and all of it is compiled into the command.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -8,7 +8,8 @@
 
 namespace conclave {
 
-/// What stands beside this file; the scripts elements, line_chart, heat_map and page as one.
+/// PageParts are the files beside this one; `script` joins the scripts elements, line_chart, heat_map and
+/// page.
 struct PageParts {
   const char* html;
   const char* style;
@@ -16,14 +17,14 @@ struct PageParts {
 };
 const PageParts& page_parts();
 
-/// JSON that may stand inside a <script> element whatever texts are in it: < > and & are written as \u003c,
-/// \u003e and \u0026, and bytes that are no UTF-8 as U+FFFD.
+/// Writes JSON that may stand inside a <script> element whatever texts are in it. It writes < > and & as
+/// \u003c, \u003e and \u0026, and bytes that are no UTF-8 as U+FFFD.
 std::string script_json(const nlohmann::ordered_json& json);
 
-/// The text with & < > and quotes as HTML writes them.
+/// Writes the text with & < > and quotes as HTML writes them.
 std::string html_text(const std::string& text);
 
-/// The whole page.
+/// Returns the whole page.
 std::string report_page(const std::string& title, const nlohmann::ordered_json& data);
 
 /// True where a file that begins so is such a page, of this version or an earlier one.

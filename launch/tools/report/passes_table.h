@@ -6,7 +6,7 @@
 
 namespace conclave {
 
-/// From DIRECTORY/passes.json, or data.json of an older version's run; null where there is neither.
+/// Reads DIRECTORY/passes.json, or data.json of an older version's run; returns null where there is neither.
 nlohmann::ordered_json passes_table(const std::filesystem::path& directory);
 
 }  // namespace conclave

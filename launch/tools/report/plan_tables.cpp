@@ -69,7 +69,7 @@ Json memory_table(const Recipe& recipe, int ranks, const DryStep& step) {
   table.add_bytes("AdamW moments", memory.moments);
   table.add_bytes("tables of where their elements lie", memory.pieces);
   table.add_bytes("reduce-scattered gradients", memory.reduced_gradients);
-  table.add_bytes("selection bias and rounding", memory.selection_bias + memory.rounding);
+  table.add_bytes("selection bias and rounding", memory.router_states + memory.rounding);
   table.add_bytes("activations of a micro-batch, expected", memory.activations);
   table.add_bytes("activations at worst", memory.worst_activations);
   table.add_bytes("all, expected", memory.total());

@@ -9,7 +9,7 @@
 namespace conclave {
 
 /// {"title", "rows": [[name, value, unit]...]} for parameters and, with ranks above 0, layout, memory and
-/// network per rank. Fault::request where the recipe is not valid on the ranks.
+/// network per rank. Throws Fault::request where the recipe is not valid on the ranks.
 std::vector<nlohmann::ordered_json> plan_tables(const Recipe& recipe, int ranks);
 
 }  // namespace conclave

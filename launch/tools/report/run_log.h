@@ -1,5 +1,5 @@
-// What a run's log.txt tells that no other file does: when and on how many ranks it was started, and what was
-// wrong.
+// A run's log.txt tells things that no other file does: when and on how many ranks the run was started, and
+// what was wrong.
 #pragma once
 
 #include <cstdint>
@@ -18,11 +18,11 @@ struct RunStart {
 struct RunLog {
   std::vector<RunStart> starts;       // in order
   std::vector<std::string> warnings;  // and errors, whole lines, the first ones
-  std::int64_t more_warnings = 0;     // that were left out
+  std::int64_t more_warnings = 0;     // as many as were left out
   std::vector<std::string> last_lines;
 };
 
-/// Fault::data where the file cannot be read.
+/// Throws Fault::data where the file cannot be read.
 RunLog read_log(const std::filesystem::path& path);
 
 }  // namespace conclave

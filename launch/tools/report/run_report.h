@@ -1,5 +1,6 @@
-// RunReport: everything that the report tells of one run, as the JSON that its page reads. What a run
-// directory lacks, or has in a broken state, becomes a sentence in "notes"; the rest is told all the same.
+// RunReport: everything that the report tells of one run, as the JSON that its page reads. Anything that a
+// run directory lacks, or has in a broken state, becomes a sentence in "notes"; the rest is told all the
+// same.
 #pragma once
 
 #include <filesystem>
@@ -29,10 +30,10 @@ struct RunReportOptions {
   std::size_t most_cells = 250'000;  // of heat maps over time
 };
 
-/// The last part of a path, also of "runs/a/" and ".".
+/// Returns the last part of a path, also of "runs/a/" and ".".
 std::string directory_name(const std::filesystem::path& directory);
 
-/// Fault::data where the directory holds nothing of a run.
+/// Throws Fault::data where the directory holds nothing of a run.
 RunReport read_run(const std::filesystem::path& directory, const RunReportOptions& options);
 
 }  // namespace conclave

@@ -6,26 +6,27 @@
 
 namespace conclave {
 
-/// y by step; NaN where a step has no number.
+/// A Series has a value for each step; NaN where a step has no number.
 struct Series {
   std::vector<std::int64_t> step;  // ascending
   std::vector<double> value;
   std::size_t size() const { return step.size(); }
 };
 
-/// About `most` points that draw the same curve: the first and the last one, and of each of most / 2
-/// stretches with as many points the least and the largest value, at their own steps and in their order. A
-/// stretch without a number keeps its first step as NaN. A series that is short enough comes back as it is.
+/// Returns about `most` points that draw the same curve. The first and the last point stay. So do the least
+/// and the largest value of each of most / 2 stretches with as many points. Values stay at their own steps
+/// and in their order. A stretch without a number keeps its first step as NaN. A series that is short enough
+/// comes back as it is.
 Series thinned(const Series& series, std::size_t most);
 
-/// The first and last index of each of at most `most` stretches of about equal length that `size` things are
-/// divided into, in order.
+/// A Stretch has its first and last index. `size` things are divided, in order, into at most `most` stretches
+/// of about equal length.
 struct Stretch {
   std::size_t first, last;
 };
 std::vector<Stretch> stretches(std::size_t size, std::size_t most);
 
-/// The values that are numbers.
+/// Returns the values that are numbers.
 std::vector<double> finite(std::vector<double> values);
 
 }  // namespace conclave

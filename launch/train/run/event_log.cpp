@@ -16,14 +16,16 @@ constexpr std::int64_t snapshots_per_run = 100;
 constexpr double brightest_load = 3;  // times the even share, in heat maps
 
 /// TensorBoard shows what has the same group together.
-std::string group_of(const std::string& name) {
+std::string group_of(const std::string& name, const BalanceReport& report) {
   const auto is = [&](std::initializer_list<std::string_view> names) {
     return std::find(names.begin(), names.end(), name) != names.end();
   };
   if (name.starts_with("bytes_") || name.starts_with("wait_seconds_")) return "network";
   if (is({"step_seconds", "tokens_per_second", "model_flops_per_second"})) return "speed";
-  if (is({"load_balance_loss", "global_load_balance_loss", "router_z_loss", "max_load_violation",
-          "max_rank_load_violation", "balance_estimator_error", "dropped_assignments"}))
+  const bool of_method = std::any_of(report.others.begin(), report.others.end(),
+                                     [&](const BalanceReport::Other& other) { return other.name == name; });
+  if (of_method || is({"load_balance_loss", "global_load_balance_loss", "max_load_violation",
+                       "max_rank_load_violation", "balance_estimator_error"}))
     return "balance";
   return "train";
 }
@@ -53,12 +55,13 @@ std::string EventLog::block_tag(const char* group, std::int64_t layer) const {
   return text;
 }
 
-void EventLog::add_step(const Metrics& line, const std::vector<std::int64_t>& counts) {
+void EventLog::add_step(const Metrics& line, const BalanceReport& report) {
+  const std::vector<std::int64_t>& counts = report.counts;
   EventValues values;
   const std::int64_t step = step_of(line);
   for (const auto& [name, value] : line) {
     if (name == "step") continue;
-    const std::string tag = group_of(name) + "/" + name;
+    const std::string tag = group_of(name, report) + "/" + name;
     if (const auto* whole = std::get_if<std::int64_t>(&value))
       values.scalars.emplace_back(tag, static_cast<double>(*whole));
     else if (const auto* number = std::get_if<double>(&value))

@@ -12,6 +12,7 @@
 #include "framework/telemetry/metrics.h"
 #include "framework/telemetry/tensorboard/event_file.h"
 #include "launch/train/recipe.h"
+#include "layers/moe/balance_report.h"
 
 namespace conclave {
 
@@ -22,7 +23,7 @@ class EventLog {
            std::optional<std::int64_t> resumed_step, std::vector<std::string> domains);
 
   /// A step's line of metrics.jsonl, and how many tokens each expert received: [layers, experts], or nothing.
-  void add_step(const Metrics& line, const std::vector<std::int64_t>& counts);
+  void add_step(const Metrics& line, const BalanceReport& report);
   /// An evaluation's losses by domain, and [domains, layers, experts], or nothing.
   void add_evaluation(std::int64_t step, const std::vector<std::pair<std::string, double>>& losses,
                       const std::vector<std::int64_t>& counts);

@@ -104,7 +104,6 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
                   {"lm_loss", result.lm_loss},
                   {"load_balance_loss", result.balance.load_balance_loss},
                   {"global_load_balance_loss", result.balance.global_balance_loss},
-                  {"router_z_loss", result.balance.router_z_loss},
                   {"loss", result.loss},
                   {"grad_norm", result.gradient_norm},
                   {"learning_rate", result.learning_rate},
@@ -113,9 +112,8 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
                   {"model_flops_per_second", tokens * model_flops_per_token / seconds},
                   {"max_load_violation", result.balance.max_load_violation},
                   {"balance_estimator_error", result.balance.estimator_error}};
-  if (!result.balance.dropped.empty())
-    line.emplace_back("dropped_assignments", std::accumulate(result.balance.dropped.begin(),
-                                                             result.balance.dropped.end(), std::int64_t{0}));
+  for (const BalanceReport::Other& other : result.balance.others)
+    std::visit([&](auto number) { line.emplace_back(other.name, number); }, other.number);
   if (expert_ranks_ > 1 && !result.balance.counts.empty()) {
     const std::vector<double> violations = load_violations(
         load_per_expert_rank(result.balance.counts, experts_per_layer_, expert_ranks_), expert_ranks_);
@@ -133,7 +131,7 @@ void RunDirectory::write_step(const StepResult& result, double seconds, double m
   if (!result.balance.counts.empty())
     experts_.add_step(result.step, result.balance.counts, result.balance.mean_probability,
                       result.balance.layer_balance_loss);
-  if (events_) events_->add_step(line, result.balance.counts);
+  if (events_) events_->add_step(line, result.balance);
 }
 
 void RunDirectory::write_samples(std::int64_t step, bool skipped, const std::vector<DrawnSequence>& drawn) {

@@ -1,0 +1,68 @@
+#include "layers/moe/methods.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace conclave {
+
+// Each is in the file of its name in layers/moe/methods/.
+Method balance_terms();
+Method z_loss();
+Method capacity();
+Method document_pools();
+Method routing_groups();
+Method selection_bias();
+
+LoadScopeKind sequence_scope();
+LoadScopeKind micro_batch_scope();
+LoadScopeKind group_scope();
+LoadScopeKind data_parallel_scope();
+LoadScopeKind shuffle_scope();
+LoadScopeKind global_batch_scope();
+
+const std::vector<Method>& methods() {
+  // What they sum over ranks travels in this order.
+  static const std::vector<Method> all = {
+      balance_terms(), z_loss(), capacity(), document_pools(), routing_groups(), selection_bias(),
+  };
+  return all;
+}
+
+const std::vector<LoadScopeKind>& load_scopes() {
+  static const std::vector<LoadScopeKind> all = {
+      sequence_scope(),      micro_batch_scope(), group_scope(),
+      data_parallel_scope(), shuffle_scope(),     global_batch_scope(),
+  };
+  return all;
+}
+
+MethodStates make_states(const MoeRecipe& moe, std::int64_t layers, Device& device) {
+  MethodStates states;
+  for (const Method& method : methods())
+    if (layers > 0 && method.keeps_state != nullptr && method.keeps_state(moe)) {
+      const Shape shape{layers, moe.num_experts};
+      states.all.push_back({std::string(method.state), shape, Tensor::zeros(shape, DType::float64, device)});
+    }
+  return states;
+}
+
+void check_keeps_state(const MethodStates& states, const std::string& name, const std::string& checkpoint) {
+  if (states.of(name).defined()) return;
+  for (const Method& method : methods())
+    check(method.state != name, Fault::request,
+          method.state == name ? method.state_is_lost(checkpoint) : std::string());
+}
+
+void act_always(MoeRecipe& moe) {
+  for (const Method& method : methods())
+    if (method.act_always != nullptr) method.act_always(moe);
+}
+
+std::int64_t period_of_methods(const MoeRecipe& moe, std::int64_t sequences) {
+  std::int64_t period = 1;
+  for (const Method& method : methods())
+    if (method.period != nullptr) period = std::lcm(period, method.period(moe, sequences));
+  return period;
+}
+
+}  // namespace conclave
