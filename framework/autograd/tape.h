@@ -1,7 +1,7 @@
 // Reverse-mode differentiation as an explicit list. An op computes its result, then records on the Tape the
-// function that backward must replay; the function's captures are what backward keeps alive. Tape::backward
+// function that backward must replay. The function's captures are what backward keeps alive. Tape::backward
 // runs the list in reverse and frees each entry's captures as soon as it has run. In a job of many ranks the
-// reverse of the recorded order is the same on every rank, so collectives inside backward meet their partners
+// reverse of the recorded order is the same on every rank. So collectives inside backward meet their partners
 // by construction.
 #pragma once
 
@@ -21,10 +21,10 @@ namespace conclave {
 class Gradient {
  public:
   Gradient() = default;
-  /// Of an intermediate value: memory is taken when the first contribution arrives.
+  /// The gradient of an intermediate value; memory is taken when the first contribution arrives.
   static Gradient of(const Tensor& value);
-  /// Of a parameter: contributions of many backward passes gather in `storage`, which keeps its place and may
-  /// be of the sum_type of what contributes.
+  /// The gradient of a parameter: contributions of many backward passes gather in `storage`. The storage
+  /// keeps its place and may be of the sum_type of what contributes.
   static Gradient stored_in(Tensor storage);
 
   bool needed() const { return state_ != nullptr; }
@@ -32,21 +32,23 @@ class Gradient {
   /// Adds a contribution; the first one is kept as it is, without a copy.
   void add(Tensor contribution) const;
 
-  /// Memory that a kernel writes (first contribution) or adds to (later ones). Counts as contributed.
+  /// Memory that a kernel writes (first contribution) or adds to (later ones). Asking for it counts as a
+  /// contribution.
   struct Target {
     Tensor tensor;
     Write write;
   };
   Target target() const;
 
-  /// Hands out what has gathered, zeros when nothing has, and lets go of it.
+  /// Hands out the gathered sum, or zeros when nothing contributed, and lets go of it.
   Tensor take() const;
-  /// What has gathered in a parameter's storage; zeros are written first when nothing has.
+  /// The sum in a parameter's storage; zeros are written first when nothing contributed.
   Tensor finished() const;
   /// Starts a new sum: the next contribution overwrites.
   void clear() const;
 
-  /// Called by Tape::backward when all uses recorded on the tape have contributed; see Tape::watch.
+  /// Sets the callback that Tape::backward runs when all uses recorded on the tape have contributed; see
+  /// Tape::watch.
   void when_complete(std::function<void()> callback) const;
 
  private:
@@ -79,23 +81,23 @@ class Tape {
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
-  /// The tape under which recompute() runs a segment the first time: it records nothing, but the first use of
+  /// The tape under which recompute() runs a segment the first time. It records nothing, but the first use of
   /// a parameter is still marked on `parent`.
   static Tape first_run_of(Tape& parent);
-  /// The tape on which recompute() replays a segment inside the backward of its parent: it records, and
+  /// The tape on which recompute() replays a segment inside the backward of its parent. It records, and
   /// leaves the marks of first use to the parent.
   static Tape replay();
 
   bool recording() const { return mode_ == Mode::record; }
 
-  /// The result of an op: its gradient is needed when the tape records.
+  /// The result of an op, whose gradient is needed when the tape records.
   Variable output(Tensor value) const;
 
   /// Keeps `backward` for the reverse pass; without recording it is dropped at once, captures and all.
   void record(const char* op, std::function<void()> backward);
 
   /// Marks the first use of a parameter. Backward reaches this mark after every use recorded later, which is
-  /// every use: the gradient is complete, and its when_complete callback runs. So gradient reduction can
+  /// every use. The gradient is then complete, and its when_complete callback runs. So gradient reduction can
   /// start while the rest of backward goes on, without a count of uses.
   void watch(const Gradient& gradient);
 
@@ -120,8 +122,8 @@ class Tape {
 };
 
 /// Runs body(tape, inputs) now without keeping its activations, and once more inside backward to
-/// differentiate it. The body must compute the same from the same inputs both times; it is told which run it
-/// is in.
+/// differentiate it. The body must compute the same from the same inputs both times. Its last argument says
+/// which run it is in.
 enum class SegmentRun { first, replay };
 std::vector<Variable> recompute(
     Tape& tape, const std::vector<Variable>& inputs,

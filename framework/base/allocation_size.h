@@ -1,4 +1,5 @@
-// How every device's allocator rounds, for the allocator itself and for whoever plans what it will hand out.
+// This header says how every device's allocator rounds. The allocator uses it, and so does a plan of what the
+// allocator will hand out.
 #pragma once
 
 #include <algorithm>
@@ -8,8 +9,8 @@
 namespace conclave {
 
 /// Bytes that a buffer of so many bytes takes on a device, and is counted with. Sizes are rounded up to
-/// eighths of a power of two, so that row counts which change a little from step to step (tokens per expert)
-/// find a cached block again, at most an eighth larger than asked for.
+/// eighths of a power of two, so a block is at most an eighth larger than asked for. Row counts that change a
+/// little from step to step (tokens per expert) thus find a cached block again.
 constexpr std::size_t allocation_size(std::size_t bytes) {
   constexpr std::size_t alignment = 64;
   const std::size_t least = std::max(bytes, alignment);

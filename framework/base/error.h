@@ -17,8 +17,8 @@ enum class Fault {
   machine = 5,   // out of memory, disk full, a rank died
 };
 
-/// Who throws the same error: this rank alone, or by agreement every rank of the job, so that one may speak
-/// for all.
+/// Says who throws the same error: this rank alone, or by agreement every rank of the job. In the second case
+/// one rank may speak for all.
 enum class Reach { this_rank, all_ranks };
 
 class Error : public std::runtime_error {
@@ -53,7 +53,7 @@ void check(bool condition, Fault fault, const Parts&... parts) {
     fail(fault, parts...);
 }
 
-/// Without a Fault: an invariant of the program itself.
+/// A check without a Fault guards an invariant of the program itself.
 template <class... Parts>
 void check(bool condition, const char* first, const Parts&... parts) {
   if (!condition) [[unlikely]]

@@ -1,5 +1,5 @@
-// Exceptions that Conclave did not throw, as the Error that they mean: the machine has no memory or no thread
-// left, or there is a mistake somewhere.
+// Exceptions that Conclave did not throw become the Error that they mean. Either the machine has no memory or
+// no thread left, or there is a bug.
 #pragma once
 
 #include <exception>
@@ -8,8 +8,8 @@
 
 namespace conclave {
 
-/// An Error stays what it is. Where there is no memory left, this needs none, and frees a little that was
-/// kept for what is said afterwards.
+/// The Error that the exception means; an Error stays what it is. Where no memory is left, this function
+/// needs none. It then frees a small reserve, so that the error can still be reported.
 Error error_of(const std::exception_ptr& thrown);
 
 }  // namespace conclave

@@ -7,8 +7,8 @@
 namespace conclave {
 
 /// The text with its control characters as "\x1b", so that no name moves the cursor, changes colours or sets
-/// a title. The same for bytes that are not UTF-8, which old terminals take for control characters. Ends of
-/// lines and tabs stay.
+/// a title. Bytes that are not UTF-8 are escaped too, since old terminals take them for control characters.
+/// Ends of lines and tabs stay.
 std::string printable(std::string_view text);
 
 }  // namespace conclave

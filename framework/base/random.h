@@ -1,6 +1,6 @@
 // Counter-based random numbers (Philox 4x32-10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-// SC 2011). A draw is a pure function of a key that says what it is for and of an index, so that no layout,
-// rank or thread count changes it. There is no generator state anywhere.
+// SC 2011). A draw is a pure function of a key, which says what it is for, and of an index. So no layout,
+// rank or thread count changes it, and no generator keeps a state.
 #pragma once
 
 #include <array>
@@ -33,8 +33,8 @@ HOST_DEVICE inline Philox4 philox(std::uint64_t key, std::uint64_t counter_low, 
   return c;
 }
 
-/// What a stream of draws is for: the run's seed, mixed with names and numbers that give it its meaning,
-/// for example RandomKey(seed).with("shuffle").with(domain).with(epoch).
+/// A RandomKey says what a stream of draws is for. It is the run's seed, mixed with names and numbers, for
+/// example RandomKey(seed).with("shuffle").with(domain).with(epoch).
 class RandomKey {
  public:
   explicit RandomKey(std::uint64_t seed) : key_(mix(0x636f6e636c617665ull, seed)) {}

@@ -1,5 +1,6 @@
 // A total order of doubles, for sorts that must not break where training has gone wrong and a value is no
-// number. It is IEEE 754's totalOrder, as std::strong_order; GCC 11's library lacks that one for doubles.
+// number. It is IEEE 754's totalOrder. std::strong_order would give it, but GCC 11's library lacks that for
+// doubles.
 #pragma once
 
 #include <bit>

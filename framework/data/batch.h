@@ -1,4 +1,4 @@
-// Batch: one micro-batch of packed sequences as plain host arrays, the currency between data/ and everything
+// A Batch is one micro-batch of packed sequences as plain host arrays. Code in data/ hands it to all code
 // above.
 #pragma once
 

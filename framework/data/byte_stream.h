@@ -1,5 +1,5 @@
-// ByteStream: the content of a file, part after part. What gzip, Zstandard or xz have compressed is unpacked
-// on the way, whatever the file is called: its first bytes say what it is.
+// A ByteStream is the content of a file, part after part. Content that gzip, Zstandard or xz have compressed
+// is unpacked on the way. The first bytes decide that, whatever the file is called.
 #pragma once
 
 #include <cstdint>

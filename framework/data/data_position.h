@@ -1,6 +1,6 @@
-// DataPosition: how far a run is in its training text, as its checkpoints keep it: how many sequences each
-// dataset has given, and where the mixture's schedule stands. A dataset is known by the checksum of its .idx,
-// so that lists may be reordered and files may move.
+// DataPosition says how far a run is in its training text, as its checkpoints keep it. It holds how many
+// sequences each dataset has given, and where the mixture's schedule stands. A dataset is known by the
+// checksum of its .idx, so that lists may be reordered and files may move.
 #pragma once
 
 #include <cstdint>
@@ -30,22 +30,23 @@ struct DataPosition {
   bool operator==(const DataPosition&) const = default;
 };
 
-/// JSON, and back; what it does not describe is a Fault::data in which `source` says where it stands.
+/// A position as JSON, and back. Other JSON is a Fault::data in which `source` says where it stands.
 std::string to_json(const DataPosition& position);
 DataPosition parse_data_position(const std::string& json, const std::string& source);
 
-/// The position of a run that has drawn so many sequences by this recipe alone, which is all that checkpoints
-/// without a position say. Checksums are those that the files have now, where they still lie.
+/// The position of a run that has drawn so many sequences by this recipe alone; checkpoints without a
+/// position say no more. Checksums are those that the files have now, where they still lie.
 DataPosition implied_position(const DataRecipe& data, std::int64_t sequences);
 
-/// For each listed dataset the known one that it is. Equal checksums are the same text; where several have
-/// the same, and where none was kept, path and domain decide.
+/// Finds for each listed dataset the known one that it is. Equal checksums are the same text. Path and domain
+/// decide where several datasets have the same checksum, and where none was kept.
 std::vector<std::optional<std::size_t>> match_datasets(const std::vector<DatasetPosition>& known,
                                                        const std::vector<DatasetPosition>& listed);
 
-/// The position of a list that goes on where another one ended: `listed`, in which nothing is drawn yet, with
-/// the counts and orders of `before`, and behind it what left the list. Its schedule goes on only where both
-/// are the same. Other sequence lengths are converted: as many tokens, rounded up to a whole sequence.
+/// The position of a list that goes on where another one ended. It is `listed`, in which nothing is drawn
+/// yet, with the counts and orders of `before`, followed by the datasets that left the list. Its schedule
+/// goes on only where both are the same. Other sequence lengths are converted: as many tokens, rounded up to
+/// a whole sequence.
 DataPosition carry_over(const DataPosition& before, const DataPosition& listed);
 
 /// Shows what became of the datasets of a position in a new list.

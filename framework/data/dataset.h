@@ -1,7 +1,7 @@
-// Datasets: token files cut into sequences and handed out as batches.
-// TrainingData mixes and shuffles: what stands at (step, position) of the global batch depends on the seed,
-// the recipe and the position that a run goes on from, never on ranks or micro-batches. ValidationData goes
-// through each held-out text in order, to its end.
+// Datasets are token files cut into sequences and handed out as batches.
+// TrainingData mixes and shuffles. The sequence at (step, position) of the global batch depends on the seed,
+// the recipe and the position that a run goes on from. It never depends on ranks or micro-batches.
+// ValidationData goes through each held-out text in order, to its end.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +18,9 @@
 
 namespace conclave {
 
-/// The names that Batch::domain is an index into: those of the training list, then those only in validation,
-/// each once, though a list may name a domain several times (shards of a corpus). A dataset without a name
-/// gets that of its file.
+/// The names that Batch::domain is an index into: those of the training list, then those only in validation.
+/// Each comes once, though a list may name a domain several times (shards of a corpus). A dataset without a
+/// name gets that of its file.
 std::vector<std::string> domain_names(const DataRecipe& data);
 
 /// One token file as a stream of all its documents; sequence j reads [j * length, (j+1) * length) of it.
@@ -40,11 +40,11 @@ class Dataset {
   bool has_separator() const { return separator_ != no_separator; }
   /// The last one may be shorter.
   std::int64_t all_sequences() const { return (tokens() - 1 + length_ - 1) / length_; }
-  /// The sequence that the sample-th draw of a run is: all full ones once per epoch, in an order of its own,
-  /// which no two shards of a domain share.
+  /// The sequence that the sample-th draw of a run is. Each epoch draws all full ones once, in an order of
+  /// its own, which no two shards of a domain share.
   std::int64_t shuffled(std::int64_t sample, std::uint64_t seed) const;
-  /// The key of that order: the dataset's own domain and shard, or those of its first use in a run, which it
-  /// keeps when its domain is renamed or its list reordered.
+  /// The key of that order: the dataset's domain and shard. A run keeps those of the first use, even when the
+  /// domain is renamed or the list reordered.
   const std::string& order_domain() const { return order_domain_; }
   std::int64_t order_shard() const { return order_shard_; }
   void keep_order(const std::string& domain, std::int64_t shard) {
@@ -75,20 +75,20 @@ class TrainingData {
 
   /// The recipe's list as a position, with nothing drawn.
   DataPosition listed() const;
-  /// From `step` on the plan goes on where `position` ends, whatever the recipe was before: every dataset of
-  /// the list with its next draw, in the order that it had. The mixture's schedule goes on too where it is
-  /// the same; another mixture begins its own.
+  /// From `step` on the plan goes on where `position` ends, whatever the recipe was before. Every dataset of
+  /// the list goes on with its next draw, in the order that it had. The mixture's schedule goes on too where
+  /// it is the same; another mixture begins its own.
   void go_on(std::int64_t step, const DataPosition& position);
-  /// Where the data stand at the beginning of a step, for a checkpoint: what go_on takes.
+  /// The position at the beginning of a step, for a checkpoint; go_on takes it.
   DataPosition position(std::int64_t step);
   /// [datasets]; how many sequences each has given at the beginning of a step, over all of a run's parts.
-  /// That many over full_sequences() are its passes.
+  /// Divided by full_sequences() they are the passes.
   std::vector<std::int64_t> drawn(std::int64_t step);
 
   /// The sequences first_position .. first_position + sequences - 1 of a step. One caller at a time.
   Batch batch(std::int64_t step, std::int64_t first_position, std::int64_t sequences);
-  /// What the global batch of a step was made of, one line for each token file that it drew from: its domain
-  /// and path, and the sequences with their documents. One caller at a time.
+  /// Describes the global batch of a step, one line for each token file that it drew from. A line has the
+  /// domain, the path, and the sequences with their documents. One caller at a time.
   std::vector<std::string> describe(std::int64_t step);
   const std::vector<std::string>& domain_names() const { return names_; }
   const std::vector<Dataset>& datasets() const { return datasets_; }

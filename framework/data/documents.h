@@ -1,5 +1,6 @@
-// DocumentReader: walks text files, JSON files and folders, and hands out one document after the other. Files
-// may be compressed. What is not valid UTF-8, not JSON or empty is an error that says where, unless allowed.
+// DocumentReader walks text files, JSON files and folders, and hands out one document after the other. Files
+// may be compressed. Text that is empty, not valid UTF-8 or not JSON is an error that says where, unless
+// allowed.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,6 @@
-// DomainSchedule: the endless row of turns in which the datasets of a mixture receive blocks, in proportion
-// to their weights and so evenly that at every moment each is less than one block away from its share.
-// Weights are rounded to whole shares of a period, so the row is exact in integers and the same on every
-// machine.
+// DomainSchedule is the endless row of turns in which the datasets of a mixture receive blocks, in proportion
+// to their weights. At every moment each dataset is less than one block away from its share. Weights are
+// rounded to whole shares of a period, so the row is exact in integers and the same on every machine.
 #pragma once
 
 #include <cstdint>

@@ -35,8 +35,8 @@ class MappedFile {
 };
 
 /// Writes to a temporary name beside `path`, whose folders it makes; publish() gives the file its name.
-/// Destroyed before that, it leaves nothing behind. What a killed process has left of the same file is
-/// removed.
+/// Destroyed before that, it leaves nothing behind. It removes what a killed process has left of the same
+/// file.
 class OutputFile {
  public:
   explicit OutputFile(std::string path);

@@ -10,13 +10,13 @@
 
 namespace conclave {
 
-/// How the records of a file stand in it. none: the file is text like any other.
+/// RecordLayout says how the records of a file stand in it. none: the file is text like any other.
 enum class RecordLayout { none, lines, values };
 
-/// Files called .jsonl or .ndjson have a record in each line. One called .json is looked into: an array of
-/// objects or several objects are records; a single object is one if its field `json_field` is a string, and
-/// else a text, such as the settings of a program. An ending in capital letters, or of a compressed file
-/// behind it, changes nothing.
+/// Files called .jsonl or .ndjson have a record in each line. A file called .json is looked into: an array of
+/// objects or several objects are records. A single object is a record if its field `json_field` is a string.
+/// Else the file is a text, such as the settings of a program. Capital letters in the ending, or the ending
+/// of a compressed file behind it, change nothing.
 RecordLayout record_layout_of(const std::string& path, const std::string& json_field);
 
 /// The objects of a file with the layout `values`, one after the other.
@@ -39,8 +39,8 @@ struct RecordText {
   bool lone_surrogates = false;  // which UTF-8 cannot say: they became U+FFFD
 };
 
-/// The text of a record, which is read as Python's json module reads it: with NaN, Infinity and numbers of
-/// any size, and with halves of surrogate pairs. `place` is for errors: file and line.
+/// The text of a record, which is read as Python's json module reads it. That allows NaN, Infinity, numbers
+/// of any size and halves of surrogate pairs. `place` is for errors: file and line.
 RecordText text_of_record(const std::string& record, const std::string& json_field, const std::string& place);
 
 }  // namespace conclave

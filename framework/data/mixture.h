@@ -18,7 +18,7 @@ std::vector<double> mixture_weights(const std::vector<DatasetRecipe>& train,
                                     const std::vector<std::int64_t>& tokens);
 
 /// [datasets]; how often a run of so many sequences goes over each dataset, whose whole sequences are given.
-/// To within a block of the mixture, which is how exactly the weights are kept.
+/// The numbers are right to within a block of the mixture, which is how exactly the weights are kept.
 std::vector<double> planned_passes(const std::vector<double>& weights,
                                    const std::vector<std::int64_t>& whole_sequences, std::int64_t sequences);
 

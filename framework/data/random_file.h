@@ -1,4 +1,4 @@
-// RandomFile: parts of a file, read when they are asked for. Unlike a mapped file, one that is cut short or
+// RandomFile reads parts of a file when they are asked for. Unlike a mapped file, a file that is cut short or
 // lost while it is in use gives a sentence and not a signal.
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace conclave {
 
-/// Move-only. `meaning` says in errors what the file is. From several threads at once.
+/// Move-only. `meaning` says in errors what the file is. Several threads may read at once.
 class RandomFile {
  public:
   RandomFile() = default;
@@ -23,9 +23,10 @@ class RandomFile {
   }
   ~RandomFile();
 
-  /// When it was opened.
+  /// The size at the time of opening.
   std::int64_t size() const { return size_; }
-  /// All of it: a file that has become shorter is a Fault::data, a disk that fails a Fault::machine.
+  /// Reads all of the bytes. A file that has become shorter is a Fault::data, a disk that fails a
+  /// Fault::machine.
   void read(std::int64_t offset, std::int64_t bytes, void* out) const;
 
  private:

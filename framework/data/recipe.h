@@ -1,4 +1,4 @@
-// What a recipe says of text: the sections `data` and `training.batch_ramp`.
+// The sections of a recipe about text: `data` and `training.batch_ramp`.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,10 @@ struct DatasetRecipe {
 };
 void describe(Visitor& v, DatasetRecipe& d);
 
-/// In metrics.jsonl, beside the losses of the domains.
+/// This name stands in metrics.jsonl, beside the losses of the domains.
 constexpr const char* mean_of_domains = "mean";
 
-/// The name of a dataset's domain: that of its file where the recipe gives none.
+/// The name of a dataset's domain; it is the name of its file where the recipe gives none.
 std::string domain_of(const DatasetRecipe& recipe);
 
 struct DataRecipe {
@@ -35,7 +35,7 @@ struct DataRecipe {
   bool operator==(const DataRecipe&) const = default;
 };
 void describe(Visitor& v, DataRecipe& d);
-/// What its keys mean together. Fault::request for the first thing that is impossible.
+/// Checks what the keys mean together. Fault::request for the first thing that is impossible.
 void require_possible(const Requirements& r, const DataRecipe& data);
 
 struct BatchRampRecipe {

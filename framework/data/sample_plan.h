@@ -1,7 +1,7 @@
-// SamplePlan: which sample stands at which place of which step's global batch: a pure function of seed,
-// weights, step, position and of what the datasets had given where the plan begins. No rank, micro-batch or
-// order of calls enters. Domains receive blocks in turns (domain_schedule.h), and every domain's draws follow
-// each other without a gap, whatever the weights and batch sizes are and were.
+// SamplePlan says which sample stands at which place of which step's global batch. It is a pure function of
+// seed, weights, step, position and the samples given before the plan begins. No rank, micro-batch or order
+// of calls enters. Domains receive blocks in turns (domain_schedule.h). Every domain's draws follow each
+// other without a gap, whatever the weights and batch sizes are and were.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct SampleId {
   bool operator==(const SampleId&) const = default;
 };
 
-/// Where a plan begins: at the beginning of a run, or where a checkpoint ends.
+/// PlanOrigin says where a plan begins: at the beginning of a run, or where a checkpoint ends.
 struct PlanOrigin {
   std::int64_t step = 0;
   std::int64_t blocks = 0;          // of the mixture's schedule, already handed out

@@ -1,6 +1,6 @@
-// What is in a SentencePiece .model, for writing the same tokenizer in another format: its pieces and the few
-// settings that decide how text becomes pieces. The file is a protocol buffer (sentencepiece_model.proto of
-// SentencePiece); only these fields are looked at.
+// The content of a SentencePiece .model, for writing the same tokenizer in another format. It has pieces and
+// the few settings that decide how text becomes pieces. The file is a protocol buffer
+// (sentencepiece_model.proto of SentencePiece); only these fields are looked at.
 #pragma once
 
 #include <string>

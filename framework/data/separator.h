@@ -1,5 +1,5 @@
-// The separator: the token behind a document's text. It is the last target of that document and, as an input,
-// the first token of the document that follows, so that a model learns how texts begin.
+// The separator is the token behind a document's text. It is the last target of that document and, as an
+// input, the first token of the document that follows. So a model learns how texts begin.
 #pragma once
 
 #include <cstdint>
@@ -28,9 +28,9 @@ class TokenizerFacts {
 
 inline constexpr std::int32_t no_separator = -1;
 
-/// Where `tokenizer` is known to have made the file, the separator is its end of a document. Other files say
-/// it themselves: it is the token that all of 64 documents, taken evenly from the file, end with.
-/// no_separator: they end differently.
+/// Where `tokenizer` is known to have made the file, the separator is its end of a document. In other files
+/// it is the token that all of 64 documents, taken evenly from the file, end with. no_separator: they end
+/// differently.
 std::int32_t separator_of(const TokenFile& file, bool made_by_tokenizer, TokenizerFacts& tokenizer);
 
 }  // namespace conclave

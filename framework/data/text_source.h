@@ -22,7 +22,7 @@ class TextSource {
   /// The next byte stays where it is; nothing at the end.
   std::optional<char> peek();
   void skip() { advance(1); }
-  /// The mark that some editors put before UTF-8 text, which is no letter of it.
+  /// Skips the mark that some editors put before UTF-8 text, which is no letter of it.
   void skip_byte_order_mark();
 
   std::size_t offset() const { return offset_; }  // of the next byte in the text

@@ -17,10 +17,10 @@ class TextStream {
   /// The tokenizer must outlive the stream.
   explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
-  /// What can be said of the text since the last call; empty in the middle of a character.
+  /// The text that became certain since the last call; empty in the middle of a character.
   std::string push(std::span<const std::int32_t> tokens);
-  /// The rest, which may end in the middle of a character. All that was handed out together is
-  /// tokenizer.decode of all tokens.
+  /// The rest, which may end in the middle of a character. All parts together are tokenizer.decode of all
+  /// tokens.
   std::string finish();
 
  private:

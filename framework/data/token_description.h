@@ -1,5 +1,5 @@
-// TokenDescription: PREFIX.json, which `conclave tokenize` writes beside PREFIX.bin and PREFIX.idx: what the
-// ids mean. Megatron's files come without one, and then nothing is known and nothing is checked.
+// TokenDescription is PREFIX.json, which `conclave tokenize` writes beside PREFIX.bin and PREFIX.idx. It says
+// what the ids mean. Megatron's files come without one; then nothing is known and nothing is checked.
 #pragma once
 
 #include <cstdint>

@@ -16,7 +16,8 @@ namespace conclave {
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
-  /// Without an end-of-document token: who writes documents adds it. Safe to call from several threads.
+  /// The ids come without an end-of-document token, which the writer of documents adds. Safe to call from
+  /// several threads.
   virtual std::vector<std::int32_t> encode(std::string_view text) const = 0;
   /// Ids that stand for no text (control tokens, padding of the vocabulary) are skipped.
   virtual std::string decode(std::span<const std::int32_t> tokens) const = 0;
@@ -24,16 +25,16 @@ class Tokenizer {
   virtual std::int32_t end_of_document() const = 0;
 };
 
-/// "bytes" (256 byte values, then 256 = end of document), the path of a tokenizer.json (any name that ends
-/// with .json), or the path of a SentencePiece .model.
+/// The tokenizer of this name: "bytes" (256 byte values, then 256 = end of document), or the path of a file.
+/// A name that ends with .json is the path of a tokenizer.json, any other one of a SentencePiece .model.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& name);
 
-/// The same text for the same tokenizer, wherever its file lies: "bytes", or a hash of the model file, and of
-/// the end of a document where a tokenizer_config.json beside it names that.
+/// A text that is the same for the same tokenizer, wherever its file lies. It is "bytes", or a hash of the
+/// model file. Where a tokenizer_config.json beside it names the end of a document, that enters the hash.
 std::string tokenizer_fingerprint(const std::string& name);
 
-/// Byte offset of the first byte that begins no valid UTF-8 character (surrogates and overlong forms are
-/// invalid); std::string_view::npos when all is valid.
+/// Byte offset of the first byte that begins no valid UTF-8 character; std::string_view::npos when all is
+/// valid. Surrogates and overlong forms are invalid.
 std::size_t first_invalid_utf8(std::string_view text);
 /// Each byte that is part of no valid character becomes U+FFFD.
 std::string replace_invalid_utf8(std::string_view text);

@@ -1,6 +1,6 @@
-// BlockCache: blocks of a device's memory that buffers gave back, by size, for the next buffer of that size.
-// A block may be handed on before the stream that computes is done with it: its next use comes later in the
-// same stream. For other streams that still use it, it waits.
+// BlockCache keeps blocks of a device's memory that buffers gave back, by size, for the next buffer of that
+// size. The cache may hand a block on before the computing stream is done with it, as its next use comes
+// later in the same stream. A block that other streams still use waits for them.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +25,7 @@ class BlockCache {
   /// A block of exactly so many bytes, counted as live. Fault::machine when the device has none left, even
   /// after everything cached was waited for and discarded.
   void* take(std::size_t bytes, MemoryPurpose purpose);
-  /// Not to be handed on before all of these events have passed.
+  /// Takes the block back; it is not handed on before all of these events have passed.
   void give_back(void* block, std::size_t bytes, MemoryPurpose purpose,
                  std::vector<std::shared_ptr<Event>> events = {});
 
@@ -39,7 +39,7 @@ class BlockCache {
     std::vector<std::shared_ptr<Event>> events;
   };
 
-  /// Those whose events have passed become free; where asked to, the host waits for the others.
+  /// Frees the waiting blocks whose events have passed; with Patience::wait the host waits for the others.
   enum class Patience { ask, wait };
   void collect(Patience patience);
   void discard_cached();

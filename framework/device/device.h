@@ -13,12 +13,12 @@
 
 namespace conclave {
 
-/// counting: framework/kernels/counting.
+/// `counting` is the device of framework/kernels/counting.
 enum class DeviceKind { cpu, emulated, cuda, counting };
 
 class Device;
 
-/// What memory is for; activations stands for whatever else a step computes.
+/// MemoryPurpose says what memory is for; activations stands for whatever else a step computes.
 enum class MemoryPurpose { parameters, gradients, optimizer, activations };
 constexpr int memory_purposes = 4;
 const char* name_of(MemoryPurpose purpose);
@@ -37,8 +37,8 @@ class Buffer {
   std::size_t bytes() const { return bytes_; }
   MemoryPurpose purpose() const { return purpose_; }
 
-  /// Work on this stream, which is not Device::stream(), touches the buffer too: when the last owner leaves,
-  /// the block waits for what is queued there before it is used again.
+  /// Work on this stream, which is not Device::stream(), touches the buffer too. When the last owner leaves,
+  /// the block waits for the work queued there before it is used again.
   void use_on(void* stream);
   const std::vector<void*>& streams() const { return streams_; }
 
@@ -50,7 +50,7 @@ class Buffer {
   std::vector<void*> streams_;
 };
 
-/// What a device's allocator has handed out, in bytes.
+/// MemoryUse counts the bytes that a device's allocator has handed out.
 struct MemoryUse {
   std::size_t live = 0;  // in buffers now
   std::size_t peak = 0;  // the most that was live at once
@@ -66,9 +66,9 @@ struct MemoryUse {
 class Event {
  public:
   virtual ~Event() = default;
-  /// Whether the work before it is done.
+  /// True once the work before the event is done.
   virtual bool passed() = 0;
-  /// The host waits until it is.
+  /// The host waits until the event has passed.
   virtual void wait() = 0;
 };
 
@@ -78,39 +78,40 @@ class Device {
   virtual DeviceKind kind() const = 0;
   virtual const char* name() const = 0;
 
-  /// Of a GPU, what no other GPU has; ranks must not share one. Empty where sharing is fine.
+  /// A name that no other GPU has, since ranks must not share a GPU. Empty where sharing is fine.
   virtual std::string identity() const { return {}; }
 
-  /// Uninitialised memory, aligned to 64 bytes. Zero bytes are fine.
+  /// Uninitialised memory, aligned to 64 bytes. A request of zero bytes is fine.
   virtual std::shared_ptr<Buffer> allocate(std::size_t bytes,
                                            MemoryPurpose purpose = MemoryPurpose::activations) = 0;
   /// The same for integers, which a device that computes nothing holds nevertheless.
   virtual std::shared_ptr<Buffer> allocate_integers(std::size_t bytes, MemoryPurpose purpose) {
     return allocate(bytes, purpose);
   }
-  /// False where kernels write no floating-point number, so that nobody needs to draw or move any.
+  /// False where kernels write no floating-point number, so that none needs to be drawn or moved.
   virtual bool computes() const { return true; }
-  /// Within this device's memory.
+  /// Copies within this device's memory.
   virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
   virtual void copy_from_host(void* to, const void* host, std::size_t bytes) = 0;
   virtual void copy_to_host(void* host, const void* from, std::size_t bytes) = 0;
   virtual void fill_zero(void* data, std::size_t bytes) = 0;
   virtual MemoryUse memory_use() const = 0;
   virtual void reset_peak() = 0;
-  /// How often the host has waited so far for what is queued here, to read a result; 0 on the CPU, where
+  /// How often the host has waited so far for work queued here, to read a result. It is 0 on the CPU, where
   /// nothing is queued.
   std::int64_t host_waits() const { return host_waits_; }
 
-  /// Streams: queues of work, each in its own order, beside each other. Kernels and copies are ordered by
-  /// stream(); collectives run on communication_stream(). Null on the CPU, where all is done at return.
+  /// Streams are queues of work that run beside each other, each in its own order. Kernels and copies are
+  /// ordered by stream(); collectives run on communication_stream(). Both are null on the CPU, where work is
+  /// done at return.
   virtual void* stream() const { return nullptr; }
   virtual void* communication_stream() const { return nullptr; }
-  /// The end of what is queued on the stream; null where nothing is ever queued.
+  /// Marks the end of what is queued on the stream; null where nothing is ever queued.
   virtual std::shared_ptr<Event> record(void* /*stream*/) { return nullptr; }
-  /// What is queued on the stream from now on runs after the event. The host does not wait.
+  /// Work that is queued on the stream from now on runs after the event. The host does not wait.
   virtual void wait_on(void* /*stream*/, const std::shared_ptr<Event>& /*event*/) {}
-  /// Called again and again while the host waits for stream(), and once after: where what it waits for may
-  /// never come, this is who throws. Null: nobody.
+  /// Sets a function that is called again and again while the host waits for stream(), and once after. It
+  /// throws where the awaited work may never come. With null, nothing is called.
   virtual void watch_waiting(std::function<void()> /*watch*/) {}
 
  protected:
@@ -124,12 +125,12 @@ class Device {
 
 /// The host's memory and cores; one for the whole process.
 Device& cpu_device();
-/// The device code of a GPU on the host's cores, made for tests: its memory cannot be touched outside kernels
-/// and copies, new memory holds no numbers, and sanitizers see races and strides out of bounds.
+/// The device code of a GPU on the host's cores, made for tests. Its memory cannot be touched outside kernels
+/// and copies, and new memory holds no numbers. Sanitizers see races and strides out of bounds.
 Device& emulated_device();
-/// The GPU of this process: the first call binds it to the only one that it sees, or of several to that of
-/// its number among the ranks of its node. Fault::request when this build has no CUDA or this machine no GPU
-/// for it.
+/// The GPU of this process, bound by the first call. A process that sees one GPU gets it; else it gets the
+/// one whose number is its own among the ranks of its node. Fault::request when this build has no CUDA or
+/// this machine no GPU for it.
 Device& cuda_device(int local_rank = 0);
 
 }  // namespace conclave

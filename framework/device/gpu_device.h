@@ -6,14 +6,14 @@
 
 namespace conclave::cuda {
 
-/// What cuda_device() gives.
+/// cuda_device() gives this one.
 Device& this_gpu(int local_rank);
 
 }  // namespace conclave::cuda
 
 namespace conclave::emulated {
 
-/// What emulated_device() gives.
+/// emulated_device() gives this one.
 Device& this_gpu(int local_rank);
 
 }  // namespace conclave::emulated

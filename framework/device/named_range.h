@@ -1,5 +1,5 @@
-// NamedRange: a stretch of the host's work with a name, which profilers of a GPU show beside the work that
-// was queued in it (NVTX). Without CUDA the names serve the history of the emulated device.
+// NamedRange is a named stretch of the host's work. Profilers of a GPU show it beside the work that was
+// queued in it (NVTX). Without CUDA the names serve the history of the emulated device.
 #pragma once
 
 namespace conclave {
@@ -19,7 +19,7 @@ class NamedRange {
 /// The innermost range of this thread; null outside of all.
 const char* current_range();
 
-/// What a profiler is told; nvtx.cpp, or nothing in no_nvtx.cpp.
+/// Tell the profiler of a range: nvtx.cpp does so, no_nvtx.cpp does nothing.
 void tell_profiler_begin(const char* name);
 void tell_profiler_end();
 

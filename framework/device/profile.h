@@ -1,7 +1,7 @@
-// Profile: where the time of training steps goes, by layer, purpose and phase. While one is active, kernels
-// and waits report what they took; otherwise that costs one comparison. Layers say where the program is by a
-// ProfileLayer and a ProfilePurpose on the stack; the tape remembers it for backward. One thread of the
-// process reports: the one that calls kernels.
+// Profile tells where the time of training steps goes, by layer, purpose and phase. While one is active,
+// kernels and waits report the time they took; otherwise that costs one comparison. Layers say where the
+// program is by a ProfileLayer and a ProfilePurpose on the stack; the tape remembers it for backward. Only
+// the thread that calls kernels reports.
 #pragma once
 
 #include <array>
@@ -25,7 +25,7 @@ class Profile {
   static constexpr int phases = 4;
   enum class Kind { kernel, wait };
 
-  /// Where in the model the program is.
+  /// Says where in the model the program is.
   struct Place {
     int layer = 0;             // of layers()
     const char* purpose = "";  // a literal; empty outside of any
@@ -34,7 +34,7 @@ class Profile {
              std::tuple(other.layer, std::string_view(other.purpose));
     }
   };
-  /// What a kernel moves and computes, at least.
+  /// The least that a kernel moves and computes.
   struct Work {
     double bytes = 0;
     double operations = 0;    // floating-point; 0 where bytes are what counts
@@ -61,7 +61,7 @@ class Profile {
   Profile& operator=(const Profile&) = delete;
   static Profile* active() { return active_; }
 
-  /// While this lives, reports come to the profile; one at a time in a process.
+  /// While this lives, reports come to the profile. A process has one at a time.
   class Recording {
    public:
     explicit Recording(Profile& profile);
@@ -73,7 +73,7 @@ class Profile {
   void add(Kind kind, const char* what, Clock::time_point begin, Clock::time_point end, Work work);
   /// Wall time from here on belongs to this phase.
   void enter(Phase phase);
-  /// Keeps single events of what follows, at most so many in all; 0 ends it.
+  /// Keeps single events from here on, at most so many in all; 0 ends it.
   void keep_events(std::size_t most) { most_events_ = most; }
   /// Forgets sums and phases, not events.
   void clear();
@@ -105,7 +105,7 @@ class Profile {
 
 const char* name_of(Profile::Phase phase);
 
-// Each of these puts back on leaving what it found. Names must outlive them; those of layers, purposes and
+// Each of these classes restores on leaving what it found. Names must outlive them. Layers, purposes and
 // phases are named ranges as well, for the profilers of a GPU.
 
 class ProfilePlace {
@@ -115,7 +115,7 @@ class ProfilePlace {
   ProfilePlace(const ProfilePlace&) = delete;
   ProfilePlace& operator=(const ProfilePlace&) = delete;
 
-  /// For later, when backward comes by.
+  /// The current place, for backward to come back to.
   static Profile::Place current() {
     return Profile::active() != nullptr ? Profile::active()->place_ : Profile::Place{};
   }
@@ -138,7 +138,7 @@ class ProfilePhase {
   Profile::Phase before_ = Profile::Phase::other;
 };
 
-/// This layer from here on, whatever the purpose.
+/// Names the layer from here on, whatever the purpose.
 class ProfileLayer {
  public:
   explicit ProfileLayer(const char* layer);
@@ -152,7 +152,7 @@ class ProfileLayer {
   Profile::Place before_;
 };
 
-/// This purpose from here on, inside of the same layer. `purpose` is a literal.
+/// Names the purpose from here on, inside the same layer. `purpose` is a literal.
 class ProfilePurpose {
  public:
   explicit ProfilePurpose(const char* purpose);

@@ -1,5 +1,5 @@
-// The CUDA runtime, as CUDA's own for nvcc and as its stand-in for the host compiler. What is written against
-// it stands in namespace conclave::DIALECT and is compiled twice; one program can hold both.
+// The CUDA runtime: CUDA's own for nvcc, and its stand-in for the host compiler. Code written against it
+// stands in namespace conclave::DIALECT and is compiled twice; one program can hold both.
 #pragma once
 
 #ifdef __CUDACC__

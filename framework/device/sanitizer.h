@@ -1,6 +1,6 @@
-// What AddressSanitizer and ThreadSanitizer must be told about emulated device memory and about the fibers
-// that emulated threads run on. Without a sanitizer all of it is empty. The one place that asks which build
-// this is.
+// These headers tell AddressSanitizer and ThreadSanitizer about emulated device memory and about the fibers
+// that emulated threads run on. Without a sanitizer all of it is empty. No other place asks which build this
+// is.
 #pragma once
 
 #if defined(__SANITIZE_ADDRESS__)

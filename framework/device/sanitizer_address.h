@@ -1,4 +1,4 @@
-// AddressSanitizer: which device memory belongs to no buffer, and which stack the program runs on.
+// AddressSanitizer is told which device memory belongs to no buffer, and which stack the program runs on.
 #pragma once
 
 #include <pthread.h>

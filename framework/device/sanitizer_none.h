@@ -1,4 +1,4 @@
-// No sanitizer: nothing to tell.
+// Without a sanitizer there is nothing to tell.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// ThreadSanitizer: each fiber is a thread of its own, and only what is said here orders one after another. So
-// it judges by the rules of the device, whatever order the fibers happened to run in.
+// ThreadSanitizer sees each fiber as a thread of its own, and only the calls of this header order one after
+// another. So it judges by the rules of the device, whatever order the fibers happened to run in.
 #pragma once
 
 #include <sanitizer/tsan_interface.h>
@@ -27,7 +27,7 @@ inline void before_switch(Fiber&, Fiber& to) {
 }
 inline void after_switch(Fiber&) {}
 
-/// What this thread did so far comes before what follows acquires(token) on another.
+/// All that this thread did so far comes before whatever follows acquires(token) on another thread.
 inline void releases(void* token) {
   __tsan_release(token);
 }

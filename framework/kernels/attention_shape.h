@@ -5,15 +5,15 @@
 
 namespace conclave {
 
-/// The keys that each query sees: query t of sequence s sees the keys first[s, t] .. last[s, t], both
-/// included, and none where last[s, t] < first[s, t]. Both are int32 [sequences, queries]. Keys are counted
-/// from 0 in each sequence; those that are seen must be there. A causal mask, documents, windows and parts of
-/// a context are ranges.
+/// The keys that each query sees. Query t of sequence s sees the keys first[s, t] .. last[s, t], both
+/// included. It sees none where last[s, t] < first[s, t]. Both are int32 [sequences, queries]. Keys are
+/// counted from 0 in each sequence, and those that are seen must exist. A causal mask, documents, windows and
+/// parts of a context are ranges.
 struct KeyRanges {
   Tensor first, last;
 };
 
-/// Heads of queries and keys are head_width wide, heads of values and of what comes out value_width.
+/// Heads of queries and keys are head_width wide, heads of values and of the output value_width.
 struct AttentionShape {
   std::int64_t sequences, queries, keys, heads, kv_heads, head_width, value_width;
 

@@ -1,5 +1,5 @@
-// What every backend's route(), and the kernels of pools, ask of their arguments before they compute; shapes
-// are in kernels.h.
+// These checks hold for every backend: what route(), and the kernels of pools, ask of their arguments before
+// they compute. Shapes are in kernels.h.
 #pragma once
 
 #include "framework/kernels/kernels.h"
@@ -21,8 +21,8 @@ inline void check_route(const Tensor& logits, const Tensor& tokens, const RouteR
     check_tensor(rule.selection_bias, "route", "selection_bias", {experts}, DType::float64);
 }
 
-/// What every backend's sum_over_documents() and mask_outside_pools() ask of shapes and types. What the rows
-/// of documents say is the caller's word: it may lie on a device.
+/// The shapes and types that every backend's sum_over_documents() and mask_outside_pools() ask for. The
+/// contents of `documents` are not checked, as they may lie on a device.
 inline void check_documents(const Tensor& logits, const Tensor& documents, const Tensor& sums) {
   check_tensor(documents, "documents of pools", "documents", {documents.rows(), 3}, DType::int32);
   check_tensor(sums, "documents of pools", "sums", {documents.rows(), logits.dim(1)}, DType::float64);

@@ -1,6 +1,7 @@
-// Kernel: one computation of a back end, as an object that is called like a function. Its signature stands
-// once, in kernels.h or in the header of its family; a back end puts a function behind it, and its work says
-// what every back end has to do at least. While a profile is active, each call reports its time and its work.
+// A Kernel is one computation of a back end, as an object that is called like a function. Its signature
+// stands once, in kernels.h or in the header of its family. A back end puts a function behind it, and its
+// work says what every back end has to do at least. While a profile is active, each call reports its time and
+// its work.
 #pragma once
 
 #include <type_traits>
@@ -37,8 +38,8 @@ template <class Result, class... Arguments>
 class Kernel<Result(Arguments...)> final : public AnyKernel {
  public:
   using Function = Result (*)(Arguments...);
-  /// Bytes that have to be read and written at least, and floating-point operations where these are what the
-  /// kernel is about.
+  /// Bytes that have to be read and written at least, and floating-point operations where the kernel is about
+  /// these.
   using Work = Profile::Work (*)(Arguments...);
 
   /// Enters itself into the table that it is a member of.

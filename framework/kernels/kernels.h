@@ -1,10 +1,10 @@
-// Kernels: every computation that a device must offer, with shapes; the compiler says what a new backend
-// still lacks. Kernels only compute: no differentiation, no allocation of results, no communication. Ops
-// (autograd/) call them. Floating-point tensors are float32, float64 or bfloat16, all of one type within a
-// call unless said otherwise. "Sums" are tensors of sum_type: float32 where the others are bfloat16, else the
-// same type. Whatever is stored as bfloat16 is computed with in float32 and rounded once, when it is written.
-// Names of sizes: tokens = sequences x length, hidden, heads, head_width, experts, top_k, vocabulary, rows
-// (tokens sorted by expert).
+// Kernels are the computations that every device must offer, with their shapes; the compiler says what a new
+// backend still lacks. Kernels only compute: no differentiation, no allocation of results, no communication.
+// Ops (autograd/) call them. Floating-point tensors are float32, float64 or bfloat16, all of one type within
+// a call unless said otherwise. "Sums" are tensors of sum_type, which is float32 where the others are
+// bfloat16, else the same type. Values stored as bfloat16 are computed with in float32 and rounded once, when
+// they are written. Names of sizes: tokens = sequences x length, hidden, heads, head_width, experts, top_k,
+// vocabulary, rows (tokens sorted by expert).
 #pragma once
 
 #include <map>
@@ -20,8 +20,8 @@ namespace conclave {
 enum class Transpose { no, yes };
 enum class Write { overwrite, accumulate };
 
-/// Rows offsets[e] .. offsets[e+1]-1 belong to expert e: int64 [experts + 1], and where the host has learnt
-/// the same numbers already, they come along, so that nobody waits for them again.
+/// Rows offsets[e] .. offsets[e+1]-1 belong to expert e: int64 [experts + 1]. Where the host knows the same
+/// numbers already, they come along, so that no call waits for them again.
 class RowOffsets : public Tensor {
  public:
   RowOffsets() = default;
@@ -35,7 +35,7 @@ class RowOffsets : public Tensor {
   std::shared_ptr<const std::vector<std::int64_t>> known_;
 };
 
-/// How rows of experts are laid out.
+/// RowOrder says how rows of experts are laid out.
 struct RowOrder {
   RowOffsets offsets;
   Tensor row_of_slot;   // int32 [tokens, top_k]; the row of this assignment, -1 when it goes nowhere
@@ -43,11 +43,11 @@ struct RowOrder {
   Tensor slot_of_row;   // int32 [rows]; token * top_k + k
 };
 
-/// How router logits s become probabilities p, weights w and a choice of experts.
+/// RouteRule says how router logits s become probabilities p, weights w and a choice of experts.
 struct RouteRule {
   enum class Score { softmax, sigmoid };
-  /// The score q that experts are weighed and chosen by: softmax(s) or sigmoid(s). p is q made to sum to 1
-  /// over all experts, which for the sigmoid is softmax(log sigmoid(s)).
+  /// The score q that experts are weighed and chosen by: softmax(s) or sigmoid(s). The probabilities p are q
+  /// made to sum to 1 over all experts. For the sigmoid that is softmax(log sigmoid(s)).
   Score score = Score::softmax;
   bool renormalise = true;  // the chosen q are made to sum to 1
   double scale = 1;         // then multiplied by this
@@ -63,7 +63,7 @@ struct RouteRule {
   Choice choice = Choice::best;
 };
 
-/// What a router decides and what it keeps for its backward.
+/// A router's decision, and what it keeps for its backward.
 struct RouteResult {
   Tensor experts;                            // int32 [tokens, top_k]; -1 for padding
   Tensor weights;                            // sums [tokens, top_k]
@@ -89,7 +89,7 @@ void put_work(Kernels& kernels);
 void put_families(Kernels& kernels);
 
 /// The kernels of one back end: a table that is filled once, by functions each of which knows some of them. A
-/// test says which back end lacks which.
+/// test names the kernels that a back end lacks.
 class Kernels {
   std::vector<AnyKernel*> table_;  // before the kernels, which enter themselves
   std::map<std::type_index, std::shared_ptr<void>> families_;
@@ -123,8 +123,8 @@ class Kernels {
   // --- matrix products
   // -----------------------------------------------------------------------------------------
 
-  /// c [m, n] = op(a) op(b), or += with Write::accumulate; op(a) is [m, k], op(b) is [k, n]. c has the type
-  /// of a and b, or their sum_type.
+  /// c [m, n] = op(a) op(b), or += with Write::accumulate. op(a) is [m, k], op(b) is [k, n]. The type of c is
+  /// that of a and b, or their sum_type.
   Kernel<void(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b, const Tensor& c,
               Write write)>
       gemm{table_, "gemm"};
@@ -135,8 +135,8 @@ class Kernels {
   Kernel<void(const Tensor& dy, const Tensor& weight, const RowOffsets& offsets, const Tensor& dx,
               Write write)>
       grouped_linear_dx{table_, "grouped_linear_dx"};
-  /// dweight[e] = sum over rows of e of dy[r] x[r]^T; zero for an expert without rows. dweight has the type
-  /// of dy and x, or their sum_type.
+  /// dweight[e] = sum over rows of e of dy[r] x[r]^T; zero for an expert without rows. The type of dweight is
+  /// that of dy and x, or their sum_type.
   Kernel<void(const Tensor& dy, const Tensor& x, const RowOffsets& offsets, const Tensor& dweight,
               Write write)>
       grouped_linear_dweight{table_, "grouped_linear_dweight"};
@@ -146,14 +146,14 @@ class Kernels {
 
   /// y = x, rounded to the type of y; both of any floating-point type.
   Kernel<void(const Tensor& x, const Tensor& y)> convert{table_, "convert"};
-  /// y += factor * x; y has the type of x, or its sum_type. Every device takes float64 here: losses.
+  /// y += factor * x; y has the type of x, or its sum_type. Every device takes float64 here, for losses.
   Kernel<void(const Tensor& x, double factor, const Tensor& y)> add_scaled{table_, "add_scaled"};
   /// sum = a + b
   Kernel<void(const Tensor& a, const Tensor& b, const Tensor& sum)> add{table_, "add"};
   /// The sum of squares of x in a fixed order; sum float64 [1].
   Kernel<void(const Tensor& x, const Tensor& sum, Write write)> sum_of_squares{table_, "sum_of_squares"};
-  /// The sum of squares of these pieces of x, each times its factor; those of factor 0 are not read. x
-  /// float32 or float64, sum float64 [1].
+  /// The sum of squares of these pieces of x, each times its factor; pieces of factor 0 are not read. The
+  /// types are x float32 or float64, sum float64 [1].
   Kernel<void(const Tensor& x, const Pieces& pieces, const Tensor& sum)> sum_of_squares_of_pieces{
       table_, "sum_of_squares_of_pieces"};
   /// The sum of factors * x in a fixed order: x and factors float64 of one shape, sum float64 [1].
@@ -175,19 +175,19 @@ class Kernels {
   /// dweight has the type of dy, or its sum_type.
   Kernel<void(const Tensor& tokens, const Tensor& dy, const Tensor& dweight, Write write)> embedding_backward{
       table_, "embedding_backward"};
-  /// y = weight * x / rms(x) over the last dim: x [rows, width], weight [width], inverse_rms sums
-  /// [rows].
+  /// y = weight * x / rms(x) over the last dim: x [rows, width], weight [width], inverse_rms sums [rows].
   Kernel<void(const Tensor& x, const Tensor& weight, double epsilon, const Tensor& y,
               const Tensor& inverse_rms)>
       rms_norm{table_, "rms_norm"};
-  /// dweight, of the type of x or its sum_type, may be undefined when nobody needs it.
+  /// dweight, of the type of x or its sum_type, may be undefined when it is not needed.
   Kernel<void(const Tensor& x, const Tensor& weight, const Tensor& inverse_rms, const Tensor& dy,
               const Tensor& dx, const Tensor& dweight, Write write_dweight)>
       rms_norm_backward{table_, "rms_norm_backward"};
-  /// Grouped-query attention over a range of keys for each query, with memory linear in the sequence. query
-  /// [sequences, queries, heads * head_width]; key [sequences, keys, kv_heads * head_width]; value
-  /// [sequences, keys, kv_heads * value_width]; out [sequences, queries, heads * value_width]; log_sum_exp
-  /// sums [sequences, heads, queries]. A query that sees no key gets zeros, and -infinity as its log_sum_exp.
+  /// Grouped-query attention over a range of keys for each query, with memory linear in the sequence. A query
+  /// that sees no key gets zeros, and -infinity as its log_sum_exp. Shapes:
+  ///   query [sequences, queries, heads * head_width], key [sequences, keys, kv_heads * head_width],
+  ///   value [sequences, keys, kv_heads * value_width], out [sequences, queries, heads * value_width],
+  ///   log_sum_exp sums [sequences, heads, queries]
   Kernel<void(const Tensor& query, const Tensor& key, const Tensor& value, const KeyRanges& ranges,
               std::int64_t head_width, double scale, const Tensor& out, const Tensor& log_sum_exp)>
       attention{table_, "attention"};
@@ -197,21 +197,22 @@ class Kernels {
               std::int64_t head_width, double scale, const Tensor& out, const Tensor& log_sum_exp,
               const Tensor& dout, const Tensor& dquery, const Tensor& dkey, const Tensor& dvalue)>
       attention_backward{table_, "attention_backward"};
-  /// The first pass over a chunk of logits, float32 or float64, of all of the vocabulary or of the ids from
-  /// first_id to first_id + columns - 1. statistics float64 [rows, 3]: the largest logit, the sum of
-  /// exp(logit - largest), and the logit of the target where it lies among the columns, else 0. targets int32
-  /// [rows]; -1: not counted.
+  /// The first pass over a chunk of logits, float32 or float64. The chunk has the whole vocabulary, or the
+  /// ids from first_id to first_id + columns - 1. Shapes: targets int32 [rows], -1 for a row that is not
+  /// counted; statistics float64 [rows, 3]. The statistics of a row are the largest logit, the sum of
+  /// exp(logit - largest), and the target's logit. The target's logit is 0 where it does not lie among the
+  /// columns.
   Kernel<void(const Tensor& logits, const Tensor& targets, std::int64_t first_id, const Tensor& statistics)>
       cross_entropy_statistics{table_, "cross_entropy_statistics"};
-  /// Joins the statistics of all parts that the vocabulary is cut into, [parts, rows, 3], into log_sum_exp
-  /// float64 [rows], 0 where there is no target, and adds to sums float64 [2] what the rows with a target
-  /// have lost, log_sum_exp - logit[target], and their log_sum_exp^2. A target that is not among the ids of
+  /// Joins the statistics [parts, rows, 3] of all parts that the vocabulary is cut into. log_sum_exp float64
+  /// [rows] is 0 where there is no target. Two sums over the rows with a target are added to sums float64
+  /// [2]: the losses log_sum_exp - logit[target], and log_sum_exp^2. A target that is not among the ids of
   /// `vocabulary` gives NaN.
   Kernel<void(const Tensor& statistics, const Tensor& targets, std::int64_t vocabulary,
               const Tensor& log_sum_exp, const Tensor& sums)>
       cross_entropy_losses{table_, "cross_entropy_losses"};
   /// Replaces logits by the gradient of loss_scale * sum(log_sum_exp - logit[target]) + z_scale *
-  /// sum(log_sum_exp^2); zero rows where there is no target. log_sum_exp float64 [rows], over the whole
+  /// sum(log_sum_exp^2). Rows without a target become zero. log_sum_exp float64 [rows] is over the whole
   /// vocabulary.
   Kernel<void(const Tensor& logits, const Tensor& targets, std::int64_t first_id, const Tensor& log_sum_exp,
               double loss_scale, double z_scale)>
@@ -220,11 +221,11 @@ class Kernels {
   // --- mixture of experts
   // --------------------------------------------------------------------------------------
 
-  /// Scores, the top_k experts (ties: the lower index) and their weights, by the rule. logits sums [tokens,
-  /// experts], float32 or float64; tokens int32 [tokens], -1 for padding: routed nowhere, counted nowhere. A
-  /// logit of -infinity takes an expert out of the running for its token, whatever its selection bias: p is
-  /// exactly 0, and so is the gradient. Statistics are kept by sequence: result.first_token and length say
-  /// which token belongs to which.
+  /// Computes scores, the top_k experts (ties: the lower index) and their weights, by the rule. The input
+  /// `logits` is sums [tokens, experts], float32 or float64. The input `tokens` is int32 [tokens], -1 for
+  /// padding, which is routed nowhere and counted nowhere. A logit of -infinity bars an expert for its token,
+  /// whatever its selection bias. Its p is exactly 0, and so is its gradient. Statistics are kept by
+  /// sequence; result.first_token and length say which token belongs to which.
   Kernel<void(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, const RouteResult& result)>
       route{table_, "route"};
   /// dlogits from the gradients of weights, probability_sums and z_sum (float64 [1]). A softmax needs no
@@ -232,15 +233,16 @@ class Kernels {
   Kernel<void(const RouteResult& result, const RouteRule& rule, const Tensor& logits, const Tensor& dweights,
               const Tensor& dprobability_sums, const Tensor& dz_sum, const Tensor& dlogits)>
       route_backward{table_, "route_backward"};
-  /// sums[d] = the sum over the tokens of document d of softmax(logits), in their order: logits sums [tokens,
-  /// experts]; documents int32 [documents, 3]: the first token, the one after the last, and what
-  /// mask_outside_pools reads; sums float64 [documents, experts].
+  /// sums[d] = the sum over the tokens of document d of softmax(logits), in their order. Shapes: logits sums
+  /// [tokens, experts], sums float64 [documents, experts], documents int32 [documents, 3]. A row of documents
+  /// holds the first token, the one after the last, and a number that mask_outside_pools reads.
   Kernel<void(const Tensor& logits, const Tensor& documents, const Tensor& sums)> sum_over_documents{
       table_, "sum_over_documents"};
-  /// Of each document as many experts as the third number of its row says keep their logits (all, if it is
-  /// larger), those with the largest sums (ties: the lower index); the logits of all others become -infinity
-  /// for all of its tokens. Sums are compared by the first half of the digits that logits have: on another
-  /// layout the last digits of equal ones differ. Tokens of no document keep theirs.
+  /// In each document, the experts with the largest sums (ties: the lower index) keep their logits. The third
+  /// number of the document's row says how many (all, if it is larger). The logits of all others become
+  /// -infinity for all of the document's tokens. Sums are compared by the first half of the digits that
+  /// logits have, since on another layout the last digits of equal sums differ. Tokens outside documents keep
+  /// their logits.
   Kernel<void(const Tensor& documents, const Tensor& sums, const Tensor& logits)> mask_outside_pools{
       table_, "mask_outside_pools"};
   /// Sorts the assignments by expert, stable in the token order (counting sort). experts int32 [tokens,
@@ -264,7 +266,7 @@ class Kernels {
   // -----------------------------------------------------------------------------------------------
 
   /// Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) on these pieces of flat buffers,
-  /// float32 or float64, in place: gradient and value by Pieces' first, moments by first_state.
+  /// float32 or float64, in place. Pieces' first indexes gradient and value, first_state the moments.
   Kernel<void(const AdamWStep& step, const Pieces& pieces, const Tensor& gradient, const Tensor& value,
               const Tensor& moment1, const Tensor& moment2)>
       adamw{table_, "adamw"};

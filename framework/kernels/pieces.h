@@ -1,5 +1,5 @@
-// Pieces: spans of flat buffers, one after another, cut into pieces small enough for a block of a GPU: what
-// one launch over the parameters of a whole model walks through.
+// Pieces are spans of flat buffers, one after another, cut small enough for a block of a GPU. One launch over
+// the parameters of a whole model walks through them.
 #pragma once
 
 #include <vector>

@@ -16,14 +16,14 @@ struct RopeKernels {
   }
 
   /// Rotates the two halves of the first rotary_width elements of each head by position *
-  /// theta^(-2i/rotary_width) and hands the others on: x, y [tokens, heads, head_width], positions int32
-  /// [tokens], rotary_width even and at most head_width. The inverse rotation is the transpose.
+  /// theta^(-2i/rotary_width), and hands the others on. Shapes: x, y [tokens, heads, head_width], positions
+  /// int32 [tokens]; rotary_width is even and at most head_width. The inverse rotation is the transpose.
   Kernel<void(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
               Rotation rotation, const Tensor& y)>
       rope;
 };
 
-/// What every back end asks of the arguments before it computes.
+/// Checks what every back end asks of the arguments before it computes.
 inline void check_rope(const Tensor& x, const Tensor& positions, std::int64_t rotary_width, const Tensor& y) {
   check_tensor(positions, "rope", "positions", {x.dim(0)}, DType::int32);
   check_tensor(y, "rope", "y", x.shape(), x.dtype());

@@ -9,9 +9,9 @@
 
 namespace conclave {
 
-/// e^x to 2 units in the last place, written so that the compiler vectorises loops over it: x = n ln 2 + r
-/// with |r| <= ln 2 / 2, a degree-6 polynomial for e^r, and n added to the exponent bits. Below -87.3 it
-/// gives about 1e-38.
+/// e^x to 2 units in the last place, written so that the compiler vectorises loops over it. It takes x = n ln
+/// 2 + r with |r| <= ln 2 / 2, a degree-6 polynomial for e^r, and n added to the exponent bits. Below -87.3
+/// it gives about 1e-38.
 HOST_DEVICE inline float exponential(float x) {
   x = x < -87.3f ? -87.3f : x;
   x = x > 88.3f ? 88.3f : x;

@@ -1,4 +1,4 @@
-// Changes: what differs between two objects with keys, key by key.
+// Changes are the differences between two objects with keys, key by key.
 #pragma once
 
 #include <string>
@@ -14,7 +14,7 @@ struct KeyChange {
   bool operator==(const KeyChange&) const = default;
 };
 
-/// In the order in which keys are written.
+/// The changes in the order in which keys are written.
 std::vector<KeyChange> changes_between(const SectionReference& before, const SectionReference& after);
 
 /// "8 -> 16", "none -> 2"

@@ -1,5 +1,5 @@
-// Key: one value of a recipe with its name, its meaning and what is valid. Rules here look at one key alone;
-// what keys mean together is told with requirements.h.
+// A Key is one value of a recipe with its name, its meaning and its rule. A rule looks at one key alone;
+// requirements.h tells what keys mean together.
 #pragma once
 
 #include <cstdint>
@@ -56,11 +56,11 @@ inline Rule between(double least, double most) {
 inline Rule filled() {
   return {.filled = true};
 }
-/// A name or a path.
+/// The rule of a name or a path.
 inline Rule filled_line() {
   return {.filled = true, .one_line = true};
 }
-/// For texts. An enum class has its words beside it.
+/// The rule of a text; an enum class has its words beside it.
 inline Rule one_of(std::vector<std::string> words) {
   return {.words = std::move(words)};
 }
@@ -73,7 +73,7 @@ class WordReference {
 
   std::vector<std::string> words() const { return access_->words(); }
   std::string word() const { return access_->get(value_); }
-  /// False, and nothing is changed, where there is no such word.
+  /// Returns false and changes nothing where there is no such word.
   bool set(std::string_view word) const { return access_->set(value_, word); }
 
  private:
@@ -103,15 +103,15 @@ class WordReference {
 using ValueReference = std::variant<std::int64_t*, std::uint64_t*, double*, bool*, std::string*,
                                     std::vector<double>*, std::vector<std::string>*, WordReference>;
 
-/// What a key gives its meaning of what a run has saved: the same numbers are something else under another
-/// value.
+/// Saved says which numbers of a saved run depend on a key for their meaning. Under another value of the key
+/// the same numbers are something else.
 enum class Saved {
   nothing,
   weights,  // the same weights are another model
   counts,   // a position in the data counts other pieces of text
 };
 
-/// What is known of a key beside its values.
+/// KeyFacts hold what is known of a key beside its values.
 struct KeyFacts {
   std::vector<std::string> other_names{};  // in other trainers, where letters alone do not lead to this one
   Saved gives_meaning_to = Saved::nothing;
@@ -125,10 +125,10 @@ struct Key {
   KeyFacts facts{};
 };
 
-/// What is wrong with the key's value by its rule alone ("0 came, expected at least 1"), or "".
+/// The complaint about the key's value by its rule alone ("0 came, expected at least 1"), or "".
 std::string complaint(const Key& key);
 
-/// The same for a text that came and the only valid words.
+/// The complaint about a text that came, beside the only valid words.
 std::string word_complaint(const std::string& text, const std::vector<std::string>& words);
 
 /// The only valid texts of a key, where they are few: its words, "true" and "false", or the word that stands
@@ -139,7 +139,8 @@ std::vector<std::string> valid_words(const Key& key);
 std::string value_text(const ValueReference& value);
 std::string value_text(const Key& key);
 
-/// Names and paths become lines of logs, files and shell scripts, so they have none.
+/// True where the text has a line break. Names and paths become lines of logs, files and shell scripts, so
+/// they have none.
 bool has_line_break(const std::string& text);
 
 /// The text as a YAML scalar, in quotes where it would be read as something else.

@@ -1,4 +1,4 @@
-// KeyPlaces: where each key was set, so that later errors can name the line.
+// KeyPlaces hold where each key was set, so that later errors can name the line.
 #pragma once
 
 #include <map>
@@ -6,7 +6,7 @@
 
 namespace conclave {
 
-/// "quickstart.yaml:12", or the override, by the key's path. Not part of a recipe's value.
+/// The places by the key's path: "quickstart.yaml:12", or the override. They are no part of a recipe's value.
 struct KeyPlaces {
   std::map<std::string, std::string> of_key;
 

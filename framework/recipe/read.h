@@ -1,5 +1,5 @@
-// Reading keys, strictly: an unknown key, a duplicate key, a wrong type or an impossible value is an error
-// that names the file and line, the key, what came and what is valid.
+// Keys are read strictly. An unknown key, a duplicate key, a wrong type or an impossible value is an error.
+// The error names the file and line, the key, what came and what is valid.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 
 namespace conclave {
 
-/// What is read into: an object, its schema, and the places of its keys. It owns none of them.
+/// A ReadTarget is an object, its schema, and the places of its keys. It owns none of them.
 struct ReadTarget {
   SectionReference object;
   const Schema& schema;

@@ -1,4 +1,4 @@
-// Requirements: conditions on keys, each with a sentence that says where the key was set.
+// Requirements are conditions on keys, each with a sentence that says where the key was set.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@ namespace conclave {
 
 class Requirements {
  public:
-  /// It keeps a reference to the places.
+  /// The object keeps a reference to the places.
   explicit Requirements(const KeyPlaces& places) : places_(places) {}
 
   bool was_written(const std::string& key) const { return places_.of_key.contains(key); }
@@ -23,7 +23,7 @@ class Requirements {
       fail(Fault::request, place(key), key, ": ", parts...);
   }
 
-  /// The rule of every key by itself, for objects that were built in C++ rather than read.
+  /// Checks every key by its own rule, for objects that were built in C++ rather than read.
   void require_rules(const SectionReference& object) const;
 
  private:

@@ -21,8 +21,9 @@
 
 namespace conclave {
 
-/// How a number gets from one value to another: evenly; along half a cosine, slow at both ends; or through
-/// every whole number on the way, each for as long as the others.
+/// Course says how a number gets from one value to another. With `linear` it moves evenly, with `cosine`
+/// along half a cosine, slow at both ends. With `steps` it goes through every whole number on the way, each
+/// for as long as the others.
 enum class Course { linear, cosine, steps };
 constexpr auto words_of(Course) {
   return std::array{Word{Course::linear, "linear"}, Word{Course::cosine, "cosine"},
@@ -44,7 +45,7 @@ struct Scheduled {
   constexpr Scheduled() = default;
   constexpr Scheduled(Number plain) : value(plain), from(plain), to(plain) {}
 
-  /// In training, at a 0-based step.
+  /// The value in training, at a 0-based step.
   Number at(std::int64_t step) const {
     if (!moves) return value;
     if (step >= last_step) return to;
@@ -66,12 +67,12 @@ struct Scheduled {
       return std::llround(between);
   }
 
-  /// Outside of training, after so many steps.
+  /// The value outside of training, after so many steps.
   Number in_evaluation(std::int64_t step) const {
     return moves && std::isfinite(evaluation) ? static_cast<Number>(evaluation) : at(step);
   }
 
-  /// Over all steps and evaluations: what memory must be there for.
+  /// The largest value over all steps and evaluations; memory must be there for it.
   Number largest() const {
     if (!moves) return value;
     const Number most = std::max(from, to);
@@ -120,7 +121,7 @@ void scheduled(Visitor& visitor, const char* name, Scheduled<Number>& number, co
   visitor.scheduled({name, &number.value, meaning, std::move(rule), std::move(facts)}, reference);
 }
 
-/// What the keys of a course mean together.
+/// Checks what the keys of a course mean together.
 template <class Number>
 void require_possible(const Requirements& r, const Scheduled<Number>& number, const std::string& key) {
   if (!number.moves) return;

@@ -1,5 +1,5 @@
-// Schema: which keys objects of one kind have. It answers whether a path is a key, what was meant where it is
-// none, and how an override may go on.
+// Schema says which keys objects of one kind have. It answers whether a path is a key, which key was meant
+// where it is none, and how an override may go on.
 #pragma once
 
 #include <string>
@@ -33,14 +33,14 @@ class Schema {
   /// The same for a whole path.
   std::string suggestion(const std::string& path) const;
 
-  /// The ways in which an override may go on, for the completion of a shell: keys up to their "=",
-  /// sections up to the next "."; behind a "=" the words that the key takes. "model.m" gives "model.moe.",
-  /// and "training.precision=b" gives "training.precision=bf16".
+  /// The ways in which an override may go on, for the completion of a shell. They are keys up to their "=",
+  /// sections up to the next ".", and behind a "=" the words that the key takes. "model.m" gives
+  /// "model.moe.", and "training.precision=b" gives "training.precision=bf16".
   std::vector<std::string> completions(const std::string& begun) const;
 
-  /// What the key at this path gives its meaning; Saved::nothing where there is no such key.
+  /// The saved numbers that depend on the key at this path; Saved::nothing where there is no such key.
   Saved meaning_given_by(const std::string& path) const;
-  /// All keys that give this its meaning, in the order of writing.
+  /// All keys on which these saved numbers depend, in the order of writing.
   std::vector<std::string> keys_that_give_meaning_to(Saved saved) const;
 
   /// Every name and every valid word once, sorted; for fuzzers.

@@ -47,7 +47,7 @@ class ListReference {
   virtual void describe_default(Visitor& visitor) = 0;
 };
 
-/// One of several structs, chosen by its kind and seen without its type: a std::variant, each of whose
+/// One of several structs, chosen by its kind and seen without its type. It is a std::variant, each of whose
 /// alternatives has a `static constexpr const char* kind`.
 class ChoiceReference {
  public:
@@ -77,14 +77,14 @@ class Visitor {
   virtual void key(const Key& key) = 0;
   virtual void section(const char* name, const char* meaning, const std::function<void()>& inside) = 0;
   virtual void list(const char* name, const char* meaning, ListReference& list) = 0;
-  /// A visitor that changes nothing need not know choices: it sees a key with the kind as its value, or a
+  /// A visitor that changes nothing need not override it. It then sees a key with the kind as its value, or a
   /// section with the key `kind` and those of the alternative.
   virtual void choice(const char* name, const char* meaning, ChoiceReference& choice);
-  /// It sees the plain number as a key, or its course as a section.
+  /// A visitor that does not override it sees the plain number as a key, or its course as a section.
   virtual void scheduled(const Key& number, ScheduleReference& schedule);
 };
 
-/// Knows the path of the section that is visited. Lists are seen element by element.
+/// A PathVisitor knows the path of the section that is visited. Lists are seen element by element.
 class PathVisitor : public Visitor {
  public:
   void section(const char* name, const char* meaning, const std::function<void()>& inside) override;
@@ -93,14 +93,14 @@ class PathVisitor : public Visitor {
  protected:
   const std::string& path() const { return path_; }
   std::string path_of(const std::string& name) const { return join_path(path_, name); }
-  /// What is inside is visited below this name, which may have dots.
+  /// Visits what `inside` visits below this name, which may have dots.
   void within(const std::string& name, const std::function<void()>& inside);
 
  private:
   std::string path_;
 };
 
-/// Whether an alternative of a choice has keys besides its kind.
+/// True where an alternative of a choice has keys besides its kind.
 bool has_keys(ChoiceReference& choice, std::size_t kind);
 
 template <class Section>

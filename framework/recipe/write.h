@@ -7,7 +7,7 @@
 
 namespace conclave {
 
-/// Every default written out. Reading it gives exactly the same object.
+/// The object as YAML, every default written out. Reading it gives exactly the same object.
 std::string to_yaml(const SectionReference& object);
 
 /// The same text with a comment beside each key: its meaning and its default. Keys of empty lists stand in

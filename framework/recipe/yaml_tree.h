@@ -1,6 +1,6 @@
 // YAML text as a small tree that keeps the line of everything, built from yaml-cpp's events.
-// Stricter than yaml-cpp's own nodes: duplicate keys, bad UTF-8, deep nesting and huge texts are errors, and
-// no yaml-cpp exception leaves this file.
+// It is stricter than yaml-cpp's own nodes: duplicate keys, bad UTF-8, deep nesting and huge texts are
+// errors. No yaml-cpp exception leaves this file.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +29,7 @@ struct YamlNode {
   std::vector<YamlEntry> entries;
 };
 
-/// True where two trees say the same, wherever it stands in their texts.
+/// True where two trees say the same, wherever each line stands in their texts.
 bool same_yaml(const YamlNode& one, const YamlNode& other);
 
 constexpr std::size_t largest_recipe_text = 1 << 20;  // bytes

@@ -1,5 +1,5 @@
-// Boxes: rectangular parts of a row-major tensor, which is how HDF5 selects elements. A flat range of a
-// tensor, which is how optimizer states and replicas divide work, is a few boxes side by side.
+// Boxes are rectangular parts of a row-major tensor, which is how HDF5 selects elements. Optimizer states and
+// replicas divide work by flat ranges of a tensor. Such a range is a few boxes side by side.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,9 @@ struct Box {
 /// Elements of a box.
 std::int64_t element_count(const Box& box);
 
-/// The elements begin .. begin + count - 1 of a row-major tensor of these sizes (at least one dim), as boxes
-/// whose elements, box after box and each box row-major, are the range in its order. With n dims there are at
-/// most 2n - 1: rows that the range begins in, whole rows, rows that it ends in, level by level.
+/// The elements begin .. begin + count - 1 of a row-major tensor of these sizes (at least one dim), as boxes.
+/// Box after box, each box row-major, they have the elements of the range in its order. With n dims there are
+/// at most 2n - 1: rows that the range begins in, whole rows, rows that it ends in, level by level.
 std::vector<Box> boxes_of_range(const std::vector<std::int64_t>& sizes, std::int64_t begin,
                                 std::int64_t count);
 

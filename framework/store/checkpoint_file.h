@@ -1,7 +1,8 @@
-// A checkpoint: the directory checkpoints/step-00000100/ with index.h5, in which every tensor is whole,
-// rank-00000.h5, ... with what each rank wrote of them, and manifest.json (sizes and checksums). It is there
-// whole or not at all; see docs/checkpoints.md. The reader knows nothing of who wrote it; the writer here is
-// for one process that has all tensors at hand, launch/train/checkpointing.h is for the ranks of a run.
+// A checkpoint is the directory checkpoints/step-00000100/. Every tensor is whole in its index.h5. Files
+// rank-00000.h5, ... have what each rank wrote of them, and manifest.json has sizes and checksums. A
+// checkpoint is there whole or not at all; see docs/checkpoints.md. The reader does not know who wrote it.
+// The writer here is for one process that has all tensors at hand; launch/train/checkpointing.h is for the
+// ranks of a run.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@ namespace conclave {
 
 constexpr const char* index_name = "index.h5";
 
-/// What every checkpoint says of itself: format_version, software_version, step.
+/// The attributes that every checkpoint has: format_version, software_version, step.
 Attributes own_attributes(std::int64_t step);
 
 /// Names of tensors begin with their group: model/NAME, optimizer/MOMENT/NAME, state/NAME. Tensors are held
@@ -34,8 +35,8 @@ class CheckpointWriter {
   /// Attributes of the checkpoint: tokens, recipe, ...
   void set(const std::string& key, const Attribute& value) { attributes_[key] = value; }
 
-  /// Writes and publishes the checkpoint, replacing one of the same step, and returns its directory. On a
-  /// failure, a Fault::machine, nothing is left.
+  /// Writes and publishes the checkpoint, replacing one of the same step, and returns its directory. A
+  /// failure is a Fault::machine and leaves nothing.
   std::filesystem::path commit();
 
  private:
@@ -46,7 +47,7 @@ class CheckpointWriter {
   std::vector<std::vector<std::byte>> contents_;  // [pieces]
 };
 
-/// Whether a reader looks at every byte first, or someone has done so.
+/// Verify says whether a reader looks at every byte first, or takes it that this was done before.
 enum class Verify { everything, nothing };
 
 class CheckpointReader {
@@ -61,8 +62,8 @@ class CheckpointReader {
   bool contains(const std::string& name) const { return index_.contains(name); }
   DatasetInfo describe(const std::string& name) const { return index_.describe(name); }
 
-  /// Reads a whole tensor; another type or other dims are a Fault::data, and values that are not finite a
-  /// Fault::numeric, here and below.
+  /// Reads a whole tensor; another type or other dims are a Fault::data. Here and below, values that are not
+  /// finite are a Fault::numeric.
   void read(const std::string& name, ElementType type, const Dims& dims, void* data) const;
   template <class T>
   void read(const std::string& name, const Dims& dims, T* data) const {

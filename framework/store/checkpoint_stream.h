@@ -1,6 +1,6 @@
-// CheckpointStream: writes a checkpoint of tensors that come one after another, holding no more than a copy
-// of the largest of them: what has come goes to a shard file of its own as soon as it fills one. The result
-// is like any other checkpoint (checkpoint_file.h); one process writes it.
+// CheckpointStream writes a checkpoint of tensors that come one after another. It holds no more than a copy
+// of the largest of them, as tensors go to a shard file as soon as they fill one. The result is like any
+// other checkpoint (checkpoint_file.h); one process writes it.
 #pragma once
 
 #include <filesystem>
@@ -16,10 +16,10 @@ namespace conclave {
 
 class CheckpointStream {
  public:
-  /// `shard_bytes`: a shard is written when so much has come.
+  /// A shard is written as soon as `shard_bytes` bytes have come.
   CheckpointStream(const std::filesystem::path& checkpoints, std::int64_t step,
                    std::size_t shard_bytes = std::size_t{16} << 20);
-  /// Removes what was written, unless commit() came.
+  /// Removes the files that were written, unless commit() came.
   ~CheckpointStream();
   CheckpointStream(const CheckpointStream&) = delete;
   CheckpointStream& operator=(const CheckpointStream&) = delete;
@@ -27,7 +27,7 @@ class CheckpointStream {
   /// Names as in CheckpointWriter: model/NAME, ... `data`: elements of `type`, row-major. Values that are not
   /// finite are a Fault::numeric.
   void add(const std::string& name, ElementType type, const Dims& dims, const void* data);
-  /// A tensor of zeros, which takes no room.
+  /// Adds a tensor of zeros, which takes no room.
   void add_zeros(const std::string& name, ElementType type, const Dims& dims);
 
   /// Writes the index with these attributes, publishes, and returns the checkpoint's directory.

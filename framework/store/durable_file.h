@@ -1,7 +1,6 @@
-// Durable files: what has been published under its final name survives a killed process and a lost power
-// supply, and nothing half-written ever carries a final name. The order is always the same: write under a
-// temporary name, fsync the file, rename, fsync the directory. A refusal of the file system is a
-// Fault::machine.
+// Durable files: a file published under its final name survives a killed process and a lost power supply.
+// Nothing half-written ever carries a final name. The order is always the same: write under a temporary name,
+// fsync the file, rename, fsync the directory. A refusal of the file system is a Fault::machine.
 #pragma once
 
 #include <filesystem>
@@ -22,13 +21,13 @@ void sync_to_disk(const std::filesystem::path& path);
 /// Where the old directory stands while replace_by_two_renames is at work: PATH.replaced.
 std::filesystem::path replaced_path(const std::filesystem::path& path);
 
-/// Renames partial to path and makes the name durable. Whatever was at path is replaced: a file, or a
-/// directory with all that is in it, and at no moment is there nothing or a mixture.
+/// Renames partial to path and makes the name durable. A file at path is replaced, and so is a directory with
+/// all that is in it. At no moment is there nothing or a mixture.
 void publish(const std::filesystem::path& partial, const std::filesystem::path& path);
 
-/// How publish replaces a directory where the file system cannot exchange two names in one step: the old one
-/// steps aside first. A process killed between the two renames leaves it whole at replaced_path, where
-/// newest_checkpoint finds it.
+/// This is how publish replaces a directory where the file system cannot exchange two names in one step. The
+/// old directory steps aside first. A process killed between the two renames leaves it whole at
+/// replaced_path, where newest_checkpoint finds it.
 void replace_by_two_renames(const std::filesystem::path& partial, const std::filesystem::path& path);
 
 /// A new file; an existing one is replaced.
@@ -38,11 +37,11 @@ class DurableFile {
   ~DurableFile();  // closes; what was not synced may be lost
   DurableFile(const DurableFile&) = delete;
   DurableFile& operator=(const DurableFile&) = delete;
-  /// All of it: goes on after an interruption and after a short write.
+  /// Writes all of it: goes on after an interruption and after a short write.
   void write(const void* data, std::size_t bytes);
   /// The next write begins this many bytes from the file's start.
   void seek(std::size_t offset);
-  /// Lets the disk begin with what has been written, without waiting for it. A hint.
+  /// Hints that the disk may begin with what has been written, without waiting for it.
   void begin_sync();
   void sync();
 

@@ -1,6 +1,7 @@
-// experts.h5: who was chosen how often, over the whole run, as readers see it. It is an index over the
-// segments beside it (history_index.h); files of earlier versions, which have all rows in themselves, are
-// read too. What is missing or damaged is a Fault::data. expert_history_writer.h writes it.
+// experts.h5 tells how often each expert was chosen, over the whole run, as readers see it. It is an index
+// over the segments beside it (history_index.h). Files of earlier versions, which have all rows in
+// themselves, are read too. A missing or damaged file is a Fault::data. ExpertHistoryWriter writes it
+// (expert_history_writer.h).
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@ namespace conclave {
 
 struct OpenHistory;
 
-/// What experts.h5 holds; each array is row-major.
+/// The content of experts.h5; each array is row-major.
 struct ExpertHistory {
   std::int64_t layers = 0, experts = 0, expert_ranks = 1;
   std::vector<std::string> domains;  // of the evaluations: those of the run's last start, then earlier ones
@@ -45,9 +46,9 @@ class ExpertHistoryReader {
   explicit ExpertHistoryReader(const std::filesystem::path& path);
   ~ExpertHistoryReader();
 
-  /// All but counts, probability and what is in steps besides.
+  /// All but counts, probability and the other values of single steps; `step` itself is there.
   const ExpertHistory& overview() const { return overview_; }
-  /// Those of some steps: [rows, layers, experts].
+  /// The counts of some steps: [rows, layers, experts].
   std::vector<std::int64_t> counts(std::int64_t first_row, std::int64_t rows) const;
 
  private:

@@ -1,8 +1,8 @@
 // Writes experts.h5 while a run goes on. Rows wait in memory until there are enough for a segment, a file
-// that is written once; ten segments are merged into one, and ten of those again, so a row is written a few
-// times however long the run is. The index replaces the one before by a rename: at every moment experts.h5 is
-// whole. flush() belongs before each checkpoint; what a killed run loses beyond that is computed again on
-// resuming.
+// that is written once. Ten segments are merged into one, and ten of those again. So a row is written a few
+// times however long the run is. A rename puts the new index in place of the old one, so at every moment
+// experts.h5 is whole. A caller flushes before each checkpoint; a killed run loses later rows, which are
+// computed again on resuming.
 //
 // A disk that refuses a write does not end the run: it is said once, and rows wait until there is room.
 #pragma once
@@ -23,11 +23,11 @@ struct ExpertHistoryOptions {
   std::vector<std::string> domains;  // of the evaluations, in order; may differ likewise
   std::int64_t resume_step = -1;     // go on with what is in the file up to this step; -1: begin anew
   std::int64_t flush_interval = 20;  // rows in memory before a segment is written
-  /// Rows that wait for a disk take so much memory at most; then the oldest are given up.
+  /// Rows that wait for a disk take so much memory at most; beyond that the oldest are given up.
   std::size_t most_waiting_bytes = std::size_t{128} << 20;
   std::size_t largest_segment = std::size_t{256} << 20;  // bytes; a segment is composed in memory
-  /// Hears of a disk that refuses, and when it takes rows again; and of a damaged history, which was moved
-  /// aside. Without it the constructor, flush() and add_step() throw.
+  /// Is called when a disk refuses, when it takes rows again, and when a damaged history was moved aside.
+  /// Without it the constructor, flush() and add_step() throw.
   std::function<void(const std::string&)> warn{};
 };
 
@@ -35,8 +35,9 @@ class ExpertHistoryWriter {
  public:
   using Options = ExpertHistoryOptions;
 
-  /// A file to go on with that is damaged, or has other experts, is moved aside with its segments, and a new
-  /// one begins; without `warn` it is a Fault::data. Fault::machine where nothing can be written.
+  /// Goes on with the file at the path. A file that is damaged, or has other experts, is moved aside with its
+  /// segments, and a new one begins. Without `warn` such a file is a Fault::data. Fault::machine where
+  /// nothing can be written.
   ExpertHistoryWriter(const std::filesystem::path& path, Options options);
   ~ExpertHistoryWriter();  // flushes, and says what is lost
   ExpertHistoryWriter(const ExpertHistoryWriter&) = delete;
@@ -46,22 +47,22 @@ class ExpertHistoryWriter {
                 const std::vector<std::int64_t>& counts,         // [layers, experts]
                 const std::vector<double>& probability,          // [layers, experts]
                 const std::vector<double>& layer_balance_loss);  // [layers]
-  /// An evaluation of a step that is in the file already, as a run that was killed while it wrote one repeats
-  /// it, is left out.
+  /// An evaluation of a step that is in the file already is left out. A run that was killed while it wrote
+  /// one repeats it.
   void add_evaluation(std::int64_t step,
                       const std::vector<std::int64_t>& counts,  // [domains, layers, experts]
                       const std::vector<double>& score_sum,     // [domains, layers]
                       const std::vector<double>& entropy);      // [domains, layers]
-  /// All rows so far are in experts.h5, or the reason why not has been told.
+  /// On return all rows so far are in experts.h5, or the reason why not has been told.
   void flush();
 
  private:
   void begin_anew();
   void go_on();
   void go_on_or_set_aside();
-  /// Moves what is there to experts-damaged-1, or the next free number, and gives that place.
+  /// Moves the files there to experts-damaged-1, or the next free number, and returns that place.
   std::filesystem::path set_aside();
-  /// The rows of an earlier version's file, or of another layout, as segments of this run's.
+  /// Writes the rows of an earlier version's file, or of another layout, as segments of this run's.
   void write_anew(const OpenHistory& history);
   /// Removes segments that the index does not name: a killed run's, and those of later steps.
   void remove_others();

@@ -1,5 +1,5 @@
-// Finite values: a checkpoint with NaN or infinity in it makes every step after it as wrong, so such a state
-// is never written, and never read without a word.
+// Finite values: NaN or infinity in a checkpoint would make every step after it as wrong. So such a state is
+// never written, and never read without a word.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +17,11 @@ class CheckpointReader;
 std::optional<std::int64_t> first_not_finite(ElementType type, const void* data, std::int64_t elements);
 
 /// The place of the first element that must not be in this tensor of a checkpoint: NaN or infinity. A second
-/// moment may be infinite, as its element only stops moving and nothing else becomes wrong; NaN would spread.
+/// moment may be infinite, as its element only stops moving and nothing else becomes wrong. NaN would spread.
 std::optional<std::int64_t> first_bad_value(const std::string& tensor, ElementType type, const void* data,
                                             std::int64_t elements);
 
-/// A tensor somewhere, and what to do when its values are not finite.
+/// A FiniteCheck names a tensor, and says what to do when its values are not finite.
 struct FiniteCheck {
   std::string place;  // "Checkpoint runs/x/...", "the state after step 7"
   std::string tensor;

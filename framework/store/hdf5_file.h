@@ -1,5 +1,5 @@
-// Hdf5File: one HDF5 file, opened, read and written through plain pointers, dims and an ElementType, so that
-// it knows neither tensors nor checkpoints. Every return code of the library is checked; a failure names file
+// Hdf5File is one HDF5 file, opened, read and written through plain pointers, dims and an ElementType. So it
+// knows neither tensors nor checkpoints. Every return code of the library is checked; a failure names file
 // and object in one sentence with HDF5's innermost reason. It leaves atomicity to durable_file.h and
 // checksums to the checkpoint.
 #pragma once
@@ -98,7 +98,7 @@ class Hdf5File {
   Hdf5File(const Hdf5File&) = delete;
   Hdf5File& operator=(const Hdf5File&) = delete;
 
-  /// Closes, which is where a full disk may show for the first time.
+  /// Closes the file; a full disk may show for the first time here.
   void close();
   /// Closes a file in memory and hands its bytes out.
   FileImage take_image();
@@ -116,11 +116,11 @@ class Hdf5File {
   void read_box(const std::string& name, ElementType type, const Box& box, void* data) const;
   DatasetInfo describe(const std::string& name) const;
 
-  /// Creates a contiguous dataset without writing it and returns where in the file its first byte is; the
+  /// Creates a contiguous dataset without writing it and returns where in the file its first byte is. The
   /// caller fills it there. It must have elements.
   std::size_t reserve(const std::string& name, ElementType type, const Dims& dims);
-  /// Creates a dataset that is made of parts of other files. What no part covers reads as NaN, or -1 for
-  /// signed integers, and so does a part whose file is missing; without any part it holds zeros.
+  /// Creates a dataset that is made of parts of other files. Elements outside all parts, or in a part whose
+  /// file is missing, read as NaN, or -1 for signed integers. Without any part the dataset holds zeros.
   void write_virtual(const std::string& name, ElementType type, const Dims& dims,
                      const std::vector<VirtualPart>& parts);
 

@@ -1,5 +1,6 @@
-// What the two sources of Hdf5File share: the handle, HDF5's reason for a failure, and the one check.
-// Private to framework/store; nothing else may include it, so that hdf5.h stays out of the rest of the house.
+// The two sources of Hdf5File share this header: the handle, HDF5's reason for a failure, and the one check.
+// It is private to framework/store. No other code may include it, so that hdf5.h stays out of the rest of the
+// house.
 #pragma once
 
 #include <hdf5.h>
@@ -21,7 +22,7 @@ class Handle {
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
   operator hid_t() const { return id_; }
-  /// From now on the caller's to close.
+  /// Hands the handle out; from now on the caller closes it.
   hid_t release() { return std::exchange(id_, -1); }
 
  private:
@@ -29,7 +30,7 @@ class Handle {
   herr_t (*close_)(hid_t);
 };
 
-/// The first entry of HDF5's error stack, which is where the failure began; of a system error only its
+/// The first entry of HDF5's error stack, which is where the failure began. A system error gives only its
 /// message.
 inline std::string innermost_reason() {
   std::string reason;

@@ -1,5 +1,5 @@
-// HistoryFile: a file with rows of experts.h5, which is one segment of it, or an experts.h5 of an earlier
-// version that has all rows in itself. compose_segment writes a segment.
+// HistoryFile is a file with rows of experts.h5. It is one segment of it, or an experts.h5 of an earlier
+// version that has all rows in itself. The function compose_segment writes a segment.
 #pragma once
 
 #include <filesystem>
@@ -11,11 +11,11 @@
 
 namespace conclave {
 
-/// The shape as attributes of a file's root, and back; one that cannot be is a Fault::data.
+/// Write and read the shape as attributes of a file's root; an impossible shape is a Fault::data.
 void write_shape(Hdf5File& file, const HistoryShape& shape);
 HistoryShape read_shape(const Hdf5File& file, const std::filesystem::path& path);
 
-/// How many rows of a file count.
+/// HistorySize says how many rows of a file count.
 struct HistorySize {
   std::int64_t steps = 0, evaluations = 0;
   std::int64_t of(HistoryRows rows) const { return rows == HistoryRows::steps ? steps : evaluations; }
@@ -48,7 +48,7 @@ class HistoryFile final : public HistorySource {
   HistorySize there_, used_;
 };
 
-/// Writes a file with the rows of all sources, one after the other, whole and durably under its name; a file
+/// Writes a file with the rows of all sources, one after the other, whole and durably under its name. A file
 /// that could not be written leaves nothing. It is composed in memory, where no disk can fail under HDF5.
 FileEntry compose_segment(const std::filesystem::path& path, const HistoryShape& shape,
                           const std::vector<const HistorySource*>& sources);

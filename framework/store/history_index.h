@@ -1,6 +1,7 @@
-// experts.h5 itself: an index in which the rows of all segments, the files experts/segment-........h5 beside
-// it, appear as whole datasets. HDF5 reads a missing segment as missing values and says nothing, so the index
-// also has a table with the size and the checksum of each, and readers of Conclave verify it.
+// experts.h5 itself is an index in which the rows of all segments appear as whole datasets. The segments are
+// the files experts/segment-........h5 beside it. HDF5 reads a missing segment as missing values and says
+// nothing. So the index also has a table with the size and the checksum of each, and readers of Conclave
+// verify it.
 #pragma once
 
 #include <filesystem>
@@ -37,7 +38,7 @@ std::optional<std::int64_t> segment_number(const std::string& name);
 /// Puts experts.h5 in place, whole and durably.
 void write_history_index(const std::filesystem::path& path, const HistoryIndex& index);
 
-/// How closely the segments are looked at.
+/// SegmentCheck says how closely the segments are looked at.
 enum class SegmentCheck {
   sizes,    // each is there with its size
   content,  // and every byte is as it was written
@@ -47,7 +48,7 @@ enum class SegmentCheck {
 void verify_segment(const std::filesystem::path& index, const HistorySegment& segment, SegmentCheck depth);
 
 /// An experts.h5 that is open for reading, with all files that its rows are in. A run may go on writing
-/// meanwhile, and even remove them: what is open stays readable.
+/// meanwhile, and even remove them: an open file stays readable.
 struct OpenHistory {
   HistoryIndex index;  // without segments: a file of an earlier version, which has all rows in itself
   std::vector<std::unique_ptr<HistoryFile>> files;

@@ -1,4 +1,4 @@
-// The rows of experts.h5: its datasets as columns, and where rows come from. Steps and evaluations have rows
+// The rows of experts.h5: its datasets as columns, and the sources of rows. Steps and evaluations have rows
 // of their own. All elements have eight bytes, so rows travel as words, whichever type they have.
 #pragma once
 
@@ -32,7 +32,7 @@ struct HistoryColumn {
   bool optional = false;   // files of earlier versions may lack it
 };
 
-/// All of them, in the order in which a file has them.
+/// All columns, in the order in which a file has them.
 std::span<const HistoryColumn> history_columns();
 const HistoryColumn& history_column(std::string_view name);
 
@@ -45,15 +45,15 @@ std::int64_t missing_word(const HistoryColumn& column);
 std::vector<double> to_reals(const HistoryWords& words);
 HistoryWords to_words(const std::vector<double>& reals);
 
-/// Where each domain of `from` is in `to`; -1: nowhere. A name that is there several times counts by its
+/// The place in `to` of each domain of `from`; -1: nowhere. A name that is there several times counts by its
 /// place among its equals.
 std::vector<std::int64_t> places_of_domains(const std::vector<std::string>& from,
                                             const std::vector<std::string>& to);
-/// `first`, and behind them those of `second` that it lacks.
+/// The domains of `first`, and behind them those of `second` that it lacks.
 std::vector<std::string> joined_domains(const std::vector<std::string>& first,
                                         const std::vector<std::string>& second);
 
-/// Where rows come from: a file, or memory.
+/// A HistorySource is where rows come from: a file, or memory.
 class HistorySource {
  public:
   virtual ~HistorySource() = default;
@@ -63,7 +63,7 @@ class HistorySource {
   virtual HistoryWords words(const HistoryColumn& column, std::int64_t first, std::int64_t rows) const = 0;
 };
 
-/// The same for any column and as a file of another shape has them: domains in its order, loads of its ranks.
+/// Words of any column, as a file of another shape has them: domains in its order, loads of its ranks.
 HistoryWords words_for(const HistoryShape& shape, const HistorySource& source, const HistoryColumn& column,
                        std::int64_t first, std::int64_t rows);
 
@@ -95,7 +95,7 @@ class WaitingRows final : public HistorySource {
   std::int64_t size(HistoryRows rows) const override;
   HistoryWords words(const HistoryColumn& column, std::int64_t first, std::int64_t rows) const override;
 
-  /// A part of a row that follows the last one; the columns of a row come one by one.
+  /// Adds a part of a row that follows the last one; the columns of a row come one by one.
   void add(const std::string& column, const HistoryWords& words);
   bool empty() const { return size(HistoryRows::steps) == 0 && size(HistoryRows::evaluations) == 0; }
   std::size_t bytes() const;

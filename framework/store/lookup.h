@@ -1,5 +1,6 @@
-// What stands at a path. A place that may not be looked at (no permission, a circle of links) is a sentence
-// and never "nothing there", which would make a run begin anew beside the checkpoints that it cannot see.
+// Questions about what stands at a path. A place may be closed to this process (no permission, a circle of
+// links). Then the answer is a sentence and never "nothing there". Otherwise a run would begin anew beside
+// the checkpoints that it cannot see.
 #pragma once
 
 #include <filesystem>
@@ -9,13 +10,13 @@
 
 namespace conclave {
 
-/// Whether there is anything at the path, links followed.
+/// True where there is anything at the path, links followed.
 bool is_there(const std::filesystem::path& path, Fault fault = Fault::data);
 
 bool is_directory_there(const std::filesystem::path& path, Fault fault = Fault::data);
 
-/// Says whether two paths name one file, through links of either kind too; what is not there is the same as
-/// nothing.
+/// True where two paths name one file, through links of either kind too. A path where nothing stands is the
+/// same as no other.
 bool is_same_file(const std::filesystem::path& one, const std::filesystem::path& other);
 
 /// The paths of all that is directly in a directory, in no order; a directory that is not there has nothing.

@@ -1,5 +1,5 @@
-// manifest.json: the size and the XXH3 checksum of every file of a checkpoint directory, written last and
-// ending with a checksum of itself. HDF5 has no checksums of its own, and a read that succeeds proves
+// manifest.json has the size and the XXH3 checksum of every file of a checkpoint directory. It is written
+// last and ends with a checksum of itself. HDF5 has no checksums of its own, and a read that succeeds proves
 // nothing.
 #pragma once
 
@@ -43,10 +43,10 @@ struct FileEntry {
 
 /// Writes the manifest durably.
 void write_manifest(const std::filesystem::path& directory, std::vector<FileEntry> files);
-/// Of all files that are in the directory now.
+/// Writes the manifest of all files that are in the directory now.
 void write_manifest(const std::filesystem::path& directory);
 
-/// In the order of their names. A manifest that is missing, cut short or changed is a Fault::data.
+/// The files in the order of their names. A manifest that is missing, cut short or changed is a Fault::data.
 std::vector<FileEntry> read_manifest(const std::filesystem::path& directory);
 
 enum class ManifestCheck {

@@ -1,7 +1,8 @@
-// safetensors, the file format of Hugging Face's weights: 8 bytes with the length of a JSON header, the
-// header (type, shape and place of every tensor), then the data, row-major and without holes. A header is
-// foreign bytes: whatever is not exactly so is a Fault::data that names file and tensor. Data is read and
-// written a part of a tensor at a time; it has no checksums. Knows nothing of models.
+// safetensors is the file format of Hugging Face's weights. A file has 8 bytes with the length of a JSON
+// header, the header (type, shape and place of every tensor), then the data. The data is row-major and
+// without holes. A header is foreign bytes: any departure from the format is a Fault::data that names file
+// and tensor. Data is read and written a part of a tensor at a time; it has no checksums. This code knows no
+// models.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +28,8 @@ struct SafeTensor {
   bool operator==(const SafeTensor&) const = default;
 };
 
-/// The tensors of a header in the order of their bytes. `header`: the JSON; `data_bytes`: what follows it in
-/// the file; `file` stands in errors.
+/// The tensors of a header in the order of their bytes. `header` is the JSON, `data_bytes` the size of the
+/// rest of the file. `file` stands in errors.
 std::vector<SafeTensor> parse_safetensors_header(std::string_view header, std::uint64_t data_bytes,
                                                  const std::string& file);
 
@@ -51,7 +52,7 @@ class SafetensorsReader {
   std::vector<SafeTensor> tensors_;
 };
 
-/// What a writer lays out: name, type and shape of each tensor, in the order of the data.
+/// A tensor that a writer lays out: its name, type and shape. A list of them is in the order of the data.
 struct SafeTensorPlan {
   std::string name;
   bool bfloat16 = false;  // else float32
@@ -62,12 +63,13 @@ struct SafeTensorPlan {
 /// Writes one file: the header at once, then the data as it comes.
 class SafetensorsWriter {
  public:
-  /// Names differ.
+  /// The names of the tensors must differ.
   SafetensorsWriter(const std::filesystem::path& path, const std::vector<SafeTensorPlan>& tensors);
 
-  /// The next elements of the data, of one tensor after another; rounded to bfloat16 where the plan says so.
+  /// Writes the next elements of the data, of one tensor after another; rounded to bfloat16 where the plan
+  /// says so.
   void write(const float* values, std::size_t count);
-  /// After all data: returns once it is on the disk.
+  /// Called after all data: returns once it is on the disk.
   void finish();
 
  private:

@@ -1,7 +1,7 @@
-// Logger: messages to the terminal and to the run's log.txt, with the time since the start. Rank 0 speaks;
-// other ranks are heard only with warnings and errors, which name them. A terminal that pauses makes nobody
-// wait (terminal_writer.h). The logger is passed as an argument; there is no global one. Not for use by
-// several threads at once.
+// Logger writes messages to the terminal and to the run's log.txt, with the time since the start. Rank 0
+// speaks; other ranks are heard only with warnings and errors, which name them. A terminal that pauses holds
+// up no rank (terminal_writer.h). The logger is passed as an argument; there is no global one. It is not for
+// use by several threads at once.
 #pragma once
 
 #include <chrono>
@@ -14,7 +14,7 @@ namespace conclave {
 
 enum class Level { info, warning, error };
 
-/// How the terminal is treated; automatic asks it.
+/// TerminalStyle says how the terminal is treated; automatic asks it.
 enum class TerminalStyle { automatic, plain, rewriting };
 
 struct LoggerOptions {
@@ -30,9 +30,9 @@ class Logger {
   Logger(const Logger&) = delete;
   Logger& operator=(const Logger&) = delete;
 
-  /// Appends from now on to this file, beginning with what was said before. Every rank may open the same
-  /// file: each line is one appending write. A link is not followed. Fault::request where it cannot be
-  /// written.
+  /// Appends from now on to this file, beginning with the lines that came before. Every rank may open the
+  /// same file, as each line is one appending write. A link is not followed. Fault::request where it cannot
+  /// be written.
   void open_file(const std::string& path);
 
   template <class... Parts>
@@ -49,17 +49,18 @@ class Logger {
   }
   void message(Level level, const std::string& sentence);
 
-  /// Shows the line in place of the one shown before; only where rewrites() is true. Not written to the file.
+  /// Shows the line in place of the one shown before, not in the file. It is allowed only where rewrites() is
+  /// true.
   void rewrite_line(const std::string& line);
   /// Writes a line to the file alone.
   void write_to_file(const std::string& line);
   bool has_file() const { return file_ >= 0; }
-  /// Leaves the rewritten line standing; what comes next starts below it.
+  /// Leaves the rewritten line standing; the next output starts below it.
   void finish_line();
 
   int rank() const { return rank_; }
   bool rewrites() const { return rewrites_; }
-  /// Of the terminal; 100 where it does not say.
+  /// The width of the terminal in columns; 100 where it does not say.
   std::size_t columns() const;
   double elapsed_seconds() const;
 

@@ -1,5 +1,5 @@
-// metrics.jsonl: one JSON object per line, numbers in full precision, each line whole on disk once write()
-// returns.
+// metrics.jsonl has one JSON object per line, with numbers in full precision. Each line is whole on disk once
+// write() returns.
 #pragma once
 
 #include <cstdint>
@@ -27,9 +27,9 @@ std::optional<std::int64_t> step_of_line(std::string_view line);
 class MetricsWriter {
  public:
   /// Without a resumed step the file starts empty, and one that has content is refused, never written over.
-  /// With one, lines of later steps, which the resumed run will write again, are dropped, and so is a last
-  /// line that was cut short; the rest stays as it is. A link is not followed. Fault::request where the file
-  /// cannot be written.
+  /// With a resumed step, lines of later steps are dropped, since the resumed run writes them again. A last
+  /// line that was cut short is dropped, too; the rest stays as it is. A link is not followed. Fault::request
+  /// where the file cannot be written.
   explicit MetricsWriter(std::string path, std::optional<std::int64_t> resumed_step = std::nullopt);
   ~MetricsWriter();
   MetricsWriter(const MetricsWriter&) = delete;

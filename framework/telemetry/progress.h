@@ -1,5 +1,5 @@
 // The progress line of a training run. On a terminal one line is rewritten in place, with a bar in front
-// where there is room; elsewhere, and always in log.txt, some fifty plain lines tell the same over the run.
+// where there is room. Elsewhere, and always in log.txt, some fifty plain lines tell the same over the run.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace conclave {
 
-/// NaN stands for what is not known; the line leaves it out, but for the loss, where NaN is news.
+/// NaN stands for an unknown number, which the line leaves out. Only a loss of NaN is shown, as it is news.
 struct ProgressState {
   std::int64_t step = 0;  // steps done
   double loss = std::numeric_limits<double>::quiet_NaN();

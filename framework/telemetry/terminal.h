@@ -1,15 +1,16 @@
-// What stands at the other end of a file descriptor: a person's terminal, or a file, a pipe, a log collector.
+// A file descriptor leads to a person's terminal, or to a file, a pipe, a log collector; these functions say
+// which.
 #pragma once
 
 #include <string>
 
 namespace conclave {
 
-/// Whether what is written to the descriptor (1 or 2) ends on a terminal. Under Open MPI a rank's standard
-/// output is always a pseudo-terminal of mpirun's, so there the question goes to mpirun's own descriptor.
+/// True where text written to the descriptor (1 or 2) ends on a terminal. Under Open MPI a rank's standard
+/// output is always a pseudo-terminal of mpirun's. So the question goes to mpirun's own descriptor there.
 bool is_terminal(int descriptor);
 
-/// Whether colours are welcome there: a terminal, TERM is not "dumb", and NO_COLOR is not set
+/// True where colours are welcome: the descriptor is a terminal, TERM is not "dumb", and NO_COLOR is not set
 /// (https://no-color.org).
 bool wants_color(int descriptor);
 

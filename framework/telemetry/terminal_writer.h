@@ -1,6 +1,7 @@
-// TerminalWriter: what is shown to people never makes a run wait. A terminal can be stopped (Ctrl-S), a pager
-// or another reader of a pipe can pause, and a write to it then lasts for as long as they like. So a thread
-// of its own writes; what waits for it is bounded, and beyond the bound lines are left out and counted.
+// TerminalWriter shows text to people without ever making a run wait. A terminal can be stopped (Ctrl-S), and
+// a pager or another reader of a pipe can pause. A write to it then lasts for as long as they like. So a
+// thread of its own writes. The text that waits for it is bounded; beyond the bound, lines are left out and
+// counted.
 #pragma once
 
 #include <cstddef>
@@ -14,14 +15,14 @@ class TerminalWriter {
   /// `most_waiting`: bytes that may wait. A file is written at once, as it never pauses, and so is everything
   /// where no thread can be started.
   explicit TerminalWriter(int descriptor, std::size_t most_waiting = std::size_t{1} << 18);
-  /// Waits for a moment until everything is written; what is not by then is given up.
+  /// Waits for a moment until everything is written; the rest is given up then.
   ~TerminalWriter();
   TerminalWriter(const TerminalWriter&) = delete;
   TerminalWriter& operator=(const TerminalWriter&) = delete;
 
-  /// Whole lines, or what a line begins with. Returns at once.
+  /// Writes whole lines, or the beginning of a line. Returns at once.
   void write(const std::string& text);
-  /// Says whether something waits: a line that the next one replaces need not be added to it.
+  /// True while text waits; then a line that the next one replaces need not be added.
   bool is_behind() const;
 
  private:
@@ -33,8 +34,8 @@ class TerminalWriter {
   std::shared_ptr<Shared> shared_;
 };
 
-/// Writes the text if the descriptor takes it within these seconds; for words that are said before an end
-/// which must come. False where it does not.
+/// Writes the text if the descriptor takes it within these seconds, else returns false. It is for words
+/// before an end that must come.
 bool write_within(double seconds, int descriptor, const std::string& text);
 
 }  // namespace conclave

@@ -1,4 +1,4 @@
-// The element types of tensors, chosen at run time, and the one place where a run-time type becomes a C++
+// The element types of tensors, chosen at run time. This is the one place where a run-time type becomes a C++
 // type.
 #pragma once
 

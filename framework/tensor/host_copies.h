@@ -1,5 +1,5 @@
-// HostCopies: the values of several tensors of one device on the host. They are put together on the device
-// and cross over once, so that the host waits once however many they are.
+// HostCopies brings the values of several tensors of one device to the host. They are put together on the
+// device and cross over once, so the host waits once however many they are.
 #pragma once
 
 #include <cstring>
@@ -11,10 +11,10 @@ namespace conclave {
 
 class HostCopies {
  public:
-  /// Undefined tensors, and none at all, are fine.
+  /// Undefined tensors are fine, and so is an empty list.
   explicit HostCopies(const std::vector<Tensor>& tensors);
 
-  /// The elements of the tensor of this number, which must be T; none where it was undefined.
+  /// The elements of the tensor of this number, whose type must be T; none where it was undefined.
   template <class T>
   std::vector<T> of(std::size_t index) const {
     const Part& part = parts_.at(index);

@@ -1,5 +1,5 @@
-// Tensor: shape, element type, a shared device buffer and an offset into it. Always row-major and contiguous,
-// so a slice of rows is again a Tensor on the same memory. Copies share memory; nothing is lazy.
+// A Tensor is a shape, an element type, a shared device buffer and an offset into it. It is row-major and
+// contiguous, so a slice of rows is again a Tensor on the same memory. Copies share memory; nothing is lazy.
 #pragma once
 
 #include <memory>
@@ -16,7 +16,7 @@ class Tensor {
  public:
   Tensor() = default;  // no tensor: defined() is false
 
-  /// Uninitialised.
+  /// A tensor whose elements are uninitialised.
   static Tensor empty(Shape shape, DType dtype, Device& device = cpu_device(),
                       MemoryPurpose purpose = MemoryPurpose::activations);
   static Tensor zeros(Shape shape, DType dtype, Device& device = cpu_device(),
@@ -44,7 +44,7 @@ class Tensor {
   DType dtype() const { return dtype_; }
   Device& device() const { return buffer_->device(); }
 
-  /// Work on this stream of the device touches the tensor too: Buffer::use_on.
+  /// Work on this stream of the device touches the tensor too, see Buffer::use_on.
   void use_on(void* stream) const { buffer_->use_on(stream); }
 
   void* raw() const { return static_cast<std::byte*>(buffer_->data()) + offset_; }
@@ -64,7 +64,7 @@ class Tensor {
   Tensor part(std::int64_t begin, Shape shape) const;
 
   Tensor clone() const;
-  /// The values of a tensor of equal shape and type, on the same device, or to or from the CPU.
+  /// Copies the values of a tensor of equal shape and type, on the same device, or to or from the CPU.
   void copy_from(const Tensor& other) const;
   void fill_zero() const { device().fill_zero(raw(), bytes()); }
   /// The value of a tensor of one element.
@@ -83,7 +83,7 @@ class Tensor {
   std::size_t offset_ = 0;  // bytes
 };
 
-/// One sentence when a tensor has another shape or type than an op expects.
+/// Fails with one sentence when a tensor has another shape or type than an op expects.
 void check_tensor(const Tensor& tensor, const char* where, const char* name, const Shape& shape, DType dtype);
 
 }  // namespace conclave

@@ -7,7 +7,7 @@
 namespace conclave {
 
 /// Rotates the halves of the first rotary_width elements of each head by the token's position (Su et al.,
-/// arXiv 2104.09864; halves, not pairs); the others stay as they are.
+/// arXiv 2104.09864; halves, not pairs). The other elements stay as they are.
 Variable rope(Tape& tape, const Variable& x,  // [tokens, heads, head_width]
               const Tensor& positions,        // int32 [tokens]
               double theta,

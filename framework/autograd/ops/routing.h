@@ -10,14 +10,14 @@
 
 namespace conclave {
 
-/// Integers that a step between router and dispatcher leaves behind, by a name of its own.
+/// NamedCounts are integers that a step between router and dispatcher leaves behind, by a name of its own.
 struct NamedCounts {
   std::string name;
   Tensor values;  // int64 [any]
 };
 
-/// What a router leaves behind for objectives and reports, by packed sequence, so that every scope of a
-/// balance loss can be had from it (specs: sequence, group, micro-batch, global batch).
+/// RouterStatistics are what objectives and reports need from a router, by packed sequence. Every scope of a
+/// balance loss (sequence, group, micro-batch, global batch) can be had from them.
 struct RouterStatistics {
   Tensor counts;              // int64 [sequences, experts]; assignments of real tokens, before any dropping
   Variable probability_sums;  // float64 [sequences, experts]; sum over real tokens of p_i
@@ -27,7 +27,7 @@ struct RouterStatistics {
   std::vector<NamedCounts> others;  // of methods, the same names on every rank
   Tensor probabilities;             // [tokens, experts]; Routing::probabilities, kept for evaluations only
 
-  /// Those that carry a gradient.
+  /// The statistics that carry a gradient.
   std::array<Variable*, 2> variables() { return {&probability_sums, &z_sum}; }
 };
 
@@ -46,14 +46,14 @@ struct RouteOptions {
   std::int64_t first_token = 0;  // where these tokens begin in the micro-batch
 };
 
-/// Scores over experts, then the top_k largest, as the rule says. Only weights and statistics carry
-/// gradients, the choice does not. A logit of -infinity takes its expert out of the running, and no gradient
+/// Computes scores over experts, then chooses the top_k largest, as the rule says. Only weights and
+/// statistics carry gradients, the choice does not. A logit of -infinity bars its expert, and no gradient
 /// reaches it.
 Routing route(Tape& tape, const Variable& logits,  // [tokens, experts]
               const Tensor& tokens,                // int32 [tokens]; -1: padding
               const RouteOptions& options);
 
-/// As route(), with a choice that was made already; the rule says how it is weighed, and top_k is the
+/// As route(), with a choice that was made already. The rule says how the choice is weighed, and top_k is the
 /// choice's. An unused slot of a token is -1, weighs 0 and is counted nowhere; the first slot of a real token
 /// is used.
 Routing weigh(Tape& tape, const Variable& logits,  // [tokens, experts]
@@ -70,12 +70,12 @@ Variable combine_rows(Tape& tape, const Variable& rows,  // [rows, hidden]
                       const Variable& weights,           // [tokens, top_k]
                       const RowOrder& order);            // -> [tokens, hidden]
 
-/// y[t, j * times + i] = x[t, j] for i < times: an assignment that goes to several ranks carries its weight
-/// to each.
+/// y[t, j * times + i] = x[t, j] for i < times. An assignment that goes to several ranks so carries its
+/// weight to each.
 Variable repeat_columns(Tape& tape, const Variable& x,  // [rows, columns]
                         std::int64_t times);            // -> [rows, columns * times]
 
-/// The scalar sum(factors * x) with constant factors: how statistics become a loss.
+/// The scalar sum(factors * x) with constant factors, by which statistics become a loss.
 Variable weighted_sum(Tape& tape, const Variable& x,  // float64, any shape
                       const Tensor& factors);         // float64, the same shape  ->  float64 [1]
 

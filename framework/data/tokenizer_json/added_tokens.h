@@ -1,5 +1,5 @@
-// AddedTokens: the tokens of a tokenizer.json that are found in text as they stand, before any other rule, as
-// the library `tokenizers` finds them.
+// AddedTokens are the tokens of a tokenizer.json that are found in text as they stand, before any other rule.
+// The library `tokenizers` finds them in the same way.
 #pragma once
 
 #include <cstddef>
@@ -21,11 +21,12 @@ struct AddedToken {
 
 class AddedTokens {
  public:
-  /// The content of each token is what is looked for; of equal ones the first counts. None may be empty.
+  /// The content of each token is searched for; among equal ones the first counts. None may be empty.
   explicit AddedTokens(std::vector<AddedToken> tokens);
 
-  /// Hands parts of the text to `take(std::string_view, const AddedToken*)` in order: what is no added
-  /// token with null, and an added token without text. Of those that begin at one place the longest counts.
+  /// Hands parts of the text to `take(std::string_view, const AddedToken*)` in order. Text between added
+  /// tokens comes with null, and an added token comes without text. Where several begin at one place the
+  /// longest counts.
   template <class Take>
   void split(std::string_view text, const Take& take) const {
     if (tokens_.empty()) return text.empty() ? void() : take(text, nullptr);

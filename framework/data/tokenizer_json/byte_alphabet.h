@@ -8,7 +8,7 @@
 
 namespace conclave {
 
-/// The bytes that a token of the vocabulary stands for: one for each character; nothing when one of them
+/// The bytes that a token of the vocabulary stands for, one for each character. Nothing when a character
 /// stands for no byte. `token` is UTF-8.
 std::optional<std::string> bytes_of_characters(std::string_view token);
 

@@ -1,6 +1,6 @@
-// BytePairs: byte-pair encoding of one word. Its bytes are joined pair by pair, the pair of the least rank
-// first and the leftmost of equals, until no pair is in the table (Sennrich et al. 2016, arXiv:1508.07909).
-// Words that come again are answered from a cache. Leaves out dropout and prefixes of inner pieces.
+// BytePairs is byte-pair encoding of one word (Sennrich et al. 2016, arXiv:1508.07909). Bytes are joined pair
+// by pair, the pair of the least rank first and the leftmost of equals, until no pair is in the table. Words
+// that come again are answered from a cache. Dropout and prefixes of inner pieces are left out.
 #pragma once
 
 #include <array>

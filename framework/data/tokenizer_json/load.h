@@ -1,5 +1,5 @@
-// The tokenizer.json side of load_tokenizer: Hugging Face's tokenizers of the byte-level BPE kind, such as
-// those of GPT-2, Llama 3 and Qwen. docs/tokenizers.md says what is read and what is refused.
+// The tokenizer.json side of load_tokenizer, for Hugging Face's tokenizers of the byte-level BPE kind. Those
+// of GPT-2, Llama 3 and Qwen are examples. The page docs/tokenizers.md says what is read and what is refused.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,5 @@
-// TokenizerRules: what a tokenizer.json of the byte-level BPE kind says, checked. What Conclave does not do
-// is refused by one sentence that names the field.
+// TokenizerRules hold what a tokenizer.json of the byte-level BPE kind says, checked. A rule that Conclave
+// does not follow is refused by one sentence that names the field.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct TokenizerRules {
 };
 
 /// Fault::data when the file cannot be used. The end of a document is the eos_token of a
-/// tokenizer_config.json beside it, or the one added token whose name says so, such as <|endoftext|>.
+/// tokenizer_config.json beside it. Else it is the one added token whose name says so, such as <|endoftext|>.
 TokenizerRules read_tokenizer_rules(const std::string& path);
 
 /// The eos_token of the tokenizer_config.json beside `path`; empty when there is none.

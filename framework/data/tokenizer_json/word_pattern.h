@@ -11,7 +11,7 @@
 
 namespace conclave {
 
-/// What one thread needs to search; it may serve any pattern, one after the other.
+/// The memory that one thread needs to search; it may serve any pattern, one after the other.
 class PatternSearch {
  public:
   PatternSearch();
@@ -27,8 +27,8 @@ class PatternSearch {
 
 class WordPattern {
  public:
-  /// What becomes of matches: left out; pieces of their own; joined with the piece before or after;
-  /// neighbours of a kind joined.
+  /// Behavior says what becomes of matches: left out; pieces of their own; joined with the piece before or
+  /// after; neighbours of a kind joined.
   enum class Behavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
   struct Options {
     std::string pattern{};  // PCRE2's
@@ -52,7 +52,7 @@ class WordPattern {
     bool is_match;
   };
   struct Code;
-  /// As Oniguruma's search for all matches: one that is empty and lies at the last one's end does not count.
+  /// Matches as Oniguruma's search for all of them: an empty one at the end of the last one does not count.
   std::optional<Match> next(std::string_view text, std::size_t& from, std::optional<std::size_t> last_end,
                             PatternSearch& search) const;
   std::vector<Piece> merged(std::vector<Piece> pieces) const;

@@ -1,6 +1,6 @@
-// A stand-in for cuBLAS and cuBLASLt on the emulated device: the calls that the kernels make, with the names,
-// arguments and layouts of NVIDIA's (columns first), over products of the CPU. It refuses what they refuse:
-// arrays on the wrong side, pointers less aligned than promised, sizes that do not fit. Only what is used.
+// A stand-in for cuBLAS and cuBLASLt on the emulated device, over products of the CPU. It has only the calls
+// that the kernels make, with NVIDIA's names, arguments and layouts (columns first). It refuses what they
+// refuse: arrays on the wrong side, pointers less aligned than promised, sizes that do not fit.
 #pragma once
 
 #include <cstddef>
@@ -35,8 +35,8 @@ cublasStatus_t cublasGemmEx_64(cublasHandle_t handle, cublasOperation_t transpos
                                const void* b, cudaDataType_t b_type, std::int64_t b_stride, const void* beta,
                                void* c, cudaDataType_t c_type, std::int64_t c_stride,
                                cublasComputeType_t compute, cublasGemmAlgo_t algorithm);
-/// Group after group of products. Sizes and factors lie on the host; a, b and c are arrays of pointers on the
-/// device. All three types are the same.
+/// Computes group after group of products. Sizes and factors lie on the host; a, b and c are arrays of
+/// pointers on the device. All three types are the same.
 cublasStatus_t cublasGemmGroupedBatchedEx_64(cublasHandle_t handle, const cublasOperation_t transpose_a[],
                                              const cublasOperation_t transpose_b[], const std::int64_t m[],
                                              const std::int64_t n[], const std::int64_t k[],
@@ -69,7 +69,7 @@ enum cublasLtMatmulPreferenceAttributes_t {
 };
 enum cublasLtReductionScheme_t : std::uint32_t { CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE = 2 };
 
-/// What an algorithm needs to be right: here the alignment of the matrices, and the product it was found for.
+/// An algorithm is right for the product that it was found for, and for matrices of this alignment.
 struct cublasLtMatmulAlgo_t {
   std::uint64_t product;
   std::uint32_t alignment[4];

@@ -1,7 +1,7 @@
 // The part of the CUDA runtime that Conclave calls, for the emulated device: the same names and meanings, on
-// the host. Its memory is closed to the host between calls (emulated_memory.h); pointers of the wrong side
-// are an Error. Streams run eagerly, or, for tests, as late as a program can possibly notice: then whoever
-// forgot to wait for an event reads what was there before, every time. What CUDA has beside is left out.
+// the host. Its memory is closed to the host between calls (emulated_memory.h). A pointer of the wrong side
+// is an Error. Streams run eagerly or, for tests, as late as a program can possibly notice. Code that forgot
+// to wait for an event then reads the older contents every time. The rest of CUDA is left out.
 #pragma once
 
 #include <cstddef>
@@ -46,14 +46,14 @@ struct cudaDeviceProp {
 
 const char* cudaGetErrorString(cudaError_t status);
 cudaError_t cudaGetLastError();
-/// As many as any test has ranks; memory is a process' own anyway.
+/// There are as many devices as any test has ranks; memory is a process' own anyway.
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 
 cudaError_t cudaMalloc(void** block, std::size_t bytes);
 cudaError_t cudaFree(void* block);
-/// Pinned host memory: copies read and write it when they run, of other host memory when they are called.
+/// Pinned host memory is read and written by copies when they run, other host memory when they are called.
 cudaError_t cudaMallocHost(void** block, std::size_t bytes);
 cudaError_t cudaFreeHost(void* block);
 
@@ -70,37 +70,38 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
-/// Where streams are deferred, many questions hear no before one makes it true.
+/// Where streams are deferred, many queries hear no before one makes it true.
 cudaError_t cudaEventQuery(cudaEvent_t event);
 
 // --- for the other stand-ins
 
-/// A piece of work at the end of the stream, with device memory open while it runs. `what` names it in the
-/// history.
+/// Puts a piece of work at the end of the stream, with device memory open while it runs. `what` names it in
+/// the history.
 void run_on(cudaStream_t stream, const char* what, std::function<void()> work);
 
-/// New memory holds no numbers, and memory that is no buffer's may not be touched; both in the stream's
-/// order.
+/// A buffer's new memory holds no numbers, and memory outside buffers may not be touched. Both take effect in
+/// the stream's order.
 void begin_buffer(void* block, std::size_t bytes, cudaStream_t stream);
 void end_buffer(void* block, std::size_t bytes, cudaStream_t stream);
 
 // --- for tests
 
 /// eager: work is done at return.
-/// deferred: when somebody waits for it, and no sooner: the host for a stream, an event or a value, another
-/// stream's own work for an event. Who should have waited for work and did not comes too early.
-/// racing: the same, but every second stream (the one of communication) runs at once what it may: its work
-/// that should have waited for another stream comes too early.
-/// Deferred work of several ranks is safe as long as all of them wait at the same places of the program:
-/// otherwise one could wait inside a collective for another that waits for it in a call of MPI's, where a GPU
-/// would have gone on by itself. Eager and racing collectives begin where they are issued, and so always
-/// meet.
+/// deferred: work runs once something waits for it, and no sooner. The host may wait for a stream, an event
+/// or a value, and another stream's own work for an event. A reader that should have waited for work and did
+/// not then comes too early.
+/// racing: as deferred, but every second stream (the one of communication) runs at once whatever it may. Its
+/// work that should have waited for another stream then comes too early.
+/// Deferred work of several ranks is safe as long as all of them wait at the same places of the program.
+/// Otherwise one rank could wait inside a collective for a second one, which waits for the first in an MPI
+/// call. A GPU would have gone on by itself there. Eager and racing collectives begin where they are issued,
+/// and so always meet.
 enum class StreamMode { eager, deferred, racing };
-/// Runs what is queued first.
+/// Runs the queued work before it sets the mode.
 void set_stream_mode(StreamMode mode);
 
-/// What has run since the last call, in the order it ran, "RANGE: what" (NamedRange in which it was queued).
-/// Kept only since the first call.
+/// The work that ran since the last call, in the order it ran, as "RANGE: what"; RANGE is the NamedRange in
+/// which it was queued. It is kept only since the first call.
 std::vector<std::string> take_history();
 
 }  // namespace conclave::emulated

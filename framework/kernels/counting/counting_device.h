@@ -1,5 +1,5 @@
-// CountingDevice: a device on which a step is run dry. It counts memory as every device does, computes
-// nothing and holds no floating-point number of any size; integers are real, since the host reads them: which
+// CountingDevice is a device on which a step is run dry. It counts memory as every device does, computes
+// nothing and holds no floating-point number of any size. Integers are real, since the host reads them: which
 // experts tokens go to, how many rows travel. So the trainer of a job of thousands of ranks can take its step
 // on a laptop.
 #pragma once
@@ -15,8 +15,9 @@
 
 namespace conclave {
 
-/// Says which experts tokens go to where no router computes: tokens [tokens], -1 for padding; chosen [tokens,
-/// top_k] receives numbers below `experts`, a token's all different; what padding receives is not read.
+/// Says which experts tokens go to where no router computes. The list `tokens` [tokens] holds -1 for padding.
+/// The list `chosen` [tokens, top_k] receives numbers below `experts`, all different for one token. Its
+/// values for padding are not read.
 using ExpertChoice = std::function<void(std::span<const std::int32_t> tokens, std::int64_t experts,
                                         std::span<std::int32_t> chosen)>;
 
@@ -40,8 +41,8 @@ class CountingDevice final : public Device {
   bool computes() const override { return false; }
   const Options& options() const { return options_; }
 
-  /// Up to a page, memory that may be read and written, zero at first. Beyond, an address that nothing may
-  /// touch: copies from there bring zeros, copies to there and zero fills do nothing.
+  /// Up to a page, memory that may be read and written, zero at first. A larger request gets an address that
+  /// nothing may touch. Copies from there bring zeros; copies to there and zero fills do nothing.
   std::shared_ptr<Buffer> allocate(std::size_t bytes, MemoryPurpose purpose) override;
   /// Memory of any size, zero at first.
   std::shared_ptr<Buffer> allocate_integers(std::size_t bytes, MemoryPurpose purpose) override;
@@ -51,7 +52,7 @@ class CountingDevice final : public Device {
   void fill_zero(void* data, std::size_t bytes) override;
   MemoryUse memory_use() const override { return use_; }
   void reset_peak() override;
-  /// Bytes that were asked for, live now: without what allocation_size() adds.
+  /// Live bytes as they were asked for, without what allocation_size() adds.
   std::size_t asked_for(MemoryPurpose purpose) const { return asked_[static_cast<std::size_t>(purpose)]; }
 
  private:

@@ -1,4 +1,4 @@
-// The memory that the CPU's attention works in beside its tensors: each thread has one room, cut into what a
+// The memory that the CPU's attention works in beside its tensors. Each thread has one room, cut into what a
 // head needs. The counting device takes as much.
 #pragma once
 

@@ -1,5 +1,5 @@
-// The CPU backend: the reference for every other one, and the product on machines without a GPU. One file per
-// family.
+// The CPU backend is the reference for every other one, and the product on machines without a GPU. Each
+// family has one file.
 #pragma once
 
 #include "framework/kernels/kernels.h"

@@ -1,6 +1,6 @@
-// Row-major matrix products on plain pointers for the CPU kernels: oneDNN's sgemm in float32, its bfloat16
-// products where the machine has them, loops in float64. Called inside an OpenMP parallel region they use the
-// calling thread alone, outside all threads.
+// Row-major matrix products on plain pointers for the CPU kernels. They are oneDNN's sgemm in float32, its
+// bfloat16 products where the machine has them, and loops in float64. Inside an OpenMP parallel region they
+// use the calling thread alone, outside all threads.
 #pragma once
 
 #include <cstdint>
@@ -30,9 +30,9 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matri
               Matrix<BFloat16> b, float beta, float* c, std::int64_t c_stride);
 void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matrix<BFloat16> a,
               Matrix<BFloat16> b, float beta, BFloat16* c, std::int64_t c_stride);
-/// Whether oneDNN multiplies bfloat16 on this machine; else matrices are converted to float32.
+/// True where oneDNN multiplies bfloat16 on this machine; else matrices are converted to float32.
 bool multiplies_bfloat16();
-/// What multiplies float32 matrices here, for reports: "oneDNN 2.6.3 with AVX-512".
+/// The library that multiplies float32 matrices here, for reports: "oneDNN 2.6.3 with AVX-512".
 std::string matrix_library();
 
 }  // namespace conclave::cpu

@@ -1,4 +1,4 @@
-// How tensors lie in host memory, and the words to read and write them: arithmetic on bfloat16 is in float32,
+// How tensors lie in host memory, and the words to read and write them. Arithmetic on bfloat16 is in float32,
 // on the others in their own type.
 #pragma once
 

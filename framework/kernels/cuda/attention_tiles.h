@@ -16,8 +16,8 @@ struct AttentionTensors {
   const Tensor dout{}, dquery{}, dkey{}, dvalue{};
 };
 
-/// bfloat16, heads and values both 64 or both 128 wide, memory at multiples of 16 bytes, on a GPU whose
-/// tensor cores and shared memory do.
+/// True for bfloat16, heads and values both 64 or both 128 wide, and memory at multiples of 16 bytes. The
+/// GPU's tensor cores and shared memory must suffice, too.
 bool attention_fits_tiles(const AttentionSizes& sizes, const AttentionTensors& tensors);
 void attention_on_tiles(const AttentionSizes& sizes, const AttentionTensors& tensors);
 /// delta float32 [sequences, heads, queries]: sums of dout * out over each head.

@@ -1,6 +1,6 @@
-// BlockRunner: runs the threads of one block after another as fibers on the calling thread of the host.
-// What fibers and the runner both touch is atomic without order, so that it orders nothing in the eyes of
-// ThreadSanitizer; order comes from the tokens of barriers, of the block's begin and of its end.
+// BlockRunner runs the threads of one block after another as fibers on the calling thread of the host. Data
+// that fibers and the runner both touch is atomic without order, so it orders nothing in the eyes of
+// ThreadSanitizer. Order comes from the tokens of barriers, of the block's begin and of its end.
 #pragma once
 
 #include <array>

@@ -1,6 +1,6 @@
-// The backend of a GPU, and of the emulated one: checks and launches in .cu files, device code in .cuh files,
-// one family each. A build that has both compiles them twice, into namespaces cuda and emulated. Tensors are
-// float32 or bfloat16; sums are float32, or float64 where the interface says so.
+// The backend of a GPU, and of the emulated one. Checks and launches stand in .cu files, device code in .cuh
+// files, one family each. A build that has both backends compiles them twice, into namespaces cuda and
+// emulated. Tensors are float32 or bfloat16; sums are float32, or float64 where the interface says so.
 #pragma once
 
 #include "framework/kernels/cuda/dialect.h"

@@ -1,5 +1,6 @@
-// The words that device code is written in. nvcc reads them as CUDA; the host compiler reads them as code for
-// the emulated device, where a thread is a fiber and mistakes have names (docs/cuda.md). The words:
+// The words that device code is written in. The compiler nvcc reads them as CUDA. The host compiler reads
+// them as code for the emulated device, where a thread is a fiber and mistakes have names (docs/cuda.md). The
+// words:
 // clang-format off
 //
 //   KERNEL, DEVICE               before a function that is launched, and one that device code calls

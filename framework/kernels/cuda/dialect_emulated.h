@@ -1,6 +1,6 @@
-// The dialect on the host. A CUDA thread is a fiber with a stack of its own; the fibers of a block take turns
-// on one thread of the host, and at least two blocks run at once on different ones. What one fiber knows of
-// another's writes is decided by barriers alone, and ThreadSanitizer is told so: it sees a missing barrier
+// The dialect on the host. A CUDA thread is a fiber with a stack of its own. The fibers of a block take turns
+// on one thread of the host, and at least two blocks run at once on different threads. Barriers alone decide
+// what one fiber knows of another's writes, and ThreadSanitizer is told so. It sees a missing barrier
 // whatever order was run. A barrier or shuffle that some threads never reach is an error with a sentence, not
 // a hang.
 #pragma once
@@ -53,7 +53,7 @@ inline int warp_index() {
 }
 void sync_block();
 void sync_warp();
-/// What the lane of this warp came with; says nothing about memory.
+/// The value that this lane of the warp came with; the call orders no memory.
 std::uint64_t exchange(std::uint64_t bits, int lane);
 
 template <class T>
@@ -70,7 +70,7 @@ T shuffle_xor(T value, int mask) {
   return shuffle(value, lane_index() ^ mask);
 }
 
-/// The target holds no numbers from now on and gets its values at the wait, when the source is read, too.
+/// The target holds no numbers from now on. At the wait the source is read and the target gets its values.
 void begin_copy(void* to, const void* from);
 template <class T>
 void copy_async(T* to, const T* from) {
@@ -82,7 +82,7 @@ template <int pending>
 void wait_copies() {
   wait_for_copies(pending);
 }
-/// A word of the whole warp: an error when lanes come with different arguments, or not at all.
+/// Marks a word of the whole warp: an error when lanes come with different arguments, or not at all.
 void all_lanes_call(const void* argument);
 
 template <class T>

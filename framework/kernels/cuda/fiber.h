@@ -1,5 +1,5 @@
-// Fiber: a function with a stack of its own that another one switches to and that switches back, on one
-// thread of the host. Sanitizers are told.
+// A Fiber is a function with a stack of its own. Another function switches to it, and it switches back, on
+// one thread of the host. Sanitizers are told of each switch.
 #pragma once
 
 #include <cstddef>
@@ -21,9 +21,9 @@ class Fiber {
 
   /// Continues the fiber, until it leaves.
   void enter();
-  /// From inside: continues the one who entered.
+  /// Called inside the fiber: continues the caller of enter().
   void leave();
-  /// From outside: forgets where the fiber was; the next enter() calls the function anew.
+  /// Called outside the fiber: forgets where it was; the next enter() calls the function anew.
   void restart();
 
  private:

@@ -32,7 +32,8 @@ inline cudaDataType_t library_type(DType dtype) {
   return dtype == DType::bfloat16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-/// cuBLASLt of this process. Like all that is made here it is never destroyed: cuBLAS may be gone at exit.
+/// The process' handle of cuBLASLt. Like all that is made here it is never destroyed, as cuBLAS may be gone
+/// at exit.
 inline cublasLtHandle_t light_library() {
   static cublasLtHandle_t handle = [] {
     cublasLtHandle_t created = nullptr;
@@ -42,7 +43,7 @@ inline cublasLtHandle_t light_library() {
   return handle;
 }
 
-/// cuBLAS of this process, at the end of the device's stream and with a workspace of its own.
+/// The process' handle of cuBLAS, at the end of the device's stream and with a workspace of its own.
 inline cublasHandle_t library_on(Device& device) {
   static cublasHandle_t handle = [] {
     cublasHandle_t created = nullptr;

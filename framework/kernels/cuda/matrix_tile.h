@@ -1,7 +1,7 @@
-// Parts of matrices, 16 by 16, that the lanes of a warp hold together: bfloat16 factors, float32 sums. How
-// the elements lie among the lanes is nobody's business. All 32 lanes call, with the same arguments; what
-// other lanes wrote to shared memory is theirs after sync_warp() or sync_block(), and not before. Tiles begin
-// at multiples of 32 bytes, and a stride is a multiple of 16 bytes.
+// Parts of matrices, 16 by 16, that the lanes of a warp hold together: bfloat16 factors, float32 sums. No
+// code may depend on how the elements lie among the lanes. All 32 lanes call, with the same arguments. A lane
+// may read what other lanes wrote to shared memory only after sync_warp() or sync_block(). Tiles begin at
+// multiples of 32 bytes, and a stride is a multiple of 16 bytes.
 //
 //   LeftTile, RightTile<order>, SumTile
 //   load_tile(tile, from, stride)         order says whether from holds rows of the factor, or columns

@@ -1,6 +1,8 @@
-// EventFile: scalars, histograms and pictures by step in the form that TensorBoard opens. A record is the
-// payload's length (uint64), a masked CRC32C of the length, the payload, an `Event` of event.proto, and a
-// masked CRC32C of it; all little-endian. Each record is whole in the file once write() returns.
+// EventFile writes scalars, histograms and pictures by step in the form that TensorBoard opens. A record has
+// four parts, all little-endian:
+//   the payload's length (uint64), a masked CRC32C of the length,
+//   the payload, which is an `Event` of event.proto, a masked CRC32C of the payload
+// Each record is whole in the file once write() returns.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +17,7 @@
 
 namespace conclave {
 
-/// What is known at one step, by tag; TensorBoard groups tags by what stands before their first slash.
+/// The values of one step, by tag. TensorBoard groups tags by the part before their first slash.
 struct EventValues {
   std::vector<std::pair<std::string, double>> scalars;                  // kept as float32
   std::vector<std::pair<std::string, std::vector<double>>> histograms;  // of these values, finite ones
@@ -23,16 +25,17 @@ struct EventValues {
   bool empty() const { return scalars.empty() && histograms.empty() && pictures.empty(); }
 };
 
-/// The checksum of a record's part: CRC32C (Castagnoli), rotated right by 15 bits, plus 0xa282ead8, so that a
+/// The checksum of a record's part: CRC32C (Castagnoli), rotated right by 15 bits, plus 0xa282ead8. So a
 /// checksum of data that hold checksums stays a good one (tensorflow/core/lib/hash/crc32c.h).
 std::uint32_t masked_crc32c(std::string_view bytes);
 
 class EventFile {
  public:
-  /// Begins a new file in the directory, events.out.tfevents.SECONDS.HOST.PROCESS, with later seconds than
-  /// the files that are there have, since TensorBoard reads them in the order of their names. Without a
-  /// resumed step those are an earlier run's and are removed. With one, the new file begins with a mark that
-  /// makes TensorBoard forget what it has read of later steps. Fault::request where nothing can be written.
+  /// Begins a new file in the directory, events.out.tfevents.SECONDS.HOST.PROCESS. Its seconds are later than
+  /// those of the files there, since TensorBoard reads files in the order of their names. Without a resumed
+  /// step the files there are an earlier run's and are removed. With one, the new file begins with a mark
+  /// that makes TensorBoard forget what it has read of later steps. Fault::request where nothing can be
+  /// written.
   explicit EventFile(const std::filesystem::path& directory,
                      std::optional<std::int64_t> resumed_step = std::nullopt);
   ~EventFile();

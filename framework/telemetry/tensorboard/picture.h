@@ -14,8 +14,9 @@ struct Picture {
   std::vector<std::uint8_t> pixels;
 };
 
-/// The colour of a share from 0 (dark blue) to 1 (yellow), values outside at the ends: viridis, whose steps
-/// look alike to all eyes (Smith and van der Walt, 2015), between nine of its colours.
+/// The colour of a share from 0 (dark blue) to 1 (yellow); values outside get the colours of the ends. It is
+/// viridis, whose steps look alike to all eyes (Smith and van der Walt, 2015), interpolated between nine of
+/// its colours.
 std::array<std::uint8_t, 3> viridis(double share);
 
 /// A matrix [rows, columns], row 0 on top, each value a square of the same size; `brightest` and above are
