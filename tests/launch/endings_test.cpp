@@ -213,7 +213,7 @@ TEST_F(Endings, AnEvaluationIsBrokenOffAndComesFirstNextTime) {
     const pid_t process = wait_until(output, evaluates);
     ASSERT_GT(process, 0);
     // The state of step 4 is safe before its evaluation ends.
-    for (int attempt = 0; attempt < 100 && !saved_something(output); ++attempt)
+    for (int attempt = 0; attempt < 2000 && !saved_something(output); ++attempt)
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     EXPECT_TRUE(saved_something(output));
     const auto record = read_journal(folder_ / output / "ranks", 0);
