@@ -1,6 +1,6 @@
-// An op with kernels of its own for CPUs and GPUs is new files and two lines in each of three existing ones. The kernels
-// are in the table of every back end, the device code computes on the emulated device what the CPU does, and
-// the gradient is right.
+// An op with kernels of its own for CPUs and GPUs is new files and two lines in each of three existing ones.
+// The kernels are in the table of every back end, the device code computes on the emulated device what the
+// CPU does, and the gradient is right.
 #include <gtest/gtest.h>
 
 #include <algorithm>
