@@ -4,7 +4,6 @@
 
 #include <filesystem>
 #include <fstream>
-#include <regex>
 #include <set>
 
 #include "framework/recipe/scheduled.h"
@@ -44,11 +43,11 @@ std::set<std::string> names_of_the_machinery() {
 std::vector<std::string> named_keys(const fs::path& file, const std::set<std::string>& keys) {
   std::vector<std::string> found;
   std::ifstream stream(file);
-  static const std::regex quoted("\"([a-z0-9_]+)\"");
   for (std::string line; std::getline(stream, line);) {
     line = line.substr(0, line.find("//"));
-    for (std::sregex_iterator at(line.begin(), line.end(), quoted), end; at != end; ++at)
-      if (keys.contains((*at)[1])) found.push_back(file.filename().string() + ": " + (*at)[1].str());
+    for (const std::string& key : keys)
+      if (line.find('"' + key + '"') != std::string::npos)
+        found.push_back(file.filename().string() + ": " + key);
   }
   return found;
 }
