@@ -120,7 +120,7 @@ class Trainer {
                              Objectives::Step& objectives);
   /// Optimizer, everybody's new values, and what methods learnt from the step.
   void update(const StepResult& result, Objectives::Step& objectives);
-  /// What methods keep, in the order of checkpoints.
+  /// The states that methods keep, in the order of checkpoints.
   std::vector<MethodState> method_states() const;
   void read_source(const CheckpointReader& checkpoint);
   /// load() and take() read the optimizer: first they check that its groups fit.

@@ -57,7 +57,12 @@ std::unique_ptr<Router> make_router(ParameterSet& parameters, const std::string&
   const std::string gate = name + ".gate";
   std::unique_ptr<Scores> scores;
   for (const Method& method : methods())
-    if (method.scores != nullptr && !scores) scores = method.scores(parameters, gate, model);
+    if (method.scores != nullptr)
+      if (auto made = method.scores(parameters, gate, model)) {
+        check(!scores, Fault::request, "model.moe: two methods came that both make the scores of ", gate,
+              "; expected at most one");
+        scores = std::move(made);
+      }
   if (!scores) scores = std::make_unique<LinearScores>(parameters, gate, model);
   return compose_router(std::move(scores), name, model.moe, states);
 }

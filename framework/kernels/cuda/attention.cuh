@@ -73,7 +73,7 @@ DEVICE KeySpan no_keys() {
   return {std::int64_t{1} << 62, 0};
 }
 
-/// What query t sees: nothing from the last query on.
+/// Gives the keys that query t sees; a t behind the last query sees none.
 DEVICE KeySpan seen_by(const SeenKeys& seen, std::int64_t t) {
   if (t >= seen.queries || seen.last[t] < seen.first[t]) return no_keys();
   return {seen.first[t], seen.last[t] + std::int64_t{1}};

@@ -6,7 +6,7 @@
 
 namespace conclave::DIALECT {
 
-/// What both kernels read; delta is float32 [sequences, heads, queries].
+/// Both kernels read these tensors; delta is float32 [sequences, heads, queries].
 template <class T>
 struct AttentionInput {
   const T *query, *key, *value;

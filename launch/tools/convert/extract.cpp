@@ -62,7 +62,7 @@ void write_tensors(const CheckpointReader& source, const ModelRecipe& model,
   }
 }
 
-/// What routers keep of the kept experts.
+/// Writes the state that routers keep of the kept experts.
 void write_router_state(const CheckpointReader& source, const std::string& name, const ModelRecipe& model,
                         const std::vector<LayerChoice>& choices, CheckpointStream& stream) {
   if (!source.contains(name)) return;

@@ -15,7 +15,7 @@
 
 namespace conclave {
 
-/// What a step leaves for observers to see.
+/// A step that is over, as observers see it.
 struct FinishedStep {
   const StepResult& result;  // equal on all ranks
   double seconds = 0;        // on this rank
@@ -26,7 +26,7 @@ struct FinishedStep {
   bool is_update() const { return !result.skipped && !result.no_targets; }
 };
 
-/// What an observer wants the run to do now. It must be the same on all ranks.
+/// An observer asks the run for this. Its wish must be the same on all ranks.
 enum class Wish {
   nothing,
   save,
@@ -50,8 +50,8 @@ class RunObserver {
   virtual double seconds_after(std::int64_t /*step*/) const { return 0; }
   /// The run ends in order, complete or stopped, and its state is saved.
   virtual void end() {}
-  /// What the last line of a complete run says of it, such as "mean validation loss 1.2345 nats"; may be
-  /// empty.
+  /// The part of a complete run's last line that it writes, such as "mean validation loss 1.2345 nats"; may
+  /// be empty.
   virtual std::string summary() const { return {}; }
 };
 

@@ -35,7 +35,7 @@ int TrainingRun::run() try {
   close();
   return 0;
 } catch (const Error& error) {
-  // What is being saved was good when it was copied.
+  // A state that is being saved was good when it was copied.
   if ((error.reach() == Reach::all_ranks || world_.size() == 1) && saves_) saves_->checkpointing().finish();
   // Destroyed, it would write what still waits by name, which is another run's now.
   if (lock_ && !lock_->is_ours()) static_cast<void>(directory_.release());
