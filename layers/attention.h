@@ -1,7 +1,7 @@
-// Attention: grouped-query attention with rotary positions, of whole heads or of their fronts, and, when
-// asked, RMSNorm of queries and keys before the rotation: of each head as Hugging Face's Qwen3, or of all
-// heads of a token together as its OLMoE, which needs them all on one rank. Parameters under NAME: q_proj,
-// k_proj, v_proj, o_proj, q_norm, k_norm. Heads are shared out over tensor ranks.
+// Attention: grouped-query attention with rotary positions, of whole heads or of their fronts. When asked,
+// RMSNorm of queries and keys comes before the rotation: over each head as in Hugging Face's Qwen3, or over
+// all heads of a token together as in its OLMoE, which needs them all on one rank. Parameters under NAME:
+// q_proj, k_proj, v_proj, o_proj, q_norm, k_norm. Heads are shared out over tensor ranks.
 #pragma once
 
 #include <optional>

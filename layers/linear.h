@@ -10,8 +10,8 @@ namespace conclave {
 /// y = x W^T without bias. Parameter: NAME.weight [out, in].
 class Linear {
  public:
-  /// Cut over tensor ranks along dim 0 it computes this rank's columns of y from the whole x; along dim 1,
-  /// from this rank's columns of x, its term of the sum that is y.
+  /// Cut over tensor ranks along dim 0 it computes this rank's columns of y from the whole x. Cut along dim 1
+  /// it computes this rank's term of the sum that is y, from this rank's columns of x.
   Linear(ParameterSet& parameters, const std::string& name, std::int64_t in, std::int64_t out,
          double standard_deviation, const Placement& placement = {}, Precision precision = Precision::compute)
       : weight_(parameters.create(name + ".weight", {out, in},

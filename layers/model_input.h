@@ -11,14 +11,14 @@
 
 namespace conclave {
 
-/// What attention sees as one document: consecutive real tokens of one sequence.
+/// One document to attention: consecutive real tokens of one sequence.
 struct DocumentSpan {
   std::int64_t begin = 0, end = 0;  // tokens of the micro-batch, the last one not included
   std::int64_t sequence = 0;        // of the micro-batch
   std::int64_t ordinal = 0;         // in its sequence, from 0
 };
 
-/// What is drawn for a micro-batch in training is keyed by this, so that no layout changes a draw.
+/// The key of every draw for a micro-batch in training, so that no layout changes a draw.
 struct DrawPlace {
   std::uint64_t seed = 0;
   std::int64_t step = 0;

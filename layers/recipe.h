@@ -1,4 +1,4 @@
-// What a recipe says of the transformer: the keys of the section `model` beside its experts.
+// The keys of the section `model` of a recipe, beside those of its experts.
 #pragma once
 
 #include <array>
@@ -11,7 +11,7 @@ namespace conclave {
 class Requirements;
 class Visitor;
 
-/// What one RMSNorm of queries, or of keys, normalises together.
+/// The width that one RMSNorm of queries, or of keys, normalises together.
 enum class QkNormOver { head, all_heads };
 constexpr auto words_of(QkNormOver) {
   return std::array{Word{QkNormOver::head, "head"}, Word{QkNormOver::all_heads, "all_heads"}};
@@ -43,7 +43,7 @@ struct TransformerRecipe {
   bool operator==(const TransformerRecipe&) const = default;
 };
 void describe(Visitor& v, TransformerRecipe& m);
-/// What its keys mean together. Fault::request for the first thing that is impossible.
+/// Checks what its keys mean together. Fault::request for the first thing that is impossible.
 void require_possible(const Requirements& r, const TransformerRecipe& m);
 
 /// Elements at the front of each head that positions turn; rounded down, as transformers does.

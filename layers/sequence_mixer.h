@@ -20,7 +20,7 @@ class SequenceMixer {
   SequenceMixer& operator=(const SequenceMixer&) = delete;
   virtual ~SequenceMixer() = default;
 
-  /// What profiles and plans call the time that a block spends on its mixer.
+  /// The name in profiles and plans for the time that a block spends on its mixer.
   virtual const char* purpose() const = 0;
   /// x [rows of the residual stream, hidden], normalised by the block -> the same, to be added to the stream.
   virtual Variable forward(Tape& tape, const Variable& x, const ModelInput& input) const = 0;

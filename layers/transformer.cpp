@@ -61,7 +61,7 @@ std::int64_t Transformer::routers() const {
 FeedForward::Result Transformer::forward_block(Tape& tape, const TransformerBlock& block, const Variable& x,
                                                const ModelInput& input) const {
   if (recompute_ == Recompute::none) return block.forward(tape, x, input);
-  // What leaves the segment: the hidden state and the differentiable statistics. Counts are committed by the
+  // The hidden state and the differentiable statistics leave the segment. Counts are committed by the
   // first run only, or a replay would count every token twice.
   FeedForward::Result committed;
   const std::vector<Variable> outputs = recompute(

@@ -1,6 +1,6 @@
 // Transformer: embedding, blocks of a sequence mixer and a feed-forward part with pre-norm residuals, final
 // norm. The mathematics and the parameter names are those of Hugging Face's Qwen3MoeForCausalLM
-// (model.layers.0.self_attn.q_proj.weight ...). What the feed-forward parts are, their maker decides.
+// (model.layers.0.self_attn.q_proj.weight ...). A maker, handed in, makes the feed-forward parts.
 #pragma once
 
 #include <functional>

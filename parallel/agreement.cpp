@@ -28,7 +28,7 @@ void agree(Communicator& communicator, const std::function<void()>& action) {
   const Tensor fault = Tensor::from(std::vector<std::int64_t>{speaks ? failure->exit_code() : 0}, {1});
   communicator.broadcast(fault, root, Purpose::agreement);
   std::string sentence = broadcast_text(communicator, speaks ? failure->what() : "", root);
-  // What an inner agreement reported already names its rank.
+  // An error that an inner agreement reported already names its rank.
   if (!sentence.starts_with("[rank ")) sentence = join_text("[rank ", rank, "] ", sentence);
   throw Error(static_cast<Fault>(fault.to_host<std::int64_t>()[0]), sentence, Reach::all_ranks);
 }

@@ -131,7 +131,7 @@ struct PendingRows::Exchange {
   RowCounts send_rows, receive_rows;
   Communicator& axis;
   Purpose purpose;
-  // Of the rows, and in backward of their gradients:
+  // For the rows, and in backward for their gradients:
   Tensor arriving;
   Request request;
   bool finished = false;  // in forward

@@ -245,7 +245,7 @@ class MpiCommunicator final : public Communicator {
   void run_barrier() override { check_mpi(MPI_Barrier(ranks_), "MPI_Barrier", where_); }
 
  private:
-  /// Of each rank here its rank in MPI_COMM_WORLD.
+  /// For each rank here its rank in MPI_COMM_WORLD.
   std::vector<std::int32_t> ranks_in_job() const {
     MPI_Group here = MPI_GROUP_NULL, job = MPI_GROUP_NULL;
     check_mpi(MPI_Comm_group(ranks_, &here), "MPI_Comm_group", where_);

@@ -83,7 +83,7 @@ bool same_call(const JournalEntry& a, const JournalEntry& b) {
          a.purpose == b.purpose;
 }
 
-/// Whether a rank has entered this very collective. Its ring may have moved on: then a later one counts.
+/// True where a rank has entered this very collective. Its ring may have moved on: then a later one counts.
 bool has_entered(const RankView& view, const JournalEntry& call) {
   if (!view.written) return false;
   const std::int64_t known = std::min<std::int64_t>(view.record.entered, journal_entries);

@@ -1,4 +1,4 @@
-// What an MPI test program gets from tests/mpi_main.cpp: the communicator of all its ranks.
+// An MPI test program gets the communicator of all its ranks from tests/mpi_main.cpp.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,6 @@
 #include "framework/data/file_kind.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>

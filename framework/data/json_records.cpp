@@ -24,7 +24,7 @@ std::optional<char> peek_past_space(TextSource& source) {
 }
 
 /// From an opening brace to the one that closes it; false where a string has no end in its line or the file
-/// ends first. What is between the braces is left to the parser.
+/// ends first. The parser reads the text between the braces.
 bool take_object(TextSource& source, std::string& object) {
   std::int64_t depth = 0;
   bool in_string = false, escaped = false;

@@ -61,7 +61,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::int32_t end_of_document() const override { return processor_.eos_id(); }
 
  private:
-  /// What is wrong with the bytes of a model; empty when it is loaded. The library reports most in its
+  /// Says what is wrong with the bytes of a model; empty when it is loaded. The library reports most in its
   /// status, and throws at a piece without letters.
   std::string load(std::string_view bytes) {
     try {

@@ -11,7 +11,7 @@
 namespace conclave {
 namespace {
 
-/// Of a number that is whole and fits; a larger one would be read as a float and cast beyond what there is.
+/// For a number that is whole and fits; a larger one would be read as a float and cast beyond what there is.
 std::int64_t whole_number(const nlohmann::json& object, const char* key, const std::string& path) {
   const nlohmann::json& value = object.at(key);
   const bool fits =

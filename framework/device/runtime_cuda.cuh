@@ -14,7 +14,7 @@ namespace conclave::cuda {
 constexpr DeviceKind device_kind = DeviceKind::cuda;
 constexpr const char* device_name = "cuda";
 
-/// What the stand-in does when a block becomes a buffer, and when it no longer is one; nothing on a GPU.
+/// The stand-in acts when a block becomes a buffer, and when it no longer is one; a GPU does nothing.
 inline void begin_buffer(void*, std::size_t, cudaStream_t) {}
 inline void end_buffer(void*, std::size_t, cudaStream_t) {}
 

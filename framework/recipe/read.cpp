@@ -31,7 +31,7 @@ std::string shown(const YamlNode& node) {
   return node.quoted ? "the quoted text \"" + text + "\"" : "'" + text + "'";
 }
 
-/// Whether the whole text is a number of this type. Locale-free, and no hexadecimal or octal surprises.
+/// True where the whole text is a number of this type. Locale-free, and no hexadecimal or octal surprises.
 template <class Number>
 bool read_number(const std::string& text, Number& number) {
   const char* first = text.data() + (text.size() > 1 && text[0] == '+' && text[1] != '-');

@@ -71,7 +71,7 @@ std::vector<Key> keys_of(MachineModel& m) {
   };
 }
 
-/// What a description of one processor need not say.
+/// The keys that a description of one processor need not have.
 bool is_of_network(const std::string& key) {
   return key.starts_with("within_node.") || key.starts_with("between_nodes.") ||
          key.starts_with("collectives.");

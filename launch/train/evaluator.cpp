@@ -24,7 +24,7 @@ void pad(Batch& batch, std::int64_t sequences) {
   batch.sequences = sequences;
 }
 
-/// What is summed over micro-batches and ranks, of one domain.
+/// The sums of one domain over micro-batches and ranks.
 struct Sums {
   Sums(std::int64_t layers, std::int64_t experts)
       : counts(static_cast<std::size_t>(layers * experts)),

@@ -7,7 +7,7 @@
 namespace conclave {
 namespace {
 
-/// Of an even number the lower one: of two ranks the faster is the measure.
+/// In an even number the lower one: the faster of two ranks is the measure.
 double lower_median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>((values.size() - 1) / 2);
   std::nth_element(values.begin(), middle, values.end());

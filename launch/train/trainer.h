@@ -17,7 +17,7 @@
 
 namespace conclave {
 
-/// What happened in one step, equal on all ranks.
+/// The report of one step, equal on all ranks.
 struct StepResult {
   std::int64_t step = 0;           // 1-based: steps done
   std::int64_t tokens = 0;         // real tokens of the step, all ranks
@@ -77,7 +77,7 @@ class Trainer {
   /// Collective.
   void gather_gradients(const TensorSink& sink) const;
   void gather_values(const TensorSink& sink) const;
-  /// Goes on where the checkpoint ends; each rank reads its part alone. What does not fit is a Fault::data.
+  /// Goes on where the checkpoint ends; each rank reads its part alone. Fault::data if it does not fit.
   void load(const CheckpointReader& checkpoint);
   /// Begins a new run with these things of another one's checkpoint: parameters, optimizer, data_position.
   void take(const CheckpointReader& checkpoint, const std::vector<std::string>& things);

@@ -1,5 +1,5 @@
-// What one optimizer step did to the experts: the sums that ranks gather while the step runs, and the report
-// that comes of them at its end.
+// The sums about experts that ranks gather while an optimizer step runs, and the report that comes of them at
+// its end.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,9 @@
 
 namespace conclave {
 
-/// What one optimizer step did to the experts, equal on all ranks. Arrays are [layers, experts], row-major.
+/// The report of one optimizer step, equal on all ranks. Arrays are [layers, experts], row-major.
 struct BalanceReport {
-  /// What a method reports under a name that metrics use.
+  /// A number that a method reports, under a name that metrics use.
   struct Other {
     std::string name;
     std::variant<std::int64_t, double> number;
@@ -37,7 +37,8 @@ struct BalanceReport {
   std::vector<double> layers_of(const std::string& name) const;
 };
 
-/// Sums over a rank's micro-batches, then over all ranks, by name. What nobody asks for does not travel.
+/// Sums over a rank's micro-batches, then over all ranks, by name. A sum that nobody asks for does not
+/// travel.
 class StepSums {
  public:
   /// Zeros under a name of their own.

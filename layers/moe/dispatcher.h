@@ -5,10 +5,10 @@
 //   AllToAllDispatcher   each assignment travels to the rank of its expert and back; dropless, any skew
 //   AllGatherDispatcher  every rank of the group sees all tokens and answers for its own experts; for
 //                        small groups
-// A dispatch comes in two steps: begin() sends the tokens, and what it hands back finishes. What the caller
-// computes in between does so while tokens travel, in forward and in backward.
-// The group is the expert x expert_tensor ranks, which hold one copy of all experts: rank (e, t) holds the
-// experts of part e, cut into columns t. The tokens of its ranks are all different.
+// A dispatch comes in two steps: begin() sends the tokens, and what it hands back finishes. Tokens travel
+// while the caller computes in between, in forward and in backward. The group is the expert x expert_tensor
+// ranks, which hold one copy of all experts: rank (e, t) holds the experts of part e, cut into columns t. The
+// tokens of its ranks are all different.
 #pragma once
 
 #include <functional>
@@ -20,11 +20,11 @@
 namespace conclave {
 
 /// The experts of this rank: rows [rows, hidden] sorted by its experts, offsets int64 [experts of this rank +
-/// 1] -> the same rows' outputs; with expert_tensor ranks, this rank's terms of their sums.
+/// 1] -> the same rows' outputs. With expert_tensor ranks they are this rank's terms of sums.
 using ExpertFunction = std::function<Variable(Tape& tape, const Variable& rows, const RowOffsets& offsets)>;
 
-/// What is left of a dispatch that has begun, to be called once -> [tokens, hidden]: the sum over each
-/// token's experts, weighted by routing.weights. It goes on recording on the tape of the beginning.
+/// Finishes a dispatch that has begun, and is called once -> [tokens, hidden]: the sum over each token's
+/// experts, weighted by routing.weights. It goes on recording on the tape of the beginning.
 using FinishDispatch = std::function<Variable(const ExpertFunction& experts)>;
 
 class Dispatcher {

@@ -1,8 +1,8 @@
-// ExpertCounts: how many of a step's tokens chose each expert, in the sets of tokens that its user asks for:
-// sequences, micro-batches, all replicas' micro-batches, the whole step, or other sets. Counts are 64-bit
-// integers from end to end. Those of all layers cross the network together: per micro-step in at most one
-// all-reduce over all ranks and one over the ranks that share the micro-batch, both under way while the
-// caller goes on computing, and only where somebody asks.
+// ExpertCounts: how many of a step's tokens chose each expert, in the sets of tokens that its user asks for.
+// Sets are sequences, micro-batches, all replicas' micro-batches, the whole step, or others. Counts are
+// 64-bit integers from end to end. The counts of all layers cross the network together, where somebody asks
+// for them: per micro-step in at most one all-reduce over all ranks and one over the ranks that share the
+// micro-batch. Both are under way while the caller goes on computing.
 #pragma once
 
 #include <memory>
@@ -18,7 +18,7 @@ class ExpertCounts {
  public:
   using Counts = std::vector<std::int64_t>;  // [layers, experts] where nothing else is said
 
-  /// What the user wants to know in a step.
+  /// The counts that the user wants in a step.
   struct Needs {
     bool sequences = false;    // each sequence of the micro-batch
     bool micro_batch = false;  // the micro-batch
@@ -26,7 +26,7 @@ class ExpertCounts {
     bool whole_step = false;   // the whole step, before its first backward
     std::vector<std::unique_ptr<TokenSets>> sets;
   };
-  /// What is known of a micro-step.
+  /// The counts of a micro-step.
   struct Known {
     std::int64_t sequences = 0;
     Counts by_sequence;        // [layers, sequences, experts]; joined over the ranks that share the
@@ -44,7 +44,7 @@ class ExpertCounts {
 
   Step begin_step(const BatchPlace& place, Needs needs) const;
 
-  /// Whether this rank speaks for its micro-batch among the ranks that share it.
+  /// True for the one rank that speaks for its micro-batch among the ranks that share it.
   bool speaks_for_micro_batch() const { return micro_batch_ == nullptr || micro_batch_->rank() == 0; }
   bool speaks_for_all() const { return all_tokens_.rank() == 0; }
 
@@ -61,13 +61,13 @@ class ExpertCounts::Step {
   Step(const Step&) = delete;
 
   const Needs& needs() const { return needs_; }
-  /// What the readings that are counted must hold.
+  /// Says if the readings that are counted must hold the chosen experts.
   ReadChosen reads_chosen() const;
   bool speaks_for_micro_batch() const { return of_.speaks_for_micro_batch(); }
   bool speaks_for_all() const { return of_.speaks_for_all(); }
 
-  /// Whether something is asked for that only a forward pass over all micro-batches ahead of the step can
-  /// tell: then count_ahead() each in order, and finish_counting_ahead(), which is collective.
+  /// True where only a forward pass over all micro-batches ahead of the step can tell what is asked for. Then
+  /// count_ahead() each in order, and finish_counting_ahead(), which is collective.
   bool needs_counting_pass() const;
   void count_ahead(const std::vector<RouterReading>& layers);
   void finish_counting_ahead();
@@ -75,9 +75,9 @@ class ExpertCounts::Step {
   /// Collective where other ranks are asked about; returns with the counts still under way.
   MicroStep begin_micro_step(const std::vector<RouterReading>& layers);
 
-  /// Of all ranks' micro-steps so far whose counts are known; with Needs::all_ranks.
+  /// The counts of all ranks' micro-steps so far, as far as they are known; with Needs::all_ranks.
   const Counts& seen() const { return seen_; }
-  /// Of the whole step; with Needs::whole_step.
+  /// The counts of the whole step; with Needs::whole_step.
   const Counts& step_ahead() const { return needs_counting_pass() ? ahead_ : seen_; }
   /// Ends the step: what all of it counted. Collective unless every micro-step was.
   Counts end();

@@ -1,8 +1,8 @@
 // Experts: a SwiGLU block per expert, computed as grouped products over rows sorted by expert. They know no
-// routing. Parameters under NAME, all experts of one kind stacked in dim 0 (expert e of Hugging Face's
-// NAME.e.gate_proj.weight is row e): gate_proj.weight, up_proj.weight [experts, intermediate, hidden],
-// down_proj.weight [experts, hidden, intermediate]. Dim 0 is shared out over expert ranks, intermediate over
-// expert_tensor ranks.
+// routing. Parameters under NAME stack all experts in dim 0: gate_proj.weight and up_proj.weight [experts,
+// intermediate, hidden], down_proj.weight [experts, hidden, intermediate]. Row e is expert e of Hugging
+// Face's NAME.e.gate_proj.weight. Dim 0 is shared out over expert ranks, intermediate over expert_tensor
+// ranks.
 #pragma once
 
 #include "framework/autograd/ops/elementwise.h"

@@ -27,7 +27,7 @@ struct RoutedMicroStep {
   const std::vector<RouterStatistics>& routers;  // [layers]
 };
 
-/// What scopes know of their model and run.
+/// The facts of a model and its run that scopes know.
 struct ScopeFacts {
   std::int64_t layers = 0, experts = 0, top_k = 0;
   std::uint64_t seed = 0;

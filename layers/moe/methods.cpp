@@ -21,7 +21,7 @@ LoadScopeKind shuffle_scope();
 LoadScopeKind global_batch_scope();
 
 const std::vector<Method>& methods() {
-  // What they sum over ranks travels in this order.
+  // Their sums over ranks travel in this order.
   static const std::vector<Method> all = {
       balance_terms(), z_loss(), capacity(), document_pools(), routing_groups(), selection_bias(),
   };

@@ -31,7 +31,7 @@ struct Method {
   /// Makes what is added to the loss, reported, or moved after a step.
   std::unique_ptr<Objective> (*objective)(const ObjectiveFacts& facts) = nullptr;
 
-  /// What its routers read, [layers, experts], is called so in checkpoints; empty: nothing.
+  /// The name in checkpoints of the state that its routers read, [layers, experts]; empty: they read none.
   std::string_view state = {};
   bool (*keeps_state)(const MoeRecipe& moe) = nullptr;
   /// Says what to do where a checkpoint has this state and the recipe has none of it.

@@ -1,5 +1,5 @@
 // Moe: the mixture of experts in the MLP's place: route, take back what a method limits, dispatch, compute,
-// combine, and add what the shared experts say, who compute while the tokens travel.
+// and combine. Shared experts compute while the tokens travel, and their output is added.
 // Parameters under NAME: gate (router), experts, shared_experts.
 #pragma once
 
@@ -42,7 +42,7 @@ class FeedForwards {
   /// A FeedForwardMaker.
   std::unique_ptr<FeedForward> operator()(ParameterSet& parameters, const BlockPlace& place) const;
 
-  /// What the routers read; whoever moves it moves theirs.
+  /// The states that the routers read; whoever moves one of them moves theirs.
   const MethodStates& states() const { return states_; }
 
  private:

@@ -1,6 +1,6 @@
 // Objective: something that a method adds to the loss, reports, or moves after a step, from what routers
-// leave behind. It is linear in what carries a gradient; its factors come from reduced numbers that carry
-// none, and are divided by totals of the step, so that terms of micro-batches and ranks are only summed.
+// leave behind. It is linear in what carries a gradient. Its factors come from reduced numbers that carry
+// none. They are divided by totals of the step, so that terms of micro-batches and ranks are only summed.
 #pragma once
 
 #include <memory>
@@ -13,7 +13,7 @@
 
 namespace conclave {
 
-/// What an objective is made for. It copies what it keeps.
+/// The model and the run that an objective is made for. It copies what it keeps.
 struct ObjectiveFacts {
   const MoeRecipe& moe;
   ScopeFacts model;
@@ -33,8 +33,8 @@ class Objective {
 
   /// A step begins: asks for what it counts, and for sums over the step's ranks.
   virtual void want(const StepFacts&, ExpertCounts::Needs&, StepSums&) {}
-  /// A micro-step: adds its factors, and to its sums. What is no sum of statistics times factors is returned
-  /// as a variable, float64 [1]; an undefined one is nothing.
+  /// A micro-step: adds its factors, and to its sums. Returns a term of the loss that is no sum of statistics
+  /// times factors, float64 [1]; an undefined variable is nothing.
   virtual Variable of_micro_step(Tape&, const RoutedMicroStep&, Factors&, StepSums&) { return {}; }
   /// The step has ended; its sums are those of all ranks.
   virtual void report(const StepOutcome&, const StepSums&, BalanceReport&) {}
@@ -43,7 +43,7 @@ class Objective {
   /// The update was made: what it learnt from the step reported last enters its states. Left out after a step
   /// that was skipped.
   virtual void keep() {}
-  /// What it keeps from step to step beside what routers read.
+  /// The states that it keeps from step to step, beside those that routers read.
   virtual std::vector<ObjectiveState*> states() { return {}; }
 };
 

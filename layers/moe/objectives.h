@@ -1,8 +1,8 @@
-// Objectives: all that methods add to the loss of a model's routers, at the end of each forward pass. What is
-// counted, and when counts cross the network, is in expert_counts.h.
+// Objectives: all that methods add to the loss of a model's routers, at the end of each forward pass.
+// expert_counts.h says what is counted, and when counts cross the network.
 //
-// What may only be done in a step is a function of what begin_step() returns, and what may only be done in a
-// micro-step is one of what Step::begin_micro_step() returns.
+// begin_step() returns an object whose functions may only be called in a step. Its begin_micro_step() returns
+// one whose functions may only be called in a micro-step.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ class Objectives {
   /// step_tokens: the real tokens of the whole step, known before the first backward.
   Step begin_step(std::int64_t step, std::int64_t step_tokens, const BatchPlace& place = {});
 
-  /// What is kept from step to step beside what routers read. Part of a checkpoint.
+  /// The states that objectives keep from step to step, beside those that routers read. Part of a checkpoint.
   std::vector<ObjectiveState*> states() const;
   /// The report of a step without targets.
   BalanceReport unknown() const;

@@ -1,4 +1,4 @@
-// What a recipe says of experts: the section `model.moe`.
+// The keys of the section `model.moe` of a recipe.
 #pragma once
 
 #include <array>
@@ -62,7 +62,7 @@ struct BalanceRecipe {
 };
 void describe(Visitor& v, BalanceRecipe& b);
 
-/// What auxiliary losses are over layers.
+/// How the auxiliary losses of layers are joined.
 enum class LayerReduction { sum, mean };
 constexpr auto words_of(LayerReduction) {
   return std::array{Word{LayerReduction::sum, "sum"}, Word{LayerReduction::mean, "mean"}};
@@ -89,7 +89,7 @@ struct ModelRecipe : TransformerRecipe {
   bool operator==(const ModelRecipe&) const = default;
 };
 void describe(Visitor& v, ModelRecipe& m);
-/// What its keys mean together. Fault::request for the first thing that is impossible.
+/// Checks what its keys mean together. Fault::request for the first thing that is impossible.
 void require_possible(const Requirements& r, const ModelRecipe& m);
 /// The same, of sequences of this length.
 void require_possible(const Requirements& r, const MoeRecipe& moe, std::int64_t sequence_length);

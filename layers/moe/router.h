@@ -75,7 +75,7 @@ std::unique_ptr<Router> compose_router(std::unique_ptr<Scores> scores, const std
 /// The router that the recipe names; its parameters are under NAME.gate.
 std::unique_ptr<Router> make_router(ParameterSet& parameters, const std::string& name,
                                     const ModelRecipe& model, const MethodStates& states = {});
-/// What makes the routers of a model; make_router, or something of one's own with the same arguments.
+/// Makes the routers of a model: make_router, or a function of one's own with the same arguments.
 using RouterMaker = std::function<std::unique_ptr<Router>(
     ParameterSet& parameters, const std::string& name, const ModelRecipe& model, const MethodStates& states)>;
 

@@ -8,7 +8,7 @@
 
 namespace conclave {
 
-/// Of one layer and this rank's tokens. p: RouterStatistics::probabilities, before any renormalisation.
+/// Sums over this rank's tokens in one layer. p: RouterStatistics::probabilities, before any renormalisation.
 struct RouterMeasures {
   double chosen_probability = 0;  // sum over tokens of sum over the chosen experts of p; top_k / experts a
                                   // token when p is uniform

@@ -8,14 +8,14 @@
 
 namespace conclave {
 
-/// What a layer's router sees.
+/// The tokens at hand, as a layer's router sees them.
 struct RouterInput {
   Variable x;                 // [tokens, hidden]; this rank's tokens
   const ModelInput& input;    // of these tokens
   Communicator& micro_batch;  // the ranks that hold even shares of the micro-batch, in order
 };
 
-/// What every routing op is told about the tokens at hand.
+/// The options that every routing op takes, for the tokens at hand.
 inline RouteOptions route_options(const ModelInput& input, std::int64_t top_k, const RouteRule& rule = {}) {
   return {.top_k = top_k,
           .rule = rule,

@@ -24,11 +24,11 @@ class TokenSets {
  public:
   virtual ~TokenSets() = default;
 
-  /// Whether all tokens of the sets that a micro-step is balanced with are in this micro-step of some
+  /// True where all tokens of the sets that a micro-step is balanced with are in this micro-step of some
   /// replica. The sets of each micro-step are then numbered from 0; otherwise those of the step are.
   bool within_micro_step() const { return within_micro_step_; }
   std::int64_t sets() const { return sets_; }
-  /// Whether count() looks at RouterReading::chosen.
+  /// Says if count() looks at RouterReading::chosen.
   virtual ReadChosen reads_chosen() const { return ReadChosen::no; }
 
   /// The set that row b of this rank's micro-step m is balanced with.

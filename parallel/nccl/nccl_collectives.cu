@@ -57,7 +57,7 @@ LiveCommunicators& live() {
   return *live;
 }
 
-/// What went wrong on the device or the network since, in a collective that had been started well.
+/// Says what went wrong on the device or the network since, in a collective that had been started well.
 void check_asynchronous(ncclComm_t communicator, const std::string& where) {
   ncclResult_t result = ncclSuccess;
   check_nccl(ncclCommGetAsyncError(communicator, &result), "ncclCommGetAsyncError", where, communicator);

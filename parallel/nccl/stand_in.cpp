@@ -25,7 +25,7 @@ constexpr int first_tag = 20000, tags = 10000;  // of MPI_COMM_WORLD, which nobo
 
 std::atomic<ncclResult_t> planted{ncclSuccess};
 
-/// What an id is made of: where the ranks that bring it meet.
+/// An id says where the ranks that bring it meet.
 struct Meeting {
   int root;  // in MPI_COMM_WORLD
   int number;
@@ -94,7 +94,7 @@ struct PointToPoint {
   MPI_Datatype type;
   int peer;
 };
-/// Of the group that this thread has begun.
+/// The calls of the group that this thread has begun.
 struct Group {
   int depth = 0;
   ncclComm_t comm = nullptr;

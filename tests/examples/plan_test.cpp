@@ -1,4 +1,4 @@
-// What `conclave validate` plans for examples/parallel, against what a step on 4 ranks does: bytes on the
+// The plan of `conclave validate` for examples/parallel, against what a step on 4 ranks does: bytes on the
 // network by purpose, and the memory of parameters and optimizer states.
 #include <gtest/gtest.h>
 

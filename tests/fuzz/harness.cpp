@@ -1,5 +1,5 @@
-// What libFuzzer calls: one program per entry, CONCLAVE_FUZZ_ENTRY names it. An exception that leaves the
-// entry ends the program, which libFuzzer reports as a crash and keeps the input of.
+// The function that libFuzzer calls: one program per entry, CONCLAVE_FUZZ_ENTRY names it. An exception that
+// leaves the entry ends the program, which libFuzzer reports as a crash and keeps the input of.
 #include <cstddef>
 #include <cstdint>
 

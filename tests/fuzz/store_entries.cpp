@@ -1,5 +1,6 @@
 // The parts of a checkpoint: its manifest, the table of a shard, and a whole one of which bytes, lengths or
 // files are altered behind the manifest's back. And safetensors files.
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -18,7 +19,7 @@ namespace conclave::fuzz {
 namespace {
 namespace fs = std::filesystem;
 
-/// Whether the first byte of an input asks for a right checksum, without which nothing is parsed.
+/// True where the first byte of an input asks for a right checksum, without which nothing is parsed.
 bool takes_signature(std::string_view& bytes) {
   const bool is_signed = (bytes.front() & 1) != 0;
   bytes.remove_prefix(1);

@@ -1,9 +1,10 @@
-// What `conclave bench` measures, at small size: every subject gives figures that make sense, as JSON that
+// The measures of `conclave bench`, at small size: every subject gives figures that make sense, as JSON that
 // can be read back; ratios, model flops and forced balance are what they are said to be. No speed is tested.
 #include "launch/tools/bench/bench.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -183,7 +184,7 @@ TEST(MachineProbe, FitsTwoRates) {
   const FittedRates rates = fit_rates(samples);
   EXPECT_NEAR(rates.x, 4, 1e-9);
   EXPECT_NEAR(rates.y, 0.5, 1e-9);
-  // What explains nothing is free, and no rate is ever below zero.
+  // A figure that explains nothing is free, and no rate is ever below zero.
   for (WorkSample& sample : samples) sample.seconds = sample.x / 4 - 0.01 * sample.y;
   EXPECT_GT(fit_rates(samples).y, 1e12);
 }

@@ -1,4 +1,4 @@
-// What tests of the command share: running it, and a scratch directory with texts, token files and a recipe.
+// Tests of the command share this: they run it in a scratch directory with texts, token files and a recipe.
 // CONCLAVE_COMMAND and CONCLAVE_MPIRUN say where the programs are.
 #pragma once
 

@@ -1,5 +1,5 @@
-// What `conclave doctor` and `conclave validate` read from a machine, held against machines written down
-// here: two sockets with hyper-threads, containers with both versions of control groups; and what they
+// The facts that `conclave doctor` and `conclave validate` read from a machine, held against machines written
+// down here: two sockets with hyper-threads, containers with both versions of control groups; and what they
 // conclude from it.
 #include <gtest/gtest.h>
 

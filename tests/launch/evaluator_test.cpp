@@ -1,4 +1,4 @@
-// What an evaluation measures: against plain loops over the routers' inputs, the same on every layout and
+// The measures of an evaluation: against plain loops over the routers' inputs, the same on every layout and
 // device, and nothing of padding in it.
 #include "launch/train/evaluator.h"
 

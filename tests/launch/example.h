@@ -38,7 +38,7 @@ inline Recipe example_recipe() {
   return parse_recipe(example_text, "example.yaml");
 }
 
-/// What the action complains about, or "" where it does not. Only Fault::request counts as a complaint.
+/// The complaint of the action, or "" where there is none. Only Fault::request counts as a complaint.
 template <class Action>
 std::string request_error(const Action& action) {
   try {

@@ -1,5 +1,5 @@
-// What the command says and keeps of experts: capacities, pools by document, loads of ranks and experts
-// without tokens.
+// The facts of experts that the command says and keeps: capacities, pools by document, loads of ranks and
+// experts without tokens.
 #include <algorithm>
 
 #include "framework/store/expert_history.h"

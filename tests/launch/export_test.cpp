@@ -64,7 +64,7 @@ INSTANTIATE_TEST_SUITE_P(All, Architectures,
                          testing::Values("qwen3_moe", "olmoe", "mixtral", "glm4_moe", "qwen3", "llama"),
                          [](const auto& tested) { return std::string(tested.param); });
 
-// What transformers calls a thing, checked there by tests/interop, against what it is here.
+// The names of transformers, checked there by tests/interop, against what it is here.
 TEST(Export, NamesAreThoseOfTheArchitecture) {
   struct Name {
     const char *architecture, *theirs, *ours;

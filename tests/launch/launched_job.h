@@ -24,7 +24,7 @@ class LaunchedJob {
   std::vector<pid_t> ranks() const;
   /// Waits until `count` ranks are there; fewer when the job has ended before.
   std::vector<pid_t> wait_for_ranks(std::size_t count);
-  /// Whether the job ends before this moment.
+  /// True where the job ends before this moment.
   bool ends_before(std::chrono::steady_clock::time_point moment);
   /// The exit code, 128 + n for signal n, when it has ended. A job that takes more than a minute is killed.
   int wait();

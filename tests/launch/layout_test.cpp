@@ -2,6 +2,7 @@
 // give the losses and gradients of the oracle, one rank with the whole step in one micro-batch.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "tests/launch/synthetic_trainer.h"

@@ -1,5 +1,6 @@
 // Everyday manners of the command: doctor, examples in every help that hold, what a terminal sees and what a
 // pipe sees.
+#include <algorithm>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -112,7 +113,7 @@ std::vector<std::vector<std::string>> examples_of(const std::string& help) {
   return examples;
 }
 
-/// What is wrong with an example: an unknown option, key or recipe; "" if nothing.
+/// The fault of an example: an unknown option, key or recipe; "" if nothing.
 std::string mistake_in(const std::vector<std::string>& example, const std::string& help) {
   for (std::size_t i = 2; i < example.size(); ++i) {
     const std::string& word = example[i];

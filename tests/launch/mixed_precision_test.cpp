@@ -46,7 +46,7 @@ double distance(const std::vector<float>& a, const std::vector<float>& b) {
   return norm(difference) / norm(b);
 }
 
-/// What these ranks can have: each way of summing over ranks, and of exchanging rows.
+/// The layouts that these ranks can have: each way of summing over ranks, and of exchanging rows.
 std::vector<ParallelRecipe> layouts() {
   switch (test::mpi_world()->size()) {
     case 1:

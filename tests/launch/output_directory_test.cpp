@@ -1,5 +1,5 @@
-// What a run finds in its output directory: files that somebody else has written are refused, what an earlier
-// start has measured is moved aside, and a refusal is told in the log that is there.
+// The files that a run finds in its output directory: those that somebody else has written are refused, what
+// an earlier start has measured is moved aside, and a refusal is told in the log that is there.
 #include <fstream>
 #include <map>
 
@@ -42,7 +42,7 @@ TEST_F(OutputDirectory, NobodysRecipeIsOverwritten) {
   for (const int ranks : {1, 2}) expect_refused(train("other", quick, ranks), path("other/recipe.yaml"));
   EXPECT_EQ(content(folder_ / "other/recipe.yaml"), "name: somebody's own\n");
   EXPECT_FALSE(fs::exists(folder_ / "other/metrics.jsonl"));
-  // What a run has left is its own, whatever is missing of it.
+  // A run owns what it has left, whatever is missing of it.
   for (const std::string left : {"checkpoints", "recipes", "metrics.jsonl"}) {
     ASSERT_EQ(train("own-" + left, quick).exit_code, 0);
     for (const char* name : {"checkpoints", "recipes", "metrics.jsonl"})

@@ -1,4 +1,4 @@
-// What commands write never takes the place of another file, and what is cut off leaves nothing behind.
+// No command's output takes the place of another file, and one that is cut off leaves nothing behind.
 #include <signal.h>
 #include <unistd.h>
 
@@ -141,7 +141,7 @@ TEST_F(Outputs, AnInterruptedTokenizeLeavesNothing) {
     EXPECT_NE(job.get().exit_code, 0) << signal;
     EXPECT_EQ(partials(path("cut")).size(), number == SIGKILL ? 3u : 0u) << signal;
   }
-  // What SIGKILL left is removed by the next command with the same name, and nothing else is.
+  // A file that SIGKILL left is removed by the next command with the same name, and nothing else is.
   write("cut/other.bin.partial-1", "of another");
   ASSERT_EQ(conclave_command("tokenize --output " + path("cut/tokens") + " " + path("letters.txt")).exit_code,
             0);

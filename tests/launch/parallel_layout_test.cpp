@@ -3,6 +3,7 @@
 // equal the oracle's, one rank with the whole step in one micro-batch.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -218,7 +219,7 @@ TEST(ParallelLayout, PoolsOfDocumentsEqualTheOracleToo) {
     ASSERT_NO_FATAL_FAILURE(expect_equal(all[index], other));
 }
 
-// What changes how parameters are shared, cut or left out, and with it which gradients travel.
+// The keys that change how parameters are shared, cut or left out, and with it which gradients travel.
 TEST(ParallelLayout, TiedFrozenAndDenseModelsEqualTheOracleToo) {
   Recipe tied = base_recipe(), frozen = base_recipe(), dense = base_recipe();
   tied.model.tie_word_embeddings = true;

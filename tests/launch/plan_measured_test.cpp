@@ -1,4 +1,4 @@
-// What `conclave validate` plans, against what a step does on 1, 2 and 4 ranks. Given the experts that the
+// The plan of `conclave validate`, against what a step does on 1, 2 and 4 ranks. Given the experts that the
 // real routers chose, a dry run hands over the same bytes for each purpose and needs the same memory within a
 // thousandth, whether routing is nearly even or all tokens choose the same experts.
 #include <gtest/gtest.h>
@@ -252,10 +252,10 @@ class MeasuredRun {
   }
 
   Trainer& trainer() { return trainer_; }
-  /// Of the trainer, between steps.
+  /// The memory of the trainer, between steps.
   double states() const { return live() - before_; }
 
-  /// What a dry run of the next step does when tokens go to the experts that they really go to: a forward
+  /// A dry run of the next step when tokens go to the experts that they really go to: a forward
   /// pass with the same weights chooses the same.
   DryStep dry_step_with_real_choices() {
     const Communicator& data = mesh_.axis(Axis::data);
@@ -321,7 +321,7 @@ TEST(PlanMeasured, BytesOnTheNetworkAreThePlans) {
       EXPECT_EQ(bytes(Purpose::dispatch), plan.dispatch);
       EXPECT_EQ(bytes(Purpose::combine), plan.combine);
       EXPECT_EQ(bytes(Purpose::statistics), plan.statistics);
-      // What does not hang on the choice is what the first of ranks that are not there does.
+      // The rest does not hang on the choice: the first of ranks that are not there does it.
       EXPECT_EQ(plan.gradients, even.gradients);
       EXPECT_EQ(plan.parameters, even.parameters);
       EXPECT_EQ(plan.activations, even.activations);

@@ -53,7 +53,7 @@ TEST(Plan, SharesOutParameters) {
               8.0 * static_cast<double>((all.embedding + all.lm_head + all.attention) / 8 + all.experts / 8 +
                                         all.router / 8),
               8.0 * static_cast<double>(all.norms));
-  // What a reduce-scatter brings has the gaps between norms, which take no moments.
+  // The result of a reduce-scatter has the gaps between norms, which take no moments.
   EXPECT_NEAR(memory.reduced_gradients, memory.moments / 2, 8.0 * static_cast<double>(all.norms));
   const NetworkPlan network = plan_network(recipe, 8);
   EXPECT_DOUBLE_EQ(network.gradients + network.parameters, memory.parameters);

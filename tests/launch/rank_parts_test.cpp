@@ -1,10 +1,11 @@
-// What ranks write together is every element once, whatever the layout: shares by themselves, and the parts
+// Ranks together write every element once, whatever the layout: shares by themselves, and the parts
 // of all ranks of many layouts, written to a checkpoint and read back by the ranks of another. Ranks are
 // played one after another in one process; the tests with real ranks are in checkpointing_test.cpp.
 #include "launch/train/rank_parts.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "framework/store/checkpoint_protocol.h"

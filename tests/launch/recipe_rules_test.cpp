@@ -1,5 +1,5 @@
-// What keys mean together: a table of overrides that make a good recipe impossible, with the words of the
-// error.
+// Keys that contradict each other: a table of overrides that make a good recipe impossible, with the words of
+// the error.
 #include "launch/train/recipe_rules.h"
 
 #include <gtest/gtest.h>

@@ -86,7 +86,7 @@ class ReportBrowser : public Command {
       GTEST_SKIP() << "there is no chromium on this machine (Debian's package is called so)";
   }
 
-  /// What the page of these runs shows in a window of this width.
+  /// The text that the page of these runs shows in a window of this width.
   static Json show(const std::string& runs, int width, const std::string& options = "") {
     const std::string page = path("page.html"), watched = path("watched.html");
     const Outcome reported = conclave_command("report --output " + page + " " + runs);

@@ -1,4 +1,4 @@
-// What tests of the report share: taking a page apart.
+// Tests of the report share this: it takes a page apart.
 #pragma once
 
 #include <cctype>

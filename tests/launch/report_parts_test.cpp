@@ -1,6 +1,7 @@
 // The parts of a report by themselves: thinning, JSON inside of HTML, recipes side by side, broken logs.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>

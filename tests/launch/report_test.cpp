@@ -1,5 +1,6 @@
 // conclave report on runs that the command has trained: the page is whole, its numbers are the run's, and
 // broken inputs are told. TensorBoard's files of the same runs hold the numbers of metrics.jsonl.
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 
@@ -257,7 +258,7 @@ TEST_F(Report, TensorBoardSeesEachStepOnce) {
   for (const auto& entry : fs::directory_iterator(path("run/tensorboard"))) files.push_back(entry.path());
   std::sort(files.begin(), files.end());
   ASSERT_EQ(files.size(), 2u);
-  // What TensorBoard keeps: a start makes it forget later steps.
+  // The events that TensorBoard keeps: a start makes it forget later steps.
   std::map<std::int64_t, std::map<std::string, float>> scalars;
   std::size_t histograms = 0, pictures = 0, steps_written = 0;
   for (const fs::path& file : files)

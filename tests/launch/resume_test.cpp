@@ -43,8 +43,8 @@ class Resume : public Command {
     const Outcome outcome = train(output, everything, ranks);
     ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
   }
-  /// What a run leaves when it is killed some time after saving this step: later lines and rows, no later
-  /// checkpoint.
+  /// The files that a run leaves when it is killed some time after saving this step: later lines and rows, no
+  /// later checkpoint.
   static void copy_killed_after(const std::string& whole, const std::string& output, int step) {
     std::filesystem::copy(folder_ / whole, folder_ / output, std::filesystem::copy_options::recursive);
     for (int later = step + 1; later <= last_step; ++later)

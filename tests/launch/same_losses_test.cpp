@@ -1,5 +1,6 @@
 // One recipe, real token files, the same global batch: the losses that the command writes do not depend on
 // the number of ranks or on how each replica cuts its share into micro-batches.
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <set>

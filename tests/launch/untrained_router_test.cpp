@@ -2,6 +2,7 @@
 // with and without the losses that train them all the same.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "launch/train/recipe_rules.h"

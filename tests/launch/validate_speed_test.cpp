@@ -10,7 +10,7 @@
 namespace conclave {
 namespace {
 
-/// Of all processes that this one has started and waited for.
+/// The time of all processes that this one has started and waited for.
 double processor_seconds() {
   rusage usage{};
   ::getrusage(RUSAGE_CHILDREN, &usage);

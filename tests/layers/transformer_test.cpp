@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "framework/autograd/ops/elementwise.h"
@@ -71,7 +72,7 @@ Recipe variant(int which) {
   return recipe;
 }
 
-/// Of step 1, so that pools are drawn as in training.
+/// The input of step 1, so that pools are drawn as in training.
 ModelInput training_input(const TinyModel& model, std::int64_t sequences) {
   ModelInput input = to_device(synthetic_batch(model.recipe, 0, 0, sequences));
   input.draws = {.seed = 7, .step = 1, .first_sequence = 0};

@@ -14,8 +14,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// What each folder may include beside itself; everything listed below a folder is spelled out, nothing is
-/// implied.
+/// The folders that each folder may include beside itself; everything listed below a folder is spelled out,
+/// nothing is implied.
 const std::map<std::string, std::set<std::string>>& allowed_folders() {
   static const std::map<std::string, std::set<std::string>> table = [] {
     const std::set<std::string> framework = {
@@ -78,7 +78,7 @@ bool is_code(const fs::path& path) {
   return endings.contains(path.extension().string());
 }
 
-/// What a line of code includes in quotes, if it does.
+/// The name that a line of code includes in quotes, if it does.
 std::optional<std::string> quoted_include(std::string_view line) {
   const auto skip = [&](std::string_view word) {
     line.remove_prefix(std::min(line.find_first_not_of(" \t"), line.size()));
@@ -92,6 +92,26 @@ std::optional<std::string> quoted_include(std::string_view line) {
   return std::string(line.substr(0, end));
 }
 
+/// True where the line calls something of <algorithm>. Other standard headers bring it along with one
+/// compiler and not with the next.
+bool needs_algorithm(const std::string& line) {
+  static const std::set<std::string> names = {
+      "adjacent_find", "all_of",      "any_of",         "clamp",       "copy",       "copy_n",
+      "count",         "count_if",    "equal",          "fill",        "fill_n",     "find",
+      "find_if",       "for_each",    "is_sorted",      "lower_bound", "max",        "max_element",
+      "min",           "min_element", "minmax_element", "none_of",     "partition",  "remove",
+      "remove_if",     "replace",     "reverse",        "search",      "shuffle",    "sort",
+      "swap_ranges",   "stable_sort", "transform",      "unique",      "upper_bound"};
+  for (std::size_t at = line.find("std::"); at != std::string::npos; at = line.find("std::", at + 1)) {
+    std::string_view rest = std::string_view(line).substr(at + 5);
+    if (rest.starts_with("ranges::")) return true;
+    const std::size_t end = rest.find_first_not_of("abcdefghijklmnopqrstuvwxyz_");
+    if (end != std::string_view::npos && rest[end] == '(' && names.contains(std::string(rest.substr(0, end))))
+      return true;
+  }
+  return false;
+}
+
 void check_file(const fs::path& root, const fs::path& path, IncludeReport& report) {
   const std::string name = path.lexically_relative(root).string(), folder = folder_of(name);
   if (folder.empty()) {
@@ -102,8 +122,15 @@ void check_file(const fs::path& root, const fs::path& path, IncludeReport& repor
   const std::set<std::string>& allowed = allowed_folders().at(folder);
   std::ifstream file(path);
   int number = 0;
+  bool has_algorithm = false;
   for (std::string line; std::getline(file, line);) {
     ++number;
+    if (line == "#include <algorithm>") has_algorithm = true;
+    if (!has_algorithm && needs_algorithm(line)) {
+      report.violations.push_back(
+          join_text(name, ":", number, ": uses <algorithm>, but does not include it"));
+      has_algorithm = true;  // one sentence is enough
+    }
     const std::optional<std::string> included = quoted_include(line);
     if (!included) continue;
     ++report.includes;

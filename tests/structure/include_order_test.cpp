@@ -86,5 +86,13 @@ TEST_F(PlantedInclude, DownwardsIsFine) {
   EXPECT_TRUE(violations("framework/base/a.cpp", "#include <vector>").empty());
 }
 
+TEST_F(PlantedInclude, AlgorithmsComeFromTheirOwnHeader) {
+  const std::string use = join_text("int a = std", "::count(b.begin(), b.end(), 1);");
+  EXPECT_EQ(violations("optim/a.cpp", use),
+            std::vector<std::string>{"optim/a.cpp:2: uses <algorithm>, but does not include it"});
+  EXPECT_TRUE(violations("optim/a.cpp", "#include <algorithm>\n" + use).empty());
+  EXPECT_TRUE(violations("optim/a.cpp", "std::count_of(1); std::max<int> a; std::sorted(b);").empty());
+}
+
 }  // namespace
 }  // namespace conclave

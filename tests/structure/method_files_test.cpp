@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 using Files = std::set<std::string>;
 
 const std::string folder = "layers/moe/methods/";
-/// What names all methods: makers, and the members of a recipe.
+/// The files that name all methods: makers, and the members of a recipe.
 const std::set<std::string> lists = {"layers/moe/methods", "layers/moe/recipe"};
 
 struct MethodWords {

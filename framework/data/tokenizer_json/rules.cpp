@@ -19,11 +19,11 @@ namespace {
 
 using Json = nlohmann::json;
 
-/// Of the pre-tokenizer ByteLevel (GPT-2's encoder.py).
+/// The table of the pre-tokenizer ByteLevel (GPT-2's encoder.py).
 constexpr const char* gpt2_words =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-/// What the token between documents is called in the base models that people use.
+/// The names of the token between documents in the base models that people use.
 constexpr const char* ends_of_document[] = {"<|endoftext|>",         "<|end_of_text|>", "</s>", "<eos>",
                                             "<｜end▁of▁sentence｜>", "<|eos|>",         "[EOS]"};
 
@@ -192,7 +192,7 @@ class RulesReader {
             is_new ? ", the next one after the vocabulary" : ", as in model.vocab");
       token.id = static_cast<std::int32_t>(wanted);
       if (is_new) add_id(token.content, token.id);
-      // What is not normalized is looked for in the text as it came.
+      // A token that is not normalized is looked for in the text as it came.
       std::string normal = token.content;
       if (token.normalized)
         for (const UnicodeForm form : rules_.normalizers) normal = normalize(normal, form);

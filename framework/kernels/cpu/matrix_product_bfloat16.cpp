@@ -25,7 +25,7 @@ memory::desc description(std::int64_t rows, std::int64_t columns, const memory::
   return {{rows, columns}, type, strides};
 }
 
-/// What one primitive can do, whatever the sizes.
+/// The work that one primitive can do, whatever the sizes.
 struct Kind {
   Transpose transpose_a, transpose_b;
   bool accumulates, rounds;  // rounds: c is bfloat16

@@ -14,7 +14,8 @@ constexpr int walk_tiles = 2, walked = walk_tiles * tile_side;  // rows at a tim
 template <int width>
 constexpr int row_stride = width + 8;
 constexpr int sum_stride = walked + 4, weight_stride = walked + 8;
-// What a warp has for itself, in bytes: sums of 16 x 32, weights of 16 x 32, a number for each row.
+// The memory that a warp has for itself, in bytes: sums of 16 x 32, weights of 16 x 32, a number for each
+// row.
 constexpr std::size_t sums_bytes = tile_side * sum_stride * sizeof(float),
                       weights_bytes = tile_side * weight_stride * sizeof(BFloat16),
                       factors_bytes = tile_side * sizeof(float);

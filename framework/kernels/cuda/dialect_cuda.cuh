@@ -103,7 +103,7 @@ inline std::size_t most_shared_bytes() {
   static const int bytes = attribute_of_gpu(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   return static_cast<std::size_t>(bytes);
 }
-/// Whether it multiplies bfloat16 on tensor cores: from sm_80 on.
+/// True where it multiplies bfloat16 on tensor cores: from sm_80 on.
 inline bool has_matrix_units() {
   static const int major = attribute_of_gpu(cudaDevAttrComputeCapabilityMajor);
   return major >= 8;

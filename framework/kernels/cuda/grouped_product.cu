@@ -12,7 +12,7 @@
 namespace conclave::DIALECT {
 namespace {
 
-/// What varies between experts is m, the rows of c, or k, the length of the sums.
+/// Either m, the rows of c, or k, the length of the sums, varies between experts.
 struct GroupedProduct {
   const RowOffsets& offsets;
   const Tensor &a, &b, &c;

@@ -125,7 +125,7 @@ std::vector<WorkSample> attention_passes(double call) {
   return samples;
 }
 
-/// What was done over the seconds of all of it.
+/// The work done over the seconds of all of it.
 class Rate {
  public:
   void note(double amount, double seconds) {

@@ -88,7 +88,7 @@ struct TimedTrainer {
   }
 };
 
-/// What a step of a recipe with one balance term does on the network.
+/// The traffic of a step of a recipe with one balance term.
 TrafficTable traffic_of_step(const Bench& bench, const BalanceRecipe& term) {
   Recipe recipe = bench.recipe;
   recipe.model.moe.balance = {term};
@@ -99,7 +99,7 @@ TrafficTable traffic_of_step(const Bench& bench, const BalanceRecipe& term) {
   return bench.mesh.world().traffic().since(before);
 }
 
-/// What the mean over the global batch costs more than the mean over each micro-batch.
+/// The extra cost of the mean over the global batch beside the mean over each micro-batch.
 void compare_balance_scopes(Bench& bench) {
   const ModelRecipe& model = bench.recipe.model;
   const TrafficTable global = traffic_of_step(

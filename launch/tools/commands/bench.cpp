@@ -1,5 +1,6 @@
 #include "launch/tools/commands/bench.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <sstream>

@@ -32,7 +32,7 @@ std::int64_t free_shared_memory() {
   return static_cast<std::int64_t>(place.f_bavail) * static_cast<std::int64_t>(place.f_frsize);
 }
 
-/// Whether mpirun lets waiting ranks leave their processors; it says so to ranks in their environment.
+/// True where mpirun lets waiting ranks leave their processors; it says so to ranks in their environment.
 bool waiting_ranks_yield() {
   for (const char* sign : {"OMPI_MCA_mpi_yield_when_idle", "OMPI_MCA_mpi_oversubscribe"}) {
     const char* value = std::getenv(sign);
@@ -41,7 +41,7 @@ bool waiting_ranks_yield() {
   return false;
 }
 
-/// Whether what rank 0 writes is there for all. Collective.
+/// True where all ranks see what rank 0 writes. Collective.
 void examine_sharing(Section& section, const std::filesystem::path& directory, Communicator& world) {
   const std::filesystem::path marker =
       directory / (".conclave-doctor-" + broadcast_text(world, std::to_string(::getpid()), 0) + "-seen");

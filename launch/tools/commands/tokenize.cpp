@@ -230,7 +230,7 @@ int train_model(const Options& options) {
   return 0;
 }
 
-/// Whether the input has so many documents (not pieces of one) that each can go one way as a whole.
+/// True where the input has so many documents (not pieces of one) that each can go one way as a whole.
 bool has_enough_documents(const std::vector<std::string>& inputs, const DocumentOptions& options) {
   DocumentReader reader(inputs, options);
   std::int64_t documents = 0;

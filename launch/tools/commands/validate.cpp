@@ -70,7 +70,7 @@ void print_parameters(const Recipe& recipe, int ranks) {
       training_flops_per_token(recipe.model, recipe.data.sequence_length));
 }
 
-/// Whether parallel.dispatch_rows cuts the worst case into rounds.
+/// True where parallel.dispatch_rows cuts the worst case into rounds.
 std::string rounds_text(const ParallelRecipe& p, const LayoutPlan& layout) {
   if (p.dispatch_rows == 0 || p.dispatcher != DispatcherKind::all_to_all || p.expert * p.expert_tensor == 1)
     return "";

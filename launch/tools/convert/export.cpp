@@ -1,5 +1,6 @@
 #include "launch/tools/convert/export.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <map>

@@ -34,7 +34,7 @@ std::vector<T> entries_of_dim0(const std::vector<T>& values, std::int64_t entrie
   return some;
 }
 
-/// Of a parameter that has an entry for each expert its layer with experts, counted from 0; else -1.
+/// The layer with experts, counted from 0, of a parameter that has an entry for each expert; else -1.
 std::int64_t expert_layer_of(const std::string& name, const ModelRecipe& model) {
   const std::string start = "model/model.layers.";
   if (!name.starts_with(start)) return -1;
@@ -121,7 +121,7 @@ void say_what_ends(const MoeRecipe& whole, const MoeRecipe& smaller,
     say("Balance terms over groups of experts (expert_groups in model.moe.balance) end here.");
 }
 
-/// What a run of the smaller model is told.
+/// The recipe of a run of the smaller model.
 Recipe smaller_recipe(const Recipe& recipe, const ExtractOptions& options) {
   Recipe smaller = recipe;
   smaller.model = with_experts(recipe.model, options.experts);

@@ -36,7 +36,7 @@ const Architecture& architecture_of(const ConfigReader& config) {
   config.refuse("its model_type is \"", model_type, "\"; Conclave imports ", names, " and mistral.");
 }
 
-/// What the model is, over what a recipe says of it otherwise: losses, initialisation, selection bias.
+/// Puts the model's own facts over those of a recipe: losses, initialisation, selection bias.
 void read_model(const Architecture& architecture, const ConfigReader& config, ModelRecipe& model) {
   model.moe.num_shared_experts = model.moe.first_k_dense_replace = 0;
   if (architecture.has_experts) {  // else routers are the recipe's to choose
@@ -118,7 +118,7 @@ bool predicts_further(const std::string& name, const Architecture& architecture,
          name.starts_with(join_text("model.layers.", model.num_hidden_layers, "."));
 }
 
-/// What some directories hold besides the parameters.
+/// The entries of some directories besides the parameters.
 bool is_ignored(const std::string& name, const Architecture& architecture, const ModelRecipe& model) {
   if (name.ends_with("rotary_emb.inv_freq")) return true;  // a function of the config
   if (name == "lm_head.weight") return model.tie_word_embeddings;

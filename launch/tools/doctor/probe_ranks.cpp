@@ -21,7 +21,7 @@ std::string nodes_text(const std::vector<int>& processors, const MachineFacts& f
   return (numbers.size() > 1 ? "NUMA nodes " : "NUMA node ") + processor_list_text(numbers);
 }
 
-/// Of the ranks of one host.
+/// The facts about the ranks of one host.
 void examine_host(Section& section, const std::string& host, const std::vector<const RankPlace*>& ranks,
                   bool yields) {
   std::set<int> together;

@@ -39,7 +39,7 @@ std::filesystem::path prepare(const Recipe& recipe, std::optional<std::int64_t> 
   return path;
 }
 
-/// What an earlier start of the run has logged is cut back like the metrics, also where this one logs
+/// The log of an earlier start of the run is cut back like the metrics, also where this one logs
 /// nothing.
 std::unique_ptr<MetricsWriter> open_samples(const std::filesystem::path& path, bool wanted,
                                             std::optional<std::int64_t> resumed_step) {

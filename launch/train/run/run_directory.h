@@ -56,7 +56,7 @@ class RunDirectory {
   void write_evaluation(std::int64_t step, const std::vector<DomainResult>& results);
   /// The sequences of a step in the order of the global batch, where recipe.logging.samples asks for them.
   void write_samples(std::int64_t step, bool skipped, const std::vector<DrawnSequence>& drawn);
-  /// What a checkpoint of now counts on: the expert history, and how often the run went over its text.
+  /// A checkpoint of now counts on these: the expert history, and how often the run went over its text.
   void write_before_save(const std::vector<DatasetPasses>& passes, std::int64_t step, std::int64_t steps);
   void write_profile(const std::string& table, const std::string& trace);
   void flush();

@@ -21,14 +21,14 @@ class SkippedSteps : public RunObserver {
                           rollbacks.skipped(), " in all)");
       log_data_of(run_, result);
     }
-    if (step.is_last && rollbacks.skipped_in_row() > 0) end(result);
+    if (step.is_last && rollbacks.skipped_in_row() > 0) end_the_run(result);
     return rollbacks.are_due() ? Wish::go_back : Wish::nothing;
   }
 
  private:
   /// The last step's update was skipped, so the run has not done what it was asked for. The state after the
   /// last update that was made is saved under its own step; then Fault::numeric on all ranks.
-  [[noreturn]] void end(const StepResult& result) {
+  [[noreturn]] void end_the_run(const StepResult& result) {
     Checkpointing& checkpointing = run_.saves.checkpointing();
     if (run_.saves.misses_updates()) {
       run_.rollbacks.return_to_last_update(run_.trainer);

@@ -1,5 +1,5 @@
 // TrainingRun: one run of `conclave train` from its start or its newest checkpoint to its last step, on one
-// of its ranks. It takes the steps. What else happens is the business of its observers (observers.h).
+// of its ranks. It takes the steps. Its observers do everything else (observers.h).
 #pragma once
 
 #include <memory>

@@ -115,7 +115,7 @@ class BalanceTerms final : public Objective {
   std::vector<Term> terms_;
   ObjectiveState previous_;  // f of the last step; empty before the first
 
-  // Of the step under way.
+  // These belong to the step under way.
   StepFacts step_;
   Fractions fractions_of_step_;
   std::vector<Fractions> used_;  // what the first term that estimates the step's f took at each micro-step

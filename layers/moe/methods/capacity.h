@@ -2,12 +2,12 @@
 // knows no weights, and ranks only as the communicator whose ranks share the micro-batch.
 //
 // A sequence is the group in which places are shared out (GShard's groups: Lepikhin et al., arXiv 2006.16668,
-// section 2.2), since no layout and no micro-batch size cuts the global batch differently into sequences. Of
-// the assignments of a sequence to an expert those with the largest p stay (kin to V-MoE's batch prioritised
-// routing: Riquelme et al., arXiv 2106.05974, section 4.1); of equal ones the lower token. Equal tokens are
-// common (a word repeated at the beginning of a document), and on another layout the last digits of their p
-// differ; so p is compared by the first half of its digits. Whether a token keeps a place may depend on later
-// tokens of its sequence, and on other documents packed into it.
+// section 2.2), since no layout and no micro-batch size cuts the global batch differently into sequences. A
+// sequence keeps its assignments to an expert that have the largest p (kin to V-MoE's batch prioritised
+// routing: Riquelme et al., arXiv 2106.05974, section 4.1). Between equal p the lower token stays. Equal
+// tokens are common (a word repeated at the beginning of a document), and on another layout the last digits
+// of their p differ. So p is compared by the first half of its digits. Later tokens of a sequence, and other
+// documents packed into it, may take a token's place.
 #pragma once
 
 #include <algorithm>

@@ -8,7 +8,7 @@
 namespace conclave {
 namespace {
 
-/// What a rank has of a document.
+/// The part of a document that a rank has.
 struct Part {
   DocumentSpan document;
   std::int64_t begin, end;  // of this rank's tokens

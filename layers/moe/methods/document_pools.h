@@ -1,15 +1,15 @@
 // DocumentPools: each document of a micro-batch may use a pool of experts alone (EMO, arXiv 2605.06663). They
-// are those with the largest sums over the document of softmax(logits); the sums carry no gradient. Here is
-// drawn how large the pools of one layer are, and joined what tensor ranks have of the same document. What a
-// pool changes about a router, it changes by logits of -infinity: probability and gradient there are 0.
+// are those with the largest sums over the document of softmax(logits); the sums carry no gradient. This
+// file draws how large the pools of one layer are, and joins what tensor ranks have of the same document. A
+// pool changes a router by logits of -infinity alone: probability and gradient there are 0.
 //
-// In training a pool's size is uniform over minimum .. maximum, drawn by the counter-based generator under
-// the seed, the step, the router's name, the position of the sequence in the step and the ordinal of the
-// document in its sequence: no layout, no size of micro-batches and no recomputation changes it. Outside of
-// training every pool has `evaluation` experts.
+// In training a pool's size is uniform over minimum .. maximum. The key of the draw is the seed, the step,
+// the router's name, the position of the sequence in the step and the ordinal of the document in its
+// sequence. So no layout, no size of micro-batches and no recomputation changes it. Outside of training every
+// pool has `evaluation` experts.
 //
 // A document that lies across tensor ranks is the last of one, all of some and the first of another. Each
-// boundary between two ranks has a place for the document that begins last before it, so one small all-reduce
+// boundary between two ranks has a place for the document that begins last before it. So one small all-reduce
 // of a fixed size joins them all, however many documents there are.
 #pragma once
 
@@ -55,7 +55,7 @@ inline void describe(Visitor& v, PoolRecipe& p) {
          {.gives_meaning_to = Saved::weights}});
 }
 
-/// What its keys mean together.
+/// Checks what its keys mean together.
 template <class Moe>
 void require_pools(const Requirements& r, const Moe& moe) {
   const PoolRecipe& pool = moe.router.pool;

@@ -21,7 +21,7 @@ void describe_routing_groups(Visitor& v, Keys& router) {
          {.gives_meaning_to = Saved::weights}});
 }
 
-/// What its keys mean together.
+/// Checks what its keys mean together.
 template <class Moe>
 void require_routing_groups(const Requirements& r, const Moe& moe) {
   const auto& router = moe.router;

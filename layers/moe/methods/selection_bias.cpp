@@ -93,7 +93,7 @@ class BiasMover final : public Objective {
   }
 
  private:
-  /// Whether it follows sets that are narrower than the step.
+  /// True where it follows sets that are narrower than the step.
   bool is_narrow() const { return active_ && !kind_.is_whole_step; }
 
   SelectionBiasRecipe recipe_;

@@ -1,8 +1,8 @@
 // The selection bias of auxiliary-loss-free balancing (Wang et al., arXiv 2408.15664): a number for each
 // expert that is added to its score when experts are chosen, and nowhere else. After each step it moves by a
 // fixed rate towards less load: bias_i += rate * sign(mean load - load_i). No gradient, no loss.
-// Load is that of a set of tokens (the whole step, or narrower: the mean of the sets' signs over the step is
-// then taken, so that all ranks move alike).
+// Load is that of a set of tokens: the whole step, or narrower. For narrower sets the mean of the sets' signs
+// over the step is taken, so that all ranks move alike.
 #pragma once
 
 #include <array>
@@ -44,7 +44,7 @@ inline void describe(Visitor& v, SelectionBiasRecipe& b) {
          {.least = -1, .most = largest_count}});
 }
 
-/// What checkpoints call it: float64 [layers, experts].
+/// Its name in checkpoints: float64 [layers, experts].
 constexpr const char* selection_bias_name = "state/selection_bias";
 
 /// Adds sign(mean load - load) of every set to sums [layers, experts]: counts [layers, sets, experts]. Sets

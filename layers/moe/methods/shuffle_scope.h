@@ -6,9 +6,10 @@
 
 namespace conclave {
 
-/// For each micro-batch of each replica a random sample of the step's tokens, as large as a micro-batch,
-/// drawn without replacement, the same tokens for all layers: the shuffle control of "Demons in the Detail"
-/// (arXiv 2501.11873). Padding is drawn like any other token and counts as little as in a micro-batch.
+/// For each micro-batch of each replica a random sample of the step's tokens, as large as a micro-batch and
+/// drawn without replacement. All layers have the same sample. It is the shuffle control of "Demons in the
+/// Detail" (arXiv 2501.11873). Padding is drawn like any other token and counts as little as in a
+/// micro-batch.
 class TokenSamples final : public TokenSets {
  public:
   /// key: of the run and the step.

@@ -133,7 +133,7 @@ TEST(Recompute, WithoutRecordingRunsTheBodyOnce) {
   EXPECT_FALSE(out[0].gradient.needed());
 }
 
-/// What a callback saw: how often it ran, and the gradient at that time.
+/// Notes of a callback: how often it ran, and the gradient at that time.
 struct Completion {
   int times = 0;
   std::vector<double> seen;

@@ -1,6 +1,7 @@
 // Datasets: targets, document boundaries, epochs, the mixture, validation to the last token, and bad data.
 #include "framework/data/dataset.h"
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 #include <set>

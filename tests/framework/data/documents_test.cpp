@@ -1,6 +1,8 @@
 // DocumentReader: what a document is under each option, and the sentence for each kind of bad input.
 #include "framework/data/documents.h"
 
+#include <algorithm>
+
 #include "tests/framework/data/files_for_tests.h"
 
 namespace conclave {

@@ -1,6 +1,7 @@
 // SamplePlan: pure, even in its weights at every moment, in runs of domain_block, and complete.
 #include "framework/data/sample_plan.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>

@@ -1,6 +1,7 @@
 // `conclave tokenize` from arguments to files: what it writes, what it holds out; an error leaves nothing.
 #include "launch/tools/commands/tokenize.h"
 
+#include <algorithm>
 #include <set>
 
 #include "framework/data/token_description.h"

@@ -29,7 +29,7 @@ void add_sums(std::vector<OpCase>& cases, std::int64_t count) {
                       .update("more_squares", {1}, {5}, {5 + static_cast<double>(squares)}, Type::float64));
 }
 
-/// What losses are made of: float64 on every device.
+/// The ops that losses are made of: float64 on every device.
 void add_losses_case(std::vector<OpCase>& cases, std::int64_t count) {
   const Values a = draw("a", count), b = draw("b", count);
   Values multiplied(a.size()), added(a.size());

@@ -135,7 +135,7 @@ Tensor zeros(std::int64_t elements, DType dtype = DType::float32) {
   return Tensor::zeros({elements}, dtype, emulated_device());
 }
 
-/// Of products this kernel alone is device code: more experts than threads, some of them without rows.
+/// This kernel is the only product in device code: more experts than threads, some of them without rows.
 TEST(ExpertPointers, AreThoseOfTheExpertsThatHaveRows) {
   constexpr std::int64_t experts = block_threads + 7;
   std::vector<std::int64_t> offsets{0}, expected, live;

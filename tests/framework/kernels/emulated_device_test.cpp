@@ -1,4 +1,4 @@
-// What the emulated device promises: its memory is closed to the host, new memory holds no numbers, threads
+// The promises of the emulated device: its memory is closed to the host, new memory holds no numbers, threads
 // of a block wait for each other or say why they cannot, neighbouring blocks run at once. And the build
 // without a GPU says so.
 #include <gtest/gtest.h>

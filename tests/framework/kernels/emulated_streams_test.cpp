@@ -1,4 +1,4 @@
-// What streams, events, pinned memory and the cache of blocks promise, on the emulated device with its
+// The promises of streams, events, pinned memory and the cache of blocks, on the emulated device with its
 // streams as late as can be: each promise beside the mistake of not keeping it, which gives a wrong result
 // every time. AddressSanitizer ends the program at these mistakes, so there they are left out.
 #include <gtest/gtest.h>

@@ -73,7 +73,7 @@ std::vector<Device*> devices();
 std::vector<DType> float_types_of(const Device& device);
 /// Those that a case runs in there.
 std::vector<DType> types_of(const OpCase& op, const Device& device);
-/// What lies around each tensor: a region whose bytes are compared afterwards, or nothing at all, so that a
+/// Around each tensor lies a region whose bytes are compared afterwards, or nothing at all, so that a
 /// sanitizer sees reads out of bounds, too.
 enum class Guard { region, none };
 std::vector<std::string> run_case(const OpCase& op, Device& device, DType dtype, Guard guard = Guard::region);

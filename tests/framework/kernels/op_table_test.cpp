@@ -92,7 +92,7 @@ TEST(Products, OfBFloat16AreConvertedWhereTheRunIsAboutThat) {
 float nearest_bfloat16(float value) {
   if (std::isnan(value) || std::isinf(value)) return value;
   const std::uint32_t below = std::bit_cast<std::uint32_t>(value) & 0xFFFF0000u, above = below + 0x10000u;
-  // What would follow the largest number, were it not infinity.
+  // The number that would follow the largest, were it not infinity.
   const auto number = [](std::uint32_t bits) {
     const bool infinite = (bits & 0x7FFFFFFFu) == 0x7F800000u;
     const double size = infinite ? std::ldexp(1.0, 128) : std::abs(std::bit_cast<float>(bits));

@@ -2,6 +2,8 @@
 // completion, rules and changes all follow from one describe().
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "framework/recipe/changes.h"
 #include "tests/framework/recipe/toy.h"
 

@@ -120,7 +120,7 @@ inline std::string annotated_yaml_of(Table table) {
   return to_annotated_yaml(SectionReference(table), SectionReference(defaults));
 }
 
-/// What the action complains about, or "" where it does not. Only Fault::request counts as a complaint.
+/// The complaint of the action, or "" where there is none. Only Fault::request counts as a complaint.
 template <class Action>
 std::string complaint_of(const Action& action) {
   try {

@@ -120,8 +120,8 @@ TEST(CheckpointDirectory, AProcessKilledBetweenTwoRenamesLeavesTheOldOneToBeFoun
   EXPECT_EQ(names_in(checkpoints), (std::vector<std::string>{"step-00000004", "step-00000005"}));
 }
 
-/// What the action says, and its exit code, where the user may not look into the directory. The super-user
-/// may look anywhere, and becomes nobody.
+/// The message of the action, and its exit code, where the user may not look into the directory. The
+/// super-user may look anywhere, and becomes nobody.
 template <class Action>
 [[noreturn]] void without_permission(const fs::path& directory, const Action& action) {
   fs::permissions(directory, fs::perms::none);

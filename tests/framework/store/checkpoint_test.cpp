@@ -1,4 +1,4 @@
-// Checkpoints: whole or not at all. What was written comes back; any byte changed, any file shortened or
+// Checkpoints: whole or not at all. All that was written comes back; any byte changed, any file shortened or
 // missing is found before it is used; a run that is killed or meets a full disk leaves the older checkpoints
 // as they were.
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// What becomes of an expert history whose segments are missing, cut short or changed.
+// An expert history whose segments are missing, cut short or changed.
 #include <cmath>
 
 #include "framework/store/expert_history_writer.h"

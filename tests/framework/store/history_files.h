@@ -1,4 +1,4 @@
-// What tests of an expert history look at: its files, and the rows that history_steps.h has written.
+// Readers for tests of an expert history: its files, and the rows that history_steps.h has written.
 #pragma once
 
 #include <gtest/gtest.h>

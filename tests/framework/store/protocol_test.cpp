@@ -73,7 +73,7 @@ struct SharedLog {
   char name[most][16], path[most][length], other[most][length];
 };
 
-/// What a power cut takes: files written and not synced since are empty.
+/// A power cut: files written and not synced since are empty.
 void lose_what_was_not_synced(const SharedLog& log) {
   std::map<std::string, bool> dirty;
   for (int i = 0; i < log.calls; ++i) {

@@ -15,7 +15,7 @@ struct SystemCall {
   std::size_t bytes = 0;  // of a write
 };
 
-/// What happens to a call.
+/// The fate of a call.
 struct Verdict {
   int error = 0;             // fails with this errno
   bool interrupted = false;  // fails with EINTR, once

@@ -3,6 +3,7 @@
 // ranks.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <thread>
 
@@ -36,7 +37,7 @@ std::vector<MicroBatch> eight_sequences() {
   return step;
 }
 
-/// What rank t of the tensor ranks sees of some sequences: a part of every count and of every sum.
+/// The share of some sequences that rank t of the tensor ranks sees: a part of every count and of every sum.
 std::vector<RouterStatistics> share_of(const std::vector<MicroBatch>& step, std::int64_t first,
                                        const Layout& layout, std::int64_t t) {
   Tape tape;

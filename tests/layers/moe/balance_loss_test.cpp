@@ -2,6 +2,8 @@
 // such comparisons see the mistakes that other implementations make.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/layers/moe/balance_oracle.h"
 
 namespace conclave {

@@ -53,7 +53,7 @@ TEST(ExpertGroups, TheLossOfAWholeStepIsThePapers) {
     }
     EXPECT_NEAR(objective, 0.5 * expected, 1e-13);
     EXPECT_NEAR(report.load_balance_loss, expected / layers, 1e-14);
-    // What is the same whatever the terms: the loss over experts, which has another value here.
+    // This is the same whatever the terms: the loss over experts, which has another value here.
     if (groups < experts) {
       EXPECT_GT(std::abs(report.load_balance_loss - report.global_balance_loss), 1e-3);
     } else {

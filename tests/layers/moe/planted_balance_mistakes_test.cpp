@@ -4,6 +4,7 @@
 // without a mistake and see each of them.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <thread>
 

@@ -2,6 +2,7 @@
 // kernel gives that selects and weighs at once; and a choice with unused slots is weighed by its formula.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 

@@ -15,7 +15,7 @@ namespace conclave::test {
 
 using Numbers = std::vector<double>;  // integers below 2^53 included
 
-/// What a rank receives from an all-reduce, given what all ranks handed in.
+/// The numbers that a rank receives from an all-reduce, given what all ranks handed in.
 using Rule = std::function<Numbers(const std::vector<Numbers>& contributions, int rank, DType dtype)>;
 
 inline Numbers sum(const std::vector<Numbers>& contributions, int, DType) {

@@ -22,7 +22,7 @@ std::int32_t choice(std::int64_t layer, std::int64_t token, std::int64_t k) {
   return static_cast<std::int32_t>((first + k) % experts);
 }
 
-/// What tensor rank t of `ranks` sees of the tokens first .. first + count - 1 of the step.
+/// The share that tensor rank t of `ranks` sees of the tokens first .. first + count - 1 of the step.
 std::vector<RouterStatistics> statistics_of(std::int64_t first, std::int64_t count, std::int64_t t,
                                             std::int64_t ranks) {
   std::vector<RouterStatistics> all;

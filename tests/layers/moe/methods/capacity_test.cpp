@@ -1,9 +1,11 @@
-// What a capacity drops, on one rank: routings made by hand whose dropped assignments are known. That layouts
-// agree is shown by tests/launch/parallel_layout_test.cpp, gradients by transformer_test.cpp.
+// The assignments that a capacity drops, on one rank: routings made by hand whose dropped assignments are
+// known. That layouts agree is shown by tests/launch/parallel_layout_test.cpp, gradients by
+// transformer_test.cpp.
 #include "layers/moe/methods/capacity.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "layers/moe/routing_steps.h"

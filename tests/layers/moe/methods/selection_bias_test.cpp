@@ -2,6 +2,7 @@
 // that it does what it is for.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <thread>
 
