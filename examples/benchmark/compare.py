@@ -16,11 +16,12 @@ def main():
     parser.add_argument('--rounds', type=int, required=True)
     parser.add_argument('--warm', type=int, default=2, help='first steps that are not timed')
     parser.add_argument('--tolerance', type=float, default=1e-4, help='of losses, relative')
+    parser.add_argument('--peers', nargs='+', default=['eager', 'compiled'], help='the names of the peers\' files')
     arguments = parser.parse_args()
-    typical, differ = {'conclave': [], 'eager': [], 'compiled': []}, False
+    typical, differ = {'conclave': [], **{peer: [] for peer in arguments.peers}}, False
     for number in range(1, arguments.rounds + 1):
         runs = {'conclave': steps_of(arguments.results / f'conclave-{number}' / 'metrics.jsonl')}
-        for kind in ('eager', 'compiled'):
+        for kind in arguments.peers:
             runs[kind] = steps_of(arguments.results / f'{kind}-{number}.jsonl')
             assert [s['step'] for s in runs[kind]] == [s['step'] for s in runs['conclave']], f'{kind}-{number}'
             for name in ('lm_loss', 'load_balance_loss', 'router_z_loss'):
@@ -33,7 +34,8 @@ def main():
             typical[kind].append(statistics.median(seconds))
     for kind, seconds in typical.items():
         print(f'{kind}: seconds a step {spread(seconds)}')
-    for name, peers in (('eager', ('eager',)), ('the better of eager and compiled', ('eager', 'compiled'))):
+    eager = [peer for peer in arguments.peers if peer.startswith('eager')]
+    for name, peers in (('eager', eager), ('the best of ' + ', '.join(arguments.peers), arguments.peers)):
         print(f'tokens/s over PyTorch, {name}:',
               spread([min(of) / ours for ours, *of in zip(typical['conclave'], *(typical[peer] for peer in peers))]))
     if differ:

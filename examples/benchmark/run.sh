@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Compares Conclave with PyTorch, and two ranks with two threads, on examples/benchmark.yaml.
 #
-#     bash examples/benchmark/run.sh [--rounds N] [--steps N] [--threads N] [--settle N] [twin] [ranks] [start]
+#     bash examples/benchmark/run.sh [--rounds N] [--steps N] [--threads N] [--settle N] [twin] [products] [ranks] [start]
 #
-#   twin    the same model in PyTorch (twin.py), eager and compiled, in turn with Conclave: losses, then the ratios
-#   ranks   2 ranks of 1 thread, experts shared out, in turn with 1 rank of 2 threads; and the recipe's router beside
-#           forced balance, after --settle steps (100) in which it learns balance, and at the start of training
-#   start   from the command line to the end of the first step of examples/quickstart.yaml
-# Without names: all three. The virtual environment with PyTorch is made in .cache/benchmark, or TWIN_PYTHON names a
+#   twin      the same model in PyTorch (twin.py), eager and compiled, in turn with Conclave, in fp32 and in bf16:
+#             losses, then the ratios; in bf16 also with a loop over experts in place of grouped_mm
+#   products  the products of a step in bf16 (products.py), in turn with oneDNN alone and with PyTorch
+#   ranks     2 ranks of 1 thread, experts shared out, in turn with 1 rank of 2 threads; and the recipe's router beside
+#             forced balance, after --settle steps (100) in which it learns balance, and at the start of training
+#   start     from the command line to the end of the first step of examples/quickstart.yaml
+# Without names: all four. The virtual environment with PyTorch is made in .cache/benchmark, or TWIN_PYTHON names a
 # Python that has torch, h5py, numpy and PyYAML. Not part of the tests: it takes long, and gigabytes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -19,11 +21,11 @@ while [ $# -gt 0 ]; do
     --steps) steps=$2; shift 2 ;;
     --threads) threads=$2; shift 2 ;;
     --settle) settle=$2; shift 2 ;;
-    twin | ranks | start) parts+=("$1"); shift ;;
-    *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    twin | products | ranks | start) parts+=("$1"); shift ;;
+    *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(twin ranks start)
+[ ${#parts[@]} -gt 0 ] || parts=(twin products ranks start)
 
 conclave=build/release/conclave
 [ -x $conclave ] || { echo "run.sh: $conclave is missing; build it first: cmake --preset release && cmake --build --preset release" >&2; exit 2; }
@@ -62,17 +64,34 @@ twin() {
   mkdir -p $results
   # A step so small that it changes no weight: its checkpoint is what every run begins with.
   train $results/weights training.steps=1 optimizer.lr=1e-30
-  local weights=$results/weights/checkpoints/step-00000001 round
-  for round in $(seq "$rounds"); do
-    train $results/conclave-$round training.steps="$steps"
-    rm -rf $results/conclave-$round/checkpoints
-    "$python" examples/benchmark/twin.py $results/conclave-$round --weights $weights --threads "$threads" \
-      --output $results/eager-$round.jsonl
-    "$python" examples/benchmark/twin.py $results/conclave-$round --weights $weights --threads "$threads" --compile \
-      --output $results/compiled-$round.jsonl
-  done
-  "$python" examples/benchmark/compare.py $results --rounds "$rounds"
+  twin_in fp32 1e-4 eager compiled
+  # A loss in bf16 is as near as the rounding of activations lets it be.
+  twin_in bf16 4e-3 eager compiled eager-loop compiled-loop
   rm -rf $results/weights
+}
+
+twin_in() { # PRECISION TOLERANCE PEER ...
+  local precision=$1 tolerance=$2 directory=$results/$1 round peer
+  shift 2
+  mkdir -p "$directory"
+  for round in $(seq "$rounds"); do
+    train "$directory/conclave-$round" training.steps="$steps" training.precision="$precision"
+    rm -rf "$directory/conclave-$round/checkpoints"
+    for peer in "$@"; do
+      local options=()
+      case $peer in compiled*) options+=(--compile) ;; esac
+      case $peer in *-loop) options+=(--loop) ;; esac
+      "$python" examples/benchmark/twin.py "$directory/conclave-$round" --weights $results/weights/checkpoints/step-00000001 \
+        --threads "$threads" "${options[@]}" --output "$directory/$peer-$round.jsonl"
+    done
+  done
+  echo "In $precision:"
+  "$python" examples/benchmark/compare.py "$directory" --rounds "$rounds" --tolerance "$tolerance" --peers "$@"
+}
+
+products() {
+  prepare_python
+  "$python" examples/benchmark/products.py --rounds "$rounds" --threads "$threads"
 }
 
 ranks() {

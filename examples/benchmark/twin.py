@@ -1,11 +1,12 @@
 """The peer of a Conclave run: the same model, data and optimizer in PyTorch, as a user of PyTorch would write it.
 
-    twin.py RUN --weights CHECKPOINT [--compile] [--threads N] [--output FILE]
+    twin.py RUN --weights CHECKPOINT [--compile] [--loop] [--threads N] [--output FILE]
 
 RUN is the directory of a finished Conclave run with logging.samples=true: its recipe says what to build, its
 samples.jsonl and token file hold the data of every step. CHECKPOINT holds the weights that it began with. One JSON
 object a step goes to FILE, under the names of metrics.jsonl: step, lm_loss, load_balance_loss, router_z_loss,
-step_seconds. Left out: everything that examples/benchmark.yaml does not use (documents, shared experts, dense blocks,
+step_seconds. A run in bf16 is followed under autocast, with master weights in fp32. --loop computes experts by a loop
+of products instead of grouped_mm. Left out: everything that examples/benchmark.yaml does not use (documents, shared experts, dense blocks,
 schedules, several micro-batches or ranks).
 """
 import argparse, json, pathlib, struct, time
@@ -66,6 +67,8 @@ def rotate(x, cos, sin):
 class Experts(nn.Module):
     """Weights of all experts stacked, rows sorted by expert."""
 
+    loop = False
+
     def __init__(self, experts, hidden, inner):
         super().__init__()
         for name, shape in (('gate_proj', (inner, hidden)), ('up_proj', (inner, hidden)), ('down_proj', (hidden, inner))):
@@ -74,8 +77,15 @@ class Experts(nn.Module):
             self.add_module(name, holder)
 
     def forward(self, rows, ends):
-        product = lambda x, holder: F.grouped_mm(x, holder.weight.transpose(1, 2), offs=ends)
-        return product(F.silu(product(rows, self.gate_proj)) * product(rows, self.up_proj), self.down_proj)
+        gate, up, down = (holder.weight for holder in (self.gate_proj, self.up_proj, self.down_proj))
+        if self.loop:
+            parts = rows.split(ends.diff(prepend=ends.new_zeros(1)).tolist())
+            return torch.cat([F.linear(F.silu(F.linear(x, g)) * F.linear(x, u), d)
+                              for x, g, u, d in zip(parts, gate, up, down)])
+        if torch.is_autocast_enabled('cpu'):  # which does not know grouped_mm
+            rows, gate, up, down = (x.to(torch.bfloat16) for x in (rows, gate, up, down))
+        product = lambda x, weight: F.grouped_mm(x, weight.transpose(1, 2), offs=ends)
+        return product(F.silu(product(rows, gate)) * product(rows, up), down)
 
 
 class Moe(nn.Module):
@@ -89,7 +99,8 @@ class Moe(nn.Module):
 
     def forward(self, x):
         shape, x = x.shape, x.reshape(-1, x.shape[-1])
-        logits = self.gate(x)
+        with torch.autocast('cpu', enabled=False):
+            logits = self.gate(x.float())
         probabilities = logits.softmax(-1)
         weights, chosen = probabilities.topk(self.top_k, -1)
         if self.renormalise:
@@ -99,7 +110,7 @@ class Moe(nn.Module):
         counts = torch.zeros(self.count, dtype=torch.int64).scatter_add(0, chosen.flatten(), torch.ones_like(order))
         rows = self.experts(x[order // self.top_k], counts.cumsum(0).to(torch.int32))
         rows = rows * weights.flatten()[order].unsqueeze(-1)
-        y = torch.zeros_like(x).index_add(0, order // self.top_k, rows)
+        y = torch.zeros_like(rows[:len(x)]).index_add(0, order // self.top_k, rows)
         fractions = counts / counts.sum()
         balance = self.count * (fractions * probabilities.mean(0)).sum()
         return y.view(shape), balance, logits.logsumexp(-1).square().mean()
@@ -159,6 +170,7 @@ def main():
     parser.add_argument('run', type=pathlib.Path)
     parser.add_argument('--weights', type=pathlib.Path, required=True)
     parser.add_argument('--compile', action='store_true')
+    parser.add_argument('--loop', action='store_true')
     parser.add_argument('--threads', type=int, default=0)
     parser.add_argument('--output', type=argparse.FileType('w'), default='-')
     arguments = parser.parse_args()
@@ -167,6 +179,9 @@ def main():
     recipe = with_numbers(yaml.safe_load((arguments.run / 'recipe.yaml').read_text()))
     model, optimizer_recipe, length = recipe['model'], recipe['optimizer'], recipe['data']['sequence_length']
     assert optimizer_recipe['schedule']['kind'] == 'constant' and not recipe['data']['document_mask']
+    assert recipe['training']['precision'] in ('fp32', 'bf16')
+    autocast = torch.autocast('cpu', dtype=torch.bfloat16, enabled=recipe['training']['precision'] == 'bf16')
+    Experts.loop = arguments.loop
     twin = Twin(model)
     load(twin, arguments.weights)
     samples = [json.loads(line) for line in open(arguments.run / 'samples.jsonl')]
@@ -185,7 +200,8 @@ def main():
         rows = numpy.stack([tokens[s * length:(s + 1) * length + 1] for s in sample['sequence']]).astype(numpy.int64)
         batch = torch.from_numpy(rows)
         optimizer.zero_grad(set_to_none=True)
-        loss, balances, zs = network(batch[:, :-1], batch[:, 1:])
+        with autocast:
+            loss, balances, zs = network(batch[:, :-1], batch[:, 1:])
         (loss + coefficient * balances.sum() + z_coefficient * zs.sum()).backward()
         nn.utils.clip_grad_norm_(twin.parameters(), optimizer_recipe['grad_clip'])
         optimizer.step()

@@ -4,15 +4,12 @@
 // softmax is needed. Backward recomputes the probabilities from log_sum_exp (Dao et al., FlashAttention,
 // arXiv 2205.14135, equations of appendix B): P = exp(scale QK^T - L), dV = P^T dO, dP = dO V^T, dS = P (dP -
 // rowsum(dO O)), dQ = scale dS K, dK = scale dS^T Q.
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "framework/kernels/cpu/attention_room.h"
+#include "framework/kernels/cpu/attention_products.h"
 #include "framework/kernels/cpu/cpu_kernels.h"
-#include "framework/kernels/cpu/matrix_product.h"
 #include "framework/kernels/cpu/parallel_error.h"
 #include "framework/kernels/cpu/storage.h"
 #include "framework/kernels/scalar_math.h"
@@ -20,37 +17,33 @@
 namespace conclave {
 namespace {
 
-using cpu::Matrix;
-using cpu::multiply;
+using cpu::HeadRows;
+using cpu::Pass;
 using cpu::query_block;
+using cpu::QueryBlock;
+using cpu::Room;
 using cpu::Sum;
 
 /// The sizes of one call, and where head h of sequence s begins.
 struct AttentionSizes : AttentionShape {
   std::int64_t query_stride() const { return heads * head_width; }
   std::int64_t out_stride() const { return heads * value_width; }
-  std::int64_t key_stride() const { return kv_heads * head_width; }
-  std::int64_t value_stride() const { return kv_heads * value_width; }
-  std::int64_t query_offset(std::int64_t s, std::int64_t h) const {
-    return s * queries * query_stride() + h * head_width;
+  template <class T>
+  HeadRows<T> query_rows(T* query, std::int64_t s, std::int64_t h, std::int64_t row = 0) const {
+    return {query + (s * queries + row) * query_stride() + h * head_width, query_stride()};
   }
-  std::int64_t out_offset(std::int64_t s, std::int64_t h) const {
-    return s * queries * out_stride() + h * value_width;
+  template <class T>
+  HeadRows<T> out_rows(T* out, std::int64_t s, std::int64_t h, std::int64_t row = 0) const {
+    return {out + (s * queries + row) * out_stride() + h * value_width, out_stride()};
   }
-  std::int64_t key_offset(std::int64_t s, std::int64_t kv) const {
-    return s * keys * key_stride() + kv * head_width;
+  template <class T>
+  HeadRows<T> key_rows(T* key, std::int64_t s, std::int64_t kv) const {
+    return {key + s * keys * kv_heads * head_width + kv * head_width, kv_heads * head_width};
   }
-  std::int64_t value_offset(std::int64_t s, std::int64_t kv) const {
-    return s * keys * value_stride() + kv * value_width;
+  template <class T>
+  HeadRows<T> value_rows(T* value, std::int64_t s, std::int64_t kv) const {
+    return {value + s * keys * kv_heads * value_width + kv * value_width, kv_heads * value_width};
   }
-};
-
-/// Queries begin .. end-1 of one sequence and the keys first_key .. end_key-1 among which are all that any of
-/// them sees.
-struct QueryBlock {
-  std::int64_t begin, end, first_key, end_key;
-  std::int64_t rows() const { return end - begin; }
-  std::int64_t keys() const { return end_key - first_key; }
 };
 
 /// The ranges of one sequence.
@@ -58,7 +51,8 @@ struct Seen {
   const std::int32_t *first, *last;
 };
 
-QueryBlock block_at(std::int64_t begin, const AttentionSizes& z, const Seen& seen) {
+/// The block of queries from `begin` on; its first key is a multiple of key_step.
+QueryBlock block_at(std::int64_t begin, const AttentionSizes& z, const Seen& seen, std::int64_t key_step) {
   QueryBlock block{begin, std::min(begin + query_block, z.queries), z.keys, 0};
   for (std::int64_t t = block.begin; t < block.end; ++t) {
     if (seen.last[t] < seen.first[t]) continue;
@@ -69,6 +63,7 @@ QueryBlock block_at(std::int64_t begin, const AttentionSizes& z, const Seen& see
   check(block.first_key >= 0 && block.end_key <= z.keys, "attention: queries ", block.begin, " to ",
         block.end - 1, " came with the keys ", block.first_key, " to ", block.end_key - 1, ", but there are ",
         z.keys, " keys");
+  block.first_key -= block.first_key % key_step;
   return block;
 }
 
@@ -83,52 +78,23 @@ KeySpan span_of(const QueryBlock& block, const Seen& seen, std::int64_t row) {
   return {first - block.first_key, last + 1 - block.first_key};
 }
 
+template <class T>
+void clear_rows(std::int64_t rows, std::int64_t width, HeadRows<T> to) {
+  for (std::int64_t row = 0; row < rows; ++row) std::fill_n(to.data + row * to.stride, width, T{});
+}
+
 template <class S>
 void clear_outside(S* numbers, const KeySpan& span, std::int64_t keys) {
   std::fill(numbers, numbers + span.from, S(0));
   std::fill(numbers + span.to, numbers + keys, S(0));
 }
 
-/// Rows of one head, gathered: [rows, width] without the other heads between them, which makes the products a
-/// tenth faster; bfloat16 becomes float32 on the way, in which all of attention is computed.
-template <class T>
-void take_head(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t width, Sum<T>* to) {
-  for (std::int64_t row = 0; row < rows; ++row)
-#pragma omp simd
-    for (std::int64_t i = 0; i < width; ++i) to[row * width + i] = cpu::load(from + row * stride + i);
-}
-
-template <class T>
-void put_head(const Sum<T>* from, std::int64_t rows, std::int64_t width, T* to, std::int64_t stride) {
-  for (std::int64_t row = 0; row < rows; ++row)
-#pragma omp simd
-    for (std::int64_t i = 0; i < width; ++i) cpu::store(to + row * stride + i, from[row * width + i]);
-}
-
-/// The memory of one thread (attention_room.h), handed out part after part.
-class Room {
- public:
-  explicit Room(const Tensor& of_threads)
-      : room_(of_threads.slice(omp_get_thread_num(), omp_get_thread_num() + 1)) {}
-
-  template <class S>
-  S* take(std::int64_t numbers) {
-    S* taken = room_.data<S>() + taken_;
-    taken_ += numbers;
-    return taken;
-  }
-
- private:
-  Tensor room_;
-  std::int64_t taken_ = 0;
-};
-
 /// Tensors of one call; T as they are stored.
 template <class T>
 struct AttentionTensors {
   const T *query, *key, *value;
   const std::int32_t *first, *last;
-  Sum<T> scale;
+  double scale;
   Seen seen(const AttentionSizes& z, std::int64_t s) const {
     return {first + s * z.queries, last + s * z.queries};
   }
@@ -142,39 +108,37 @@ AttentionTensors<T> tensors_of(const Tensor& query, const Tensor& key, const Ten
           value.data<T>(),
           ranges.first.data<std::int32_t>(),
           ranges.last.data<std::int32_t>(),
-          static_cast<Sum<T>>(scale)};
+          scale};
 }
 
-template <class T>
+template <class Products, class T>
 void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const AttentionTensors<T>& in, T* out,
             Sum<T>* log_sum_exp, Room room) {
   using S = Sum<T>;
-  const std::int64_t width = z.head_width, value_width = z.value_width, kv = h / z.group();
-  S *q = room.take<S>(query_block * width), *o = room.take<S>(query_block * value_width),
-    *k = room.take<S>(z.keys * width), *v = room.take<S>(z.keys * value_width),
-    *scores = room.take<S>(query_block * z.keys);
-  take_head(in.key + z.key_offset(s, kv), z.key_stride(), z.keys, width, k);
-  take_head(in.value + z.value_offset(s, kv), z.value_stride(), z.keys, value_width, v);
+  const std::int64_t kv = h / z.group();
+  Products products(z, in.scale, Pass::forward, room);
+  S* scores = room.take<S>(query_block * z.keys);
+  products.take_keys(z.keys, z.key_rows(in.key, s, kv), z.value_rows(in.value, s, kv));
   const Seen seen = in.seen(z, s);
+  S factors[query_block];  // 1 over the sum of a row's weights
   S* lse = log_sum_exp + (s * z.heads + h) * z.queries;
   for (std::int64_t begin = 0; begin < z.queries; begin += query_block) {
-    const QueryBlock block = block_at(begin, z, seen);
-    const std::int64_t keys = block.keys(), out_at = z.out_offset(s, h) + begin * z.out_stride();
+    const QueryBlock block = block_at(begin, z, seen, Products::key_step);
+    const std::int64_t keys = block.keys();
+    const HeadRows<T> out_rows = z.out_rows(out, s, h, begin);
     if (keys == 0) {
-      std::fill_n(o, block.rows() * value_width, S(0));
-      put_head(o, block.rows(), value_width, out + out_at, z.out_stride());
+      clear_rows(block.rows(), z.value_width, out_rows);
       std::fill_n(lse + begin, block.rows(), -std::numeric_limits<S>::infinity());
       continue;
     }
-    take_head(in.query + z.query_offset(s, h) + begin * z.query_stride(), z.query_stride(), block.rows(),
-              width, q);
-    multiply(block.rows(), keys, width, in.scale, Matrix<S>{q, width},
-             Matrix<S>{k + block.first_key * width, width, Transpose::yes}, S(0), scores, keys);
+    products.take_query(block, z.query_rows(in.query, s, h, begin));
+    products.scores(block, scores);
     for (std::int64_t row = 0; row < block.rows(); ++row) {
       S* p = scores + row * keys;
       const auto [from, to] = span_of(block, seen, row);
       if (from == to) {
         std::fill_n(p, keys, S(0));
+        factors[row] = 0;
         lse[begin + row] = -std::numeric_limits<S>::infinity();
         continue;
       }
@@ -187,15 +151,11 @@ void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const Atten
         p[j] = exponential(p[j] - largest);
         sum += p[j];
       }
-      const S inverse = S(1) / sum;
-#pragma omp simd
-      for (std::int64_t j = from; j < to; ++j) p[j] *= inverse;
+      factors[row] = S(1) / sum;
       clear_outside(p, {from, to}, keys);
       lse[begin + row] = largest + std::log(sum);
     }
-    multiply(block.rows(), value_width, keys, S(1), Matrix<S>{scores, keys},
-             Matrix<S>{v + block.first_key * value_width, value_width}, S(0), o, value_width);
-    put_head(o, block.rows(), value_width, out + out_at, z.out_stride());
+    products.out(block, scores, factors, out_rows);
   }
 }
 
@@ -208,48 +168,41 @@ struct AttentionGradients {
 };
 
 /// The gradients of a key-value head and of all query heads that look at it: one thread sums them up.
-template <class T>
+template <class Products, class T>
 void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t kv, const AttentionTensors<T>& in,
                      const AttentionGradients<T>& g, Room room) {
   using S = Sum<T>;
-  const std::int64_t width = z.head_width, value_width = z.value_width, qs = z.query_stride(),
-                     os = z.out_stride(), k_at = z.key_offset(s, kv), v_at = z.value_offset(s, kv);
-  S *q = room.take<S>(query_block * width), *dout = room.take<S>(query_block * value_width),
-    *dq = room.take<S>(query_block * width), *k = room.take<S>(z.keys * width),
-    *v = room.take<S>(z.keys * value_width), *dk = room.take<S>(z.keys * width),
-    *dv = room.take<S>(z.keys * value_width), *scores = room.take<S>(query_block * z.keys),
-    *dscores = room.take<S>(query_block * z.keys);
-  take_head(in.key + k_at, z.key_stride(), z.keys, width, k);
-  take_head(in.value + v_at, z.value_stride(), z.keys, value_width, v);
-  std::fill_n(dk, z.keys * width, S(0));
-  std::fill_n(dv, z.keys * value_width, S(0));
+  Products products(z, in.scale, Pass::backward, room);
+  S *dk = room.take<S>(z.keys * z.head_width), *dv = room.take<S>(z.keys * z.value_width),
+    *scores = room.take<S>(query_block * z.keys), *dscores = room.take<S>(query_block * z.keys);
+  const HeadRows<const T> key = z.key_rows(in.key, s, kv), value = z.value_rows(in.value, s, kv);
+  products.take_keys(z.keys, key, value);
+  products.take_keys_for_backward(z.keys, key, value);
+  std::fill_n(dk, z.keys * z.head_width, S(0));
+  std::fill_n(dv, z.keys * z.value_width, S(0));
   const Seen seen = in.seen(z, s);
   for (std::int64_t h = kv * z.group(); h < (kv + 1) * z.group(); ++h) {
     const S* lse = g.log_sum_exp + (s * z.heads + h) * z.queries;
     for (std::int64_t begin = 0; begin < z.queries; begin += query_block) {
-      const QueryBlock block = block_at(begin, z, seen);
-      const std::int64_t keys = block.keys(), rows = block.rows(), at = z.query_offset(s, h) + begin * qs,
-                         out_at = z.out_offset(s, h) + begin * os;
+      const QueryBlock block = block_at(begin, z, seen, Products::key_step);
+      const std::int64_t keys = block.keys(), rows = block.rows();
+      const HeadRows<T> dquery = z.query_rows(g.dquery, s, h, begin);
       if (keys == 0) {
-        std::fill_n(dq, rows * width, S(0));
-        put_head(dq, rows, width, g.dquery + at, qs);
+        clear_rows(rows, z.head_width, dquery);
         continue;
       }
-      const std::int64_t first = block.first_key * width, first_value = block.first_key * value_width;
-      take_head(in.query + at, qs, rows, width, q);
-      take_head(g.dout + out_at, os, rows, value_width, dout);
-      multiply(rows, keys, width, in.scale, Matrix<S>{q, width}, Matrix<S>{k + first, width, Transpose::yes},
-               S(0), scores, keys);
-      multiply(rows, keys, value_width, S(1), Matrix<S>{dout, value_width},
-               Matrix<S>{v + first_value, value_width, Transpose::yes}, S(0), dscores, keys);
+      const HeadRows<const T> out = z.out_rows(g.out, s, h, begin), dout = z.out_rows(g.dout, s, h, begin);
+      products.take_query(block, z.query_rows(in.query, s, h, begin));
+      products.take_dout(block, dout);
+      products.scores(block, scores);
+      products.dweights(block, dscores);
       for (std::int64_t row = 0; row < rows; ++row) {
         S *p = scores + row * keys, *dp = dscores + row * keys;
         const auto [from, to] = span_of(block, seen, row);
-        const T* o = g.out + out_at + row * os;
+        const T *o = out.data + row * out.stride, *d = dout.data + row * dout.stride;
         S delta = 0;
 #pragma omp simd reduction(+ : delta)
-        for (std::int64_t i = 0; i < value_width; ++i)
-          delta += cpu::load(o + i) * dout[row * value_width + i];
+        for (std::int64_t i = 0; i < z.value_width; ++i) delta += cpu::load(o + i) * cpu::load(d + i);
         const S shift = lse[begin + row];
 #pragma omp simd
         for (std::int64_t j = from; j < to; ++j) {
@@ -259,17 +212,20 @@ void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t kv, c
         clear_outside(p, {from, to}, keys);
         clear_outside(dp, {from, to}, keys);
       }
-      multiply(rows, width, keys, in.scale, Matrix<S>{dscores, keys}, Matrix<S>{k + first, width}, S(0), dq,
-               width);
-      put_head(dq, rows, width, g.dquery + at, qs);
-      multiply(keys, width, rows, in.scale, Matrix<S>{dscores, keys, Transpose::yes}, Matrix<S>{q, width},
-               S(1), dk + first, width);
-      multiply(keys, value_width, rows, S(1), Matrix<S>{scores, keys, Transpose::yes},
-               Matrix<S>{dout, value_width}, S(1), dv + first_value, value_width);
+      products.dscores(block, dscores, dquery, dk);
+      products.dvalue(block, scores, dv);
     }
   }
-  put_head(dk, z.keys, width, g.dkey + k_at, z.key_stride());
-  put_head(dv, z.keys, value_width, g.dvalue + v_at, z.value_stride());
+  put_rows(dk, z.keys, z.head_width, z.key_rows(g.dkey, s, kv));
+  put_rows(dv, z.keys, z.value_width, z.value_rows(g.dvalue, s, kv));
+}
+
+/// Calls function(std::type_identity<Products>{}) with the products that this machine has for T.
+template <class T, class Function>
+void with_products(Function&& function) {
+  if constexpr (std::is_same_v<T, BFloat16>)
+    if (cpu::has_bfloat16_tiles()) return function(std::type_identity<cpu::TileProducts>{});
+  function(std::type_identity<cpu::GatheredProducts<T>>{});
 }
 
 void attention(const Tensor& query, const Tensor& key, const Tensor& value, const KeyRanges& ranges,
@@ -283,12 +239,15 @@ void attention(const Tensor& query, const Tensor& key, const Tensor& value, cons
     T* o = out.data<T>();
     auto* lse = log_sum_exp.data<Sum<T>>();
     const Tensor rooms = cpu::attention_room.take(omp_get_max_threads(), z, query);
-    cpu::ParallelError error;
+    with_products<T>([&](auto products) {
+      using Products = typename decltype(products)::type;
+      cpu::ParallelError error;
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
-    for (std::int64_t s = 0; s < z.sequences; ++s)
-      for (std::int64_t h = 0; h < z.heads; ++h)
-        error.guard([&] { attend<T>(z, s, h, in, o, lse, Room(rooms)); });
-    error.rethrow();
+      for (std::int64_t s = 0; s < z.sequences; ++s)
+        for (std::int64_t h = 0; h < z.heads; ++h)
+          error.guard([&] { attend<Products, T>(z, s, h, in, o, lse, Room(rooms)); });
+      error.rethrow();
+    });
   });
 }
 
@@ -304,12 +263,15 @@ void attention_backward(const Tensor& query, const Tensor& key, const Tensor& va
                                           dout.data<T>(), dquery.data<T>(),
                                           dkey.data<T>(), dvalue.data<T>()};
     const Tensor rooms = cpu::attention_backward_room.take(omp_get_max_threads(), z, query);
-    cpu::ParallelError error;
+    with_products<T>([&](auto products) {
+      using Products = typename decltype(products)::type;
+      cpu::ParallelError error;
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
-    for (std::int64_t s = 0; s < z.sequences; ++s)
-      for (std::int64_t kv = 0; kv < z.kv_heads; ++kv)
-        error.guard([&] { attend_backward<T>(z, s, kv, in, gradients, Room(rooms)); });
-    error.rethrow();
+      for (std::int64_t s = 0; s < z.sequences; ++s)
+        for (std::int64_t kv = 0; kv < z.kv_heads; ++kv)
+          error.guard([&] { attend_backward<Products, T>(z, s, kv, in, gradients, Room(rooms)); });
+      error.rethrow();
+    });
   });
 }
 

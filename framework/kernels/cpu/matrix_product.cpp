@@ -50,42 +50,66 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matri
 
 namespace {
 
-/// One row of c. The order of the sum over k is fixed, so results do not depend on threads.
-void multiply_row(std::int64_t i, std::int64_t n, std::int64_t k, double alpha, const Matrix<double>& a,
-                  const Matrix<double>& b, double beta, double* row) {
-  for (std::int64_t j = 0; j < n; ++j) row[j] = beta == 0 ? 0 : beta * row[j];
-  const auto a_at = [&](std::int64_t p) {
-    return a.transpose == Transpose::no ? a.data[i * a.stride + p] : a.data[p * a.stride + i];
-  };
-  if (b.transpose == Transpose::no) {
-    for (std::int64_t p = 0; p < k; ++p) {
-      const double factor = alpha * a_at(p);
-      const double* b_row = b.data + p * b.stride;
+// Products in float64: blocks of c stay in registers while the sum over k runs, in one order whatever the
+// threads.
+constexpr std::int64_t block_rows = 4, block_columns = 32, block_depth = 256;
+
+/// c [rows, block_columns] += a [rows, depth] b [depth, block_columns], rows at most block_rows; a_step is
+/// the distance between two rows of op(a), a_next that between two columns.
+template <std::int64_t rows>
+void add_block(std::int64_t depth, double alpha, const double* a, std::int64_t a_step, std::int64_t a_next,
+               const double* b, std::int64_t columns, double* c, std::int64_t c_stride) {
+  double sums[rows][block_columns] = {};
+  for (std::int64_t r = 0; r < rows; ++r) std::copy_n(c + r * c_stride, columns, sums[r]);
+  for (std::int64_t p = 0; p < depth; ++p)
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const double factor = alpha * a[r * a_step + p * a_next];
 #pragma omp simd
-      for (std::int64_t j = 0; j < n; ++j) row[j] += factor * b_row[j];
+      for (std::int64_t j = 0; j < block_columns; ++j) sums[r][j] += factor * b[p * block_columns + j];
     }
-  } else {
-    for (std::int64_t j = 0; j < n; ++j) {
-      const double* b_row = b.data + j * b.stride;
-      double sum = 0;
-      if (a.transpose == Transpose::no) {
-        const double* a_row = a.data + i * a.stride;
-#pragma omp simd reduction(+ : sum)
-        for (std::int64_t p = 0; p < k; ++p) sum += a_row[p] * b_row[p];
-      } else {
-        for (std::int64_t p = 0; p < k; ++p) sum += a_at(p) * b_row[p];
-      }
-      row[j] += alpha * sum;
+  for (std::int64_t r = 0; r < rows; ++r) std::copy_n(sums[r], columns, c + r * c_stride);
+}
+
+/// The rows begin .. end-1 of c.
+void multiply_rows(std::int64_t begin, std::int64_t end, std::int64_t n, std::int64_t k, double alpha,
+                   const Matrix<double>& a, const Matrix<double>& b, double beta, double* c,
+                   std::int64_t c_stride) {
+  for (std::int64_t i = begin; i < end; ++i)
+    for (std::int64_t j = 0; j < n; ++j) c[i * c_stride + j] = beta == 0 ? 0 : beta * c[i * c_stride + j];
+  const bool a_lies = a.transpose == Transpose::no, b_lies = b.transpose == Transpose::no;
+  const std::int64_t a_step = a_lies ? a.stride : 1, a_next = a_lies ? 1 : a.stride;
+  std::vector<double> panel(static_cast<std::size_t>(std::min(block_depth, k) * block_columns));
+  for (std::int64_t j = 0; j < n; j += block_columns)
+    for (std::int64_t p = 0; p < k; p += block_depth) {
+      const std::int64_t columns = std::min(block_columns, n - j), depth = std::min(block_depth, k - p);
+      for (std::int64_t q = 0; q < depth; ++q)
+        for (std::int64_t column = 0; column < columns; ++column)
+          panel[static_cast<std::size_t>(q * block_columns + column)] =
+              b.data[b_lies ? (p + q) * b.stride + j + column : (j + column) * b.stride + p + q];
+      std::int64_t i = begin;
+      const auto add = [&]<std::int64_t rows>(std::integral_constant<std::int64_t, rows>) {
+        for (; i + rows <= end; i += rows)
+          add_block<rows>(depth, alpha, a.data + i * a_step + p * a_next, a_step, a_next, panel.data(),
+                          columns, c + i * c_stride + j, c_stride);
+      };
+      add(std::integral_constant<std::int64_t, block_rows>{});
+      add(std::integral_constant<std::int64_t, 1>{});
     }
-  }
 }
 
 }  // namespace
 
 void multiply(std::int64_t m, std::int64_t n, std::int64_t k, double alpha, Matrix<double> a,
               Matrix<double> b, double beta, double* c, std::int64_t c_stride) {
-#pragma omp parallel for if (!omp_in_parallel() && m * n * k > 100000)
-  for (std::int64_t i = 0; i < m; ++i) multiply_row(i, n, k, alpha, a, b, beta, c + i * c_stride);
+  const std::int64_t threads = omp_in_parallel() || m * n * k <= 100000 ? 1 : omp_get_max_threads();
+  const std::int64_t share = ((m + threads - 1) / threads + block_rows - 1) / block_rows * block_rows;
+  if (share >= m) return multiply_rows(0, m, n, k, alpha, a, b, beta, c, c_stride);
+  ParallelError error;
+#pragma omp parallel for schedule(static, 1)
+  for (std::int64_t begin = 0; begin < m; begin += share)
+    error.guard(
+        [&] { multiply_rows(begin, std::min(begin + share, m), n, k, alpha, a, b, beta, c, c_stride); });
+  error.rethrow();
 }
 
 }  // namespace cpu
@@ -143,9 +167,8 @@ void multiply_in_shares(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<f
 #pragma omp parallel for schedule(static, 1)
   for (std::int64_t begin = 0; begin < m; begin += share)
     error.guard([&] {
-      const Matrix<float> rows{a.data + begin * (a.transpose == Transpose::yes ? 1 : a.stride), a.stride,
-                               a.transpose};
-      cpu::multiply(std::min(share, m - begin), n, k, 1.0F, rows, b, beta, c + begin * n, n);
+      cpu::multiply(std::min(share, m - begin), n, k, 1.0F, cpu::from_row(a, begin), b, beta, c + begin * n,
+                    n);
     });
   error.rethrow();
 }

@@ -1,17 +1,21 @@
-// Products of bfloat16 matrices: oneDNN's where the machine has instructions for them, else in float32 on
-// converted copies. oneDNN's primitives are made once for sizes that only a call knows: an expert comes with
-// a new row count in almost every call, and a primitive made for one size takes 0.25 ms to make and is no
-// faster.
+// Products of bfloat16 matrices: on AMX tiles where the machine has them (tile_product.h), oneDNN's where it
+// has other instructions for them, else in float32 on converted copies. oneDNN's primitives are made once for
+// sizes that only a call knows: an expert comes with a new row count in almost every call, and a primitive
+// made for one size takes 0.25 ms to make and is no faster.
+#include <omp.h>
+
 #include <algorithm>
 #include <array>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <optional>
-#include <string_view>
+#include <string>
 #include <vector>
 
 #include "framework/kernels/cpu/code_memory.h"
 #include "framework/kernels/cpu/matrix_product.h"
+#include "framework/kernels/cpu/parallel_error.h"
 #include "framework/kernels/cpu/storage.h"
+#include "framework/kernels/cpu/tile_product.h"
 #include "framework/kernels/onednn/matmul_description.h"
 
 namespace conclave::cpu {
@@ -117,6 +121,32 @@ void multiply_converted(std::int64_t m, std::int64_t n, std::int64_t k, const Ma
       store(c + i * c_stride + j, sums[static_cast<std::size_t>(i * n + j)]);
 }
 
+/// A share of the rows or of the columns for every thread, whichever are more: each share packs its part of
+/// b.
+template <class C>
+void multiply_in_shares(std::int64_t m, std::int64_t n, std::int64_t k, const Matrix<BFloat16>& a,
+                        const Matrix<BFloat16>& b, float beta, C* c, std::int64_t c_stride) {
+  constexpr std::int64_t least_work =
+      1 << 20;  // products, below which a second thread costs more than it saves
+  const std::int64_t threads = omp_in_parallel() || m * n * k < least_work ? 1 : omp_get_max_threads();
+  if (threads == 1) return multiply_on_tiles(m, n, k, a, b, beta, c, c_stride);
+  const bool cuts_rows = m >= n;
+  const std::int64_t size = cuts_rows ? m : n;
+  const std::int64_t share =
+      ((size + threads - 1) / threads + tile_columns - 1) / tile_columns * tile_columns;
+  ParallelError error;
+#pragma omp parallel for schedule(static, 1)
+  for (std::int64_t begin = 0; begin < size; begin += share)
+    error.guard([&] {
+      const std::int64_t part = std::min(share, size - begin);
+      if (cuts_rows)
+        multiply_on_tiles(part, n, k, from_row(a, begin), b, beta, c + begin * c_stride, c_stride);
+      else
+        multiply_on_tiles(m, part, k, a, from_column(b, begin), beta, c + begin, c_stride);
+    });
+  error.rethrow();
+}
+
 template <class C>
 void multiply_into(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, const Matrix<BFloat16>& a,
                    const Matrix<BFloat16>& b, float beta, C* c, std::int64_t c_stride) {
@@ -128,6 +158,7 @@ void multiply_into(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, 
     for (std::int64_t i = 0; i < m && beta == 0; ++i) std::fill_n(c + i * c_stride, n, C{});
     return;
   }
+  if (has_bfloat16_tiles()) return multiply_in_shares(m, n, k, a, b, beta, c, c_stride);
   if (!multiplies_bfloat16()) return multiply_converted(m, n, k, a, b, beta, c, c_stride);
   try {
     Products::of_thread().multiply({a.transpose, b.transpose, beta == 1, std::is_same_v<C, BFloat16>}, m, n,
@@ -140,17 +171,33 @@ void multiply_into(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, 
 
 }  // namespace
 
-bool multiplies_bfloat16() {
-  static const bool found = [] {
+namespace {
+
+/// The name of oneDNN's implementation; "" where it has none.
+const std::string& implementation() {
+  static const std::string name = [] {
     try {
-      const auto product = Products::of_thread().describe({Transpose::no, Transpose::no, false, false});
-      // Its reference implementation is a thousand times slower than conversion.
-      return std::string_view(product.impl_info_str()).substr(0, 3) != "ref";
+      return std::string(
+          Products::of_thread().describe({Transpose::no, Transpose::no, false, false}).impl_info_str());
     } catch (const dnnl::error&) {
-      return false;
+      return std::string();
     }
   }();
-  return found;
+  return name;
+}
+
+}  // namespace
+
+bool multiplies_bfloat16() {
+  // The reference implementation is a thousand times slower than conversion.
+  return !implementation().empty() && !implementation().starts_with("ref");
+}
+
+std::string bfloat16_products() {
+  if (has_bfloat16_tiles()) return "on AMX tiles";
+  if (multiplies_bfloat16()) return join_text("by oneDNN's ", implementation(), ", since ", why_no_tiles());
+  return join_text("in fp32 on converted copies, so no faster, since oneDNN has no instructions for it here",
+                   lack_of_code_memory());
 }
 
 void multiply(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, Matrix<BFloat16> a,

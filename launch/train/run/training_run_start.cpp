@@ -1,6 +1,7 @@
 // How a training run begins: data, model and directory, where it goes on, and what is said of it.
 #include "framework/base/text.h"
 #include "framework/data/batch_ramp.h"
+#include "framework/kernels/cpu/matrix_product.h"
 #include "framework/recipe/nearest.h"
 #include "launch/train/job.h"
 #include "launch/train/model_size.h"
@@ -118,6 +119,9 @@ void TrainingRun::describe() {
                " per token");
   logger_.info(counted(world_.size(), "rank"), " with ", counted(threads_, "thread"), " each",
                device_.kind() == DeviceKind::cpu ? "" : join_text(" on ", device_.name()),
+               device_.kind() == DeviceKind::cpu && recipe_.training.precision == NumberFormat::bf16
+                   ? join_text(", bf16 multiplied ", cpu::bfloat16_products())
+                   : "",
                "; global batch of ", counted(recipe_.training.global_batch_size, "sequence"), " of ",
                counted(recipe_.data.sequence_length, "token"), ", micro-batches of ",
                recipe_.training.micro_batch_size);
