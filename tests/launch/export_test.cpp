@@ -23,6 +23,7 @@ TEST_P(Architectures, ThereAndBackIsBitEqual) {
   const fs::path directory = scratch.path() / "exported";
   export_model({.checkpoint = scratch.path() / "run", .directory = directory, .shard_bytes = 30'000}, silent);
   const Json config = json_of(directory / "config.json");
+  EXPECT_EQ(config["transformers_version"], "4.51.0");
   EXPECT_EQ(config["model_type"], GetParam());
   EXPECT_EQ(config["eos_token_id"], 256);
   EXPECT_TRUE(fs::exists(directory / "model.safetensors.index.json"));

@@ -41,6 +41,7 @@ class ExportedTokenizer : public testing::Test {
     EXPECT_EQ(config["eos_token"], separator);
     EXPECT_EQ(config["add_bos_token"], false);
     EXPECT_EQ(config["add_eos_token"], false);
+    EXPECT_EQ(config["model_input_names"], Json({"input_ids", "attention_mask"}));
     EXPECT_EQ(config["model_max_length"], 12);
     if (padding.empty())
       EXPECT_FALSE(config.contains("pad_token"));

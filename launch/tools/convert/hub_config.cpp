@@ -78,6 +78,8 @@ OrderedJson HubConfig::config() const {
   config["max_position_embeddings"] = longest_sequence(recipe, source);
   architecture.write_config(recipe.model, config);
   config["torch_dtype"] = bfloat16 ? "bfloat16" : "float32";
+  // The version whose keys these are. Without one, 4.57 warns of a fault in tokenizers of other models.
+  config["transformers_version"] = "4.51.0";
   if (source && source->config.value("model_type", "") == architecture.model_type)
     hand_on(source->config, config);
   write_ids(*this, config);

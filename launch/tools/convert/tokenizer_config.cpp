@@ -19,6 +19,8 @@ void set_roles(const TokenRoles& roles, std::int64_t sequence_length, OrderedJso
   config.erase("pad_token");
   if (roles.padding) config["pad_token"] = roles.padding->text;
   config["add_bos_token"] = config["add_eos_token"] = false;
+  // Without a list, transformers 4 hands models token_type_ids, which they refuse.
+  config["model_input_names"] = {"input_ids", "attention_mask"};
 }
 
 }  // namespace
