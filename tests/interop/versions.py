@@ -1,14 +1,14 @@
 """The snippet of every model page, on an export, in each version of transformers that people have: the continuation is
 that of `conclave generate`. Started by run.sh, which sets INTEROP_CONCLAVE and INTEROP_RUN. Each version is installed
 into a folder of its own below .cache/interop."""
-import os, pathlib, subprocess, sys, tempfile
+import json, os, pathlib, subprocess, sys, tempfile
 
 conclave, trained = os.environ['INTEROP_CONCLAVE'], os.environ['INTEROP_RUN']
 versions = os.environ.get('INTEROP_VERSIONS', '4.51.3 4.57.6 5.24.0').split()
 tokens = 40
 prompts = ['The ', 'def fibonacci(n):', 'Am Anfang ', 'In the beginning God created']
 snippet = f'''
-import sys, torch, transformers
+import json, sys, torch, transformers
 torch.manual_seed(0)
 tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1])
@@ -16,7 +16,7 @@ print(transformers.__version__)
 for prompt in {prompts!r}:
     inputs = tokenizer(prompt, return_tensors='pt')
     ids = model.generate(**inputs, max_new_tokens={tokens}, do_sample=False)[0]
-    print(repr(tokenizer.decode(ids, skip_special_tokens=True)))
+    print(json.dumps(tokenizer.decode(ids, skip_special_tokens=True)))
 '''
 
 
@@ -39,12 +39,12 @@ def main():
         done = subprocess.run([sys.executable, '-c', snippet, exported], capture_output=True, text=True,
                               env={**os.environ, 'PYTHONPATH': str(folder), 'OMP_NUM_THREADS': '1'})
         lines = done.stdout.splitlines()
-        holds = done.returncode == 0 and lines[0] == version and [eval(line) for line in lines[1:]] == ours
+        holds = done.returncode == 0 and lines[0] == version and [json.loads(line) for line in lines[1:]] == ours
         warnings = [line for line in done.stderr.splitlines() if 'warn' in line.lower() or 'incorrect' in line]
         failed |= not holds
         print(f'  {"ok    " if holds else "FAILED"} transformers {version}: {len(prompts)} prompts of {tokens} tokens, '
               f'{len(warnings)} lines of warnings')
-        for line in warnings + ([] if holds else [done.stderr[-2000:], *lines, *map(repr, ours)]):
+        for line in warnings + ([] if holds else [done.stderr[-2000:], *lines, *map(json.dumps, ours)]):
             print('        ' + line)
     sys.exit(failed)
 

@@ -96,12 +96,12 @@ std::optional<std::string> quoted_include(std::string_view line) {
 /// compiler and not with the next.
 bool needs_algorithm(const std::string& line) {
   static const std::set<std::string> names = {
-      "adjacent_find", "all_of",      "any_of",         "clamp",       "copy",       "copy_n",
-      "count",         "count_if",    "equal",          "fill",        "fill_n",     "find",
-      "find_if",       "for_each",    "is_sorted",      "lower_bound", "max",        "max_element",
-      "min",           "min_element", "minmax_element", "none_of",     "partition",  "remove",
-      "remove_if",     "replace",     "reverse",        "search",      "shuffle",    "sort",
-      "swap_ranges",   "stable_sort", "transform",      "unique",      "upper_bound"};
+      "adjacent_find", "all_of",      "any_of",         "clamp",       "copy",      "copy_n",
+      "count",         "count_if",    "equal",          "fill",        "fill_n",    "find",
+      "find_if",       "for_each",    "is_sorted",      "lower_bound", "max",       "max_element",
+      "min",           "min_element", "minmax_element", "none_of",     "partition", "remove_if",
+      "replace",       "reverse",     "search",         "shuffle",     "sort",      "swap_ranges",
+      "stable_sort",   "transform",   "unique",         "upper_bound"};
   for (std::size_t at = line.find("std::"); at != std::string::npos; at = line.find("std::", at + 1)) {
     std::string_view rest = std::string_view(line).substr(at + 5);
     if (rest.starts_with("ranges::")) return true;

@@ -5,7 +5,6 @@
 
 #include <omp.h>
 
-#include <algorithm>
 #include <cstdint>
 
 #include "framework/kernels/cpu/attention_room.h"

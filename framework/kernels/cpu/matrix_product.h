@@ -1,5 +1,5 @@
-// Row-major matrix products on plain pointers for the CPU kernels. They are oneDNN's sgemm in float32, its
-// bfloat16 products where the machine has them, and loops in float64. Inside an OpenMP parallel region they
+// Row-major matrix products on plain pointers for the CPU kernels. They are oneDNN's sgemm in float32 and
+// loops in float64. bfloat16_products() says what they are in bfloat16. Inside an OpenMP parallel region they
 // use the calling thread alone, outside all threads.
 #pragma once
 

@@ -26,15 +26,16 @@ std::string why_no_tiles() {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & needed) != needed)
       return std::string("this processor has no AMX for bfloat16");
-    for (const char* name : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {
-      constexpr auto amx = static_cast<unsigned>(dnnl_cpu_isa_avx512_core_amx);
-      if (std::getenv(name) != nullptr && (static_cast<unsigned>(dnnl_get_effective_cpu_isa()) & amx) != amx)
-        return std::string(name) + " hides AMX";
-    }
+    // Besides AMX this holds the AVX-512 that packing and rounding need.
+    constexpr auto all = static_cast<unsigned>(dnnl_cpu_isa_avx512_core_amx);
+    const bool has_all = (static_cast<unsigned>(dnnl_get_effective_cpu_isa()) & all) == all;
+    for (const char* name : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"})
+      if (!has_all && std::getenv(name) != nullptr) return std::string(name) + " hides AMX";
     // Linux keeps tiles of a process only after this request (Documentation/arch/x86/xstate.rst).
     constexpr int request_permission = 0x1023, tile_data = 18;
     if (::syscall(SYS_arch_prctl, request_permission, tile_data) != 0)
       return std::string("this system does not let the process use AMX: ") + std::strerror(errno);
+    if (!has_all) return std::string("this processor has AMX without the AVX-512 that belongs to it");
     return std::string();
   }();
   return reason;
@@ -166,24 +167,23 @@ CONCLAVE_AMX_INLINE void put_sums(const float* sums, std::int64_t sums_stride, s
 struct PackedRows {
   std::vector<Tile> tiles;
   CONCLAVE_AMX_INLINE TileRows pack(const Matrix<BFloat16>& a, std::int64_t m, std::int64_t rows,
-                                    std::int64_t k, std::int64_t columns, std::int64_t depth) {
+                                    std::int64_t columns, std::int64_t depth) {
     if (static_cast<std::int64_t>(tiles.size()) < 2 * depth)
       tiles.resize(static_cast<std::size_t>(2 * depth));
     for (std::int64_t half = 0; half * tile_rows < rows; ++half)
       for (std::int64_t q = 0; q < depth; ++q)
-        pack_a(a, m + half * tile_rows, k + q * tile_depth, rows - half * tile_rows, columns - q * tile_depth,
+        pack_a(a, m + half * tile_rows, q * tile_depth, rows - half * tile_rows, columns - q * tile_depth,
                tiles[static_cast<std::size_t>(half * depth + q)]);
     return {tiles[0].numbers, rows > tile_rows ? tiles[static_cast<std::size_t>(depth)].numbers : nullptr,
             tile_depth, tile_rows * tile_depth};
   }
 };
 
-/// c (+)= op(a) b over at most most_depth rows of b.
+/// c [m, columns] (+)= op(a) [m, rows] b [rows, columns], b a part of `packed`.
 template <class C>
-CONCLAVE_AMX void multiply_rows(std::int64_t m, const Matrix<BFloat16>& a, std::int64_t a_column,
-                                const TileMatrix& packed, std::int64_t first_row, std::int64_t rows,
-                                std::int64_t first_column, std::int64_t columns, bool adds, C* c,
-                                std::int64_t c_stride) {
+CONCLAVE_AMX void multiply_rows(std::int64_t m, const Matrix<BFloat16>& a, const TileMatrix& packed,
+                                std::int64_t first_row, std::int64_t rows, std::int64_t first_column,
+                                std::int64_t columns, bool adds, C* c, std::int64_t c_stride) {
   thread_local PackedRows packed_rows;
   const std::int64_t depth = (rows + tile_depth - 1) / tile_depth;
   const bool lies_in_tiles = a.transpose == Transpose::no && rows % tile_depth == 0 && columns <= few_columns;
@@ -193,10 +193,10 @@ CONCLAVE_AMX void multiply_rows(std::int64_t m, const Matrix<BFloat16>& a, std::
     const std::int64_t block = std::min(2 * tile_rows, m - i);
     TileRows of_a;
     if (lies_in_tiles) {
-      const BFloat16* from = a.data + i * a.stride + a_column;
+      const BFloat16* from = a.data + i * a.stride;
       of_a = {from, block > tile_rows ? from + tile_rows * a.stride : nullptr, a.stride, tile_depth};
     } else {
-      of_a = packed_rows.pack(a, i, block, a_column, rows, depth);
+      of_a = packed_rows.pack(a, i, block, rows, depth);
     }
     // The compiler does not know that tiles are loaded from memory.
     asm volatile("" ::: "memory");
@@ -218,6 +218,7 @@ CONCLAVE_AMX void multiply_rows(std::int64_t m, const Matrix<BFloat16>& a, std::
   _tile_release();
 }
 
+/// sums [m, n], rounded, into c, or added to it before.
 CONCLAVE_AMX void round_sums(const float* sums, std::int64_t m, std::int64_t n, bool adds, BFloat16* c,
                              std::int64_t c_stride) {
   for (std::int64_t i = 0; i < m; ++i) put_sums(sums + i * n, n, 1, n, adds, c + i * c_stride, c_stride);
@@ -234,7 +235,6 @@ CONCLAVE_AMX void pack_tiles(std::int64_t k, std::int64_t n, const Matrix<BFloat
 
 void TileMatrix::pack(std::int64_t k, std::int64_t n, const Matrix<BFloat16>& b) {
   k_ = k;
-  n_ = n;
   const auto tiles = static_cast<std::size_t>((n + tile_columns - 1) / tile_columns * depth() * 2);
   if (tiles_.size() < tiles) tiles_.resize(tiles);
   pack_tiles(k, n, b, tiles_.data());
@@ -244,7 +244,7 @@ template <class C>
 void multiply_on_tiles(std::int64_t m, const Matrix<BFloat16>& a, const TileMatrix& packed,
                        std::int64_t first_row, std::int64_t rows, std::int64_t first_column,
                        std::int64_t columns, float beta, C* c, std::int64_t c_stride) {
-  multiply_rows(m, a, 0, packed, first_row, rows, first_column, columns, beta == 1, c, c_stride);
+  multiply_rows(m, a, packed, first_row, rows, first_column, columns, beta == 1, c, c_stride);
 }
 
 template <class C>
@@ -268,7 +268,7 @@ void multiply_on_tiles(std::int64_t m, std::int64_t n, std::int64_t k, const Mat
     for (std::int64_t j = 0; j < n; j += most_columns) {
       const std::int64_t rows = std::min(most_depth, k - p), columns = std::min(most_columns, n - j);
       packed.pack(rows, columns, from_column(from_row(b, p), j));
-      multiply_rows(m, a, p, packed, 0, rows, 0, columns, beta == 1 || p > 0, c + j, c_stride);
+      multiply_rows(m, from_column(a, p), packed, 0, rows, 0, columns, beta == 1 || p > 0, c + j, c_stride);
     }
 }
 

@@ -36,15 +36,13 @@ class TileMatrix {
  public:
   /// op(b) takes the place of what was here; memory only grows.
   void pack(std::int64_t k, std::int64_t n, const Matrix<BFloat16>& b);
-  std::int64_t k() const { return k_; }
-  std::int64_t n() const { return n_; }
   std::int64_t depth() const { return (k_ + tile_depth - 1) / tile_depth; }
   /// The tiles of the columns panel * tile_columns and following: [depth, 2].
   const Tile* panel(std::int64_t panel) const { return tiles_.data() + panel * depth() * 2; }
 
  private:
   std::vector<Tile> tiles_;
-  std::int64_t k_ = 0, n_ = 0;
+  std::int64_t k_ = 0;
 };
 
 /// c [m, columns] = op(a) [m, rows] b [rows, columns] + beta c, beta 0 or 1, where b is the part of `packed`
