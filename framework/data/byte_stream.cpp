@@ -20,6 +20,8 @@ namespace conclave {
 namespace {
 
 constexpr std::size_t part_bytes = std::size_t{1} << 18;
+/// The memory that a file's header may ask for as its window: what `zstd --long=31` writes.
+constexpr int largest_window_log = 31;
 
 using namespace std::string_view_literals;
 
@@ -160,8 +162,7 @@ class ZstdStream final : public CompressedStream {
   ZstdStream(MappedFile file, std::string path)
       : CompressedStream(std::move(file), std::move(path), "Zstandard"), state_(ZSTD_createDCtx()) {
     check(state_ != nullptr, Fault::machine, "libzstd cannot begin to read ", path_);
-    constexpr int largest_window = 31;  // what `zstd --long=31` writes
-    ZSTD_DCtx_setParameter(state_, ZSTD_d_windowLogMax, sizeof(void*) == 8 ? largest_window : 30);
+    ZSTD_DCtx_setParameter(state_, ZSTD_d_windowLogMax, sizeof(void*) == 8 ? largest_window_log : 30);
   }
   ZstdStream(const ZstdStream&) = delete;
   ZstdStream& operator=(const ZstdStream&) = delete;
@@ -184,8 +185,10 @@ class ZstdStream final : public CompressedStream {
 class XzStream final : public CompressedStream {
  public:
   XzStream(MappedFile file, std::string path) : CompressedStream(std::move(file), std::move(path), "xz") {
-    check(lzma_stream_decoder(&state_, UINT64_MAX, LZMA_CONCATENATED) == LZMA_OK, Fault::machine,
-          "liblzma cannot begin to read ", path_);
+    constexpr std::uint64_t beside_window = std::uint64_t{1} << 20;  // the decoder's own tables
+    check(lzma_stream_decoder(&state_, (std::uint64_t{1} << largest_window_log) + beside_window,
+                              LZMA_CONCATENATED) == LZMA_OK,
+          Fault::machine, "liblzma cannot begin to read ", path_);
     between_members_ = false;
   }
   XzStream(const XzStream&) = delete;
@@ -203,7 +206,9 @@ class XzStream final : public CompressedStream {
     use(before - state_.avail_in);
     check(status != LZMA_MEM_ERROR, Fault::machine, "there is no memory left to unpack ", path_);
     if (status != LZMA_OK && status != LZMA_STREAM_END && status != LZMA_BUF_ERROR)
-      damaged(status == LZMA_FORMAT_ERROR    ? "what follows is no xz stream"
+      damaged(status == LZMA_FORMAT_ERROR ? "what follows is no xz stream"
+              : status == LZMA_MEMLIMIT_ERROR
+                  ? "it asks for more than 2 GiB of memory, which no program writes"
               : status == LZMA_OPTIONS_ERROR ? "it has options that liblzma does not know"
                                              : "a checksum or a structure is wrong");
     between_members_ = status == LZMA_STREAM_END;
