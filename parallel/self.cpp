@@ -9,7 +9,8 @@ class SelfCommunicator final : public Communicator {
   SelfCommunicator(std::string name, std::shared_ptr<TrafficTable> traffic)
       : Communicator(0, 1, std::move(name), std::move(traffic)) {}
 
-  std::shared_ptr<Communicator> split(const std::vector<int>&, const std::string& name) override {
+  std::shared_ptr<Communicator> split(const std::vector<int>& members, const std::string& name) override {
+    place_in(members, name);
     return alone(name);
   }
   NodePlace node_place() override { return {}; }

@@ -8,7 +8,7 @@ usage() {
 usage: bash tests/full.sh [--scale FACTOR] [--only PART,PART...] [--list]
 
   --scale FACTOR    counts times FACTOR, at least 1 each (1)
-  --only PARTS      of kills samples resumes flips truncations power refusals layouts watchdog fuzz soak fresh; all by default
+  --only PARTS      of kills samples resumes flips truncations power refusals layouts watchdog fuzz soak bundle fresh; all by default
   --list            says what each part does and how long it takes about, and ends
 
 Examples:
@@ -22,7 +22,7 @@ refuse() {
 }
 
 cd "$(dirname "$0")/.."
-all=(kills samples resumes flips truncations power refusals layouts watchdog fuzz soak fresh)
+all=(kills samples resumes flips truncations power refusals layouts watchdog fuzz soak bundle fresh)
 scale=1 chosen=("${all[@]}") list=''
 while [ $# -gt 0 ]; do
   case $1 in
@@ -55,13 +55,14 @@ declare -A what=(
   [watchdog]="a stopped rank, a skipped collective, an endless loop, 1000 clean steps, every way to end"
   [fuzz]="every loader's harness for $fuzz_seconds s"
   [soak]="training for $soak_seconds s with random faults"
+  [bundle]="the bundle for GPUs: packed, run on the emulated device and in an empty root, a wrong kernel seen"
   [fresh]="both commands of README.md on empty Debian 12 and 13, as root and as a user, and without a package"
 )
 declare -A estimate=(
   [kills]=$((kills * 5 / 2 + 20)) [samples]=30 [resumes]=$((resumed / 100 + 60)) [flips]=$((flips / 7 + 10)) [truncations]=$((lengths * 7 + 10))
   [power]=$((cuts / 12 + 5)) [refusals]=60 [layouts]=180 [watchdog]=120
   [fuzz]=$((harnesses * fuzz_seconds / 2 + 60)) [soak]=$((soak_seconds + 10))
-  [fresh]=12000
+  [bundle]=1500 [fresh]=12000
 )
 total=0
 for part in "${chosen[@]}"; do
@@ -102,6 +103,7 @@ run_part() {
     layouts) on_ranks 4 $tests/launch/checkpointing_test --gtest_filter='*Layout*' ;;
     watchdog) $tests/launch/reliability_test ;;
     fresh) fresh_machines ;;
+    bundle) bash tests/gpu/bundle_test.sh --full ;;
     fuzz) bash tests/fuzz/run.sh "$fuzz_seconds" ;;
     soak)
       if [ "$soak_seconds" -ge 1200 ]; then

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -139,8 +140,10 @@ seconds test_limit() {
 
 int run_all_tests(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
-  const MpiEnvironment mpi;
-  world = world_communicator();
+  // Started by itself, a program runs as one rank and needs no MPI at all.
+  std::optional<MpiEnvironment> mpi;
+  if (launched_under_mpi()) mpi.emplace();
+  world = mpi ? world_communicator() : self_communicator();
   int code = 0;
   {
     Watchdog watchdog(world->rank(), test_limit());
@@ -196,6 +199,7 @@ int main(int argc, char** argv) {
     return conclave::test::run_all_tests(argc, argv);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "the test program failed outside of its tests: %s\n", error.what());
-    conclave::abort_job(1);
+    if (conclave::launched_under_mpi()) conclave::abort_job(1);
+    return 1;
   }
 }

@@ -1,17 +1,21 @@
 """The peer of a Conclave run: the same model, data and optimizer in PyTorch, as a user of PyTorch would write it.
 
     twin.py RUN --weights CHECKPOINT [--compile] [--loop] [--threads N] [--output FILE]
+    twin.py --measure SIZES.json [--device cuda] [--steps N] [--compile] [--loop]
 
 RUN is the directory of a finished Conclave run with logging.samples=true: its recipe says what to build, its
 samples.jsonl and token file hold the data of every step. CHECKPOINT holds the weights that it began with. One JSON
 object a step goes to FILE, under the names of metrics.jsonl: step, lm_loss, load_balance_loss, router_z_loss,
 step_seconds. A run in bf16 is followed under autocast, with master weights in fp32. --loop computes experts by a loop
-of products instead of grouped_mm. Left out: everything that examples/benchmark.yaml does not use (documents, shared experts, dense blocks,
-schedules, several micro-batches or ranks).
-"""
-import argparse, json, pathlib, struct, time
+of products instead of grouped_mm. Left out: everything that examples/benchmark.yaml does not use (documents, shared
+experts, dense blocks, schedules, several micro-batches or ranks).
 
-import h5py, numpy, torch, yaml
+With --measure it needs torch alone, draws its weights and tokens itself and only says how fast its steps are. SIZES.json
+has the keys of a recipe's model, and sequence_length, micro_batch_size and precision.
+"""
+import argparse, json, pathlib, statistics, struct, time
+
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -32,6 +36,7 @@ def with_numbers(value):
 
 def tokens_of(prefix):
     """A token file in Megatron's indexed format."""
+    import numpy
     index = pathlib.Path(f'{prefix}.idx').read_bytes()
     assert index[:9] == b'MMIDIDX\x00\x00' and struct.unpack('<Q', index[9:17])[0] == 1, f'{prefix}.idx'
     return numpy.memmap(f'{prefix}.bin', mode='r', dtype={8: numpy.uint16, 4: numpy.int32}[index[17]])
@@ -82,7 +87,7 @@ class Experts(nn.Module):
             parts = rows.split(ends.diff(prepend=ends.new_zeros(1)).tolist())
             return torch.cat([F.linear(F.silu(F.linear(x, g)) * F.linear(x, u), d)
                               for x, g, u, d in zip(parts, gate, up, down)])
-        if torch.is_autocast_enabled('cpu'):  # which does not know grouped_mm
+        if torch.is_autocast_enabled(rows.device.type):  # which does not know grouped_mm
             rows, gate, up, down = (x.to(torch.bfloat16) for x in (rows, gate, up, down))
         product = lambda x, weight: F.grouped_mm(x, weight.transpose(1, 2), offs=ends)
         return product(F.silu(product(rows, gate)) * product(rows, up), down)
@@ -99,7 +104,7 @@ class Moe(nn.Module):
 
     def forward(self, x):
         shape, x = x.shape, x.reshape(-1, x.shape[-1])
-        with torch.autocast('cpu', enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             logits = self.gate(x.float())
         probabilities = logits.softmax(-1)
         weights, chosen = probabilities.topk(self.top_k, -1)
@@ -107,7 +112,7 @@ class Moe(nn.Module):
             weights = weights / weights.sum(-1, keepdim=True)
         # Dispatch: assignments sorted by expert, and back.
         order = chosen.flatten().argsort(stable=True)
-        counts = torch.zeros(self.count, dtype=torch.int64).scatter_add(0, chosen.flatten(), torch.ones_like(order))
+        counts = torch.zeros(self.count, dtype=torch.int64, device=x.device).scatter_add(0, chosen.flatten(), torch.ones_like(order))
         rows = self.experts(x[order // self.top_k], counts.cumsum(0).to(torch.int32))
         rows = rows * weights.flatten()[order].unsqueeze(-1)
         y = torch.zeros_like(rows[:len(x)]).index_add(0, order // self.top_k, rows)
@@ -141,7 +146,9 @@ class Twin(nn.Module):
         self.width, self.theta = m['head_dim'], m['rope_theta']
 
     def forward(self, tokens, targets):
-        angles = torch.outer(torch.arange(tokens.shape[1]), self.theta ** -(torch.arange(0, self.width, 2) / self.width))
+        on = {'device': tokens.device}
+        angles = torch.outer(torch.arange(tokens.shape[1], **on),
+                             self.theta ** -(torch.arange(0, self.width, 2, **on) / self.width))
         angles = torch.cat((angles, angles), -1)
         cos, sin = angles.cos(), angles.sin()
         x, balances, zs = self.model.embed_tokens(tokens), [], []
@@ -155,6 +162,7 @@ class Twin(nn.Module):
 
 
 def load(twin, checkpoint):
+    import h5py
     with h5py.File(checkpoint / 'index.h5') as file:
         for name, parameter in twin.named_parameters():
             values = file[f'model/{name}'][...]
@@ -165,49 +173,98 @@ def load(twin, checkpoint):
         assert stored == {name for name, _ in twin.named_parameters()}, 'the checkpoint has other parameters'
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('run', type=pathlib.Path)
-    parser.add_argument('--weights', type=pathlib.Path, required=True)
-    parser.add_argument('--compile', action='store_true')
-    parser.add_argument('--loop', action='store_true')
-    parser.add_argument('--threads', type=int, default=0)
-    parser.add_argument('--output', type=argparse.FileType('w'), default='-')
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+def optimizer_of(twin, recipe):
+    decayed = [p for p in twin.parameters() if p.dim() > 1]
+    others = [p for p in twin.parameters() if p.dim() <= 1]
+    return torch.optim.AdamW([{'params': decayed, 'weight_decay': recipe['weight_decay']},
+                              {'params': others, 'weight_decay': 0.0}],
+                             lr=recipe['lr'], betas=recipe['betas'], eps=recipe['eps'], fused=True)
+
+
+def step(network, twin, optimizer, autocast, tokens, targets, coefficients, most_norm):
+    """One step of training; coefficients weigh the balance of each layer and its z-loss."""
+    optimizer.zero_grad(set_to_none=True)
+    with autocast:
+        loss, balances, zs = network(tokens, targets)
+    (loss + coefficients[0] * balances.sum() + coefficients[1] * zs.sum()).backward()
+    nn.utils.clip_grad_norm_(twin.parameters(), most_norm)
+    optimizer.step()
+    return loss, balances, zs
+
+
+def measure(arguments):
+    sizes = json.loads(arguments.measure.read_text())
+    device, length, sequences = arguments.device, sizes['sequence_length'], sizes['micro_batch_size']
+    torch.manual_seed(1234)
+    with torch.device(device):
+        twin = Twin(sizes)
+        for parameter in twin.parameters():
+            if parameter.dim() > 1:
+                nn.init.normal_(parameter, std=0.02)
+        # vocabulary^uniform falls with 1 / id, as Zipf's law wants.
+        draws = sizes['vocab_size'] ** torch.rand(sequences, length + 1) - 1
+    batch = draws.long().clamp(max=sizes['vocab_size'] - 1)
+    optimizer = optimizer_of(twin, {'weight_decay': 0.1, 'lr': 3e-4, 'betas': [0.9, 0.95], 'eps': 1e-8})
+    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=sizes['precision'] == 'bf16')
+    network = torch.compile(twin) if arguments.compile else twin
+    seconds = []
+    for number in range(arguments.steps):
+        begin = time.perf_counter()
+        loss = step(network, twin, optimizer, autocast, batch[:, :-1], batch[:, 1:], (0.01, 0.001), 1.0)[0].item()  # waits
+        if device == 'cuda':
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+        print(json.dumps({'step': number + 1, 'lm_loss': loss, 'step_seconds': seconds[-1]}), flush=True)
+    typical = statistics.median(seconds[2:] or seconds)
+    memory = torch.cuda.max_memory_allocated() if device == 'cuda' else 0
+    print(f'  PyTorch {torch.__version__}, {"compiled" if arguments.compile else "eager"}: '
+          f'{sequences * length / typical:.1f} tokens/s, {memory / 1e9:.2f} GB at most')
+
+
+def follow(arguments):
+    import numpy, yaml
     recipe = with_numbers(yaml.safe_load((arguments.run / 'recipe.yaml').read_text()))
     model, optimizer_recipe, length = recipe['model'], recipe['optimizer'], recipe['data']['sequence_length']
     assert optimizer_recipe['schedule']['kind'] == 'constant' and not recipe['data']['document_mask']
     assert recipe['training']['precision'] in ('fp32', 'bf16')
     autocast = torch.autocast('cpu', dtype=torch.bfloat16, enabled=recipe['training']['precision'] == 'bf16')
-    Experts.loop = arguments.loop
     twin = Twin(model)
     load(twin, arguments.weights)
     samples = [json.loads(line) for line in open(arguments.run / 'samples.jsonl')]
     tokens = tokens_of(recipe['data']['train'][0]['path'])
 
-    decayed = [p for p in twin.parameters() if p.dim() > 1]
-    others = [p for p in twin.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW([{'params': decayed, 'weight_decay': optimizer_recipe['weight_decay']},
-                                   {'params': others, 'weight_decay': 0.0}],
-                                  lr=optimizer_recipe['lr'], betas=optimizer_recipe['betas'], eps=optimizer_recipe['eps'], fused=True)
-    coefficient = sum(term['coefficient'] for term in model['moe']['balance'])
-    z_coefficient = model['moe']['router']['z_loss_coefficient']
+    optimizer = optimizer_of(twin, optimizer_recipe)
+    coefficients = sum(term['coefficient'] for term in model['moe']['balance']), model['moe']['router']['z_loss_coefficient']
     network = torch.compile(twin) if arguments.compile else twin
     for sample in samples:
         begin = time.perf_counter()
         rows = numpy.stack([tokens[s * length:(s + 1) * length + 1] for s in sample['sequence']]).astype(numpy.int64)
         batch = torch.from_numpy(rows)
-        optimizer.zero_grad(set_to_none=True)
-        with autocast:
-            loss, balances, zs = network(batch[:, :-1], batch[:, 1:])
-        (loss + coefficient * balances.sum() + z_coefficient * zs.sum()).backward()
-        nn.utils.clip_grad_norm_(twin.parameters(), optimizer_recipe['grad_clip'])
-        optimizer.step()
+        loss, balances, zs = step(network, twin, optimizer, autocast, batch[:, :-1], batch[:, 1:], coefficients,
+                                  optimizer_recipe['grad_clip'])
         seconds = time.perf_counter() - begin
         print(json.dumps({'step': sample['step'], 'lm_loss': loss.item(), 'load_balance_loss': balances.mean().item(),
                           'router_z_loss': zs.mean().item(), 'step_seconds': seconds}), file=arguments.output, flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('run', type=pathlib.Path, nargs='?')
+    parser.add_argument('--weights', type=pathlib.Path)
+    parser.add_argument('--measure', type=pathlib.Path, metavar='SIZES')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--steps', type=int, default=8)
+    parser.add_argument('--compile', action='store_true')
+    parser.add_argument('--loop', action='store_true')
+    parser.add_argument('--threads', type=int, default=0)
+    parser.add_argument('--output', type=argparse.FileType('w'), default='-')
+    arguments = parser.parse_args()
+    if not arguments.measure and not (arguments.run and arguments.weights):
+        parser.error('RUN with --weights is expected, or --measure')
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    Experts.loop = arguments.loop
+    measure(arguments) if arguments.measure else follow(arguments)
 
 
 if __name__ == '__main__':

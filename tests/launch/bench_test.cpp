@@ -81,7 +81,12 @@ class Benches : public testing::Test {
 
   Recipe recipe_;
   Mesh mesh_;
-  Bench bench_{.recipe = recipe_, .mesh = mesh_, .repeats = 2, .steps = 2, .directory = scratch()};
+  Bench bench_{.recipe = recipe_,
+               .mesh = mesh_,
+               .device = cpu_device(),
+               .repeats = 2,
+               .steps = 2,
+               .directory = scratch()};
 };
 
 TEST(Figures, RatiosAreTakenRepeatByRepeat) {
@@ -163,6 +168,38 @@ TEST_F(Benches, Products) {
       best = std::max(best, *std::max_element(one.values.begin(), one.values.end()));
     }
   EXPECT_EQ(bench_.best.best(), best);
+}
+
+TEST_F(Benches, Kernels) {
+  bench_kernels(bench_);
+  expect_sane("kernels");
+  // Backward of attention makes five products where forward makes two, and moves more bytes.
+  const Figure &forward = figure("attention"), &backward = figure("attention_backward");
+  for (std::size_t i = 0; i < 2; ++i) EXPECT_GT(backward.limits[i], forward.limits[i]);
+  EXPECT_EQ(bench_.figures.size(), 16u);
+}
+
+/// A device of its own: every subject but the fp64 products measures it as it does the CPU.
+TEST(BenchOnADevice, AllSubjects) {
+  Recipe recipe = small_recipe();
+  recipe.training.device = DeviceKind::emulated;
+  Mesh mesh(test::mpi_world(), {.expert = recipe.parallel.expert});
+  Bench bench{.recipe = recipe,
+              .mesh = mesh,
+              .device = emulated_device(),
+              .repeats = 1,
+              .steps = 1,
+              .directory = "."};
+  for (const auto run : {bench_training, bench_layers, bench_products, bench_kernels, bench_memory}) {
+    const std::size_t before = bench.figures.size();
+    run(bench);
+    EXPECT_GT(bench.figures.size(), before);
+  }
+  for (const Figure& one : bench.figures) {
+    EXPECT_FALSE(one.name.starts_with("fp64")) << "a device without fp64 was measured";
+    for (const double value : one.values) EXPECT_GT(value, 0) << one.name;
+  }
+  EXPECT_EQ(emulated_device().memory_use()[MemoryPurpose::parameters].live, 0u) << "memory was left behind";
 }
 
 TEST_F(Benches, Memory) {

@@ -317,7 +317,7 @@ TEST_F(Command, BenchPrintsOneJsonObject) {
   EXPECT_GT(report["training"]["tokens_per_second"].get<double>(), 0);
   std::set<std::string> subjects;
   for (const Json& figure : report["figures"]) subjects.insert(figure["subject"]);
-  EXPECT_EQ(subjects, (std::set<std::string>{"checkpoint", "layers", "memory", "products", "train"}));
+  EXPECT_EQ(subjects, (std::set<std::string>{"checkpoint", "kernels", "layers", "memory", "products", "train"}));
 }
 
 TEST_F(Command, BenchMeasuresWhatItIsAskedFor) {

@@ -18,6 +18,7 @@ namespace conclave {
 struct Bench {
   Recipe recipe;
   Mesh& mesh;
+  Device& device;
   std::int64_t repeats = 5;
   std::int64_t steps = 10;            // of training, timed
   std::int64_t settle = 0;            // of training before those: a new router has yet to learn balance
@@ -26,12 +27,19 @@ struct Bench {
   BestProducts best{};  // of this rank in fp32, in the whole run
 };
 
-/// Measures products in fp32, bf16 and fp64, square and as the recipe's layers multiply. Each stands beside
-/// the best fp32 rate of the same repeat. One rank's rates are measured, while the others do the same.
+/// Measures products in fp32, bf16 and, on the CPU, fp64, square and as the recipe's layers multiply. Each
+/// stands beside the best fp32 rate of the same repeat. One rank's rates are measured, while the others do
+/// the same.
 void bench_products(Bench& bench);
 
+/// Measures the kernels of a step, forward and backward, in the recipe's shapes and precision. Each stands
+/// beside its roofline: the bytes that it has to move at the best rate of a copy, or its operations at the
+/// rate of the best product, whichever takes longer. One rank's times are measured.
+void bench_kernels(Bench& bench);
+
 /// Measures copying, adding and the optimizer's arithmetic, beside a plain loop over three arrays (the triad
-/// of McCalpin's STREAM). One rank's rates are measured, while the others do the same.
+/// of McCalpin's STREAM), or on another device beside its own copy. One rank's rates are measured, while the
+/// others do the same.
 void bench_memory(Bench& bench);
 
 /// Measures collectives through our communicator, beside bare MPI calls of the same size. On one rank there
@@ -59,7 +67,7 @@ Batch bench_batch(const Recipe& recipe, std::int64_t step, std::int64_t first, s
 Trainer::BatchSource bench_batches(const Recipe& recipe);
 
 /// Draws numbers uniformly in -1/2 .. 1/2, of a floating-point type.
-Tensor random_tensor(Shape shape, DType dtype);
+Tensor random_tensor(Shape shape, DType dtype, Device& device = cpu_device());
 
 /// Returns the sum of all ranks' numbers, on all of them. Collective.
 double sum_over_ranks(Communicator& world, double value);

@@ -63,7 +63,7 @@ class ScratchDirectory {
 void bench_checkpoint(Bench& bench) {
   Communicator& world = bench.mesh.world();
   const ScratchDirectory scratch(world, bench.directory);
-  Trainer trainer(bench.recipe, bench.mesh, bench_batches(bench.recipe));
+  Trainer trainer(bench.recipe, bench.mesh, bench_batches(bench.recipe), bench.device);
   Silence silence(world.rank());
   Checkpointing saving(scratch.path() / "waiting", {.keep = 1, .asynchronous = false}, world,
                        silence.logger());

@@ -101,6 +101,17 @@ double seconds_of(const std::function<void()>& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
+double seconds_on(Device& device, const std::function<void()>& work) {
+  const auto finish = [&device] {
+    if (const auto event = device.record(device.stream())) event->wait();
+  };
+  finish();
+  return seconds_of([&] {
+    work();
+    finish();
+  });
+}
+
 double processor_seconds(const std::function<void()>& work) {
   const auto now = [] {
     timespec time{};

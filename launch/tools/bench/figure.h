@@ -8,12 +8,14 @@
 #include <string>
 #include <vector>
 
+#include "framework/device/device.h"
+
 namespace conclave {
 
 enum class Better { higher, lower };
 
 struct Figure {
-  std::string subject;           // products, memory, collectives, checkpoint, layers, train
+  std::string subject;           // products, kernels, memory, collectives, checkpoint, layers, train
   std::string name;              // what was measured
   std::string unit;              // flop/s, B/s, s, B, tokens/s, calls
   std::vector<double> values;    // one per repeat
@@ -37,6 +39,8 @@ std::string to_line(const Figure& figure);
 
 /// Returns the wall-clock seconds of some work.
 double seconds_of(const std::function<void()>& work);
+/// Returns the same for work that is queued on a device: from an empty queue until all of it is done.
+double seconds_on(Device& device, const std::function<void()>& work);
 /// Returns the seconds of processors that this process took for the work, over its OpenMP threads. On a
 /// machine that others use too, that is what the wall clock would have said on a quiet one. Waiting for other
 /// ranks counts where MPI spins.

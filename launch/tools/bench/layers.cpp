@@ -15,15 +15,18 @@ struct Subject {
   Subject(const Bench& bench, std::int64_t rows)
       : parameters(bench.mesh.layout(), bench.mesh.world().rank()),
         dtype(dtype_of_precision(bench.recipe.training.precision)),
-        input(to_device(bench_batch(bench.recipe, 0, 0, bench.recipe.training.micro_batch_size))),
-        x(random_tensor({rows, bench.recipe.model.hidden_size}, dtype)) {}
+        input(
+            to_device(bench_batch(bench.recipe, 0, 0, bench.recipe.training.micro_batch_size), bench.device)),
+        x(random_tensor({rows, bench.recipe.model.hidden_size}, dtype, bench.device)) {}
 
-  void materialize(const Bench& bench) { parameters.materialize(dtype, bench.recipe.training.seed); }
+  void materialize(const Bench& bench) {
+    parameters.materialize(dtype, bench.recipe.training.seed, bench.device);
+  }
 
   /// Seconds of forward, and backward from gradients of y in place of those of a loss.
   double seconds(const std::function<Variable(Tape&, const Variable&)>& forward, const Tensor& dy) {
     parameters.clear_gradients();
-    return seconds_of([&] {
+    return seconds_on(x.device(), [&] {
       Tape tape;
       const Variable y = forward(tape, {x, Gradient::of(x)});
       y.gradient.add(dy.clone());
@@ -49,17 +52,17 @@ class BareExperts {
     const std::int64_t rows = plan_layout(bench.recipe, ranks).expected_expert_rows;
     std::vector<std::int64_t> offsets;
     for (std::int64_t e = 0; e <= experts; ++e) offsets.push_back(rows * e / experts);
-    offsets_ = Tensor::from(offsets, {experts + 1});
-    x_ = random_tensor({rows, hidden}, dtype);
+    offsets_ = RowOffsets(Tensor::from(offsets, {experts + 1}, bench.device), offsets);
+    x_ = random_tensor({rows, hidden}, dtype, bench.device);
     y_ = x_.clone();
-    inner_ = random_tensor({rows, inner}, dtype);
+    inner_ = random_tensor({rows, inner}, dtype, bench.device);
     dinner_ = inner_.clone();
-    dweight_ = Tensor::empty({experts, inner, hidden}, sum_type(dtype));
+    dweight_ = Tensor::empty({experts, inner, hidden}, sum_type(dtype), bench.device);
   }
 
   double seconds() const {
     const Kernels& kernels = kernels_of(x_);
-    return seconds_of([&] {
+    return seconds_on(x_.device(), [&] {
       for (const Tensor& weight : {gate_, up_}) kernels.grouped_linear(x_, weight, offsets_, inner_);
       kernels.grouped_linear(inner_, down_, offsets_, y_);
       kernels.grouped_linear_dx(y_, down_, offsets_, dinner_, Write::overwrite);
@@ -72,7 +75,8 @@ class BareExperts {
   }
 
  private:
-  Tensor gate_, up_, down_, offsets_, x_, y_, inner_, dinner_, dweight_;
+  Tensor gate_, up_, down_, x_, y_, inner_, dinner_, dweight_;
+  RowOffsets offsets_;
 };
 
 /// Rows of the residual stream on this rank.
@@ -99,7 +103,7 @@ void bench_moe(Bench& bench) {
                 make_router(subject.parameters, "mlp", model));
   subject.materialize(bench);
   const BareExperts bare(bench, subject.parameters, subject.dtype);
-  const Tensor dy = random_tensor(subject.x.shape(), subject.dtype);
+  const Tensor dy = random_tensor(subject.x.shape(), subject.dtype, bench.device);
   std::vector<double> values, limits;
   for (std::int64_t repeat = -1; repeat < bench.repeats; ++repeat) {
     bench.mesh.world().barrier();
@@ -140,8 +144,8 @@ void bench_attention_and_head(Bench& bench) {
       6 * tokens * static_cast<double>(bench.recipe.data.sequence_length) * heads * width;
   const double head_flops = 6 * tokens * hidden * static_cast<double>(model.vocab_size);
 
-  const Products products(product_shapes(bench.recipe), subject.dtype);
-  const Tensor dy = random_tensor(subject.x.shape(), subject.dtype);
+  const Products products(product_shapes(bench.recipe), subject.dtype, bench.device);
+  const Tensor dy = random_tensor(subject.x.shape(), subject.dtype, bench.device);
   std::vector<double> of_attention, of_head, rates;
   for (std::int64_t repeat = -1; repeat < bench.repeats; ++repeat) {
     bench.mesh.world().barrier();
@@ -153,9 +157,10 @@ void bench_attention_and_head(Bench& bench) {
     double read = 0;
     {
       Tape tape;
-      const Tensor whole = random_tensor({subject.input.tokens.elements(), model.hidden_size}, subject.dtype);
+      const Tensor whole =
+          random_tensor({subject.input.tokens.elements(), model.hidden_size}, subject.dtype, bench.device);
       subject.parameters.clear_gradients();
-      read = seconds_of([&] {
+      read = seconds_on(bench.device, [&] {
         const CrossEntropy loss =
             linear_cross_entropy(tape, {whole, Gradient::of(whole)}, head.use(tape), subject.input.targets,
                                  {.loss_scale = 1 / tokens, .first_id = head.origin[0]});

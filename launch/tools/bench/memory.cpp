@@ -27,12 +27,13 @@ void copy_plainly(const Tensor& from, const Tensor& to) {
 }  // namespace
 
 void bench_memory(Bench& bench) {
-  const Tensor a = Tensor::zeros({elements}, DType::float32);
-  const Tensor b = random_tensor({elements}, DType::float32), c = b.clone(), d = a.clone();
-  const Tensor sum = Tensor::zeros({1}, DType::float64);
+  Device& device = bench.device;
+  const Tensor a = Tensor::zeros({elements}, DType::float32, device);
+  const Tensor b = random_tensor({elements}, DType::float32, device), c = b.clone(), d = a.clone();
+  const Tensor sum = Tensor::zeros({1}, DType::float64, device);
   const Kernels& kernels = kernels_of(a);
   const Pieces whole =
-      Pieces::of({{.first = 0, .first_state = 0, .elements = elements, .weight_decay = 0.1}}, cpu_device());
+      Pieces::of({{.first = 0, .first_state = 0, .elements = elements, .weight_decay = 0.1}}, device);
   const AdamWStep step{.learning_rate = 1e-3,
                        .beta1 = 0.9,
                        .beta2 = 0.95,
@@ -46,25 +47,32 @@ void bench_memory(Bench& bench) {
     std::function<void()> run;
     std::vector<double> rates{};
   };
-  std::vector<Loop> loops{
-      {"triad a = b + s c, plain loop", 3, [&] { triad(a, b, c); }},
-      {"copy, memcpy on all threads", 2, [&] { copy_plainly(b, c); }},
+  const bool on_cpu = device.kind() == DeviceKind::cpu;
+  std::vector<Loop> loops;
+  if (on_cpu) {
+    loops.push_back({"triad a = b + s c, plain loop", 3, [&] { triad(a, b, c); }});
+    loops.push_back({"copy, memcpy on all threads", 2, [&] { copy_plainly(b, c); }});
+  } else {
+    loops.push_back({"copy of the device", 2, [&] { c.copy_from(b); }});
+  }
+  const std::vector<Loop> of_kernels{
       {"add, kernel", 3, [&] { kernels.add(b, c, a); }},
       {"add_scaled, kernel", 3, [&] { kernels.add_scaled(b, 0.5, a); }},
       {"sum_of_squares, kernel", 1, [&] { kernels.sum_of_squares(b, sum, Write::overwrite); }},
       {"AdamW, kernel", 7, [&] { kernels.adamw(step, whole, b, a, c, d); }}};
+  loops.insert(loops.end(), of_kernels.begin(), of_kernels.end());
   c.copy_from(b);
   for (std::int64_t repeat = 0; repeat < bench.repeats; ++repeat)
     for (Loop& loop : loops) {
       bench.mesh.world().barrier();
-      loop.rates.push_back(loop.arrays * static_cast<double>(a.bytes()) / seconds_of(loop.run));
+      loop.rates.push_back(loop.arrays * static_cast<double>(a.bytes()) / seconds_on(device, loop.run));
     }
   for (const Loop& loop : loops)
     bench.figures.push_back({.subject = "memory",
                              .name = loop.name,
                              .unit = "B/s",
                              .values = loop.rates,
-                             .limit = "the triad",
+                             .limit = on_cpu ? "the triad" : "the copy",
                              .limits = loops.front().rates});
 }
 

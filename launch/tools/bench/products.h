@@ -31,7 +31,7 @@ struct BestProducts {
 
 class Products {
  public:
-  Products(const std::vector<ProductShape>& shapes, DType dtype);
+  Products(const std::vector<ProductShape>& shapes, DType dtype, Device& device);
   ~Products();
   const std::vector<ProductShape>& shapes() const { return shapes_; }
   /// Returns the best rate of each shape over at least one call and so many seconds each.

@@ -77,7 +77,7 @@ struct TimedTrainer {
   std::vector<double> processor{};   // its seconds by processor_seconds()
 
   explicit TimedTrainer(const Bench& bench, const RouterMaker& router = make_router)
-      : trainer(bench.recipe, bench.mesh, bench_batches(bench.recipe), cpu_device(), router) {}
+      : trainer(bench.recipe, bench.mesh, bench_batches(bench.recipe), bench.device, router) {}
   void step(Communicator& world) {
     world.barrier();
     StepResult result;
@@ -92,7 +92,7 @@ struct TimedTrainer {
 TrafficTable traffic_of_step(const Bench& bench, const BalanceRecipe& term) {
   Recipe recipe = bench.recipe;
   recipe.model.moe.balance = {term};
-  Trainer trainer(recipe, bench.mesh, bench_batches(recipe));
+  Trainer trainer(recipe, bench.mesh, bench_batches(recipe), bench.device);
   trainer.step();
   const TrafficTable before = bench.mesh.world().traffic();
   trainer.step();
@@ -133,15 +133,16 @@ void compare_balance_scopes(Bench& bench) {
 
 void bench_training(Bench& bench) {
   Communicator& world = bench.mesh.world();
-  const auto live = static_cast<double>(cpu_device().memory_use().live);
-  cpu_device().reset_peak();
+  const auto live = static_cast<double>(bench.device.memory_use().live);
+  bench.device.reset_peak();
   std::unique_ptr<TimedTrainer> real;
   world.barrier();
   const double start = seconds_of([&] { real = std::make_unique<TimedTrainer>(bench); });
   real->step(world);  // memory is taken and caches are warm after the first
   const double first_rate = real->rates.back();
   real->step(world);
-  const double peak = static_cast<double>(cpu_device().memory_use().peak) - live, of_process = process_peak();
+  const MemoryUse use = bench.device.memory_use();
+  const double peak = static_cast<double>(use.peak) - live, of_process = process_peak();
   const double first_violation = real->violations.front();
   for (std::int64_t i = 0; i < bench.settle; ++i) real->step(world);
   real->rates.clear();
@@ -156,7 +157,7 @@ void bench_training(Bench& bench) {
   forced.rates.clear();
   forced.processor.clear();
   const DType dtype = dtype_of_precision(bench.recipe.training.precision);
-  const Products products(product_shapes(bench.recipe), dtype);
+  const Products products(product_shapes(bench.recipe), dtype, bench.device);
   std::vector<double> limits, flops;
   const double per_token = training_flops_per_token(bench.recipe.model, bench.recipe.data.sequence_length);
   for (std::int64_t i = 0; i < bench.steps; ++i) {
@@ -217,6 +218,12 @@ void bench_training(Bench& bench) {
        .limit = "the plan of `conclave validate`",
        .limits = {planned_bytes(bench)},
        .better = Better::lower});
+  for (const MemoryPurpose purpose : {MemoryPurpose::parameters, MemoryPurpose::gradients,
+                                      MemoryPurpose::optimizer, MemoryPurpose::activations})
+    add({.name = join_text("memory of ", name_of(purpose), ", at its most"),
+         .unit = "B",
+         .values = {static_cast<double>(use[purpose].peak)},
+         .better = Better::lower});
   add({.name = "peak memory of the process",
        .unit = "B",
        .values = {of_process},

@@ -34,6 +34,7 @@ constexpr Subject subjects[] = {
     {"train", bench_training, "Training, with matrix products between its steps"},
     {"layers", bench_layers, "One layer on one micro-batch"},
     {"products", bench_products, "Matrix products, of one rank"},
+    {"kernels", bench_kernels, "Kernels of a step, of one rank"},
     {"memory", bench_memory, "Memory bandwidth, of one rank"},
     {"collectives", bench_collectives, "Collectives, of two ranks and more"},
     {"checkpoint", bench_checkpoint, "Checkpoints"},
@@ -95,7 +96,10 @@ Json training_summary(const Bench& bench) {
 }
 
 Json report_of(const Bench& bench, int threads) {
-  Json report{{"recipe", bench.recipe.name}, {"ranks", bench.mesh.world().size()}, {"threads", threads}};
+  Json report{{"recipe", bench.recipe.name},
+              {"ranks", bench.mesh.world().size()},
+              {"threads", threads},
+              {"device", bench.device.name()}};
   if (bench.best.best() > 0) {
     report["matmul"] = matrix_products(bench.best);
     report["matmul_fp32_flops_per_second"] = bench.best.best();
@@ -108,10 +112,11 @@ Json report_of(const Bench& bench, int threads) {
 
 void print(const Bench& bench, int threads, const std::vector<Subject>& chosen) {
   std::printf(
-      "%s on %d rank(s) of %d thread(s). Each line: the median, half the range, and the median of the "
+      "%s on %s, %d rank(s) of %d thread(s). Each line: the median, half the range, and the median of the "
       "ratios\n"
       "to a limit measured at the same time (smallest to largest).\n",
-      printable(bench.recipe.name).c_str(), bench.mesh.world().size(), threads);
+      printable(bench.recipe.name).c_str(), printable(bench.device.name()).c_str(), bench.mesh.world().size(),
+      threads);
   for (const Subject& subject : chosen) {
     bool headed = false;
     for (const Figure& figure : bench.figures) {
@@ -155,7 +160,8 @@ int run_bench(const std::vector<std::string>& arguments) {
       {.name = "bench",
        .positionals = "[RECIPE.yaml] [key.path=value ...]",
        .summary = "Measures what this machine can do and what Conclave makes of it, side by side.",
-       .options = {{"only", "SUBJECTS", "some of train, layers, products, memory, collectives, checkpoint"},
+       .options = {{"only", "SUBJECTS",
+                    "some of train, layers, products, kernels, memory, collectives, checkpoint"},
                    {"repeat", "N", "how often everything but training is measured (default 5)"},
                    {"steps", "N", "training steps to time (default 10); 0 measures the machine alone"},
                    {"settle", "N",
@@ -167,11 +173,13 @@ int run_bench(const std::vector<std::string>& arguments) {
        .more =
            "Every figure is taken several times, in turn with its limit, so that both see the same moods "
            "of the\nmachine. Training is on random tokens: no data are needed. Without a recipe the model "
-           "of\nexamples/benchmark.yaml is trained. docs/benchmarks.md says what each figure means.\n\n"
+           "of\nexamples/benchmark.yaml is trained. It measures the device of training.device.\n"
+           "docs/benchmarks.md says what each figure means.\n\n"
            "Examples:\n"
            "  conclave bench\n"
            "  conclave bench --only products,memory --repeat 20\n"
            "  conclave bench examples/benchmark.yaml --only train --json model.hidden_size=256\n"
+           "  conclave bench --only products,kernels,train training.device=cuda training.precision=bf16\n"
            "  mpirun -n 2 conclave bench parallel.expert=2\n"
            "  mpirun -n 2 conclave bench --machine here.yaml; conclave validate RECIPE.yaml --machine "
            "here.yaml\n"},
@@ -186,13 +194,13 @@ int run_bench(const std::vector<std::string>& arguments) {
   std::vector<Subject> chosen = chosen_subjects(options.text("only", ""));
   if (steps == 0)
     std::erase_if(chosen, [](const Subject& subject) {
-      return std::string_view(subject.name) != "products" && std::string_view(subject.name) != "memory" &&
-             std::string_view(subject.name) != "collectives";
+      const std::string_view name(subject.name);
+      return name != "products" && name != "kernels" && name != "memory" && name != "collectives";
     });
   check(
       !chosen.empty(), Fault::request, "bench: --only ", options.text("only", ""),
       " came with --steps 0, which leaves out train, layers and checkpoint, so nothing is measured; expected "
-      "products, memory or collectives, or more steps");
+      "products, kernels, memory or collectives, or more steps");
   check(options.positionals().size() <= 1, Fault::request, "bench: ", options.positionals().size(),
         " recipes came, expected one or none");
   if (options.has("machine")) {
@@ -220,14 +228,12 @@ int run_bench(const std::vector<std::string>& arguments) {
         recipe = load_recipe(options.positionals()[0], options.overrides());
       }
       validate_recipe(recipe, world->size());
-      check(recipe.training.device == DeviceKind::cpu, Fault::request,
-            "training.device: ", recipe.training.device,
-            " came, bench measures the CPU alone; on a GPU its profilers do, see docs/cuda.md");
     });
     const int threads = choose_threads(*world, recipe.training.threads);
     Mesh mesh(world, degrees_of(recipe.parallel));
     Bench bench{.recipe = recipe,
                 .mesh = mesh,
+                .device = choose_device(*world, recipe.training.device),
                 .repeats = repeats,
                 .steps = steps,
                 .settle = settle,

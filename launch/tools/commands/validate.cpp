@@ -19,6 +19,7 @@
 #include "launch/plan/plan_time.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/tools/commands/recipe_texts.h"
+#include "launch/tools/doctor/gpu_facts.h"
 #include "launch/tools/doctor/placement.h"
 #include "launch/train/model_size.h"
 #include "launch/train/passes.h"
@@ -100,6 +101,15 @@ void print_layout(const Recipe& recipe, int ranks) {
       recipe.training.batch_ramp.start_batch_size > 0 ? "at most: the batch ramp begins with fewer" : "");
 }
 
+/// The memory of the GPUs here, where there are any: the plan may be for another machine.
+void print_gpus(const MemoryPlan& memory) {
+  for (const GpuFacts& gpu : read_gpus().gpus)
+    print_row("  memory of a GPU here", bytes_text(static_cast<double>(gpu.memory)),
+              join_text(printable(gpu.name), memory.total() < static_cast<double>(gpu.memory)
+                                                 ? ", which holds it"
+                                                 : ", which does not hold it"));
+}
+
 void print_memory(const Recipe& recipe, int ranks, const DryStep& step) {
   const MemoryPlan memory = plan_memory(recipe, ranks, step);
   std::printf("\nMemory per rank%s\n",
@@ -120,6 +130,7 @@ void print_memory(const Recipe& recipe, int ranks, const DryStep& step) {
   print_row("all, expected", bytes_text(memory.total()),
             "besides the program, its libraries' buffers and the token files' pages");
   print_row("  at worst", bytes_text(memory.worst_total()));
+  if (recipe.training.device == DeviceKind::cuda) print_gpus(memory);
   print_row("once a checkpoint was saved, in the host's memory", bytes_text(memory.snapshot),
             "the copy that is written while training goes on");
   std::printf("  largest single buffers among them:\n");
