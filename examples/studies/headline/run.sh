@@ -101,7 +101,7 @@ controls() {
   eval "$chosen"
   prefix=mixed- changes=(data.domain_block=0) pairs $(seq 301 308)
   for seed in $(seq 301 308); do
-    arm shuffle "$seed" "{scope: shuffle, balance_batch_size: 2, coefficient: $best_micro}"
+    arm shuffle "$seed" "{scope: shuffle, coefficient: $best_micro}" training.micro_batch_size=2
     arm shuffle-global "$seed" "$(global "$best_global")"
   done
   for seed in 401 402 403; do
