@@ -231,6 +231,10 @@ void add_ranged_attention(std::vector<OpCase>& cases) {
   add_attention(cases, {1, 200, 2, 1, 4}, See::past);
   for (const Size keys : {8, 65, 130}) add_attention(cases, {2, 7, 4, 2, 8, 8, keys}, See::several);
   add_attention(cases, {1, 40, 2, 1, 64, 64, 129}, See::one);
+  // One query, as in generation.
+  for (const Size keys : {1, 2, 130})
+    for (const See see : {See::several, See::window, See::nothing})
+      add_attention(cases, {3, 1, 4, 2, 8, 13, keys}, see);
   add_attention(cases, {1, 66, 2, 1, 8, 8, 3}, See::scattered);  // fewer keys than queries
   for (const Size value_width : {1, 5, 13}) add_attention(cases, {2, 65, 4, 2, 8, value_width}, See::several);
   add_attention(cases, {1, 20, 2, 1, 64, 128}, See::one);
