@@ -43,25 +43,73 @@ Attention::Attention(ParameterSet& parameters, const std::string& name, const Tr
   key_norm_.emplace(parameters, name + ".k_norm", widths.key, model.rms_norm_eps, Parallelism::per_rank());
 }
 
-Variable Attention::forward(Tape& tape, const Variable& residual, const ModelInput& input) const {
-  const Variable x = parallelism_.enter_tensor(tape, residual);
+Attention::Projected Attention::project(Tape& tape, const Variable& x, const Tensor& positions) const {
   const std::int64_t tokens = x.value.dim(0);
-  // [tokens, heads * head_width] -> normalised, and rotated per head -> [sequences, length, heads *
-  // head_width]
   const auto prepare = [&](Variable projected, std::int64_t heads, const std::optional<RmsNorm>& norm) {
     // Rows are as wide as the weight of the norm, whichever way the heads are seen.
     if (norm) projected = norm->forward(tape, projected);
     projected = reshape(tape, projected, {tokens, heads, head_width_});
-    projected = rope(tape, projected, input.positions, rope_theta_, rotary_width_);
-    return reshape(tape, projected, {input.sequences, input.length, heads * head_width_});
+    projected = rope(tape, projected, positions, rope_theta_, rotary_width_);
+    return reshape(tape, projected, {tokens, heads * head_width_});
   };
   const Variable query = prepare(query_.forward(tape, x), heads_, query_norm_);
   const Variable key = prepare(key_.forward(tape, x), kv_heads_, key_norm_);
-  const Variable value =
-      reshape(tape, value_.forward(tape, x), {input.sequences, input.length, kv_heads_ * head_width_});
+  return {query, key, value_.forward(tape, x)};
+}
+
+Variable Attention::forward(Tape& tape, const Variable& residual, const ModelInput& input) const {
+  const Variable x = parallelism_.enter_tensor(tape, residual);
+  const Projected row = project(tape, x, input.positions);
+  const auto in_sequences = [&](const Variable& of) {
+    return reshape(tape, of, {input.sequences, input.length, of.value.dim(1)});
+  };
+  const Variable query = in_sequences(row.query), key = in_sequences(row.key),
+                 value = in_sequences(row.value);
   const Variable mixed = attention(tape, query, key, value, input.key_ranges, head_width_);
   return parallelism_.leave_tensor(
-      tape, output_.forward(tape, reshape(tape, mixed, {tokens, heads_ * head_width_})));
+      tape, output_.forward(tape, reshape(tape, mixed, {x.value.dim(0), heads_ * head_width_})));
+}
+
+namespace {
+
+class KeyValues final : public MixerState {
+ public:
+  KeyValues(Shape shape, DType dtype, Device& device)
+      : key(Tensor::empty(shape, dtype, device)), value(Tensor::empty(shape, dtype, device)) {}
+  Tensor key, value;  // [tokens, kv_heads * head_width]
+};
+
+}  // namespace
+
+std::unique_ptr<MixerState> Attention::make_state(std::int64_t tokens, DType dtype, Device& device) const {
+  return std::make_unique<KeyValues>(Shape{tokens, kv_heads_ * head_width_}, dtype, device);
+}
+
+std::size_t Attention::state_bytes(std::int64_t tokens, DType dtype) const {
+  return 2 * static_cast<std::size_t>(tokens * kv_heads_ * head_width_) * element_bytes(dtype);
+}
+
+Variable Attention::extend(Tape& tape, const Variable& x, const ModelInput& row,
+                           std::span<const Continuation> continuations) const {
+  check(!tape.recording() && parallelism_.tensor().size() == 1,
+        "Attention::extend: it is for generation on one tensor rank, and nothing can be differentiated");
+  const Projected now = project(tape, x, row.positions);
+  const Tensor mixed =
+      Tensor::empty(now.query.value.shape(), now.query.value.dtype(), now.query.value.device());
+  for (const Continuation& next : continuations) {
+    const auto& state = dynamic_cast<const KeyValues&>(*next.state);
+    const std::int64_t tokens = next.end - next.begin, keys = next.seen + tokens;
+    state.key.slice(next.seen, keys).copy_from(now.key.value.slice(next.begin, next.end));
+    state.value.slice(next.seen, keys).copy_from(now.value.value.slice(next.begin, next.end));
+    const auto as_sequence = [](const Tensor& rows) { return rows.view({1, rows.dim(0), rows.dim(1)}); };
+    const KeyRanges ranges{row.key_ranges.first.part(next.begin, {1, tokens}),
+                           row.key_ranges.last.part(next.begin, {1, tokens})};
+    const Variable seen = attention(tape, {as_sequence(now.query.value.slice(next.begin, next.end)), {}},
+                                    {as_sequence(state.key.slice(0, keys)), {}},
+                                    {as_sequence(state.value.slice(0, keys)), {}}, ranges, head_width_);
+    mixed.slice(next.begin, next.end).copy_from(seen.value.view({tokens, heads_ * head_width_}));
+  }
+  return output_.forward(tape, {mixed, {}});
 }
 
 }  // namespace conclave

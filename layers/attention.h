@@ -20,7 +20,18 @@ class Attention final : public SequenceMixer {
   const char* purpose() const override { return "attention"; }
   Variable forward(Tape& tape, const Variable& x, const ModelInput& input) const override;
 
+  // The state is the keys and values of the tokens seen: the key-value cache.
+  std::unique_ptr<MixerState> make_state(std::int64_t tokens, DType dtype, Device& device) const override;
+  std::size_t state_bytes(std::int64_t tokens, DType dtype) const override;
+  Variable extend(Tape& tape, const Variable& x, const ModelInput& row,
+                  std::span<const Continuation> continuations) const override;
+
  private:
+  struct Projected {
+    Variable query, key, value;  // [tokens, heads * head_width]; queries and keys are normalised and rotated
+  };
+  Projected project(Tape& tape, const Variable& x, const Tensor& positions) const;
+
   Parallelism parallelism_;
   std::int64_t heads_, kv_heads_, head_width_;  // heads of this tensor rank
   std::int64_t rotary_width_;

@@ -53,6 +53,13 @@ void check_keeps_state(const MethodStates& states, const std::string& name, cons
           method.state == name ? method.state_is_lost(checkpoint) : std::string());
 }
 
+std::string looks_at_other_tokens(const MoeRecipe& moe) {
+  for (const Method& method : methods())
+    if (method.looks_at_other_tokens != nullptr)
+      if (std::string reason = method.looks_at_other_tokens(moe); !reason.empty()) return reason;
+  return "";
+}
+
 void act_always(MoeRecipe& moe) {
   for (const Method& method : methods())
     if (method.act_always != nullptr) method.act_always(moe);
