@@ -16,7 +16,8 @@ enum class Cache { on, off };
 
 class Decoder {
  public:
-  /// `longest`: the most tokens that each text comes with. The cache takes its memory here.
+  /// `longest`: the most tokens that each text comes with; the cache needs no more than a window of them. It
+  /// takes its memory here.
   Decoder(const Transformer& transformer, std::int64_t window, std::span<const std::int64_t> longest,
           Cache cache);
   /// The bytes of the cache.
