@@ -6,6 +6,9 @@
 
 namespace conclave::cpu {
 
+/// Below this many elements, waking other threads costs more than it saves.
+constexpr std::int64_t small = 16384;
+
 void put_attention(Kernels& kernels);
 void put_cross_entropy(Kernels& kernels);
 void put_elementwise(Kernels& kernels);

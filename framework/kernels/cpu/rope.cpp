@@ -4,6 +4,7 @@
 #include "framework/kernels/rope.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <memory>
 #include <mutex>
@@ -31,6 +32,8 @@ std::shared_ptr<const RotaryTable<S>> rotary_table(double theta, std::int64_t ha
   static std::shared_ptr<const RotaryTable<S>> kept;
   const std::lock_guard lock(mutex);
   if (kept && kept->theta == theta && kept->half == half && kept->positions >= positions) return kept;
+  // A text that grows asks for one position more each time; twice as many seldom run out.
+  positions = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(positions)));
   const auto numbers = static_cast<std::size_t>(positions * half);
   auto table = std::make_shared<RotaryTable<S>>(
       RotaryTable<S>{theta, half, positions, std::vector<S>(numbers), std::vector<S>(numbers)});
@@ -60,7 +63,7 @@ void rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t r
     const S sign = rotation == Rotation::forward ? S(1) : S(-1);
     const T* px = x.data<T>();
     T* py = y.data<T>();
-#pragma omp parallel for
+#pragma omp parallel for if (x.elements() > cpu::small)
     for (std::int64_t t = 0; t < tokens; ++t) {
       const S *c = table->cosine.data() + position[t] * half, *s = table->sine.data() + position[t] * half;
       for (std::int64_t h = 0; h < heads; ++h) {
