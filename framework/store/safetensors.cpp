@@ -147,13 +147,17 @@ SafetensorsReader::SafetensorsReader(const std::filesystem::path& path)
 }
 
 template <class T>
-void SafetensorsReader::read(const SafeTensor& tensor, T* values) const {
+void SafetensorsReader::read(const SafeTensor& tensor, std::uint64_t first, std::uint64_t elements,
+                             T* values) const {
   const std::size_t element = bytes_of_type(tensor.dtype);
+  const std::uint64_t begin = tensor.begin + first * element, end = begin + elements * element;
+  check(end <= tensor.end, "safetensors: elements ", first, " to ", first + elements, " of ", tensor.name,
+        " were asked for, which has fewer");
   std::vector<char> block(std::size_t{1} << 20);
   file_.clear();
-  file_.seekg(static_cast<std::streamoff>(data_ + tensor.begin));
-  for (std::uint64_t at = tensor.begin; at < tensor.end;) {
-    const std::size_t bytes = std::min<std::uint64_t>(block.size(), tensor.end - at), count = bytes / element;
+  file_.seekg(static_cast<std::streamoff>(data_ + begin));
+  for (std::uint64_t at = begin; at < end;) {
+    const std::size_t bytes = std::min<std::uint64_t>(block.size(), end - at), count = bytes / element;
     file_.read(block.data(), static_cast<std::streamsize>(bytes));
     check(file_.good(), Fault::data, "Reading ", tensor.name, " of ", path_.string(),
           " failed: the disk may be damaged, or the file is being changed.");
@@ -174,8 +178,8 @@ void SafetensorsReader::read(const SafeTensor& tensor, T* values) const {
   }
 }
 
-template void SafetensorsReader::read(const SafeTensor&, float*) const;
-template void SafetensorsReader::read(const SafeTensor&, double*) const;
+template void SafetensorsReader::read(const SafeTensor&, std::uint64_t, std::uint64_t, float*) const;
+template void SafetensorsReader::read(const SafeTensor&, std::uint64_t, std::uint64_t, double*) const;
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                                      const std::vector<SafeTensorPlan>& tensors)

@@ -62,7 +62,8 @@ TEST_P(Architectures, ThereAndBackIsBitEqual) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Architectures,
-                         testing::Values("qwen3_moe", "olmoe", "mixtral", "glm4_moe", "qwen3", "llama"),
+                         testing::Values("qwen3_moe", "olmoe", "mixtral", "glm4_moe", "qwen3", "llama",
+                                         "qwen2"),
                          [](const auto& tested) { return std::string(tested.param); });
 
 // The names of transformers, checked there by tests/interop, against what it is here.

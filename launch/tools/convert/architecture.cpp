@@ -9,8 +9,8 @@
 namespace conclave {
 
 const std::vector<const Architecture*>& architectures() {
-  static const std::vector<const Architecture*> all = {&qwen3_moe, &olmoe, &mixtral,
-                                                       &glm4_moe,  &qwen3, &llama};
+  static const std::vector<const Architecture*> all = {&qwen3_moe, &olmoe, &mixtral, &glm4_moe,
+                                                       &qwen3,     &llama, &qwen2};
   return all;
 }
 
@@ -25,9 +25,52 @@ const Architecture& architecture_named(const std::string& model_type) {
        near.empty() ? "." : "; did you mean '" + near + "'?");
 }
 
+Abilities abilities_of(const Architecture& architecture) {
+  if (&architecture == &qwen3_moe)
+    return {.all_biases = true, .scaled_positions = true, .dense_blocks_anywhere = true};
+  if (&architecture == &olmoe || &architecture == &qwen3 || &architecture == &llama)
+    return {.all_biases = true, .scaled_positions = true};
+  if (&architecture == &glm4_moe || &architecture == &qwen2)
+    return {.qkv_biases = true, .scaled_positions = true};
+  if (&architecture == &mixtral) return {.scaled_positions = true};
+  return {};
+}
+
+namespace {
+
+/// What few architectures can say.
+std::vector<Demand> rare_demands(const Architecture& architecture, const ModelRecipe& m) {
+  const Abilities abilities = abilities_of(architecture);
+  const bool can_bias = m.attention_bias == AttentionBias::none ||
+                        (m.attention_bias == AttentionBias::qkv && abilities.qkv_biases) ||
+                        (m.attention_bias == AttentionBias::all && abilities.all_biases);
+  return {{can_bias, m.attention_bias == AttentionBias::qkv
+                         ? "its queries, keys and values have biases, and the output of attention has none"
+                         : "all projections of its attention have biases"},
+          {m.rope_scaling.type == RopeFrequencies::Scaling::none || abilities.scaled_positions,
+           join_text("its positions are scaled (", m.rope_scaling.type, ")")},
+          {m.no_rope_layers.empty(), "its positions turn nothing in some blocks"},
+          {!m.qk_norm_after_rope, "it normalises queries and keys after they are turned"},
+          {dense_blocks_come_first(m) || abilities.dense_blocks_anywhere,
+           "it has dense blocks behind blocks with experts"}};
+}
+
+/// rope_scaling as transformers 4 and 5 read it.
+nlohmann::ordered_json scaling_config(const RopeScalingRecipe& scaling) {
+  if (scaling.type == RopeFrequencies::Scaling::none) return nullptr;
+  nlohmann::ordered_json config = {{"rope_type", word_of(scaling.type)}, {"factor", scaling.factor}};
+  if (scaling.type != RopeFrequencies::Scaling::llama3) return config;
+  config["low_freq_factor"] = scaling.low_freq_factor;
+  config["high_freq_factor"] = scaling.high_freq_factor;
+  config["original_max_position_embeddings"] = scaling.original_max_position_embeddings;
+  return config;
+}
+
+}  // namespace
+
 std::string why_not(const Architecture& architecture, const ModelRecipe& model) {
   std::string reasons;
-  for (const Demand& demand : architecture.demands(model))
+  for (const Demand& demand : joined({architecture.demands(model), rare_demands(architecture, model)}))
     if (!demand.holds) reasons += (reasons.empty() ? "" : "; ") + demand.otherwise;
   return reasons;
 }
@@ -59,33 +102,13 @@ void write_common_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
   config["hidden_act"] = "silu";
   config["rms_norm_eps"] = m.rms_norm_eps;
   config["rope_theta"] = m.rope_theta;
-  config["rope_scaling"] = nullptr;
-  config["attention_bias"] = false;
+  config["rope_scaling"] = scaling_config(m.rope_scaling);
+  config["attention_bias"] = m.attention_bias != AttentionBias::none;
   config["attention_dropout"] = 0.0;
   config["tie_word_embeddings"] = m.tie_word_embeddings;
   config["initializer_range"] = m.initializer_range;
   config["use_cache"] = true;
 }
-
-namespace {
-
-/// Windows come as a list of layers' kinds, or as a width, which some architectures switch on by another key.
-void expect_whole_attention(const ConfigReader& config) {
-  const std::string why = "Conclave's attention sees the whole document";
-  if (config.has("layer_types") && config.json()["layer_types"].is_array())
-    for (const nlohmann::json& kind : config.json()["layer_types"])
-      if (kind != "full_attention")
-        config.refuse("layer_types has ", text_of(kind), ", expected full_attention alone: ", why, ".");
-  const std::string type = config.text_or("model_type", "");
-  if (type == "qwen3" || type == "qwen3_moe") return config.expect("use_sliding_window", false, why);
-  if (type == "mistral" && !config.json().contains("sliding_window"))
-    config.refuse(
-        "sliding_window is not there, which means 4096 to transformers, expected sliding_window: null: ", why,
-        ".");
-  config.expect("sliding_window", nullptr, why);
-}
-
-}  // namespace
 
 void read_common_config(const ConfigReader& config, ModelRecipe& m) {
   m.vocab_size = config.whole("vocab_size");
@@ -96,16 +119,18 @@ void read_common_config(const ConfigReader& config, ModelRecipe& m) {
       config.has("num_key_value_heads") ? config.whole("num_key_value_heads") : m.num_attention_heads;
   m.head_dim = config.has("head_dim") ? config.whole("head_dim") : m.hidden_size / m.num_attention_heads;
   m.rms_norm_eps = config.real("rms_norm_eps");
-  m.rope_theta = read_rotary_config(config).theta.value_or(10000.0);
+  const RotaryConfig rotary = read_rotary_config(config);
+  m.rope_theta = rotary.theta.value_or(10000.0);
+  m.rope_scaling = rotary.scaling;
+  m.no_rope_layers.clear();
   config.expect("hidden_act", "silu", "Conclave's MLPs are SwiGLU");
-  config.expect("attention_bias", false, "Conclave's projections have no biases");
-  config.expect("mlp_bias", false, "Conclave's projections have no biases");
-  expect_whole_attention(config);
+  m.attention_bias = config.flag_or("attention_bias", false) ? AttentionBias::all : AttentionBias::none;
+  config.expect("mlp_bias", false, "Conclave's MLPs have no biases");
   config.expect("quantization_config", nullptr, "Conclave reads fp32, bf16 and fp16 weights");
   config.one_of({"dtype", "torch_dtype"});  // the tensors say it themselves
   m.initializer_range = config.real_or("initializer_range", m.initializer_range);
   m.partial_rotary_factor = 1;
-  m.qk_norm = false;
+  m.qk_norm = m.qk_norm_after_rope = false;
   m.qk_norm_over = QkNormOver::head;
 }
 
@@ -160,9 +185,9 @@ Demand has_experts(const ModelRecipe& m) {
 }
 
 Demand has_no_dense_blocks(const ModelRecipe& m) {
-  return {m.moe.first_k_dense_replace == 0,
-          join_text("its first ", m.moe.first_k_dense_replace,
-                    m.moe.first_k_dense_replace == 1 ? " block is dense" : " blocks are dense")};
+  const std::int64_t dense = m.num_hidden_layers - count_moe_layers(m);
+  return {dense == 0, join_text(dense_blocks_come_first(m) ? "its first " : "", dense,
+                                dense == 1 ? " block is dense" : " blocks are dense")};
 }
 
 Demand has_whole_rotation(const ModelRecipe& m) {

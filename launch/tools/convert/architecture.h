@@ -37,7 +37,7 @@ struct Architecture {
 };
 
 extern const Architecture qwen3_moe, olmoe, mixtral, glm4_moe;
-extern const Architecture qwen3, llama;  // dense
+extern const Architecture qwen3, llama, qwen2;  // dense
 
 /// Lists them in the order in which an export without --arch tries them.
 const std::vector<const Architecture*>& architectures();
@@ -52,9 +52,19 @@ std::string why_not(const Architecture& architecture, const ModelRecipe& model);
 /// with the reason, or all architectures' reasons, where none can.
 const Architecture& choose_architecture(const std::string& model_type, const ModelRecipe& model);
 
+/// What an architecture can say beyond the keys of its own file. The others demand that a model has none of
+/// it.
+struct Abilities {
+  bool qkv_biases = false;        // attention_bias means biases of queries, keys and values
+  bool all_biases = false;        // attention_bias means biases of the output too
+  bool scaled_positions = false;  // rope_scaling
+  bool dense_blocks_anywhere = false;
+};
+Abilities abilities_of(const Architecture& architecture);
+
 /// These two write and read what all architectures have in common: sizes, heads, rotary positions, tying.
-/// Reading throws Fault::data where config.json asks for what Conclave's model does not have: biases, scaled
-/// positions, windows, other activations, quantised weights.
+/// Reading throws Fault::data where config.json asks for what Conclave's model does not have: biases of MLPs,
+/// other activations, quantised weights. Windows are for windows.h.
 void write_common_config(const ModelRecipe& model, nlohmann::ordered_json& config);
 void read_common_config(const ConfigReader& config, ModelRecipe& model);
 

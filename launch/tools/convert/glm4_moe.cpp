@@ -35,6 +35,7 @@ void write_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
 void read_config(const ConfigReader& config, ModelRecipe& m) {
   m.partial_rotary_factor = read_rotary_config(config).partial_rotary_factor.value_or(0.5);
   m.qk_norm = config.flag_or("use_qk_norm", false);
+  if (m.attention_bias == AttentionBias::all) m.attention_bias = AttentionBias::qkv;  // its output has none
   m.tie_word_embeddings = config.flag_or("tie_word_embeddings", false);
   m.intermediate_size = config.whole("intermediate_size");
   m.moe.first_k_dense_replace = config.whole("first_k_dense_replace", 0);

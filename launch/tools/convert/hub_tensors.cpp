@@ -29,9 +29,10 @@ std::vector<HubTensor> hub_tensors(const Architecture& architecture, const Model
           {architecture.tensor_name(name, row), {dims.begin() + 1, dims.end()}, source, dims, row});
   }
   if (!architecture.has_selection_bias) return tensors;
+  const std::vector<std::int64_t> blocks = moe_blocks(model);
   const std::int64_t layers = count_moe_layers(model), experts = model.moe.num_experts;
   for (std::int64_t layer = 0; layer < layers; ++layer)
-    tensors.push_back({join_text("model.layers.", model.moe.first_k_dense_replace + layer,
+    tensors.push_back({join_text("model.layers.", blocks[static_cast<std::size_t>(layer)],
                                  ".mlp.gate.e_score_correction_bias"),
                        {experts},
                        selection_bias_name,

@@ -10,7 +10,9 @@
 #include "launch/tools/convert/first_checkpoint.h"
 #include "launch/tools/convert/hub_directory.h"
 #include "launch/tools/convert/imported_tokenizer.h"
+#include "launch/tools/convert/origin.h"
 #include "launch/tools/convert/source_facts.h"
+#include "launch/tools/convert/windows.h"
 #include "launch/train/model.h"
 #include "launch/train/model_size.h"
 #include "launch/train/recipe_rules.h"
@@ -25,21 +27,11 @@ namespace {
 
 using Say = std::function<void(const std::string&)>;
 
-const Architecture& architecture_of(const ConfigReader& config) {
-  const std::string model_type = config.text_or("model_type", "");
-  for (const Architecture* architecture : architectures())
-    if (architecture->model_type == model_type) return *architecture;
-  if (model_type == "mistral") return llama;  // the same mathematics where it has no window
-  std::string names;
-  for (const Architecture* architecture : architectures())
-    names += join_text(names.empty() ? "" : ", ", architecture->model_type);
-  config.refuse("its model_type is \"", model_type, "\"; Conclave imports ", names, " and mistral.");
-}
-
 /// Puts the model's own facts over those of a recipe: losses, initialisation, selection bias.
-void read_model(const Architecture& architecture, const ConfigReader& config, ModelRecipe& model) {
-  model.moe.num_shared_experts = model.moe.first_k_dense_replace = 0;
-  if (architecture.has_experts) {  // else routers are the recipe's to choose
+void read_model(const Origin& origin, const ConfigReader& config, ModelRecipe& model) {
+  model.moe.num_shared_experts = 0;
+  set_dense_blocks(model, {});
+  if (origin.architecture.has_experts) {  // else routers are the recipe's to choose
     const RouterRecipe plain;
     RouterRecipe& router = model.moe.router;
     router.kind = plain.kind;
@@ -48,21 +40,7 @@ void read_model(const Architecture& architecture, const ConfigReader& config, Mo
     router.topk_group = plain.topk_group;
   }
   read_common_config(config, model);
-  architecture.read_config(config, model);
-}
-
-/// A config.json also names the class of transformers that it was written for.
-void check_class(const ConfigReader& config, const Architecture& architecture) {
-  if (!config.has("architectures")) return;
-  const std::string wanted =
-      config.text_or("model_type", "") == "mistral" ? "MistralForCausalLM" : architecture.class_name;
-  const nlohmann::json& classes = config.json()["architectures"];
-  for (const nlohmann::json& name : classes)
-    if (name == wanted) return;
-  config.refuse("architectures is ",
-                text_of(classes.is_array() && classes.size() == 1 ? classes[0] : classes),
-                ", but model_type ", config.text_or("model_type", ""),
-                " with the head of a language model is ", wanted, "; take the one out that is wrong.");
+  origin.read_config(config, model);
 }
 
 /// Says which things transformers does in training, and Conclave does not.
@@ -84,6 +62,18 @@ void read_balance(const ConfigReader& config, ModelRecipe& model, const Say& say
           ? join_text(key, ": 0 becomes model.moe.balance: [].")
           : join_text(key, ": ", coefficient, " becomes a term of model.moe.balance with the coefficient ",
                       model.moe.balance[0].coefficient, ", which weighs as much."));
+}
+
+/// A window that no sequence reaches beyond changes nothing.
+void check_window(const ConfigReader& config, std::int64_t window, std::int64_t sequence_length,
+                  const Say& say) {
+  if (window < sequence_length)
+    config.refuse("sliding_window: some blocks see ", window, " tokens back, but data.sequence_length is ",
+                  sequence_length,
+                  ", and Conclave's attention sees the whole document; data.sequence_length=", window,
+                  " makes both the same.");
+  say(join_text("Its attention sees ", window, " tokens back, which no sequence of data.sequence_length: ",
+                sequence_length, " is longer than. Conclave's attention sees the whole sequence."));
 }
 
 /// The rules that hold for a model alone; a config.json can break them too.
@@ -276,17 +266,18 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
         " came; give the directory of a run, in which checkpoints/step-00000000 will be made.");
   check_place_of_run(options.run);
   const ConfigReader config(options.directory / "config.json");
-  const Architecture& architecture = architecture_of(config);
-  check_class(config, architecture);
+  const Origin origin = origin_of(config);
+  const Architecture& architecture = origin.architecture;
   SourceFacts facts = read_source_facts(options.directory, config);
   check(!options.upcycle || !architecture.has_experts, Fault::request, options.directory.string(), " is ",
-        architecture.class_name, ", which has experts already; --upcycle is for dense models.");
+        origin.class_name, ", which has experts already; --upcycle is for dense models.");
 
   Recipe recipe;
   if (!options.recipe.empty()) recipe = load_recipe(options.recipe);
   ModelRecipe source = recipe.model;
   source.moe.router.pool = {};  // no config.json has them
-  read_model(architecture, config, source);
+  read_model(origin, config, source);
+  const std::optional<std::int64_t> window = window_of(config);
   check_model(source, config.file(), Fault::data);
   const PoolRecipe pool = recipe.model.moe.router.pool;
   recipe.model = options.upcycle ? upcycled(source, *options.upcycle) : source;
@@ -297,13 +288,15 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
         config.has("max_position_embeddings") ? config.whole("max_position_embeddings") : 256;
     if (architecture.has_experts) read_balance(config, recipe.model, say);
   }
-  const HubDirectory directory(options.directory);
+  HubDirectory directory(options.directory);
   check_count(directory, source, config.file());
+  add_views(origin, hub_tensors(architecture, source), source, config, directory);
   directory.check_fits(hub_tensors(architecture, source),
                        [&](const std::string& name) { return is_ignored(name, architecture, source); });
   check_tied_head(directory, source, config.file());
-  say(join_text(options.directory.string(), ": ", architecture.class_name, " with ",
+  say(join_text(options.directory.string(), ": ", origin.class_name, " with ",
                 count_parameters(source).total(), " parameters"));
+  if (origin.note != nullptr) say(origin.note);
   say_what_training_leaves_out(config, say);
   if (directory.any([&](const std::string& name) { return predicts_further(name, architecture, source); }))
     say(join_text("model.layers.", source.num_hidden_layers,
@@ -325,6 +318,7 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
           "; of model, expected balance, z-loss, selection bias, pools, capacity, layer_reduction and "
           "initializer_range alone, and keys of training, data, optimizer and the like.");
     check_model(recipe.model, "the recipe", Fault::request);
+    if (window) check_window(config, *window, recipe.data.sequence_length, say);
 
     const bool wide = recipe.training.precision == NumberFormat::fp64;
     if (!wide && directory.has_type("F64"))
