@@ -48,7 +48,13 @@ std::string import_tokenizer(const fs::path& directory, const fs::path& run, std
   if (own == "bytes") return facts.tokenizer = "bytes";
   check_tokenizer_spellings(directory, say);
   const std::string file = main_file(directory);
-  if (file.empty()) return "";
+  if (file.empty()) {
+    if (is_there(directory / "tiktoken.model"))
+      say("Its tokenizer is tiktoken.model, for which there is no tokenizer.json beside it. Conclave does "
+          "not read "
+          "that file; a tokenizer.json that transformers makes of it can be put into the directory.");
+    return "";
+  }
   try {
     say_what_differs(*load_tokenizer((directory / file).string()), vocab_size, facts, say);
   } catch (const Error& error) {
