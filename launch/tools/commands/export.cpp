@@ -8,6 +8,7 @@
 #include "framework/base/text.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/tools/commands/written_files.h"
+#include "launch/tools/convert/architecture.h"
 #include "launch/tools/convert/export.h"
 
 namespace conclave {
@@ -19,8 +20,8 @@ int run_export(const std::vector<std::string>& arguments) {
        .summary = "Writes a checkpoint as a Hugging Face model directory.",
        .options =
            {{"arch", "NAME",
-             "qwen3_moe, olmoe, mixtral, glm4_moe, qwen3 or llama; without it, the first of these that "
-             "can express the model"},
+             "one of " + architecture_names() +
+                 "; without it, the first of these that can express the model"},
             {"dtype", "TYPE", "fp32, the default, or bf16"},
             {"shard-size", "SIZE", "bytes of tensors in one file, such as 500MB; default 5GB"},
             {"tokenizer", "NAME",
