@@ -78,7 +78,7 @@ const Architecture& choose_architecture(const std::string& model_type, const Mod
 std::string export_sentence(const ModelRecipe& model, const std::vector<const Architecture*>& among) {
   std::string reasons;
   const Architecture* first = first_architecture(model, among, reasons);
-  if (first == nullptr) return "The model has no export:" + reasons;
+  if (first == nullptr) return "The model has no export: " + why_not(*among.back(), model) + ".";
   return join_text("The model exports as ", first->model_type,
                    first->brings_code ? ", which transformers loads with trust_remote_code=True." : ".");
 }

@@ -63,7 +63,8 @@ std::string why_not(const Architecture& architecture, const ModelRecipe& model);
 /// with the reason, or all architectures' reasons, where none can.
 const Architecture& choose_architecture(const std::string& model_type, const ModelRecipe& model);
 
-/// Returns a sentence about what a model exports as without --arch, or why it has no export.
+/// Returns a sentence about what a model exports as without --arch. Where it has no export, the reason is
+/// that of the last architecture, which can express the most.
 std::string export_sentence(const ModelRecipe& model,
                             const std::vector<const Architecture*>& among = architectures());
 
