@@ -158,7 +158,10 @@ std::optional<TokenRoles> write_tokenizer(const fs::path& directory, const Recip
   if (source && !is_sources)
     say(join_text("The ids of special tokens are those of ", name,
                   ", which is not the tokenizer of the imported model."));
-  return export_tokenizer(name, recipe.model.vocab_size, longest_sequence(recipe, source), directory, say);
+  const TokenRoles roles =
+      export_tokenizer(name, recipe.model.vocab_size, longest_sequence(recipe, source), directory, say);
+  if (is_sources) source->templates.write(directory);
+  return roles;
 }
 
 }  // namespace
