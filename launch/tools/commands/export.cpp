@@ -1,15 +1,18 @@
 #include "launch/tools/commands/export.h"
 
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/base/text.h"
+#include "framework/store/lookup.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/tools/commands/written_files.h"
 #include "launch/tools/convert/architecture.h"
 #include "launch/tools/convert/export.h"
+#include "launch/tools/convert/modeling_code.h"
 
 namespace conclave {
 
@@ -59,9 +62,10 @@ int run_export(const std::vector<std::string>& arguments) {
                 .shard_bytes = bytes_from_text(options.text("shard-size", "5GB")),
                 .tokenizer = options.text("tokenizer", "")},
                [](const std::string& line) { std::cout << printable(line) << std::endl; });
-  std::cout << printable(join_text("Done: ", places[1],
-                                   ". Try, in Python: transformers.pipeline(\"text-generation\", \"",
-                                   places[1], "\")(\"The \")"))
+  const bool brings_code = is_there(std::filesystem::path(places[1]) / modeling_file);
+  std::cout << printable(join_text(
+                   "Done: ", places[1], ". Try, in Python: transformers.pipeline(\"text-generation\", \"",
+                   places[1], brings_code ? "\", trust_remote_code=True" : "\"", ")(\"The \")"))
             << std::endl;
   return 0;
 }

@@ -180,8 +180,8 @@ void export_model(const ExportOptions& options, const std::function<void(const s
   say(join_text(found.path->string(), ", every checksum is right, as ", architecture.class_name, " in ",
                 options.bfloat16 ? "bf16" : "fp32"));
   if (architecture.brings_code)
-    say(join_text("transformers has no class that computes the same; ", modeling_file,
-                  " beside the weights is its code, and loading it there takes trust_remote_code=True."));
+    say(join_text("The class is none of transformers' own: ", modeling_file,
+                  " beside the weights is its code, and loading it takes trust_remote_code=True."));
   if (architecture.needs_shared_experts && recipe.model.moe.num_shared_experts == 0)
     say("A shared expert of zeros is added to each block, as this architecture always has one.");
   if (recipe.training.precision == NumberFormat::fp64) say("Its weights of 64 bits are rounded.");

@@ -110,14 +110,15 @@ void check_count(const HubDirectory& directory, const Architecture& architecture
                experts =
                    static_cast<double>(count_moe_layers(model)) * static_cast<double>(model.moe.num_experts),
                tensors = static_cast<double>(directory.tensors());
+  check(layers <= tensors && (architecture.packs_experts || experts <= tensors), Fault::data, file, ": ",
+        model.num_hidden_layers, " blocks with ", model.moe.num_experts,
+        " experts are announced, but there are only ", directory.tensors(), " tensors.");
+  if (!architecture.packs_experts) return;
   const std::string stack = architecture.tensor_name("model.layers.0.mlp.experts.down_proj.weight", -1);
-  const bool are_there = architecture.packs_experts
-                             ? directory.contains(stack) && !directory.shape(stack).empty() &&
-                                   directory.shape(stack)[0] == model.moe.num_experts
-                             : experts <= tensors;
-  check(layers <= tensors && are_there, Fault::data, file, ": ", model.num_hidden_layers, " blocks with ",
-        model.moe.num_experts, " experts are announced, but there are only ", directory.tensors(), " tensors",
-        architecture.packs_experts ? ", or " + stack + " has other experts." : ".");
+  check(directory.contains(stack), Fault::data, file, ": ", stack, " is announced, but is not there.");
+  const Dims& shape = directory.shape(stack);
+  check(!shape.empty() && shape[0] == model.moe.num_experts, Fault::data, file, ": ", model.moe.num_experts,
+        " experts are announced, but ", stack, " is ", dims_text(shape), ".");
 }
 
 /// A block that predicts further tokens comes behind the model's own.
@@ -231,7 +232,10 @@ class Importer {
     std::vector<T> values(static_cast<std::size_t>(element_count(places[0].part->source_dims)));
     T* next = values.data();
     for (const Place& place : places) {
-      directory_.read(place.tensor->name, place.first, place.part->elements(), next);
+      if (place.tensor->parts.size() == 1)
+        directory_.read(place.tensor->name, next);
+      else
+        directory_.read(place.tensor->name, place.first, place.part->elements(), next);
       next += place.part->elements();
     }
     return values;
