@@ -147,12 +147,13 @@ SafetensorsReader::SafetensorsReader(const std::filesystem::path& path)
 }
 
 template <class T>
-void SafetensorsReader::read(const SafeTensor& tensor, std::uint64_t first, std::uint64_t elements,
+void SafetensorsReader::read(const SafeTensor& tensor, std::int64_t first, std::int64_t elements,
                              T* values) const {
   const std::size_t element = bytes_of_type(tensor.dtype);
-  const std::uint64_t begin = tensor.begin + first * element, end = begin + elements * element;
-  check(end <= tensor.end, "safetensors: elements ", first, " to ", first + elements, " of ", tensor.name,
-        " were asked for, which has fewer");
+  const std::uint64_t begin = tensor.begin + static_cast<std::uint64_t>(first) * element,
+                      end = begin + static_cast<std::uint64_t>(elements) * element;
+  check(first >= 0 && elements >= 0 && end <= tensor.end, "SafetensorsReader: elements ", first, " to ",
+        first + elements, " of ", tensor.name, " are wanted, which has ", element_count(tensor.shape));
   std::vector<char> block(std::size_t{1} << 20);
   file_.clear();
   file_.seekg(static_cast<std::streamoff>(data_ + begin));
@@ -178,8 +179,8 @@ void SafetensorsReader::read(const SafeTensor& tensor, std::uint64_t first, std:
   }
 }
 
-template void SafetensorsReader::read(const SafeTensor&, std::uint64_t, std::uint64_t, float*) const;
-template void SafetensorsReader::read(const SafeTensor&, std::uint64_t, std::uint64_t, double*) const;
+template void SafetensorsReader::read(const SafeTensor&, std::int64_t, std::int64_t, float*) const;
+template void SafetensorsReader::read(const SafeTensor&, std::int64_t, std::int64_t, double*) const;
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                                      const std::vector<SafeTensorPlan>& tensors)

@@ -9,13 +9,27 @@
 namespace conclave {
 namespace {
 
-void read_config(const ConfigReader& config, ModelRecipe& m) {
-  read_dense_keys(config, m);
-  read_whole_rotary_config(config);
+void check_multipliers(const ConfigReader& config) {
   for (const char* key :
        {"embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"})
     if (config.real_or(key, 1) <= 0)
       config.refuse(key, ": ", config.real(key), " came, expected more than 0.");
+}
+
+void read_config(const ConfigReader& config, ModelRecipe& m) {
+  read_dense_keys(config, m);
+  read_whole_rotary_config(config);
+  check_multipliers(config);
+}
+
+void read_moe_config(const ConfigReader& config, ModelRecipe& m) {
+  granitemoe.read_config(config, m);
+  check_multipliers(config);
+}
+
+void read_shared_config(const ConfigReader& config, ModelRecipe& m) {
+  granitemoeshared.read_config(config, m);
+  check_multipliers(config);
 }
 
 std::optional<TensorView> view(const WantedTensor& tensor) {
@@ -29,12 +43,19 @@ std::optional<TensorView> view(const WantedTensor& tensor) {
     view.factor = 1 / (multiplier("logits_scaling") * (tensor.model.tie_word_embeddings ? embedding : 1));
   else if (ends_with(".q_proj.weight") || ends_with(".q_proj.bias"))
     view.factor = multiplier("attention_multiplier") * std::sqrt(static_cast<double>(tensor.model.head_dim));
-  else if (ends_with(".o_proj.weight") || ends_with(".o_proj.bias") || ends_with(".down_proj.weight"))
+  else if (ends_with(".o_proj.weight") || ends_with(".o_proj.bias") || ends_with(".down_proj.weight") ||
+           ends_with(".output_linear.weight"))
     view.factor = multiplier("residual_multiplier");
   else
     return {};
+  if (std::abs(view.factor - 1) < 1e-9) view.factor = 1;  // as exports write it, bits stay as they are
   return view;
 }
+
+constexpr const char* note =
+    "Its multipliers of embedding, attention, residual stream and logits are put into the weights, rounded "
+    "to "
+    "their type.";
 
 }  // namespace
 
@@ -43,8 +64,18 @@ const Origin granite{.model_type = "granite",
                      .architecture = llama,
                      .read_config = read_config,
                      .view = view,
-                     .note =
-                         "Its multipliers of embedding, attention, residual stream and logits are put into "
-                         "the weights, rounded to their type."};
+                     .note = note};
+const Origin granitemoe_origin{.model_type = "granitemoe",
+                               .class_name = "GraniteMoeForCausalLM",
+                               .architecture = granitemoe,
+                               .read_config = read_moe_config,
+                               .view = view,
+                               .note = note};
+const Origin granitemoeshared_origin{.model_type = "granitemoeshared",
+                                     .class_name = "GraniteMoeSharedForCausalLM",
+                                     .architecture = granitemoeshared,
+                                     .read_config = read_shared_config,
+                                     .view = view,
+                                     .note = note};
 
 }  // namespace conclave

@@ -129,14 +129,31 @@ void HubDirectory::read(const std::string& name, T* values) const {
   const TensorView& view = named->view;
   const auto& [file, place] = tensors_.at(view.stored);
   const auto elements = static_cast<std::size_t>(element_count(named->shape));
-  files_[file]->read(files_[file]->tensors()[place], static_cast<std::uint64_t>(view.first), elements,
-                     values);
+  files_[file]->read(files_[file]->tensors()[place], view.first, element_count(named->shape), values);
   if (view.factor != 1)
     std::transform(values, values + elements, values,
                    [&](T value) { return static_cast<T>(static_cast<double>(value) * view.factor); });
   if (view.paired_heads > 0)
     take_pairs_apart(view.paired_heads, named->shape.size() > 1 ? named->shape[1] : 1, elements, values);
 }
+
+template <class T>
+void HubDirectory::read(const std::string& name, std::int64_t first, std::int64_t count, T* values) const {
+  const NamedView* named = view_of(name);
+  if (named != nullptr && named->view.paired_heads > 0) {
+    std::vector<T> whole(static_cast<std::size_t>(element_count(named->shape)));
+    read(name, whole.data());
+    std::copy_n(whole.begin() + static_cast<std::ptrdiff_t>(first), count, values);
+    return;
+  }
+  const auto& [file, place] = tensors_.at(named ? named->view.stored : name);
+  files_[file]->read(files_[file]->tensors()[place], (named ? named->view.first : 0) + first, count, values);
+  if (named == nullptr || named->view.factor == 1) return;
+  std::transform(values, values + count, values,
+                 [&](T value) { return static_cast<T>(static_cast<double>(value) * named->view.factor); });
+}
+template void HubDirectory::read(const std::string&, std::int64_t, std::int64_t, float*) const;
+template void HubDirectory::read(const std::string&, std::int64_t, std::int64_t, double*) const;
 template void HubDirectory::read(const std::string&, float*) const;
 template void HubDirectory::read(const std::string&, double*) const;
 

@@ -52,6 +52,9 @@ class HubDirectory {
   /// Reads all elements of a tensor or a view, row-major.
   template <class T>
   void read(const std::string& name, T* values) const;
+  /// Reads `count` elements of a tensor, from its element `first` on; of a view, all of them are read first.
+  template <class T>
+  void read(const std::string& name, std::int64_t first, std::int64_t count, T* values) const;
   /// True where two tensors are stored alike. Neither is held in memory.
   bool is_same(const std::string& name, const std::string& other) const;
 

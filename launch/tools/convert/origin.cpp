@@ -11,9 +11,19 @@ namespace conclave {
 namespace {
 
 const std::vector<const Origin*>& origins() {
-  static const std::vector<const Origin*> all = {
-      &mistral,  &ministral,    &seed_oss,   &smollm3,          &phi3,          &granite,
-      &ernie4_5, &ernie4_5_moe, &exaone_moe, &hunyuan_v1_dense, &hunyuan_v1_moe};
+  static const std::vector<const Origin*> all = {&granitemoe_origin,
+                                                 &granitemoeshared_origin,
+                                                 &mistral,
+                                                 &ministral,
+                                                 &seed_oss,
+                                                 &smollm3,
+                                                 &phi3,
+                                                 &granite,
+                                                 &ernie4_5,
+                                                 &ernie4_5_moe,
+                                                 &exaone_moe,
+                                                 &hunyuan_v1_dense,
+                                                 &hunyuan_v1_moe};
   return all;
 }
 
@@ -116,6 +126,8 @@ Origin origin_of(const ConfigReader& config) {
     check_class(config, origin);
     return origin;
   };
+  for (const Origin* one : origins())  // first, as some read an architecture in another form
+    if (one->model_type == model_type) return check_and_return(*one);
   for (const Architecture* one : architectures()) {
     if (one->model_type == model_type)
       return check_and_return({.model_type = one->model_type,
@@ -124,10 +136,9 @@ Origin origin_of(const ConfigReader& config) {
                                .read_config = one->read_config});
     names += join_text(names.empty() ? "" : ", ", one->model_type);
   }
-  for (const Origin* one : origins()) {
-    if (one->model_type == model_type) return check_and_return(*one);
-    names += join_text(one == origins().back() ? " and " : ", ", one->model_type);
-  }
+  for (const Origin* one : origins())
+    if (one->model_type != std::string(one->architecture.model_type))
+      names += join_text(one == origins().back() ? " and " : ", ", one->model_type);
   const std::string lacks = lacking(model_type);
   if (!lacks.empty())
     config.refuse("its model_type is \"", model_type, "\", and Conclave lacks ", lacks, ".");

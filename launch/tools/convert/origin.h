@@ -32,6 +32,7 @@ struct Origin {
   const char* note = nullptr;
 };
 
+extern const Origin granitemoe_origin, granitemoeshared_origin;
 extern const Origin mistral, ministral, seed_oss, smollm3, phi3, granite;
 extern const Origin ernie4_5, ernie4_5_moe, exaone_moe, hunyuan_v1_dense, hunyuan_v1_moe;
 
