@@ -17,13 +17,14 @@ Variable reshape(Tape& tape, const Variable& x, Shape shape) {
 }  // namespace
 
 Attention::Attention(ParameterSet& parameters, const std::string& name, const TransformerRecipe& model,
-                     const InitialRange& range, const Parallelism& parallelism)
+                     std::int64_t block, const InitialRange& range, const Parallelism& parallelism)
     : parallelism_(parallelism),
       heads_(model.num_attention_heads / parallelism.tensor().size()),
       kv_heads_(model.num_key_value_heads / parallelism.tensor().size()),
       head_width_(model.head_dim),
-      rotary_width_(rotary_width(model)),
-      rope_theta_(model.rope_theta),
+      rotary_width_(turns_positions(model, block) ? rotary_width(model) : 0),
+      frequencies_(rope_frequencies(model)),
+      norm_after_rope_(model.qk_norm_after_rope),
       query_(parameters, name + ".q_proj", model.hidden_size, model.num_attention_heads * head_width_,
              range.inner, Parallelism::cut(0)),
       key_(parameters, name + ".k_proj", model.hidden_size, model.num_key_value_heads * head_width_,
@@ -32,6 +33,17 @@ Attention::Attention(ParameterSet& parameters, const std::string& name, const Tr
              range.inner, Parallelism::cut(0)),
       output_(parameters, name + ".o_proj", model.num_attention_heads * head_width_, model.hidden_size,
               range.residual, Parallelism::cut(1)) {
+  if (model.attention_bias != AttentionBias::none) {
+    query_bias_.emplace(parameters, name + ".q_proj", model.num_attention_heads * head_width_,
+                        Parallelism::cut(0));
+    key_bias_.emplace(parameters, name + ".k_proj", model.num_key_value_heads * head_width_,
+                      Parallelism::cut(0));
+    value_bias_.emplace(parameters, name + ".v_proj", model.num_key_value_heads * head_width_,
+                        Parallelism::cut(0));
+  }
+  // The terms of all tensor ranks are summed before it is added.
+  if (model.attention_bias == AttentionBias::all)
+    output_bias_.emplace(parameters, name + ".o_proj", model.hidden_size, parallelism.residual());
   if (!model.qk_norm) return;
   check(model.qk_norm_over == QkNormOver::head || parallelism.tensor().size() == 1, Fault::request,
         "model.qk_norm_over: ", model.qk_norm_over,
@@ -43,18 +55,27 @@ Attention::Attention(ParameterSet& parameters, const std::string& name, const Tr
   key_norm_.emplace(parameters, name + ".k_norm", widths.key, model.rms_norm_eps, Parallelism::per_rank());
 }
 
+Variable Attention::prepared(Tape& tape, Variable projected, const Tensor& positions, std::int64_t heads,
+                             const std::optional<RmsNorm>& norm) const {
+  const Shape rows = projected.value.shape();
+  // Rows are as wide as the weight of the norm, whichever way the heads are seen.
+  if (norm && !norm_after_rope_) projected = norm->forward(tape, projected);
+  if (rotary_width_ > 0) {
+    projected = reshape(tape, projected, {rows[0], heads, head_width_});
+    projected = rope(tape, projected, positions, frequencies_, rotary_width_);
+  }
+  if (norm && norm_after_rope_) projected = norm->forward(tape, projected);
+  return reshape(tape, projected, {rows[0], heads * head_width_});
+}
+
 Attention::Projected Attention::project(Tape& tape, const Variable& x, const Tensor& positions) const {
-  const std::int64_t tokens = x.value.dim(0);
-  const auto prepare = [&](Variable projected, std::int64_t heads, const std::optional<RmsNorm>& norm) {
-    // Rows are as wide as the weight of the norm, whichever way the heads are seen.
-    if (norm) projected = norm->forward(tape, projected);
-    projected = reshape(tape, projected, {tokens, heads, head_width_});
-    projected = rope(tape, projected, positions, rope_theta_, rotary_width_);
-    return reshape(tape, projected, {tokens, heads * head_width_});
+  const auto biased = [&](const Linear& projection, const std::optional<Bias>& bias) {
+    const Variable projected = projection.forward(tape, x);
+    return bias ? bias->forward(tape, projected) : projected;
   };
-  const Variable query = prepare(query_.forward(tape, x), heads_, query_norm_);
-  const Variable key = prepare(key_.forward(tape, x), kv_heads_, key_norm_);
-  return {query, key, value_.forward(tape, x)};
+  const Variable query = prepared(tape, biased(query_, query_bias_), positions, heads_, query_norm_);
+  const Variable key = prepared(tape, biased(key_, key_bias_), positions, kv_heads_, key_norm_);
+  return {query, key, biased(value_, value_bias_)};
 }
 
 Variable Attention::forward(Tape& tape, const Variable& residual, const ModelInput& input) const {
@@ -66,8 +87,9 @@ Variable Attention::forward(Tape& tape, const Variable& residual, const ModelInp
   const Variable query = in_sequences(row.query), key = in_sequences(row.key),
                  value = in_sequences(row.value);
   const Variable mixed = attention(tape, query, key, value, input.key_ranges, head_width_);
-  return parallelism_.leave_tensor(
+  const Variable sum = parallelism_.leave_tensor(
       tape, output_.forward(tape, reshape(tape, mixed, {x.value.dim(0), heads_ * head_width_})));
+  return output_bias_ ? output_bias_->forward(tape, sum) : sum;
 }
 
 namespace {
@@ -109,7 +131,8 @@ Variable Attention::extend(Tape& tape, const Variable& x, const ModelInput& row,
                                     {as_sequence(state.value.slice(0, keys)), {}}, ranges, head_width_);
     mixed.slice(next.begin, next.end).copy_from(seen.value.view({tokens, heads_ * head_width_}));
   }
-  return output_.forward(tape, {mixed, {}});
+  const Variable sum = output_.forward(tape, {mixed, {}});
+  return output_bias_ ? output_bias_->forward(tape, sum) : sum;
 }
 
 }  // namespace conclave

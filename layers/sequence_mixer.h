@@ -52,9 +52,10 @@ class SequenceMixer {
                           std::span<const Continuation> continuations) const = 0;
 };
 
-/// The mixer of a block called BLOCK. Its parameters lie under BLOCK.self_attn, as Hugging Face has them.
+/// The mixer of a block called BLOCK, the index-th from 0. Its parameters lie under BLOCK.self_attn, as
+/// Hugging Face has them.
 std::unique_ptr<SequenceMixer> make_sequence_mixer(ParameterSet& parameters, const std::string& block,
-                                                   const TransformerRecipe& model, const InitialRange& range,
-                                                   const Parallelism& parallelism);
+                                                   std::int64_t index, const TransformerRecipe& model,
+                                                   const InitialRange& range, const Parallelism& parallelism);
 
 }  // namespace conclave

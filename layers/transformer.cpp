@@ -12,7 +12,7 @@ TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& 
                                    const Parallelism& parallelism, const FeedForwardMaker& feed_forward)
     : mixer_norm_(parameters, name + ".input_layernorm", model.hidden_size, model.rms_norm_eps,
                   parallelism.residual()),
-      mixer_(make_sequence_mixer(parameters, name, model, range, parallelism)),
+      mixer_(make_sequence_mixer(parameters, name, block, model, range, parallelism)),
       mlp_norm_(parameters, name + ".post_attention_layernorm", model.hidden_size, model.rms_norm_eps,
                 parallelism.residual()),
       feed_forward_(feed_forward(parameters, {name + ".mlp", block, range, parallelism})) {}

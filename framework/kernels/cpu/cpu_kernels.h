@@ -10,6 +10,7 @@ namespace conclave::cpu {
 constexpr std::int64_t small = 16384;
 
 void put_attention(Kernels& kernels);
+void put_bias(Kernels& kernels);
 void put_cross_entropy(Kernels& kernels);
 void put_elementwise(Kernels& kernels);
 void put_embedding(Kernels& kernels);

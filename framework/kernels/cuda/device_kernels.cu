@@ -4,6 +4,7 @@ namespace conclave::DIALECT {
 
 void put_all(Kernels& kernels) {
   put_attention(kernels);
+  put_bias(kernels);
   put_cross_entropy(kernels);
   put_elementwise(kernels);
   put_embedding(kernels);

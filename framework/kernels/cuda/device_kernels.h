@@ -9,6 +9,7 @@
 namespace conclave::DIALECT {
 
 void put_attention(Kernels& kernels);
+void put_bias(Kernels& kernels);
 void put_cross_entropy(Kernels& kernels);
 void put_elementwise(Kernels& kernels);
 void put_embedding(Kernels& kernels);
