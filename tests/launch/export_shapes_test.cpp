@@ -202,6 +202,10 @@ TEST(ExportShapes, GroupsThatLimitNothingNeedNoClassThatKnowsThem) {
   EXPECT_EQ(&choose_architecture("", model), &conclave_own);
   model.moe.router.topk_group = 4;
   EXPECT_EQ(&choose_architecture("", model), &qwen3_moe);
+  // One expert has no second score, which GLM-4-MoE and its kin add up in each group.
+  model = recipe_for("glm4_moe").model;
+  model.moe.router.n_group = model.moe.num_experts;
+  EXPECT_EQ(&choose_architecture("", model), &conclave_own);
   model = recipe_for("minimax_m2").model;
   model.moe.router.n_group = 4;
   model.moe.router.topk_group = 3;  // by sigmoid the two best of a group count

@@ -238,6 +238,10 @@ void read_grouped_routing(const ConfigReader& config, ModelRecipe& m) {
   router.topk_group = config.has("topk_group") ? config.whole("topk_group") : 1;
 }
 
+Demand has_groups_of_several(const ModelRecipe& m) {
+  return {m.moe.num_experts / m.moe.router.n_group > 1, "its groups have one expert each"};
+}
+
 Demand has_sigmoid_routers(const ModelRecipe& m) {
   return {m.moe.router.kind == RouterKind::sigmoid,
           join_text("its routers use ", m.moe.router.kind, " scores")};

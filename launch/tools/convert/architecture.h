@@ -105,6 +105,8 @@ bool groups_never_limit(const ModelRecipe& model);
 /// experts too, of which there is at least one.
 void write_grouped_routing(const ModelRecipe& model, nlohmann::ordered_json& config);
 void read_grouped_routing(const ConfigReader& config, ModelRecipe& model);
+/// Demands groups of two experts at least, whose two best scores the classes with that routing add up.
+Demand has_groups_of_several(const ModelRecipe& model);
 Demand has_sigmoid_routers(const ModelRecipe& model);
 Demand has_no_shared_experts(const ModelRecipe& model);
 Demand has_weights_that_sum_to_one(const ModelRecipe& model);

@@ -8,12 +8,13 @@ namespace conclave {
 namespace {
 
 std::vector<Demand> dots1_demands(const ModelRecipe& m) {
-  return {has_experts(m), has_sigmoid_routers(m), has_qk_norm_by_head(m), has_whole_rotation(m)};
+  return {has_experts(m), has_sigmoid_routers(m), has_groups_of_several(m), has_qk_norm_by_head(m),
+          has_whole_rotation(m)};
 }
 
 std::vector<Demand> solar_open_demands(const ModelRecipe& m) {
-  return {has_experts(m), has_sigmoid_routers(m), has_no_qk_norm(m), has_whole_rotation(m),
-          has_no_dense_blocks(m)};
+  return {has_experts(m),    has_sigmoid_routers(m), has_groups_of_several(m),
+          has_no_qk_norm(m), has_whole_rotation(m),  has_no_dense_blocks(m)};
 }
 
 void write_dots1_config(const ModelRecipe& m, nlohmann::ordered_json& config) {

@@ -12,6 +12,7 @@ std::vector<Demand> demands(const ModelRecipe& m) {
   return {
       has_experts(m),
       has_sigmoid_routers(m),
+      has_groups_of_several(m),
       {!m.qk_norm || m.qk_norm_over == QkNormOver::head, "it normalises queries and keys over all heads"}};
 }
 
