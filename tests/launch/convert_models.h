@@ -40,7 +40,39 @@ inline Recipe recipe_for(const std::string& architecture) {
     recipe.model.moe.router.norm_topk_prob = false;
     recipe.model.tie_word_embeddings = true;
   }
-  if (architecture == "mixtral") recipe.model.qk_norm = false;
+  RouterRecipe& router = recipe.model.moe.router;
+  for (const char* without : {"mixtral", "granitemoe", "granitemoeshared", "deepseek", "solar_open"})
+    if (architecture == without) recipe.model.qk_norm = false;
+  if (architecture == "granitemoe") recipe.model.head_dim = 10;
+  if (architecture == "granitemoeshared") recipe.model.moe.num_shared_experts = 2;
+  if (architecture == "deepseek") {
+    recipe.model.moe.num_shared_experts = 2;
+    recipe.model.moe.first_k_dense_replace = 1;
+    router.norm_topk_prob = false;
+  }
+  if (architecture == "minimax_m2") {
+    recipe.model.qk_norm_over = QkNormOver::all_heads;
+    recipe.model.partial_rotary_factor = 0.5;
+    router.kind = RouterKind::sigmoid;
+    router.bias.rate = 0.01;
+  }
+  if (architecture == "dots1") recipe.model.moe.first_k_dense_replace = 1;
+  if (architecture == "solar_open") recipe.model.moe.num_shared_experts = 2;
+  if (architecture == "dots1" || architecture == "solar_open") {
+    router = {.kind = RouterKind::sigmoid, .norm_topk_prob = false, .routed_scaling_factor = 1.5};
+    router.n_group = 4;
+    router.topk_group = 2;
+    router.bias.rate = 0.01;
+  }
+  if (architecture == "conclave") {
+    recipe.model.qk_norm_over = QkNormOver::all_heads;
+    recipe.model.partial_rotary_factor = 0.5;
+    recipe.model.moe.first_k_dense_replace = 1;
+    recipe.model.moe.num_shared_experts = 1;
+    router.n_group = 4;
+    router.topk_group = 1;
+    router.bias.rate = 0.01;
+  }
   if (architecture == "glm4_moe") {
     recipe.model.partial_rotary_factor = 0.5;
     recipe.model.num_hidden_layers = 3;

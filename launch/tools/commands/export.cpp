@@ -1,27 +1,29 @@
 #include "launch/tools/commands/export.h"
 
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/base/text.h"
+#include "framework/store/lookup.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/tools/commands/written_files.h"
 #include "launch/tools/convert/architecture.h"
 #include "launch/tools/convert/export.h"
 #include "launch/tools/convert/gguf/architecture.h"
 #include "launch/tools/convert/gguf/export.h"
+#include "launch/tools/convert/modeling_code.h"
 
 namespace conclave {
 
 namespace {
 
-template <class Architectures, class Name>
-std::string names_of(const Architectures& architectures, const Name& name) {
+std::string names_of_llama_cpp() {
   std::string names;
-  for (const auto* architecture : architectures)
-    names += join_text(names.empty() ? "" : ", ", architecture->*name);
+  for (const gguf::Architecture* architecture : gguf::architectures())
+    names += join_text(names.empty() ? "" : ", ", architecture->name);
   return names;
 }
 
@@ -33,8 +35,7 @@ CommandUse command_use() {
       .options =
           {{"format", "NAME", "hf, the default, a directory; or gguf, one file"},
            {"arch", "NAME",
-            join_text("hf: ", names_of(architectures(), &Architecture::model_type),
-                      "; gguf: ", names_of(gguf::architectures(), &gguf::Architecture::name),
+            join_text("hf: ", architecture_names(), "; gguf: ", names_of_llama_cpp(),
                       "; without it, the first that can express the model")},
            {"dtype", "TYPE", "fp32, the default, or bf16; gguf also: fp16 or q8_0"},
            {"shard-size", "SIZE", "hf: bytes of tensors in one file, such as 500MB; default 5GB"},
@@ -73,8 +74,9 @@ void export_directory(const Options& options, const std::string& checkpoint, con
                 .shard_bytes = bytes_from_text(options.text("shard-size", "5GB")),
                 .tokenizer = options.text("tokenizer", "")},
                say);
+  const bool brings_code = is_there(std::filesystem::path(place) / modeling_file);
   say(join_text("Done: ", place, ". Try, in Python: transformers.pipeline(\"text-generation\", \"", place,
-                "\")(\"The \")"));
+                brings_code ? "\", trust_remote_code=True" : "\"", ")(\"The \")"));
 }
 
 void export_file(const Options& options, const std::string& checkpoint, const std::string& place) {

@@ -1,5 +1,7 @@
 #include "launch/tools/convert/architecture.h"
 
+#include <algorithm>
+
 #include "framework/base/error.h"
 #include "framework/recipe/nearest.h"
 #include "framework/store/json_text.h"
@@ -9,19 +11,31 @@
 namespace conclave {
 
 const std::vector<const Architecture*>& architectures() {
-  static const std::vector<const Architecture*> all = {&qwen3_moe, &olmoe, &mixtral,
-                                                       &glm4_moe,  &qwen3, &llama};
+  static const std::vector<const Architecture*> all = {
+      &qwen3_moe, &olmoe,      &mixtral, &granitemoe, &granitemoeshared, &deepseek, &minimax_m2, &glm4_moe,
+      &dots1,     &solar_open, &qwen3,   &llama,      &conclave_own};
   return all;
 }
 
-const Architecture& architecture_named(const std::string& model_type) {
+namespace {
+
+std::vector<std::string> list_of_names() {
   std::vector<std::string> names;
-  for (const Architecture* architecture : architectures()) {
+  for (const Architecture* architecture : architectures()) names.emplace_back(architecture->model_type);
+  return names;
+}
+
+}  // namespace
+
+std::string architecture_names() {
+  return join_words(list_of_names());
+}
+
+const Architecture& architecture_named(const std::string& model_type) {
+  for (const Architecture* architecture : architectures())
     if (architecture->model_type == model_type) return *architecture;
-    names.emplace_back(architecture->model_type);
-  }
-  const std::string near = nearest(model_type, names);
-  fail(Fault::request, "The architecture '", model_type, "' came; the known ones are ", join_words(names),
+  const std::string near = nearest(model_type, list_of_names());
+  fail(Fault::request, "The architecture '", model_type, "' came; the known ones are ", architecture_names(),
        near.empty() ? "." : "; did you mean '" + near + "'?");
 }
 
@@ -32,6 +46,21 @@ std::string why_not(const Architecture& architecture, const ModelRecipe& model) 
   return reasons;
 }
 
+namespace {
+
+/// Returns the first architecture that can express a model, or nullptr. `reasons` is then told why none can.
+const Architecture* first_architecture(const ModelRecipe& model,
+                                       const std::vector<const Architecture*>& among, std::string& reasons) {
+  for (const Architecture* architecture : among) {
+    const std::string why = why_not(*architecture, model);
+    if (why.empty()) return architecture;
+    reasons += join_text("\n  ", architecture->class_name, ": ", why);
+  }
+  return nullptr;
+}
+
+}  // namespace
+
 const Architecture& choose_architecture(const std::string& model_type, const ModelRecipe& model) {
   if (!model_type.empty()) {
     const Architecture& asked = architecture_named(model_type);
@@ -39,13 +68,19 @@ const Architecture& choose_architecture(const std::string& model_type, const Mod
     check(reasons.empty(), Fault::request, asked.class_name, " cannot express this model: ", reasons, ".");
     return asked;
   }
-  std::string all;
-  for (const Architecture* architecture : architectures()) {
-    const std::string reasons = why_not(*architecture, model);
-    if (reasons.empty()) return *architecture;
-    all += join_text("\n  ", architecture->class_name, ": ", reasons);
-  }
-  fail(Fault::request, "No architecture that Conclave exports to can express this model:", all);
+  std::string reasons;
+  const Architecture* first = first_architecture(model, architectures(), reasons);
+  check(first != nullptr, Fault::request,
+        "No architecture that Conclave exports to can express this model:", reasons);
+  return *first;
+}
+
+std::string export_sentence(const ModelRecipe& model, const std::vector<const Architecture*>& among) {
+  std::string reasons;
+  const Architecture* first = first_architecture(model, among, reasons);
+  if (first == nullptr) return "The model has no export: " + why_not(*among.back(), model) + ".";
+  return join_text("The model exports as ", first->model_type,
+                   first->brings_code ? ", which transformers loads with trust_remote_code=True." : ".");
 }
 
 void write_common_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
@@ -139,14 +174,55 @@ std::string usual_tensor_name(const std::string& parameter, std::int64_t expert)
   return join_text(parameter.substr(0, at), expert, ".", parameter.substr(at));
 }
 
+bool groups_never_limit(const ModelRecipe& m) {
+  const RouterRecipe& router = m.moe.router;
+  // By softmax a group is as good as its best expert, so the best k experts are in the best k groups.
+  return router.topk_group == router.n_group ||
+         (router.kind == RouterKind::softmax && m.moe.num_experts_per_tok <= router.topk_group);
+}
+
 std::vector<Demand> plain_router_demands(const ModelRecipe& m) {
   const RouterRecipe& router = m.moe.router;
   return {{router.kind == RouterKind::softmax, join_text("its routers use ", router.kind, " scores")},
-          {router.n_group == 1, join_text("its experts are in ", router.n_group, " groups")},
+          {groups_never_limit(m), join_text("its experts are in ", router.n_group, " groups")},
           {router.routed_scaling_factor == 1,
            join_text("it scales the routed experts by ", router.routed_scaling_factor)},
-          {router.bias.rate == 0, "its routers choose with a selection bias"},
-          {m.moe.num_shared_experts == 0, "it has shared experts"}};
+          {router.bias.rate == 0, "its routers choose with a selection bias"}};
+}
+
+void write_grouped_routing(const ModelRecipe& m, nlohmann::ordered_json& config) {
+  config["moe_intermediate_size"] = m.moe.moe_intermediate_size;
+  config["n_routed_experts"] = m.moe.num_experts;
+  config["n_shared_experts"] = std::max<std::int64_t>(m.moe.num_shared_experts, 1);
+  config["num_experts_per_tok"] = m.moe.num_experts_per_tok;
+  config["norm_topk_prob"] = m.moe.router.norm_topk_prob;
+  config["routed_scaling_factor"] = m.moe.router.routed_scaling_factor;
+  config["n_group"] = m.moe.router.n_group;
+  config["topk_group"] = m.moe.router.topk_group;
+}
+
+void read_grouped_routing(const ConfigReader& config, ModelRecipe& m) {
+  m.moe.moe_intermediate_size = config.whole("moe_intermediate_size");
+  m.moe.num_experts = read_number_of_experts(config);
+  m.moe.num_experts_per_tok = config.whole("num_experts_per_tok");
+  RouterRecipe& router = m.moe.router;
+  router.kind = RouterKind::sigmoid;
+  router.routed_scaling_factor = config.real_or("routed_scaling_factor", 1.0);
+  router.n_group = config.has("n_group") ? config.whole("n_group") : 1;
+  router.topk_group = config.has("topk_group") ? config.whole("topk_group") : 1;
+}
+
+Demand has_sigmoid_routers(const ModelRecipe& m) {
+  return {m.moe.router.kind == RouterKind::sigmoid,
+          join_text("its routers use ", m.moe.router.kind, " scores")};
+}
+
+Demand has_no_shared_experts(const ModelRecipe& m) {
+  return {m.moe.num_shared_experts == 0, "it has shared experts"};
+}
+
+Demand has_weights_that_sum_to_one(const ModelRecipe& m) {
+  return {m.moe.router.norm_topk_prob, "the weights of its chosen experts do not sum to 1"};
 }
 
 std::vector<Demand> joined(std::initializer_list<std::vector<Demand>> lists) {
@@ -178,6 +254,12 @@ Demand has_qk_norm_by_head(const ModelRecipe& m) {
   return {
       m.qk_norm && m.qk_norm_over == QkNormOver::head,
       m.qk_norm ? "it normalises queries and keys over all heads" : "it does not normalise queries and keys"};
+}
+
+Demand has_qk_norm_over_all_heads(const ModelRecipe& m) {
+  return {m.qk_norm && m.qk_norm_over == QkNormOver::all_heads,
+          m.qk_norm ? "it normalises each query and key head by itself"
+                    : "it does not normalise queries and keys"};
 }
 
 }  // namespace conclave

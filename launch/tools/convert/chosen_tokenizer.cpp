@@ -26,7 +26,7 @@ ChosenTokenizer choose_tokenizer(const Recipe& recipe, const std::string& asked,
   if (source && !is_sources)
     say(join_text("The ids of special tokens are those of ", name,
                   ", which is not the tokenizer of the imported model."));
-  return {.name = name, .is_sources = false};
+  return {.name = name, .is_sources = false, .is_sources_own = is_sources};
 }
 
 }  // namespace conclave

@@ -11,8 +11,9 @@
 namespace conclave {
 
 struct ChosenTokenizer {
-  std::string name;         // load_tokenizer's; empty: none goes along
-  bool is_sources = false;  // the files and the ids of special tokens are those of the imported model
+  std::string name;             // load_tokenizer's; empty: none goes along
+  bool is_sources = false;      // the files and the ids of special tokens are those of the imported model
+  bool is_sources_own = false;  // it came with the imported model, and Conclave makes its files again
 };
 
 /// `asked` is what --tokenizer says: empty for the recipe's, or "none". `say` is told what was chosen where

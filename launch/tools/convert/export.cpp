@@ -17,6 +17,7 @@
 #include "launch/tools/convert/hub_config.h"
 #include "launch/tools/convert/hub_tensors.h"
 #include "launch/tools/convert/json_file.h"
+#include "launch/tools/convert/modeling_code.h"
 #include "launch/tools/convert/tokenizer_files.h"
 
 namespace conclave {
@@ -25,6 +26,16 @@ namespace fs = std::filesystem;
 namespace {
 
 using OrderedJson = nlohmann::ordered_json;
+
+void write_tensor(SafetensorsWriter& writer, const ExportedCheckpoint& checkpoint, const HubTensor& tensor) {
+  for (const HubPart& part : tensor.parts) {
+    const std::vector<float> values = checkpoint.read(part.source, part.box());
+    writer.write(values.data(), values.size());
+  }
+  if (!tensor.parts.empty()) return;
+  const std::vector<float> zeros(static_cast<std::size_t>(element_count(tensor.shape)));
+  writer.write(zeros.data(), zeros.size());
+}
 
 struct File {
   std::string name;
@@ -75,10 +86,8 @@ void write_weights(const fs::path& directory, const ExportedCheckpoint& checkpoi
   for (const File& file : files) {
     const auto begin = plans.begin() + static_cast<std::ptrdiff_t>(file.first);
     SafetensorsWriter writer(directory / file.name, {begin, begin + static_cast<std::ptrdiff_t>(file.count)});
-    for (std::size_t i = file.first; i < file.first + file.count; ++i) {
-      const std::vector<float> values = checkpoint.read(tensors[i].source, box_of(tensors[i]));
-      writer.write(values.data(), values.size());
-    }
+    for (std::size_t i = file.first; i < file.first + file.count; ++i)
+      write_tensor(writer, checkpoint, tensors[i]);
     writer.finish();
     say(join_text(file.name, ": ", counted(static_cast<std::int64_t>(file.count), "tensor"), ", ",
                   bytes_text(static_cast<double>(file.bytes))));
@@ -96,8 +105,10 @@ std::optional<TokenRoles> write_tokenizer(const fs::path& directory, const Recip
     copy_tokenizer_files(fs::path(chosen.name).parent_path(), directory);
   if (chosen.is_sources) return {};
   if (chosen.name.empty()) return TokenRoles{};
-  return export_tokenizer(chosen.name, recipe.model.vocab_size, longest_sequence(recipe, source), directory,
-                          say);
+  const TokenRoles roles = export_tokenizer(chosen.name, recipe.model.vocab_size,
+                                            longest_sequence(recipe, source), directory, say);
+  if (chosen.is_sources_own) source->templates.write(directory);
+  return roles;
 }
 
 }  // namespace
@@ -113,6 +124,11 @@ void export_model(const ExportOptions& options, const std::function<void(const s
   checkpoint.check_parameters();
   say(join_text(checkpoint.reader().path().string(), ", every checksum is right, as ",
                 architecture.class_name, " in ", options.bfloat16 ? "bf16" : "fp32"));
+  if (architecture.brings_code)
+    say(join_text("The class is none of transformers' own: ", modeling_file,
+                  " beside the weights is its code, and loading it takes trust_remote_code=True."));
+  if (architecture.needs_shared_experts && recipe.model.moe.num_shared_experts == 0)
+    say("A shared expert of zeros is added to each block, as this architecture always has one.");
   checkpoint.say_what_is_left_out(say);
 
   // The name without a slash at its end, which would put what is unfinished inside the directory.

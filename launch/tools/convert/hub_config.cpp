@@ -4,6 +4,10 @@
 #include <cmath>
 #include <set>
 
+#include "framework/store/durable_file.h"
+#include "launch/tools/convert/json_file.h"
+#include "launch/tools/convert/modeling_code.h"
+
 namespace conclave {
 namespace {
 
@@ -107,6 +111,7 @@ std::int64_t longest_sequence(const Recipe& recipe, const std::optional<SourceFa
 void write_hub_config(const std::filesystem::path& directory, const HubConfig& config) {
   write_json(directory / "config.json", config.config());
   write_json(directory / "generation_config.json", config.generation());
+  if (config.architecture.brings_code) write_text_durably(directory / modeling_file, modeling_code());
 }
 
 }  // namespace conclave

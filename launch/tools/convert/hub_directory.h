@@ -40,6 +40,12 @@ class HubDirectory {
     const auto& [file, place] = tensors_.at(name);
     files_[file]->read(files_[file]->tensors()[place], values);
   }
+  /// Reads `count` elements of a tensor, from its element `first` on.
+  template <class T>
+  void read(const std::string& name, std::int64_t first, std::int64_t count, T* values) const {
+    const auto& [file, place] = tensors_.at(name);
+    files_[file]->read(files_[file]->tensors()[place], first, count, values);
+  }
   /// True where two tensors are stored alike. Neither is held in memory.
   bool is_same(const std::string& name, const std::string& other) const;
 

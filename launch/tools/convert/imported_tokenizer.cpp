@@ -45,7 +45,10 @@ std::string import_tokenizer(const fs::path& directory, const fs::path& run, std
   const std::string own =
       is_there(config) ? ConfigReader(config).text_or(own_tokenizer_key, "") : std::string();
   facts.is_own_tokenizer = own == "bytes" || own == "sentencepiece";
-  if (own == "bytes") return facts.tokenizer = "bytes";
+  if (own == "bytes") {
+    facts.templates = ChatTemplates::of(directory);
+    return facts.tokenizer = "bytes";
+  }
   check_tokenizer_spellings(directory, say);
   const std::string file = main_file(directory);
   if (file.empty()) return "";

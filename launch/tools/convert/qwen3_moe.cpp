@@ -9,7 +9,8 @@ namespace conclave {
 namespace {
 
 std::vector<Demand> demands(const ModelRecipe& m) {
-  return joined({{has_experts(m), has_qk_norm_by_head(m), has_whole_rotation(m)}, plain_router_demands(m)});
+  return joined({{has_experts(m), has_qk_norm_by_head(m), has_whole_rotation(m), has_no_shared_experts(m)},
+                 plain_router_demands(m)});
 }
 
 void write_config(const ModelRecipe& m, nlohmann::ordered_json& config) {

@@ -124,18 +124,9 @@ Demand has_unscaled_experts(const ModelRecipe& m) {
           join_text("it scales the routed experts by ", m.moe.router.routed_scaling_factor)};
 }
 
-Demand has_weights_that_sum_to_one(const ModelRecipe& m) {
-  return {m.moe.router.norm_topk_prob,
-          "the weights of its chosen experts do not sum to 1 (norm_topk_prob: false)"};
-}
-
 Demand has_weights_as_they_are(const ModelRecipe& m) {
   return {!m.moe.router.norm_topk_prob,
           "the weights of its chosen experts are made to sum to 1 (norm_topk_prob: true)"};
-}
-
-Demand has_no_shared_experts(const ModelRecipe& m) {
-  return {m.moe.num_shared_experts == 0, "it has shared experts"};
 }
 
 Demand has_shared_experts(const ModelRecipe& m) {
@@ -152,12 +143,6 @@ Demand has_heads_of_the_hidden_size(const ModelRecipe& m) {
   const std::int64_t width = m.num_attention_heads * m.head_dim;
   return {width == m.hidden_size,
           join_text("its heads have ", width, " elements together, not hidden_size: ", m.hidden_size)};
-}
-
-Demand has_qk_norm_over_all_heads(const ModelRecipe& m) {
-  return {m.qk_norm && m.qk_norm_over == QkNormOver::all_heads,
-          m.qk_norm ? "it normalises each query and key head by itself"
-                    : "it does not normalise queries and keys"};
 }
 
 Demand has_own_output_matrix(const ModelRecipe& m) {

@@ -49,13 +49,10 @@ void write_model_keys(const Architecture& architecture, const ModelRecipe& model
 std::vector<Demand> softmax_demands(const ModelRecipe& model);
 Demand has_sigmoid(const ModelRecipe& model);
 Demand has_unscaled_experts(const ModelRecipe& model);
-Demand has_weights_that_sum_to_one(const ModelRecipe& model);
 Demand has_weights_as_they_are(const ModelRecipe& model);
-Demand has_no_shared_experts(const ModelRecipe& model);
 Demand has_shared_experts(const ModelRecipe& model);
 Demand has_no_grouped_heads(const ModelRecipe& model);
 Demand has_heads_of_the_hidden_size(const ModelRecipe& model);
-Demand has_qk_norm_over_all_heads(const ModelRecipe& model);
 Demand has_own_output_matrix(const ModelRecipe& model);
 
 }  // namespace conclave::gguf

@@ -41,7 +41,7 @@ KeyValues keys_of(const ExportOptions& options, const Architecture& architecture
     vocabulary.ids.unknown = unknown;
   }
   vocabulary.write(keys);
-  write_imported_texts(chosen, keys);
+  write_imported_texts(chosen, source, keys);
   return keys;
 }
 

@@ -2,7 +2,6 @@
 
 #include <filesystem>
 
-#include "framework/data/files.h"
 #include "framework/store/lookup.h"
 #include "launch/tools/convert/json_file.h"
 #include "launch/tools/convert/tokenizer_config.h"
@@ -29,16 +28,20 @@ Json config_beside(const fs::path& tokenizer) {
 }
 
 /// Of several templates the one that is called default.
-std::string chat_template_of(const fs::path& tokenizer, const Json& config) {
-  const fs::path file = tokenizer.parent_path() / "chat_template.jinja";
-  if (is_there(file)) return std::string(MappedFile(file.string(), "chat template").bytes());
-  const auto found = config.find("chat_template");
-  if (found == config.end()) return "";
-  if (found->is_string()) return found->get<std::string>();
-  if (found->is_array())
-    for (const Json& one : *found)
+std::string default_of(const ChatTemplates& templates) {
+  if (const auto file = templates.files.find("chat_template.jinja"); file != templates.files.end())
+    return file->second;
+  if (templates.in_config.is_string()) return templates.in_config.get<std::string>();
+  if (templates.in_config.is_array())
+    for (const Json& one : templates.in_config)
       if (one.is_object() && one.value("name", "") == "default") return one.value("template", "");
   return "";
+}
+
+/// Those beside the tokenizer's file, or of a tokenizer without one those that it came with.
+ChatTemplates templates_of(const ChosenTokenizer& chosen, const std::optional<SourceFacts>& source) {
+  if (chosen.name != "bytes") return ChatTemplates::of(fs::path(chosen.name).parent_path());
+  return chosen.is_sources_own ? source->templates : ChatTemplates{};
 }
 
 /// True where a post-processor's template for one text begins with a special token.
@@ -70,13 +73,13 @@ SpecialIds ids_of_source(const SourceFacts& source) {
           .padding = id_of(source.config, "pad_token_id")};
 }
 
-void write_imported_texts(const ChosenTokenizer& chosen, KeyValues& keys) {
+void write_imported_texts(const ChosenTokenizer& chosen, const std::optional<SourceFacts>& source,
+                          KeyValues& keys) {
   if (chosen.name.empty()) return;
-  const bool is_file = chosen.name != "bytes";
-  const Json config = is_file ? config_beside(chosen.name) : Json::object();
-  keys.add("tokenizer.ggml.add_bos_token", chosen.is_sources && puts_token_before_text(chosen.name, config));
+  keys.add("tokenizer.ggml.add_bos_token",
+           chosen.is_sources && puts_token_before_text(chosen.name, config_beside(chosen.name)));
   keys.add("tokenizer.ggml.add_eos_token", false);
-  const std::string chat = is_file ? chat_template_of(chosen.name, config) : "";
+  const std::string chat = default_of(templates_of(chosen, source));
   if (!chat.empty()) keys.add("tokenizer.chat_template", chat);
 }
 

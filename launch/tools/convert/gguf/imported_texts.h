@@ -13,6 +13,7 @@ SpecialIds ids_of_source(const SourceFacts& source);
 
 /// Adds the template that lies beside the tokenizer, and whether a token is put before a text. Training has
 /// none there. The tokenizer of an imported model keeps its own, as in an exported directory.
-void write_imported_texts(const ChosenTokenizer& chosen, KeyValues& keys);
+void write_imported_texts(const ChosenTokenizer& chosen, const std::optional<SourceFacts>& source,
+                          KeyValues& keys);
 
 }  // namespace conclave::gguf
