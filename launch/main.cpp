@@ -52,7 +52,7 @@ int main(int argument_count, char** arguments) {
        Processes::all},
       {"generate", "samples text from a checkpoint", run_generate},
       {"inspect", "lists what is in a checkpoint and verifies it", run_inspect},
-      {"export", "writes a checkpoint as a Hugging Face model directory", run_export},
+      {"export", "writes a checkpoint as a Hugging Face model directory or a GGUF file", run_export},
       {"import", "makes a checkpoint from a Hugging Face model directory, also upcycled", run_import},
       {"extract", "makes a smaller checkpoint with the experts that one domain needs", run_extract,
        Processes::all},

@@ -5,8 +5,10 @@
 #
 # A name is that of a script beside this one without its .py; without names all run. Each script ends with exit code 0
 # when all of its checks hold. They need a Python with the packages of requirements.txt: a virtual environment is made in
-# .cache/interop, or INTEROP_PYTHON names a Python that has them. INTEROP_RUN names a trained run, by default the one of
-# launch/quickstart.sh, which is made when it is not there. Not part of the tests: it takes long, and gigabytes.
+# .cache/interop, or INTEROP_PYTHON names a Python that has them. For gguf_files llama-cpp-python is compiled there, which
+# takes up to an hour; where that fails, the package gguf alone looks at the files. INTEROP_RUN names a trained run, by
+# default the one of launch/quickstart.sh, which is made when it is not there. Not part of the tests: it takes long, and
+# gigabytes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -22,6 +24,9 @@ python=${INTEROP_PYTHON:-.cache/interop/bin/python}
 if [ -z "${INTEROP_PYTHON:-}" ]; then
   [ -x "$python" ] || python3 -m venv .cache/interop
   "$python" -m pip install --quiet -r tests/interop/requirements.txt
+  if [[ " ${names[*]} " == *" gguf_files "* ]]; then
+    "$python" -m pip install --quiet llama-cpp-python || echo "run.sh: there is no llama.cpp to compare with" >&2
+  fi
 fi
 
 export INTEROP_RUN=${INTEROP_RUN:-runs/quickstart}

@@ -32,7 +32,7 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
     const std::set<std::string> tools = and_above(plan, {"launch/train/run", "launch/plan"});
     const std::set<std::string> everything =
         and_above(tools, {"launch/tools/bench", "launch/tools/commands", "launch/tools/convert",
-                          "launch/tools/doctor", "launch/tools/report"});
+                          "launch/tools/convert/gguf", "launch/tools/doctor", "launch/tools/report"});
     return std::map<std::string, std::set<std::string>>{
         {"framework/base", {}},
         {"framework/device", {"framework/base"}},
@@ -53,6 +53,7 @@ const std::map<std::string, std::set<std::string>>& allowed_folders() {
         {"launch/plan", plan},
         {"launch/tools/bench", tools},
         {"launch/tools/convert", tools},
+        {"launch/tools/convert/gguf", and_above(tools, {"launch/tools/convert"})},
         {"launch/tools/doctor", tools},
         {"launch/tools/report", and_above(tools, {"launch/tools/bench"})},
         {"launch/tools/commands", everything},

@@ -1,6 +1,6 @@
-// The table the other way round, from characters to bytes.
 #include "framework/data/tokenizer_json/byte_alphabet.h"
 
+#include <algorithm>
 #include <array>
 
 namespace conclave {
@@ -33,6 +33,12 @@ std::optional<std::string> bytes_of_characters(std::string_view token) {
     bytes.push_back(static_cast<char>(byte_of[code]));
   }
   return bytes;
+}
+
+std::string character_of_byte(int byte) {
+  const auto code = std::find(byte_of.begin(), byte_of.end(), byte) - byte_of.begin();
+  if (code < 0x80) return {static_cast<char>(code)};
+  return {static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
 }
 
 }  // namespace conclave

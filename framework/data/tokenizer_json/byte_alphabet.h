@@ -12,4 +12,7 @@ namespace conclave {
 /// stands for no byte. `token` is UTF-8.
 std::optional<std::string> bytes_of_characters(std::string_view token);
 
+/// The character of a byte, 0 to 255, as UTF-8.
+std::string character_of_byte(int byte);
+
 }  // namespace conclave

@@ -1,4 +1,4 @@
-// conclave export: a checkpoint as a Hugging Face model directory.
+// conclave export: a checkpoint as a Hugging Face model directory or a GGUF file.
 #pragma once
 
 #include <string>

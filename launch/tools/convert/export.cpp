@@ -5,24 +5,20 @@
 #include <cstdio>
 #include <map>
 #include <optional>
-#include <set>
 #include <vector>
 
 #include "framework/base/error.h"
 #include "framework/base/text.h"
-#include "framework/data/tokenizer.h"
-#include "framework/store/checkpoint_directory.h"
-#include "framework/store/checkpoint_file.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/lookup.h"
 #include "framework/store/safetensors.h"
+#include "launch/tools/convert/chosen_tokenizer.h"
+#include "launch/tools/convert/exported_checkpoint.h"
 #include "launch/tools/convert/hub_config.h"
 #include "launch/tools/convert/hub_tensors.h"
 #include "launch/tools/convert/json_file.h"
 #include "launch/tools/convert/modeling_code.h"
 #include "launch/tools/convert/tokenizer_files.h"
-#include "launch/train/model.h"
-#include "layers/moe/recipe.h"
 
 namespace conclave {
 namespace fs = std::filesystem;
@@ -31,44 +27,9 @@ namespace {
 
 using OrderedJson = nlohmann::ordered_json;
 
-/// Every parameter of the model is in the checkpoint with its shape, and nothing else.
-void check_parameters(const CheckpointReader& checkpoint, const ModelRecipe& model) {
-  const std::vector<std::string> names = checkpoint.names("model");
-  std::set<std::string> unused(names.begin(), names.end());
-  std::string wrong;
-  for (const auto& [name, dims] : parameter_dims(model)) {
-    const std::string full = "model/" + name;
-    if (unused.erase(full) == 0) {
-      wrong += "\n  " + full + " is missing";
-      continue;
-    }
-    const DatasetInfo info = checkpoint.describe(full);
-    if (info.dims != dims || (info.type != ElementType::float32 && info.type != ElementType::float64))
-      wrong += join_text("\n  ", full, " is ", element_name(info.type), " ", dims_text(info.dims),
-                         ", expected ", dims_text(dims));
-  }
-  for (const std::string& name : unused) wrong += "\n  " + name + " is not in the model";
-  check(wrong.empty(), Fault::data, checkpoint.path().string(), " does not fit its own recipe:", wrong);
-}
-
-/// The numbers of a part of a tensor, as float32.
-std::vector<float> read(const CheckpointReader& checkpoint, const HubPart& part) {
-  std::vector<float> values(static_cast<std::size_t>(part.elements()));
-  if (!checkpoint.contains(part.source)) return values;  // a selection bias that the run did not have
-  const ElementType type = checkpoint.describe(part.source).type;
-  if (type == ElementType::float32) {
-    checkpoint.read_box(part.source, type, part.box(), values.data());
-  } else {
-    std::vector<double> wide(values.size());
-    checkpoint.read_box(part.source, ElementType::float64, part.box(), wide.data());
-    std::copy(wide.begin(), wide.end(), values.begin());
-  }
-  return values;
-}
-
-void write_tensor(SafetensorsWriter& writer, const CheckpointReader& checkpoint, const HubTensor& tensor) {
+void write_tensor(SafetensorsWriter& writer, const ExportedCheckpoint& checkpoint, const HubTensor& tensor) {
   for (const HubPart& part : tensor.parts) {
-    const std::vector<float> values = read(checkpoint, part);
+    const std::vector<float> values = checkpoint.read(part.source, part.box());
     writer.write(values.data(), values.size());
   }
   if (!tensor.parts.empty()) return;
@@ -112,7 +73,7 @@ void write_index(const fs::path& directory, const std::vector<HubTensor>& tensor
   write_json(directory / "model.safetensors.index.json", index);
 }
 
-void write_weights(const fs::path& directory, const CheckpointReader& checkpoint,
+void write_weights(const fs::path& directory, const ExportedCheckpoint& checkpoint,
                    const std::vector<HubTensor>& tensors, const ExportOptions& options,
                    const std::function<void(const std::string&)>& say) {
   std::vector<SafeTensorPlan> plans;
@@ -139,28 +100,14 @@ std::optional<TokenRoles> write_tokenizer(const fs::path& directory, const Recip
                                           const ExportOptions& options,
                                           const std::optional<SourceFacts>& source,
                                           const std::function<void(const std::string&)>& say) {
-  const std::string name = options.tokenizer.empty() ? recipe.data.tokenizer : options.tokenizer;
-  if (name == "none") return source ? std::nullopt : std::optional<TokenRoles>(TokenRoles{});
-  const bool is_sources = source && tokenizer_fingerprint(name) == source->tokenizer;
-  if (is_sources && !source->is_own_tokenizer) {
-    copy_tokenizer_files(fs::path(name).parent_path(), directory);
-    say("The tokenizer and the ids of special tokens are those of the imported model.");
-    return {};
-  }
-  // A recipe names some tokenizer, if only by default; that need not be the one of these rows.
-  if (source && source->tokenizer.empty() && options.tokenizer.empty() &&
-      !source->may_end_with(load_tokenizer(name)->end_of_document())) {
-    say(join_text("The imported model came without a tokenizer, and ", name,
-                  " ends a text with another token than it does, so none is written; --tokenizer NAME writes "
-                  "one."));
-    return {};
-  }
-  if (source && !is_sources)
-    say(join_text("The ids of special tokens are those of ", name,
-                  ", which is not the tokenizer of the imported model."));
-  const TokenRoles roles =
-      export_tokenizer(name, recipe.model.vocab_size, longest_sequence(recipe, source), directory, say);
-  if (is_sources) source->templates.write(directory);
+  const ChosenTokenizer chosen = choose_tokenizer(recipe, options.tokenizer, source, say);
+  if (chosen.is_sources && !chosen.name.empty())
+    copy_tokenizer_files(fs::path(chosen.name).parent_path(), directory);
+  if (chosen.is_sources) return {};
+  if (chosen.name.empty()) return TokenRoles{};
+  const TokenRoles roles = export_tokenizer(chosen.name, recipe.model.vocab_size,
+                                            longest_sequence(recipe, source), directory, say);
+  if (chosen.is_sources_own) source->templates.write(directory);
   return roles;
 }
 
@@ -171,25 +118,18 @@ void export_model(const ExportOptions& options, const std::function<void(const s
             (is_directory_there(options.directory, Fault::request) &&
              entries_of(options.directory, Fault::request).empty()),
         Fault::request, options.directory.string(), " is there already; choose a directory that is not.");
-  const FoundCheckpoint found = find_checkpoint(options.checkpoint);
-  for (const std::string& sentence : found.rejected) say(sentence);
-  const CheckpointReader checkpoint(*found.path, Verify::nothing);  // found by having verified every byte
-  const Recipe recipe = recipe_of(checkpoint);
+  const ExportedCheckpoint checkpoint(options.checkpoint, say);
+  const Recipe& recipe = checkpoint.recipe();
   const Architecture& architecture = choose_architecture(options.architecture, recipe.model);
-  check_parameters(checkpoint, recipe.model);
-  say(join_text(found.path->string(), ", every checksum is right, as ", architecture.class_name, " in ",
-                options.bfloat16 ? "bf16" : "fp32"));
+  checkpoint.check_parameters();
+  say(join_text(checkpoint.reader().path().string(), ", every checksum is right, as ",
+                architecture.class_name, " in ", options.bfloat16 ? "bf16" : "fp32"));
   if (architecture.brings_code)
     say(join_text("The class is none of transformers' own: ", modeling_file,
                   " beside the weights is its code, and loading it takes trust_remote_code=True."));
   if (architecture.needs_shared_experts && recipe.model.moe.num_shared_experts == 0)
     say("A shared expert of zeros is added to each block, as this architecture always has one.");
-  if (recipe.training.precision == NumberFormat::fp64) say("Its weights of 64 bits are rounded.");
-  if (recipe.model.moe.capacity_factor > 0)
-    say("The capacity of experts is left out: it drops tokens in training, and no architecture knows it.");
-  if (recipe.model.moe.router.pool.maximum > 0)
-    say("The pools of experts by document are left out: the exported model chooses among all experts for "
-        "every token, as no architecture knows pools.");
+  checkpoint.say_what_is_left_out(say);
 
   // The name without a slash at its end, which would put what is unfinished inside the directory.
   const fs::path directory = fs::absolute(options.directory / "").parent_path();
@@ -199,7 +139,7 @@ void export_model(const ExportOptions& options, const std::function<void(const s
   std::error_code ignored;
   make_directories(partial);
   try {
-    const std::optional<SourceFacts> source = SourceFacts::of(checkpoint);
+    const std::optional<SourceFacts> source = SourceFacts::of(checkpoint.reader());
     const auto roles = write_tokenizer(partial, recipe, options, source, say);
     write_hub_config(partial, {.architecture = architecture,
                                .recipe = recipe,

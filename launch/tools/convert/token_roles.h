@@ -2,10 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 
 namespace conclave {
+
+class Tokenizer;
+struct SentencePieceModel;
+struct TokenizerRules;
 
 struct TokenRole {
   std::int32_t id = -1;
@@ -23,5 +28,12 @@ struct TokenRoles {
 
 /// The name that an export gives to a row of the vocabulary that no tokenizer uses.
 constexpr const char* padding_text = "<|padding|>";
+
+/// These return the roles of a tokenizer's tokens in a model of so many rows: of the tokenizer `bytes`, of a
+/// SentencePiece model, and of a tokenizer.json at this path.
+TokenRoles roles_of_bytes(const Tokenizer& tokenizer, std::int64_t vocab_size);
+TokenRoles roles_of_pieces(const SentencePieceModel& model, const Tokenizer& tokenizer,
+                           std::int64_t vocab_size);
+TokenRoles roles_of_rules(const TokenizerRules& rules, const std::filesystem::path& path);
 
 }  // namespace conclave

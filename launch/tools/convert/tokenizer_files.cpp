@@ -23,53 +23,25 @@ namespace {
 using OrderedJson = nlohmann::ordered_json;
 using Say = std::function<void(const std::string&)>;
 
-/// Names of tokens for padding in vocabularies that have one.
-constexpr const char* padding_names[] = {padding_text, "<pad>", "<|pad|>", "[PAD]"};
-
 constexpr const char* fast_class = "PreTrainedTokenizerFast";
 
 void copy_durably(const fs::path& from, const fs::path& to) {
   write_text_durably(to, MappedFile(from.string(), "file of a tokenizer").bytes());
 }
 
-bool is_padding_name(const std::string& text) {
-  return std::find(std::begin(padding_names), std::end(padding_names), text) != std::end(padding_names);
-}
-
-/// The first row of the model that no id of the tokenizer uses.
-std::optional<TokenRole> unused_row(std::int64_t ids, std::int64_t vocab_size) {
-  if (ids >= vocab_size) return {};
-  return TokenRole{static_cast<std::int32_t>(ids), padding_text};
-}
-
 TokenRoles export_bytes(const Tokenizer& tokenizer, std::int64_t vocab_size, std::int64_t sequence_length,
                         const fs::path& directory) {
-  const TokenRoles roles{.separator = TokenRole{tokenizer.end_of_document(), "<|endoftext|>"},
-                         .padding = unused_row(tokenizer.vocab_size(), vocab_size)};
+  const TokenRoles roles = roles_of_bytes(tokenizer, vocab_size);
   write_json(directory / "tokenizer.json", byte_tokenizer_json(roles));
   write_tokenizer_config(directory, "bytes", roles, sequence_length, fast_class);
   return roles;
-}
-
-/// A control piece that is named so, or a row behind the pieces, which tokenizer.json alone can add.
-std::optional<TokenRole> padding_of(const SentencePieceModel& model, std::int64_t vocab_size) {
-  for (std::size_t id = 0; id < model.pieces.size(); ++id) {
-    const SentencePieceModel::Piece& piece = model.pieces[id];
-    if (!is_padding_name(piece.text)) continue;
-    if (piece.kind != SentencePieceModel::Kind::control) return {};
-    return TokenRole{static_cast<std::int32_t>(id), piece.text};
-  }
-  if (model.has_other_rules) return {};
-  return unused_row(static_cast<std::int64_t>(model.pieces.size()), vocab_size);
 }
 
 TokenRoles export_sentencepiece(const std::string& name, const Tokenizer& tokenizer, std::int64_t vocab_size,
                                 std::int64_t sequence_length, const fs::path& directory, const Say& say) {
   const MappedFile file(name, "tokenizer model");
   const SentencePieceModel model = parse_sentencepiece_model(file.bytes(), name);
-  const std::int32_t end = tokenizer.end_of_document();
-  const TokenRoles roles{.separator = TokenRole{end, model.pieces.at(static_cast<std::size_t>(end)).text},
-                         .padding = padding_of(model, vocab_size)};
+  const TokenRoles roles = roles_of_pieces(model, tokenizer, vocab_size);
   write_text_durably(directory / "tokenizer.model", file.bytes());
   if (model.has_other_rules)
     say(name +
@@ -121,28 +93,13 @@ std::optional<OrderedJson> without_post_processor(const fs::path& path) {
   }
 }
 
-/// A token for padding that the files name, unless it is the separator.
-std::optional<TokenRole> padding_of(const TokenizerRules& rules, const nlohmann::json& config,
-                                    const fs::path& config_file) {
-  const std::string configured = special_token(config, "pad_token", config_file);
-  for (const AddedToken& token : rules.added) {
-    const bool is_named =
-        configured.empty() ? token.special && is_padding_name(token.content) : token.content == configured;
-    if (is_named && token.id != rules.end_of_document) return TokenRole{token.id, token.content};
-  }
-  return {};
-}
-
 /// A tokenizer.json is Hugging Face's already.
 TokenRoles export_tokenizer_json(const fs::path& path, std::int64_t sequence_length,
                                  const fs::path& directory, const Say& say) {
   const TokenizerRules rules = read_tokenizer_rules(path.string());
   const fs::path brought = tokenizer_config_beside(path);
   const bool is_brought = is_there(brought);
-  const TokenRoles roles{
-      .separator = TokenRole{rules.end_of_document, rules.end_of_document_text},
-      .padding =
-          padding_of(rules, is_brought ? read_json_object(brought) : nlohmann::json::object(), brought)};
+  const TokenRoles roles = roles_of_rules(rules, path);
   if (const std::optional<OrderedJson> adapted = without_post_processor(path)) {
     say(path.string() +
         ": its post_processor puts tokens around a text, which is left out, as training has none there.");

@@ -7,17 +7,14 @@
 #include <string_view>
 #include <vector>
 
+#include "framework/data/tokenizer_json/byte_alphabet.h"
+
 namespace conclave {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
 constexpr const char* space = "\u2581";  // what SentencePiece has in place of spaces
-
-std::string utf8(int code) {
-  if (code < 0x80) return {static_cast<char>(code)};
-  return {static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
-}
 
 Json added_token(std::int64_t id, const std::string& text, bool special) {
   return {{"id", id},        {"content", text},     {"single_word", false}, {"lstrip", false},
@@ -44,11 +41,7 @@ void add_padding(const TokenRoles& roles, Json& added) {
 
 Json byte_tokenizer_json(const TokenRoles& roles) {
   Json vocabulary = Json::object();
-  int next = 256;
-  for (int byte = 0; byte < 256; ++byte) {
-    const bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte != 173);
-    vocabulary[utf8(printable ? byte : next++)] = byte;
-  }
+  for (int byte = 0; byte < 256; ++byte) vocabulary[character_of_byte(byte)] = byte;
   const Json bytes = {
       {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", false}};
   Json added = Json::array({added_token(roles.separator->id, roles.separator->text, true)});
