@@ -58,6 +58,26 @@ const std::vector<std::pair<std::string, Change>>& shapes() {
          m.moe.router.topk_group = 1;
          m.moe.router.routed_scaling_factor = 2.5;
        }},
+      {"biases, Llama 3.1's positions",
+       [](ModelRecipe& m) {
+         m.attention_bias = AttentionBias::all;
+         m.rope_scaling = {.type = RopeFrequencies::Scaling::llama3,
+                           .factor = 8,
+                           .low_freq_factor = 1,
+                           .high_freq_factor = 4,
+                           .original_max_position_embeddings = 8};
+       }},
+      {"biases of queries, keys and values, norms behind the rotation, linear scaling",
+       [](ModelRecipe& m) {
+         m.attention_bias = AttentionBias::qkv;
+         m.qk_norm_after_rope = true;
+         m.rope_scaling = {.type = RopeFrequencies::Scaling::linear, .factor = 4};
+       }},
+      {"a block without rotation, a dense block behind one with experts",
+       [](ModelRecipe& m) {
+         m.no_rope_layers = {0};
+         m.moe.dense_layers = {1};
+       }},
       {"a pool of all experts",
        [](ModelRecipe& m) { m.moe.router.pool = {.minimum = 2, .maximum = 6, .evaluation = 8}; }},
   };

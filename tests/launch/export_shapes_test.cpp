@@ -8,6 +8,7 @@
 #include "framework/store/safetensors.h"
 #include "launch/tools/convert/architecture.h"
 #include "launch/tools/convert/modeling_code.h"
+#include "layers/moe/recipe.h"
 #include "tests/launch/convert_models.h"
 
 namespace conclave {
@@ -76,6 +77,28 @@ const std::map<std::string, std::string> exports_as = {
     {"sigmoid, shared, qk_norm head, dense, groups", "glm4_moe"},
     {"sigmoid, qk_norm all_heads", "minimax_m2"},
 };
+
+/// Both keys may name a leading dense block. config.json has one of them.
+TEST(ExportShapes, ADenseBlockThatIsNamedByItsNumberIsALeadingOne) {
+  for (const char* type : {"glm4_moe", "dots1", "deepseek", "conclave"}) {
+    SCOPED_TRACE(type);
+    Recipe recipe = recipe_for(type);
+    recipe.model.moe.first_k_dense_replace = 0;
+    recipe.model.moe.dense_layers = {0};
+    ASSERT_EQ(why_not(architecture_named(type), recipe.model), "");
+    const ScratchDirectory scratch;
+    const fs::path checkpoint = save(recipe, scratch.path() / "run");
+    export_model({.checkpoint = checkpoint, .directory = scratch.path() / "out", .architecture = type},
+                 silent);
+    EXPECT_EQ(json_of(scratch.path() / "out/config.json")["first_k_dense_replace"], 1);
+    const Recipe back =
+        import_model({.directory = scratch.path() / "out", .run = scratch.path() / "back"}, silent);
+    EXPECT_EQ(moe_blocks(back.model), moe_blocks(recipe.model));
+  }
+  Recipe recipe = recipe_for("mixtral");
+  recipe.model.moe.dense_layers = {0};
+  EXPECT_NE(why_not(architecture_named("mixtral"), recipe.model), "");
+}
 
 TEST(ExportShapes, EveryShapeHasAnExportAndComesBack) {
   int exported = 0, known = 0;

@@ -291,6 +291,20 @@ TEST(Gguf, WhatLlamaCppComputesOtherwiseIsRefused) {
        [](ModelRecipe& m) { m.moe.router.kind = RouterKind::sigmoid; },
        {"sigmoid"}},
       {"qwen3", "qwen3", [](ModelRecipe& m) { m.qk_norm = false; }, {"does not normalise"}},
+      {"qwen3", "qwen3", [](ModelRecipe& m) { m.attention_bias = AttentionBias::qkv; }, {"have biases"}},
+      {"qwen3",
+       "qwen3",
+       [](ModelRecipe& m) { m.rope_scaling.type = RopeFrequencies::Scaling::llama3; },
+       {"scaled as Llama 3.1"}},
+      {"qwen3", "qwen3", [](ModelRecipe& m) { m.no_rope_layers = {0}; }, {"turn nothing in some blocks"}},
+      {"qwen3", "qwen3", [](ModelRecipe& m) { m.qk_norm_after_rope = true; }, {"after they are turned"}},
+      {"glm4moe",
+       "glm4moe",
+       [](ModelRecipe& m) {
+         m.moe.first_k_dense_replace = 0;
+         m.moe.dense_layers = {1};
+       },
+       {"dense blocks behind"}},
       {"qwen3",
        "qwen3",
        [](ModelRecipe& m) { m.num_hidden_layers = m.moe.first_k_dense_replace = 513; },

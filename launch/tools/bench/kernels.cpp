@@ -7,6 +7,7 @@
 #include "framework/device/profile.h"
 #include "framework/kernels/kernels.h"
 #include "framework/kernels/rope.h"
+#include "framework/kernels/rope_frequencies.h"
 #include "launch/tools/bench/bench.h"
 
 namespace conclave {
@@ -95,7 +96,7 @@ void enter_attention(std::vector<Call>& calls, const Sizes& z, DType dtype, Devi
   std::vector<std::int32_t> columns;
   for (std::int64_t t = 0; t < z.tokens; ++t) columns.push_back(static_cast<std::int32_t>(t % z.length));
   enter(calls, kernels.family<RopeKernels>().rope, rotated, Tensor::from(columns, {z.tokens}, device),
-        10000.0, z.head_width, Rotation::forward, dquery.view({z.tokens, z.heads, z.head_width}));
+        RopeFrequencies{}, z.head_width, Rotation::forward, dquery.view({z.tokens, z.heads, z.head_width}));
 }
 
 void enter_experts(std::vector<Call>& calls, const Sizes& z, DType dtype, Device& device) {

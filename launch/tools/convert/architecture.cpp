@@ -265,8 +265,12 @@ Demand has_experts(const ModelRecipe& m) {
   return {count_moe_layers(m) > 0, "none of its blocks has experts"};
 }
 
+std::int64_t leading_dense_blocks(const ModelRecipe& m) {
+  return m.num_hidden_layers - count_moe_layers(m);
+}
+
 Demand has_no_dense_blocks(const ModelRecipe& m) {
-  const std::int64_t dense = m.num_hidden_layers - count_moe_layers(m);
+  const std::int64_t dense = leading_dense_blocks(m);
   return {dense == 0, join_text(dense_blocks_come_first(m) ? "its first " : "", dense,
                                 dense == 1 ? " block is dense" : " blocks are dense")};
 }

@@ -20,7 +20,7 @@ void write_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
   config["auto_map"] = auto_map("Conclave");
   config["partial_rotary_factor"] = m.partial_rotary_factor;
   config["qk_norm"] = qk_norm_text(m);
-  config["first_k_dense_replace"] = m.moe.first_k_dense_replace;
+  config["first_k_dense_replace"] = leading_dense_blocks(m);
   write_grouped_routing(m, config);
   config["n_shared_experts"] = m.moe.num_shared_experts;
   config["scoring_func"] = word_of(m.moe.router.kind);

@@ -41,7 +41,7 @@ void write_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
     config["n_shared_experts"] = nullptr;
   config["num_experts_per_tok"] = m.moe.num_experts_per_tok;
   config["moe_layer_freq"] = 1;
-  config["first_k_dense_replace"] = m.moe.first_k_dense_replace;
+  config["first_k_dense_replace"] = leading_dense_blocks(m);
   config["norm_topk_prob"] = m.moe.router.norm_topk_prob;
   config["scoring_func"] = "softmax";
   config["aux_loss_alpha"] = aux_loss_alpha(m);

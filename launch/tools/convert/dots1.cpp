@@ -18,7 +18,7 @@ std::vector<Demand> solar_open_demands(const ModelRecipe& m) {
 }
 
 void write_dots1_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
-  config["first_k_dense_replace"] = m.moe.first_k_dense_replace;
+  config["first_k_dense_replace"] = leading_dense_blocks(m);
   write_grouped_routing(m, config);
   config["moe_layer_freq"] = 1;
   config["scoring_func"] = "sigmoid";

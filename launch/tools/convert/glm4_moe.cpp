@@ -19,7 +19,7 @@ std::vector<Demand> demands(const ModelRecipe& m) {
 void write_config(const ModelRecipe& m, nlohmann::ordered_json& config) {
   config["partial_rotary_factor"] = m.partial_rotary_factor;
   config["use_qk_norm"] = m.qk_norm;
-  config["first_k_dense_replace"] = m.moe.first_k_dense_replace;
+  config["first_k_dense_replace"] = leading_dense_blocks(m);
   write_grouped_routing(m, config);
   config["num_nextn_predict_layers"] = 0;  // a key that transformers would otherwise take for 1
 }

@@ -19,9 +19,18 @@ bool chooses_groups(const RouterRecipe& router) {
 }
 
 /// What llama.cpp takes for granted whatever the architecture is.
-std::vector<Demand> common_demands(const ModelRecipe& m) {
+std::vector<Demand> common_demands(const Architecture& architecture, const ModelRecipe& m) {
   const RouterRecipe& router = m.moe.router;
-  return {{m.num_hidden_layers <= most_blocks,
+  const bool reads_biases = m.attention_bias == AttentionBias::none ||
+                            (m.attention_bias == AttentionBias::qkv ? architecture.reads_qkv_biases
+                                                                    : architecture.reads_all_biases);
+  return {{reads_biases, "the projections of its attention have biases"},
+          {m.rope_scaling.type != RopeFrequencies::Scaling::llama3,
+           "its positions are scaled as Llama 3.1 does, which Conclave does not write for llama.cpp yet"},
+          {m.no_rope_layers.empty(), "its positions turn nothing in some blocks"},
+          {!m.qk_norm_after_rope, "it normalises queries and keys after they are turned"},
+          {dense_blocks_come_first(m), "it has dense blocks behind blocks with experts"},
+          {m.num_hidden_layers <= most_blocks,
            join_text("it has ", m.num_hidden_layers, " blocks, and llama.cpp has room for ", most_blocks)},
           {count_moe_layers(m) == 0 || m.moe.num_experts <= most_experts,
            join_text("it has ", m.moe.num_experts, " experts, and llama.cpp has room for ", most_experts)},
@@ -43,7 +52,7 @@ void write_expert_keys(const Architecture& architecture, const ModelRecipe& m, c
   keys.add(prefix + "expert_gating_func", router.kind == RouterKind::sigmoid ? sigmoid : softmax);
   keys.add(prefix + "expert_weights_norm", router.norm_topk_prob);
   keys.add(prefix + "expert_weights_scale", static_cast<float>(router.routed_scaling_factor));
-  keys.add(prefix + "leading_dense_block_count", whole(m.moe.first_k_dense_replace));
+  keys.add(prefix + "leading_dense_block_count", whole(leading_dense_blocks(m)));
   if (architecture.has_shared_experts)
     keys.add(prefix + "expert_shared_count", whole(std::max<std::int64_t>(m.moe.num_shared_experts, 1)));
   if (!chooses_groups(router)) return;
@@ -61,7 +70,7 @@ const std::vector<const Architecture*>& architectures() {
 
 std::string why_not(const Architecture& architecture, const ModelRecipe& model) {
   std::string reasons;
-  for (const Demand& demand : joined({common_demands(model), architecture.demands(model)}))
+  for (const Demand& demand : joined({common_demands(architecture, model), architecture.demands(model)}))
     if (!demand.holds) reasons += (reasons.empty() ? "" : "; ") + demand.otherwise;
   return reasons;
 }
@@ -101,6 +110,10 @@ void write_model_keys(const Architecture& architecture, const ModelRecipe& m, st
   keys.add(prefix + "attention.layer_norm_rms_epsilon", static_cast<float>(m.rms_norm_eps));
   keys.add(prefix + "rope.dimension_count", whole(rotary_width(m)));
   keys.add(prefix + "rope.freq_base", static_cast<float>(m.rope_theta));
+  if (m.rope_scaling.type == RopeFrequencies::Scaling::linear) {
+    keys.add(prefix + "rope.scaling.type", std::string("linear"));
+    keys.add(prefix + "rope.scaling.factor", static_cast<float>(m.rope_scaling.factor));
+  }
   if (count_moe_layers(m) > 0) write_expert_keys(architecture, m, prefix, keys);
   if (architecture.write_own_keys != nullptr) architecture.write_own_keys(m, keys);
 }

@@ -21,6 +21,8 @@ struct Architecture {
   bool has_selection_bias = false;
   /// Blocks with experts have shared ones; a model that has none gets one whose weights are zero.
   bool has_shared_experts = false;
+  /// Queries, keys and values may have biases; with the second, the output of attention too.
+  bool reads_qkv_biases = false, reads_all_biases = false;
   /// The name of the norm in front of a block's MLP.
   const char* mlp_norm = "ffn_norm";
   /// Adds keys that no other architecture has.

@@ -16,6 +16,9 @@ namespace {
 using Json = nlohmann::json;
 
 void check_rules(const TokenizerRules& rules, const std::string& path, const Say& say) {
+  check(!rules.characters, Fault::request, path,
+        ": its tokens are of characters, which Conclave does not write for llama.cpp. A SentencePiece "
+        "tokenizer.model of the same tokens is written; --tokenizer none exports without a tokenizer.");
   const auto is_composed = [](UnicodeForm form) { return form == UnicodeForm::nfc; };
   check(
       std::all_of(rules.normalizers.begin(), rules.normalizers.end(), is_composed), Fault::request, path,

@@ -19,6 +19,7 @@ const Architecture glm4moe{.name = "glm4moe",
                            .demands = demands,
                            .has_selection_bias = true,
                            .has_shared_experts = true,
+                           .reads_qkv_biases = true,
                            .mlp_norm = "post_attention_norm"};
 
 }  // namespace conclave::gguf

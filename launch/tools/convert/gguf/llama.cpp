@@ -17,6 +17,10 @@ std::vector<Demand> demands(const ModelRecipe& m) {
 
 }  // namespace
 
-const Architecture llama{.name = "llama", .demands = demands, .turns_neighbours = true};
+const Architecture llama{.name = "llama",
+                         .demands = demands,
+                         .turns_neighbours = true,
+                         .reads_qkv_biases = true,
+                         .reads_all_biases = true};
 
 }  // namespace conclave::gguf

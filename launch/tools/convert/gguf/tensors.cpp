@@ -69,10 +69,12 @@ std::int64_t heads_of(const std::string& parameter, const ModelRecipe& model) {
 }
 
 void add_selection_bias(const ModelRecipe& model, std::vector<Tensor>& tensors) {
-  const std::int64_t layers = count_moe_layers(model), experts = model.moe.num_experts;
+  const std::vector<std::int64_t> blocks = moe_blocks(model);
+  const std::int64_t experts = model.moe.num_experts;
+  const auto layers = static_cast<std::int64_t>(blocks.size());
   for (std::int64_t layer = 0; layer < layers; ++layer)
     tensors.push_back(
-        {.plan = {join_text("blk.", model.moe.first_k_dense_replace + layer, ".exp_probs_b.bias"),
+        {.plan = {join_text("blk.", blocks[static_cast<std::size_t>(layer)], ".exp_probs_b.bias"),
                   {experts},
                   NumberType::f32},
          .source = selection_bias_name,
@@ -84,7 +86,7 @@ void add_selection_bias(const ModelRecipe& model, std::vector<Tensor>& tensors) 
 void add_shared_zeros(const ModelRecipe& model, NumberType wanted, std::vector<Tensor>& tensors) {
   const Dims in = {model.moe.moe_intermediate_size, model.hidden_size},
              out = {model.hidden_size, model.moe.moe_intermediate_size};
-  for (std::int64_t layer = model.moe.first_k_dense_replace; layer < model.num_hidden_layers; ++layer)
+  for (const std::int64_t layer : moe_blocks(model))
     for (const char* matrix : {"gate", "up", "down"}) {
       const std::string name = join_text("blk.", layer, ".ffn_", matrix, "_shexp.weight");
       const Dims& shape = std::string(matrix) == "down" ? out : in;
