@@ -3,6 +3,8 @@
 namespace conclave::cpu {
 
 void put_all(Kernels& kernels) {
+  put_reciprocal(kernels);
+  put_token_masks(kernels);
   put_attention(kernels);
   put_cross_entropy(kernels);
   put_elementwise(kernels);

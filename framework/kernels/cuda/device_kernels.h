@@ -9,6 +9,8 @@
 namespace conclave::DIALECT {
 
 void put_attention(Kernels& kernels);
+void put_reciprocal(Kernels& kernels);
+void put_token_masks(Kernels& kernels);
 void put_cross_entropy(Kernels& kernels);
 void put_elementwise(Kernels& kernels);
 void put_embedding(Kernels& kernels);
