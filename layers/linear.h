@@ -1,4 +1,4 @@
-// Linear and RmsNorm: the two smallest layers, one weight each, named as Hugging Face names them.
+// Linear, Bias and RmsNorm: the smallest layers, one parameter each, named as Hugging Face names them.
 #pragma once
 
 #include "framework/autograd/ops/elementwise.h"
@@ -25,6 +25,19 @@ class Linear {
 
  private:
   const Parameter& weight_;
+};
+
+/// y = x + bias. Parameter: NAME.bias [width], zeros, which do not decay.
+class Bias {
+ public:
+  Bias(ParameterSet& parameters, const std::string& name, std::int64_t width, const Placement& placement)
+      : bias_(parameters.create(name + ".bias", {width}, {Initializer::Kind::zeros}, Decay::no, placement)) {}
+
+  /// x [rows, width of this rank] -> the same
+  Variable forward(Tape& tape, const Variable& x) const { return add_bias(tape, x, bias_.use(tape)); }
+
+ private:
+  const Parameter& bias_;
 };
 
 /// Parameter: NAME.weight [width], ones.

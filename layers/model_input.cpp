@@ -54,4 +54,31 @@ ModelInput to_device(const Batch& batch, Device& device) {
           .draws = {}};
 }
 
+ModelInput row_of(std::span<const NextTokens> sequences, Device& device) {
+  std::vector<std::int32_t> tokens, positions;
+  auto documents = std::make_shared<std::vector<DocumentSpan>>();
+  for (const NextTokens& next : sequences) {
+    const auto begin = static_cast<std::int64_t>(tokens.size());
+    for (const std::int32_t token : next.tokens) {
+      positions.push_back(
+          static_cast<std::int32_t>(next.seen + static_cast<std::int64_t>(tokens.size()) - begin));
+      tokens.push_back(token);
+    }
+    documents->push_back({.begin = begin,
+                          .end = static_cast<std::int64_t>(tokens.size()),
+                          .sequence = 0,
+                          .ordinal = static_cast<std::int64_t>(documents->size())});
+  }
+  const auto length = static_cast<std::int64_t>(tokens.size());
+  const Tensor columns = Tensor::from(positions, {length}, device);
+  return {.sequences = 1,
+          .length = length,
+          .tokens = Tensor::from(tokens, {length}, device),
+          .targets = Tensor::from(std::vector<std::int32_t>(tokens.size(), -1), {length}, device),
+          .positions = columns,
+          .key_ranges = {Tensor::zeros({1, length}, DType::int32, device), columns.view({1, length})},
+          .documents = std::move(documents),
+          .draws = {}};
+}
+
 }  // namespace conclave

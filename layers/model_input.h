@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "framework/data/batch.h"
@@ -42,5 +43,14 @@ struct ModelInput {
 ModelInput shard_of(const ModelInput& input, std::int64_t rank, std::int64_t ranks);
 
 ModelInput to_device(const Batch& batch, Device& device = cpu_device());
+
+/// Tokens that come next in a sequence, of which `seen` tokens came before.
+struct NextTokens {
+  std::span<const std::int32_t> tokens;
+  std::int64_t seen = 0;
+};
+/// Those of several sequences, one behind the other in one row without padding. Positions and key ranges
+/// count from the beginning of each token's own sequence, and each sequence is a document.
+ModelInput row_of(std::span<const NextTokens> sequences, Device& device = cpu_device());
 
 }  // namespace conclave

@@ -5,9 +5,10 @@
 namespace conclave {
 
 std::unique_ptr<SequenceMixer> make_sequence_mixer(ParameterSet& parameters, const std::string& block,
-                                                   const TransformerRecipe& model, const InitialRange& range,
+                                                   std::int64_t index, const TransformerRecipe& model,
+                                                   const InitialRange& range,
                                                    const Parallelism& parallelism) {
-  return std::make_unique<Attention>(parameters, block + ".self_attn", model, range, parallelism);
+  return std::make_unique<Attention>(parameters, block + ".self_attn", model, index, range, parallelism);
 }
 
 }  // namespace conclave

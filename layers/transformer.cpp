@@ -12,20 +12,34 @@ TransformerBlock::TransformerBlock(ParameterSet& parameters, const std::string& 
                                    const Parallelism& parallelism, const FeedForwardMaker& feed_forward)
     : mixer_norm_(parameters, name + ".input_layernorm", model.hidden_size, model.rms_norm_eps,
                   parallelism.residual()),
-      mixer_(make_sequence_mixer(parameters, name, model, range, parallelism)),
+      mixer_(make_sequence_mixer(parameters, name, block, model, range, parallelism)),
       mlp_norm_(parameters, name + ".post_attention_layernorm", model.hidden_size, model.rms_norm_eps,
                 parallelism.residual()),
       feed_forward_(feed_forward(parameters, {name + ".mlp", block, range, parallelism})) {}
 
-FeedForward::Result TransformerBlock::forward(Tape& tape, const Variable& x, const ModelInput& input) const {
+template <class Mix>
+FeedForward::Result TransformerBlock::through(Tape& tape, const Variable& x, const ModelInput& input,
+                                              Mix&& mix) const {
   const Variable mixed = [&] {
     const ProfilePurpose purpose(mixer_->purpose());
-    return add(tape, x, mixer_->forward(tape, mixer_norm_.forward(tape, x), input));
+    return add(tape, x, mix(mixer_norm_.forward(tape, x)));
   }();
   const ProfilePurpose purpose(feed_forward_->purpose());
   FeedForward::Result result = feed_forward_->forward(tape, mlp_norm_.forward(tape, mixed), input);
   result.y = add(tape, mixed, result.y);
   return result;
+}
+
+FeedForward::Result TransformerBlock::forward(Tape& tape, const Variable& x, const ModelInput& input) const {
+  return through(tape, x, input,
+                 [&](const Variable& normed) { return mixer_->forward(tape, normed, input); });
+}
+
+Variable TransformerBlock::extend(Tape& tape, const Variable& x, const ModelInput& row,
+                                  std::span<const Continuation> continuations) const {
+  return through(tape, x, row,
+                 [&](const Variable& normed) { return mixer_->extend(tape, normed, row, continuations); })
+      .y;
 }
 
 Transformer::Transformer(ParameterSet& parameters, const TransformerRecipe& model,
@@ -147,6 +161,51 @@ Tensor Transformer::logits(const Tensor& hidden) const {
       Tensor::empty({hidden.dim(0), head_->shape[0]}, sum_type(hidden.dtype()), hidden.device());
   kernels_of(hidden).gemm(hidden, Transpose::no, head_->value, Transpose::yes, result, Write::overwrite);
   return result;
+}
+
+SequenceState Transformer::make_state(std::int64_t tokens) const {
+  SequenceState state{.blocks = {}, .room = tokens};
+  for (const auto& block : blocks_)
+    state.blocks.push_back(block->mixer().make_state(tokens, embedding_.value.dtype(), device()));
+  return state;
+}
+
+std::size_t Transformer::state_bytes(std::int64_t tokens) const {
+  std::size_t bytes = 0;
+  for (const auto& block : blocks_) bytes += block->mixer().state_bytes(tokens, embedding_.value.dtype());
+  return bytes;
+}
+
+Tensor Transformer::extend(std::span<const Next> sequences) const {
+  check(parallelism_.tensor().size() == 1, "Transformer::extend: it is for one tensor rank");
+  std::vector<NextTokens> tokens;
+  std::vector<Continuation> continuations;
+  std::int64_t rows = 0;
+  for (const Next& next : sequences) {
+    const auto count = static_cast<std::int64_t>(next.tokens.size());
+    check(count > 0 && next.state->seen + count <= next.state->room, "Transformer::extend: ", count,
+          " tokens came for a state that has seen ", next.state->seen, " and has room for ",
+          next.state->room);
+    tokens.push_back({next.tokens, next.state->seen});
+    continuations.push_back({.begin = rows, .end = rows + count, .seen = next.state->seen});
+    rows += count;
+  }
+  Tape tape(Tape::Mode::forward_only);
+  const ModelInput row = row_of(tokens, device());
+  Variable hidden = embed(tape, row);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    for (std::size_t i = 0; i < sequences.size(); ++i)
+      continuations[i].state = sequences[i].state->blocks[layer].get();
+    hidden = blocks_[layer]->extend(tape, hidden, row, continuations);
+  }
+  const Tensor last = Tensor::empty({static_cast<std::int64_t>(sequences.size()), hidden.value.dim(1)},
+                                    hidden.value.dtype(), device());
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i);
+    last.slice(at, at + 1).copy_from(hidden.value.slice(continuations[i].end - 1, continuations[i].end));
+    sequences[i].state->seen += static_cast<std::int64_t>(sequences[i].tokens.size());
+  }
+  return final_norm_->forward(tape, {last, {}}).value;
 }
 
 }  // namespace conclave

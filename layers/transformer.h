@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,13 +26,27 @@ class TransformerBlock {
 
   /// x [rows of the residual stream, hidden]
   FeedForward::Result forward(Tape& tape, const Variable& x, const ModelInput& input) const;
+  /// The same for tokens that come next in several sequences, as SequenceMixer::extend.
+  Variable extend(Tape& tape, const Variable& x, const ModelInput& row,
+                  std::span<const Continuation> continuations) const;
   std::int64_t routers() const { return feed_forward_->routers(); }
+  const SequenceMixer& mixer() const { return *mixer_; }
 
  private:
+  /// mix(normalised x): what the mixer adds to the stream.
+  template <class Mix>
+  FeedForward::Result through(Tape& tape, const Variable& x, const ModelInput& input, Mix&& mix) const;
+
   RmsNorm mixer_norm_;
   std::unique_ptr<SequenceMixer> mixer_;
   RmsNorm mlp_norm_;
   std::unique_ptr<FeedForward> feed_forward_;
+};
+
+/// What a model keeps of one sequence, so that the tokens that come next can be computed alone.
+struct SequenceState {
+  std::vector<std::unique_ptr<MixerState>> blocks;
+  std::int64_t room = 0, seen = 0;  // tokens
 };
 
 class Transformer {
@@ -53,6 +68,21 @@ class Transformer {
                     const CrossEntropyOptions& options) const;
   /// Logits of some rows, for sampling on one tensor rank: hidden [rows, hidden] -> [rows, vocabulary]
   Tensor logits(const Tensor& hidden) const;
+
+  // Going on with sequences, outside of training and on one tensor rank. Each token must depend on those
+  // before it alone (looks_at_other_tokens in layers/moe/methods.h).
+  /// A state with room for so many tokens, none of them seen.
+  SequenceState make_state(std::int64_t tokens) const;
+  /// The bytes that such a state takes.
+  std::size_t state_bytes(std::int64_t tokens) const;
+  /// Tokens that come next in a sequence, at least one.
+  struct Next {
+    SequenceState* state;
+    std::span<const std::int32_t> tokens;
+  };
+  /// Goes on with several sequences together; the states see the tokens. Gives the hidden states after the
+  /// last token of each, [sequences, hidden], after the final norm.
+  Tensor extend(std::span<const Next> sequences) const;
 
   /// Where the parameters are, and inputs must be.
   Device& device() const { return embedding_.value.device(); }

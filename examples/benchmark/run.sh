@@ -2,6 +2,7 @@
 # Compares Conclave with PyTorch, and two ranks with two threads, on examples/benchmark.yaml.
 #
 #     bash examples/benchmark/run.sh [--rounds N] [--steps N] [--threads N] [--settle N] [twin] [products] [ranks] [start]
+#                                    [generate]
 #
 #   twin      the same model in PyTorch (twin.py), eager and compiled, in turn with Conclave, in fp32 and in bf16:
 #             losses, then the ratios; in bf16 also with a loop over experts in place of grouped_mm
@@ -9,7 +10,8 @@
 #   ranks     2 ranks of 1 thread, experts shared out, in turn with 1 rank of 2 threads; and the recipe's router beside
 #             forced balance, after --settle steps (100) in which it learns balance, and at the start of training
 #   start     from the command line to the end of the first step of examples/quickstart.yaml
-# Without names: all four. The virtual environment with PyTorch is made in .cache/benchmark, or TWIN_PYTHON names a
+#   generate  a token after 10 and after 1,000 tokens, of 2,048 positions, with the key-value cache and without
+# Without names: all five. The virtual environment with PyTorch is made in .cache/benchmark, or TWIN_PYTHON names a
 # Python that has torch, h5py, numpy and PyYAML. Not part of the tests: it takes long, and gigabytes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -21,11 +23,11 @@ while [ $# -gt 0 ]; do
     --steps) steps=$2; shift 2 ;;
     --threads) threads=$2; shift 2 ;;
     --settle) settle=$2; shift 2 ;;
-    twin | products | ranks | start) parts+=("$1"); shift ;;
-    *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    twin | products | ranks | start | generate) parts+=("$1"); shift ;;
+    *) sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(twin products ranks start)
+[ ${#parts[@]} -gt 0 ] || parts=(twin products ranks start generate)
 
 conclave=build/release/conclave
 [ -x $conclave ] || { echo "run.sh: $conclave is missing; build it first: cmake --preset release && cmake --build --preset release" >&2; exit 2; }
@@ -134,6 +136,14 @@ start() {
     grep -m1 'step 1/' $results/start/log.txt
   done
   rm -rf $results/start
+}
+
+generate() {
+  mkdir -p $results
+  for one in 1 "$threads"; do
+    OMP_NUM_THREADS=$one $conclave bench examples/benchmark.yaml --only generate --repeat $((3 * rounds)) \
+      data.sequence_length=2048 | tee "$results/generate-$one.txt"
+  done
 }
 
 for part in "${parts[@]}"; do $part; done

@@ -6,7 +6,8 @@
 # directory has evaluation.json, what `conclave evaluate --json` says of its last checkpoint. run.txt there has the line
 # and the checksums of recipe and text, so that no run of other settings is taken for it; made_by.txt says which program
 # and processor made it.
-# A study that measures more exports a function measure_more DIRECTORY, which is called before that.
+# A study that measures more exports a function measure_more DIRECTORY, which is called before that. One that notes
+# finished runs exports run_ended, which is called after.
 script=$(realpath "$0")
 cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../.." || exit
 conclave=build/release/conclave
@@ -63,16 +64,18 @@ train_and_measure() {
     return 255  # xargs starts no more runs
   fi
   mv "$directory/evaluation.json.part" "$directory/evaluation.json"
+  run_ended
   echo "$(date +%H:%M:%S)  ${directory#runs/studies/}  $((SECONDS - start)) s"
 }
 measure_more() { :; }
+run_ended() { :; }
 made_by() {
   date
   "$conclave" --version
   git describe --always --dirty 2>/dev/null || true
   grep -m 1 'model name' /proc/cpuinfo || uname -m
 }
-export -f train_and_measure measure_more settings_of made_by
+export -f train_and_measure measure_more run_ended settings_of made_by
 
 # run_all JOBS: the runs of standard input, JOBS of them side by side; those that are done are not repeated
 run_all() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "framework/kernels/kernels.h"
+#include "framework/kernels/rope_frequencies.h"
 
 namespace conclave {
 
@@ -9,17 +10,17 @@ enum class Rotation { forward, inverse };
 
 struct RopeKernels {
   explicit RopeKernels(std::vector<AnyKernel*>& table) : rope(table, "rope") {
-    rope.set_work(
-        [](const Tensor& x, const Tensor&, double, std::int64_t, Rotation, const Tensor& y) -> Profile::Work {
-          return {static_cast<double>(x.bytes()) + static_cast<double>(y.bytes())};
-        });
+    rope.set_work([](const Tensor& x, const Tensor&, const RopeFrequencies&, std::int64_t, Rotation,
+                     const Tensor& y) -> Profile::Work {
+      return {static_cast<double>(x.bytes()) + static_cast<double>(y.bytes())};
+    });
   }
 
-  /// Rotates the two halves of the first rotary_width elements of each head by position *
-  /// theta^(-2i/rotary_width), and hands the others on. Shapes: x, y [tokens, heads, head_width], positions
+  /// Rotates the two halves of the first rotary_width elements of each head by position * frequency, pair by
+  /// pair, and hands the others on. Shapes: x, y [tokens, heads, head_width], positions
   /// int32 [tokens]; rotary_width is even and at most head_width. The inverse rotation is the transpose.
-  Kernel<void(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
-              Rotation rotation, const Tensor& y)>
+  Kernel<void(const Tensor& x, const Tensor& positions, const RopeFrequencies& frequencies,
+              std::int64_t rotary_width, Rotation rotation, const Tensor& y)>
       rope;
 };
 

@@ -80,6 +80,14 @@ std::string complaint(const Key& key) {
           [&](const bool*) { return std::string(); },
           [&](const std::string* text) { return text_complaint(*text, key.rule); },
           [&](const WordReference& word) { return word_complaint(word.word(), word.words()); },
+          [&](const std::vector<std::int64_t>* wholes) {
+            for (const std::int64_t whole : *wholes) {
+              const std::string wrong =
+                  number_complaint(static_cast<double>(whole), std::to_string(whole), key.rule);
+              if (!wrong.empty()) return wrong;
+            }
+            return std::string();
+          },
           [&](const std::vector<double>* numbers) {
             for (const double number : *numbers) {
               const std::string wrong = real_complaint(number, key.rule);
@@ -150,6 +158,11 @@ std::string value_text(const ValueReference& value) {
                         [](const std::string* text) { return quoted_text(*text); },
                         [](const WordReference& word) { return quoted_text(word.word()); },
                         [](const double* number) { return number_text(*number); },
+                        [](const std::vector<std::int64_t>* wholes) {
+                          std::vector<std::string> texts;
+                          for (const std::int64_t whole : *wholes) texts.push_back(std::to_string(whole));
+                          return join_text("[", join_words(texts), "]");
+                        },
                         [](const std::vector<double>* numbers) {
                           std::vector<std::string> texts;
                           for (const double number : *numbers) texts.push_back(number_text(number));
@@ -177,10 +190,10 @@ std::string type_text(const Key& key) {
 }
 
 const char* type_text(const ValueReference& value) {
-  constexpr const char* texts[] = {"a whole number",  "a whole number, zero or more",
-                                   "a number",        "true or false",
-                                   "a text",          "a list of numbers",
-                                   "a list of texts", "a text"};
+  constexpr const char* texts[] = {
+      "a whole number", "a whole number, zero or more", "a number",          "true or false",
+      "a text",         "a list of whole numbers",      "a list of numbers", "a list of texts",
+      "a text"};
   static_assert(std::size(texts) == std::variant_size_v<ValueReference>);
   return texts[value.index()];
 }

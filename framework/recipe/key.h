@@ -100,8 +100,9 @@ class WordReference {
   const Access* access_;
 };
 
-using ValueReference = std::variant<std::int64_t*, std::uint64_t*, double*, bool*, std::string*,
-                                    std::vector<double>*, std::vector<std::string>*, WordReference>;
+using ValueReference =
+    std::variant<std::int64_t*, std::uint64_t*, double*, bool*, std::string*, std::vector<std::int64_t>*,
+                 std::vector<double>*, std::vector<std::string>*, WordReference>;
 
 /// Saved says which numbers of a saved run depend on a key for their meaning. Under another value of the key
 /// the same numbers are something else.

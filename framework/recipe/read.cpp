@@ -224,7 +224,9 @@ class Reader final : public Visitor {
 
   template <class Value>
   void read_value(const YamlNode& node, const std::string& path, const Key& key, Value& value) {
-    if constexpr (std::is_same_v<Value, std::vector<double>>) {
+    if constexpr (std::is_same_v<Value, std::vector<std::int64_t>>) {
+      read_list(node, path, key, value, ", for example [0, 1]");
+    } else if constexpr (std::is_same_v<Value, std::vector<double>>) {
       read_list(node, path, key, value, ", for example [0.9, 0.95]");
     } else if constexpr (std::is_same_v<Value, std::vector<std::string>>) {
       read_list(node, path, key, value, ", for example [one, two]");

@@ -147,13 +147,18 @@ SafetensorsReader::SafetensorsReader(const std::filesystem::path& path)
 }
 
 template <class T>
-void SafetensorsReader::read(const SafeTensor& tensor, T* values) const {
+void SafetensorsReader::read(const SafeTensor& tensor, std::int64_t first, std::int64_t elements,
+                             T* values) const {
   const std::size_t element = bytes_of_type(tensor.dtype);
+  const std::uint64_t begin = tensor.begin + static_cast<std::uint64_t>(first) * element,
+                      end = begin + static_cast<std::uint64_t>(elements) * element;
+  check(first >= 0 && elements >= 0 && end <= tensor.end, "SafetensorsReader: elements ", first, " to ",
+        first + elements, " of ", tensor.name, " are wanted, which has ", element_count(tensor.shape));
   std::vector<char> block(std::size_t{1} << 20);
   file_.clear();
-  file_.seekg(static_cast<std::streamoff>(data_ + tensor.begin));
-  for (std::uint64_t at = tensor.begin; at < tensor.end;) {
-    const std::size_t bytes = std::min<std::uint64_t>(block.size(), tensor.end - at), count = bytes / element;
+  file_.seekg(static_cast<std::streamoff>(data_ + begin));
+  for (std::uint64_t at = begin; at < end;) {
+    const std::size_t bytes = std::min<std::uint64_t>(block.size(), end - at), count = bytes / element;
     file_.read(block.data(), static_cast<std::streamsize>(bytes));
     check(file_.good(), Fault::data, "Reading ", tensor.name, " of ", path_.string(),
           " failed: the disk may be damaged, or the file is being changed.");
@@ -174,8 +179,8 @@ void SafetensorsReader::read(const SafeTensor& tensor, T* values) const {
   }
 }
 
-template void SafetensorsReader::read(const SafeTensor&, float*) const;
-template void SafetensorsReader::read(const SafeTensor&, double*) const;
+template void SafetensorsReader::read(const SafeTensor&, std::int64_t, std::int64_t, float*) const;
+template void SafetensorsReader::read(const SafeTensor&, std::int64_t, std::int64_t, double*) const;
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                                      const std::vector<SafeTensorPlan>& tensors)

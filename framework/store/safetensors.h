@@ -43,7 +43,12 @@ class SafetensorsReader {
   /// All elements of a tensor of this file as float32 or float64, row-major. Types that hold no real numbers
   /// are a Fault::data. bfloat16 and float16 widen exactly; float64 is rounded to float32.
   template <class T>
-  void read(const SafeTensor& tensor, T* values) const;
+  void read(const SafeTensor& tensor, T* values) const {
+    read(tensor, 0, element_count(tensor.shape), values);
+  }
+  /// The same of `count` elements, from the element `first` on.
+  template <class T>
+  void read(const SafeTensor& tensor, std::int64_t first, std::int64_t count, T* values) const;
 
  private:
   std::filesystem::path path_;

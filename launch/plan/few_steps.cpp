@@ -20,15 +20,16 @@ struct Extent {
 };
 
 Extent extent_of(const Recipe& recipe, int ranks) {
-  const std::int64_t data = ranks / recipe.parallel.tensor, dense = recipe.model.moe.first_k_dense_replace;
-  return {recipe.training.global_batch_size / (recipe.training.micro_batch_size * data), dense,
-          recipe.model.num_hidden_layers - dense};
+  const std::int64_t data = ranks / recipe.parallel.tensor, moe = count_moe_layers(recipe.model);
+  return {recipe.training.global_batch_size / (recipe.training.micro_batch_size * data),
+          recipe.model.num_hidden_layers - moe, moe};
 }
 
 Recipe of_extent(Recipe recipe, int ranks, const Extent& extent) {
   const Extent whole = extent_of(recipe, ranks);
   if (extent.dense_layers != whole.dense_layers || extent.moe_layers != whole.moe_layers) {
-    recipe.model.moe.first_k_dense_replace = extent.dense_layers;
+    recipe.model.moe.first_k_dense_replace = extent.dense_layers;  // they cost the same wherever they stand
+    recipe.model.moe.dense_layers.clear();
     recipe.model.num_hidden_layers = extent.dense_layers + extent.moe_layers;
     recipe.optimizer.groups.clear();  // their patterns may name blocks that are not there
   }

@@ -62,9 +62,10 @@ std::vector<CostRow> model_costs(const Recipe& recipe, int ranks) {
             join_text("attention: ", m.num_attention_heads, " heads, ", m.num_key_value_heads,
                       " key-value heads, of ", m.head_dim),
             scores);
-  const std::string dense_blocks = m.moe.first_k_dense_replace < m.num_hidden_layers
-                                       ? join_text(" of the first ", m.moe.first_k_dense_replace)
-                                       : "";
+  const std::int64_t dense = m.num_hidden_layers - count_moe_layers(m);
+  const std::string dense_blocks = dense == m.num_hidden_layers ? ""
+                                   : dense_blocks_come_first(m) ? join_text(" of the first ", dense)
+                                                                : join_text(" of ", dense);
   add_whole(ModelPart::dense_mlp, join_text("dense MLPs", dense_blocks, ": ", m.intermediate_size, " wide"));
   add_whole(ModelPart::router, join_text("routers: ", m.moe.router.kind, ", ", m.moe.num_experts_per_tok,
                                          " of ", m.moe.num_experts));

@@ -31,7 +31,7 @@ void require_layout(const Requirements& r, const Recipe& recipe) {
   divides("parallel.tensor", p.tensor, "model.vocab_size", m.vocab_size);
   divides("parallel.tensor", p.tensor, "the tokens of a micro-batch",
           recipe.training.micro_batch_size * recipe.data.sequence_length);
-  if (m.moe.first_k_dense_replace > 0)
+  if (count_moe_layers(m) < m.num_hidden_layers)
     divides("parallel.tensor", p.tensor, "model.intermediate_size", m.intermediate_size);
   divides("parallel.expert", p.expert, "model.moe.num_experts", m.moe.num_experts);
   divides("parallel.expert_tensor", p.expert_tensor, "model.moe.moe_intermediate_size",

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "framework/base/random.h"
@@ -20,8 +21,12 @@ struct SamplingOptions {
 std::int32_t sample(const std::vector<double>& logits, std::int64_t vocabulary,
                     const SamplingOptions& options, const RandomKey& key, std::uint64_t index);
 
-/// Returns the logits of the token that follows `context`, of which the last `window` tokens are seen.
-std::vector<double> next_token_logits(const Transformer& transformer,
-                                      const std::vector<std::int32_t>& context, std::int64_t window);
+/// Returns the logits of the token that follows `context`, of which the last `window` tokens are seen. All of
+/// them are computed anew.
+std::vector<double> next_token_logits(const Transformer& transformer, std::span<const std::int32_t> context,
+                                      std::int64_t window);
+
+/// Logits [rows, vocabulary] as numbers of the host, row by row.
+std::vector<std::vector<double>> rows_to_host(const Tensor& logits);
 
 }  // namespace conclave

@@ -25,8 +25,8 @@ LoadScopeKind global_batch_scope();
 const std::vector<Method>& methods() {
   // Their sums over ranks travel in this order.
   static const std::vector<Method> all = {
-      balance_terms(), cosine_scores(),  vocabulary_mask(), z_loss(),
-      capacity(),      document_pools(), routing_groups(),  selection_bias(),
+      balance_terms(),  z_loss(),         capacity(),      document_pools(),
+      routing_groups(), selection_bias(), cosine_scores(), vocabulary_mask(),
   };
   return all;
 }
@@ -83,6 +83,13 @@ void check_keeps_state(const MethodStates& states, const std::string& name, cons
   for (const Method& method : methods())
     check(method.state != name, Fault::request,
           method.state == name ? method.state_is_lost(checkpoint) : std::string());
+}
+
+std::string looks_at_other_tokens(const MoeRecipe& moe) {
+  for (const Method& method : methods())
+    if (method.looks_at_other_tokens != nullptr)
+      if (std::string reason = method.looks_at_other_tokens(moe); !reason.empty()) return reason;
+  return "";
 }
 
 void act_always(MoeRecipe& moe) {

@@ -44,6 +44,9 @@ struct Method {
   /// Says what to do where a checkpoint has this state and the recipe has none of it.
   std::string (*state_is_lost)(const std::string& checkpoint) = nullptr;
 
+  /// Says why a token's experts depend on other tokens of its sequence, so that what was computed for a token
+  /// does not hold when more tokens have come; "" where they do not.
+  std::string (*looks_at_other_tokens)(const MoeRecipe& moe) = nullptr;
   /// Lets it act at every step that the recipe lets it act at all: a plan looks at the fullest step.
   void (*act_always)(MoeRecipe& moe) = nullptr;
   /// The micro-steps, each of so many sequences, after which what it counts together begins anew.
@@ -63,6 +66,9 @@ void learn_from_text(const MoeRecipe& moe, const std::vector<std::int64_t>& coun
                      const MethodStates& states);
 /// Refuses to lose a state, named as checkpoints name it, that these are not.
 void check_keeps_state(const MethodStates& states, const std::string& name, const std::string& checkpoint);
+/// Why a token's experts depend on other tokens of its sequence, by the first method of which that is true;
+/// "" where each token is routed by itself.
+std::string looks_at_other_tokens(const MoeRecipe& moe);
 /// Every method at its fullest.
 void act_always(MoeRecipe& moe);
 /// Micro-steps of so many sequences after which all methods begin anew.

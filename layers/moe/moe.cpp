@@ -66,9 +66,10 @@ FeedForwards::FeedForwards(const ModelRecipe& model, Device& device, RouterMaker
 
 std::unique_ptr<FeedForward> FeedForwards::operator()(ParameterSet& parameters,
                                                       const BlockPlace& place) const {
-  const std::int64_t layer = place.block - model_.moe.first_k_dense_replace;
-  if (layer < 0)
+  if (is_dense_block(model_, place.block))
     return std::make_unique<DenseMlp>(parameters, place, model_.hidden_size, model_.intermediate_size);
+  std::int64_t layer = 0;  // of those with experts
+  for (std::int64_t block = 0; block < place.block; ++block) layer += is_dense_block(model_, block) ? 0 : 1;
   return std::make_unique<Moe>(parameters, place.name, model_, place.range, place.parallelism,
                                router_(parameters, place.name, model_, states_.of_layer(layer)));
 }

@@ -68,6 +68,7 @@ void describe(Visitor& v, MoeRecipe& m) {
   v.key({"num_shared_experts", &m.num_shared_experts, "experts that see every token", size_or_zero()});
   v.key({"first_k_dense_replace", &m.first_k_dense_replace, "leading blocks that keep a dense MLP",
          size_or_zero()});
+  v.key({"dense_layers", &m.dense_layers, "further blocks, from 0, that keep a dense MLP", size_or_zero()});
   describe_capacity(v, m.capacity_factor);
   v.key({"layer_reduction", &m.layer_reduction, "auxiliary losses over layers: sum or mean"});
   section(v, "router", m.router, "which experts a token goes to");
@@ -119,6 +120,7 @@ void require_possible(const Requirements& r, const ModelRecipe& m) {
   r.require(moe.first_k_dense_replace <= m.num_hidden_layers, "model.moe.first_k_dense_replace",
             moe.first_k_dense_replace, " dense blocks came, but model.num_hidden_layers is ",
             m.num_hidden_layers);
+  require_blocks(r, "model.moe.dense_layers", moe.dense_layers, m.num_hidden_layers);
   require_possible(r, static_cast<const TransformerRecipe&>(m));
   require_balance(r, moe);
   check_size(m);
@@ -184,8 +186,41 @@ std::vector<std::string> balance_warnings(const MoeRecipe& moe) {
   return sentences;
 }
 
+bool is_dense_block(const ModelRecipe& model, std::int64_t block) {
+  const std::vector<std::int64_t>& more = model.moe.dense_layers;
+  return block < model.moe.first_k_dense_replace || std::find(more.begin(), more.end(), block) != more.end();
+}
+
+std::vector<std::int64_t> moe_blocks(const ModelRecipe& model) {
+  std::vector<std::int64_t> blocks;
+  for (std::int64_t block = 0; block < model.num_hidden_layers; ++block)
+    if (!is_dense_block(model, block)) blocks.push_back(block);
+  return blocks;
+}
+
 std::int64_t count_moe_layers(const ModelRecipe& model) {
-  return model.num_hidden_layers - model.moe.first_k_dense_replace;
+  const MoeRecipe& moe = model.moe;
+  const auto further = std::count_if(moe.dense_layers.begin(), moe.dense_layers.end(),
+                                     [&](std::int64_t block) { return block >= moe.first_k_dense_replace; });
+  return model.num_hidden_layers - moe.first_k_dense_replace - static_cast<std::int64_t>(further);
+}
+
+bool dense_blocks_come_first(const ModelRecipe& model) {
+  const std::int64_t dense = model.num_hidden_layers - count_moe_layers(model);
+  for (std::int64_t block = 0; block < dense; ++block)
+    if (!is_dense_block(model, block)) return false;
+  return true;
+}
+
+void set_dense_blocks(ModelRecipe& model, const std::vector<std::int64_t>& blocks) {
+  MoeRecipe& moe = model.moe;
+  moe.first_k_dense_replace = 0;
+  moe.dense_layers.clear();
+  for (const std::int64_t block : blocks)
+    if (block == moe.first_k_dense_replace && moe.dense_layers.empty())
+      ++moe.first_k_dense_replace;
+    else
+      moe.dense_layers.push_back(block);
 }
 
 void check_size(const ModelRecipe& m) {

@@ -89,6 +89,7 @@ struct MoeRecipe {
   std::int64_t moe_intermediate_size = 128;
   std::int64_t num_shared_experts = 0;
   std::int64_t first_k_dense_replace = 0;
+  std::vector<std::int64_t> dense_layers;  // and these further blocks
   double capacity_factor = 0;  // places of an expert in a sequence, relative to an even share; 0: no bound
   LayerReduction layer_reduction = LayerReduction::sum;
   RouterRecipe router;
@@ -114,8 +115,17 @@ std::string untrained_router_warning(const ModelRecipe& model);
 /// Sentences about terms of the balance loss that do not do what they seem to.
 std::vector<std::string> balance_warnings(const MoeRecipe& moe);
 
+/// True for a block, from 0, that keeps a dense MLP. Everything that tells dense blocks from those with
+/// experts asks here.
+bool is_dense_block(const ModelRecipe& model, std::int64_t block);
+/// The blocks with experts, in their order: block moe_blocks(model)[n] is the n-th layer of experts.
+std::vector<std::int64_t> moe_blocks(const ModelRecipe& model);
 /// Blocks with experts.
 std::int64_t count_moe_layers(const ModelRecipe& model);
+/// True where no dense block comes behind one with experts.
+bool dense_blocks_come_first(const ModelRecipe& model);
+/// Makes these blocks the dense ones: leading ones as first_k_dense_replace, others as dense_layers.
+void set_dense_blocks(ModelRecipe& model, const std::vector<std::int64_t>& blocks);
 
 /// Fault::request where the sizes multiply to more than 2^54 parameters, beyond which bytes cannot be
 /// counted.

@@ -7,12 +7,12 @@ import contextlib, importlib.util, io, json, os, pathlib, shutil, subprocess, sy
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 STUDIES = SOURCE / 'examples' / 'studies'
-sys.path[:0] = [str(STUDIES), str(STUDIES / 'balance')]
+sys.path[:0] = [str(STUDIES), str(STUDIES / 'balance'), str(STUDIES / 'headline')]
 import check, choose, results
 
 HAS_SCIPY = importlib.util.find_spec('scipy') is not None
 if HAS_SCIPY:
-    import balance_tables, evidence, modular_tables, paired
+    import balance_tables, decide, evidence, modular_tables, paired
 
 
 def make_run(directory, loss=2.0, information=0.1, overlap=0.5, violation=1.0, share=0.1, score=0.2):
@@ -211,6 +211,62 @@ class Tables(Folder):
         self.assertEqual(evidence.insert(document, {'sweep': ['new']}), document.replace('old', 'new'))
         with self.assertRaisesRegex(SystemExit, 'table main'):
             evidence.insert(document, {'main': ['new']})
+
+
+@unittest.skipUnless(HAS_SCIPY, 'needs scipy')
+class Headline(unittest.TestCase):
+    """The rules that docs/evidence/headline_design.md set before any run."""
+
+    @staticmethod
+    def run_of(arm, seed, loss, last=None):
+        return decide.Run(arm, seed, loss, loss if last is None else last, loss, loss / 3, 0.1, 0.1, 0.1, 1.0)
+
+    def sweep(self, **losses):
+        """losses: of each arm, by coefficient."""
+        arms = {}
+        for kind, by_coefficient in losses.items():
+            for coefficient, loss in by_coefficient.items():
+                arm = f'{kind}-{coefficient}'
+                arms[arm] = {seed: self.run_of(arm, seed, loss) for seed in (1, 2)}
+        return arms
+
+    def pairs(self, first, second, differences, seed=0):
+        """Two arms that differ so: second - first."""
+        return {first: {seed + i: self.run_of(first, seed + i, 5.0 + 0.1 * i) for i in range(len(differences))},
+                second: {seed + i: self.run_of(second, seed + i, 5.0 + 0.1 * i + d) for i, d in enumerate(differences)}}
+
+    def test_the_sweep_grows_until_the_best_lies_inside(self):
+        inside, at_the_end = {0.003: 5, 0.01: 4, 0.03: 4.5, 0.1: 5}, {0.003: 5, 0.01: 4.5, 0.03: 4.2, 0.1: 4}
+        self.assertEqual(decide.coefficients({}), [0.003, 0.01, 0.03, 0.1])
+        self.assertEqual(decide.coefficients(self.sweep(micro=inside)), [0.003, 0.01, 0.03, 0.1])
+        self.assertEqual(decide.coefficients(self.sweep(micro=inside, **{'global': at_the_end})), [0.003, 0.01, 0.03, 0.1, 0.3])
+        grown = self.sweep(micro=inside | {0.3: 6}, **{'global': at_the_end | {0.3: 5}})
+        self.assertEqual(decide.coefficients(grown), [0.003, 0.01, 0.03, 0.1, 0.3])
+        self.assertEqual(decide.choose(grown), {'micro': 0.01, 'global': 0.1})
+        with self.assertRaises(SystemExit):
+            decide.choose(self.sweep(micro=inside, **{'global': at_the_end}))
+
+    def test_the_pilot_sets_measure_and_pairs(self):
+        arms = self.pairs('pilot-micro', 'pilot-global', [0.05, -0.05, 0.04, -0.04, 0.03, -0.03])
+        for seed, run in arms['pilot-global'].items():  # training losses differ less
+            arms['pilot-global'][seed] = decide.dataclasses.replace(run, last_steps=5.0 + 0.1 * seed - 0.02 + 0.001 * seed)
+        name, spread = decide.measure_of(arms)
+        self.assertEqual(name, 'last_steps')
+        self.assertLess(spread, 0.01)
+        self.assertEqual(decide.count_of_pairs(arms), decide.FEWEST)
+        noisy = self.pairs('pilot-micro', 'pilot-global', [1, -1, 0.9, -0.9, 0.8, -0.8])
+        self.assertEqual(decide.count_of_pairs(noisy), decide.MOST)
+        with self.assertRaises(SystemExit):
+            decide.measure_of(self.pairs('pilot-micro', 'pilot-global', [0.1] * 5))
+
+    def test_verdicts(self):
+        for differences, wanted in (([-0.02 + 0.001 * (i % 3) for i in range(24)], 'shown'),
+                                    ([0.02 + 0.001 * (i % 3) for i in range(24)], 'the contrary'),
+                                    ([0.01 * (-1) ** i for i in range(24)], 'excluded'),
+                                    ([0.1 * (-1) ** i - 0.01 for i in range(24)], 'undecided')):
+            arms = self.pairs('micro', 'global', differences)
+            verdict = decide.judge(paired.paired(arms['micro'], arms['global'], 'held_out'))
+            self.assertTrue(verdict.startswith(wanted), verdict)
 
 
 # Stands for the program: notes what it was asked, fails where the arm is called broken.

@@ -46,7 +46,7 @@ done
 
 # NAME|SECONDS AT MOST|WHAT IT SHOWS. A part is the function part_NAME; its output goes to NAME.log.
 parts=(
-  'kernels|150|every kernel against plain loops, and gradients'
+  'kernels|240|every kernel against plain loops, and gradients'
   'model|60|a whole model: the gradients of the CPU, and its losses over 20 steps'
   'layouts|60|a trainer of one rank: losses, checkpoints, recomputation'
   'precision|60|training in bf16 with fp32 master weights'

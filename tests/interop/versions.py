@@ -10,8 +10,9 @@ prompts = ['The ', 'def fibonacci(n):', 'Am Anfang ', 'In the beginning God crea
 snippet = f'''
 import json, sys, torch, transformers
 torch.manual_seed(0)
-tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
-model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1])
+more = json.loads(sys.argv[2])
+tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1], **more)
+model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], **more)
 print(transformers.__version__)
 for prompt in {prompts!r}:
     inputs = tokenizer(prompt, return_tensors='pt')
@@ -26,26 +27,32 @@ def text_of(prompt):
     return done.stdout.rstrip('\n')
 
 
+def holds(version, exported, arguments, ours, name):
+    folder = pathlib.Path('.cache/interop') / f'transformers-{version}'
+    if not folder.is_dir():
+        subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--target', folder, f'transformers=={version}'],
+                       check=True)
+    done = subprocess.run([sys.executable, '-c', snippet, exported, json.dumps(arguments)], capture_output=True, text=True,
+                          env={**os.environ, 'PYTHONPATH': str(folder), 'OMP_NUM_THREADS': '1'})
+    lines = done.stdout.splitlines()
+    same = done.returncode == 0 and lines[0] == version and [json.loads(line) for line in lines[1:]] == ours
+    warnings = [line for line in done.stderr.splitlines() if 'warn' in line.lower() or 'incorrect' in line]
+    print(f'  {"ok    " if same else "FAILED"} transformers {version}, {name}: {len(prompts)} prompts of {tokens} tokens, '
+          f'{len(warnings)} lines of warnings')
+    for line in warnings + ([] if same else [done.stderr[-2000:], *lines, *map(json.dumps, ours)]):
+        print('        ' + line)
+    return same
+
+
 def main():
     scratch = pathlib.Path(tempfile.mkdtemp(prefix='conclave-interop-'))
-    exported = scratch / 'model'
-    subprocess.run([conclave, 'export', trained, exported], check=True, capture_output=True)
+    exports = {'its own class': ([], {}), 'conclave, which brings its code': (['--arch', 'conclave'], {'trust_remote_code': True})}
     ours, failed = [text_of(prompt) for prompt in prompts], False
-    for version in versions:
-        folder = pathlib.Path('.cache/interop') / f'transformers-{version}'
-        if not folder.is_dir():
-            subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--target', folder, f'transformers=={version}'],
-                           check=True)
-        done = subprocess.run([sys.executable, '-c', snippet, exported], capture_output=True, text=True,
-                              env={**os.environ, 'PYTHONPATH': str(folder), 'OMP_NUM_THREADS': '1'})
-        lines = done.stdout.splitlines()
-        holds = done.returncode == 0 and lines[0] == version and [json.loads(line) for line in lines[1:]] == ours
-        warnings = [line for line in done.stderr.splitlines() if 'warn' in line.lower() or 'incorrect' in line]
-        failed |= not holds
-        print(f'  {"ok    " if holds else "FAILED"} transformers {version}: {len(prompts)} prompts of {tokens} tokens, '
-              f'{len(warnings)} lines of warnings')
-        for line in warnings + ([] if holds else [done.stderr[-2000:], *lines, *map(json.dumps, ours)]):
-            print('        ' + line)
+    for name, (options, arguments) in exports.items():
+        exported = scratch / '-'.join(['model', *options])
+        subprocess.run([conclave, 'export', trained, exported, *options], check=True, capture_output=True)
+        for version in versions:
+            failed |= not holds(version, exported, arguments, ours, name)
     sys.exit(failed)
 
 

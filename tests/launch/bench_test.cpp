@@ -158,6 +158,21 @@ TEST_F(Benches, Layers) {
   EXPECT_EQ(bench_.figures.size(), 3u);
 }
 
+TEST_F(Benches, Generation) {
+  bench_.recipe.data.sequence_length = 64;
+  bench_generation(bench_);
+  expect_sane("generate");
+  EXPECT_EQ(bench_.figures.size(), 8u);
+  // Without room for the texts, or with pools, which go without a cache, there is nothing to measure.
+  for (int which = 0; which < 2; ++which) {
+    Bench none{.recipe = recipe_, .mesh = mesh_, .device = cpu_device(), .repeats = 1};
+    if (which == 1) none.recipe.data.sequence_length = 64;
+    if (which == 1) none.recipe.model.moe.router.pool = {.minimum = 2, .maximum = 6, .evaluation = 3};
+    bench_generation(none);
+    EXPECT_TRUE(none.figures.empty());
+  }
+}
+
 TEST_F(Benches, Products) {
   bench_products(bench_);
   expect_sane("products");

@@ -159,9 +159,10 @@ TEST(ValidateCommand, PrintsTheWholePlan) {
   const std::vector<Command> commands = {{"validate", "", run_validate}};
   const Outcome good = run(commands, {"validate", path.string(), "--ranks", "4"});
   EXPECT_EQ(good.exit_code, 0) << good.err;
-  for (const char* part : {"num_experts: 16", "routed experts of a block [16]", "Parameters", "3,483,008",
-                           "Memory per rank", "AdamW moments", "Network per rank and step",
-                           "gradients, all-reduced", "data/code.bin is not there", "is valid on 4 ranks"})
+  for (const char* part :
+       {"num_experts: 16", "routed experts of a block [16]", "Parameters", "3,483,008", "Memory per rank",
+        "AdamW moments", "Network per rank and step", "gradients, all-reduced", "data/code.bin is not there",
+        "The model exports as qwen3_moe.\n", "is valid on 4 ranks"})
     EXPECT_NE(good.out.find(part), std::string::npos) << part << " is missing from\n" << good.out;
   const Outcome bad = run(commands, {"validate", path.string(), "--ranks=3"});
   EXPECT_EQ(bad.exit_code, 2);

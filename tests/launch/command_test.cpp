@@ -309,15 +309,17 @@ TEST_F(Command, HelpTeaches) {
 }
 
 TEST_F(Command, BenchPrintsOneJsonObject) {
-  const Outcome outcome = conclave_command("bench " + path("recipe.yaml") +
-                                           " --steps 2 --repeat 1 --json --directory " + folder_.string());
+  const Outcome outcome = conclave_command(
+      "bench " + path("recipe.yaml") + " data.sequence_length=64 --steps 2 --repeat 1 --json --directory " +
+      folder_.string());
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
   const Json report = parse_json(outcome.output);
   EXPECT_GT(report["matmul_fp32_flops_per_second"].get<double>(), 1e9);
   EXPECT_GT(report["training"]["tokens_per_second"].get<double>(), 0);
   std::set<std::string> subjects;
   for (const Json& figure : report["figures"]) subjects.insert(figure["subject"]);
-  EXPECT_EQ(subjects, (std::set<std::string>{"checkpoint", "kernels", "layers", "memory", "products", "train"}));
+  EXPECT_EQ(subjects, (std::set<std::string>{"checkpoint", "generate", "kernels", "layers", "memory",
+                                             "products", "train"}));
 }
 
 TEST_F(Command, BenchMeasuresWhatItIsAskedFor) {

@@ -47,10 +47,10 @@ TEST_F(Spellings, ThatDifferAreRefusedWithBothPlaces) {
   const std::vector<Case> table = {
       {"llama", {{"rope_parameters", plain}, {"rope_scaling", scaled}}, {"rope_parameters and rope_scaling"}},
       {"llama", {{"rope_parameters", plain}, {"rope_scaling", plain}}, {"rope_parameters and rope_scaling"}},
-      {"llama", {{"rope_parameters", scaled}}, {"rope_parameters.type", "yarn", "no scaled rotary"}},
+      {"llama", {{"rope_parameters", scaled}}, {"rope_parameters", "yarn", "linear and llama3"}},
       {"llama",
        {{"rope_parameters", {{"rope_type", "default"}, {"factor", 4.0}}}},
-       {"rope_parameters.factor came", "no scaled rotary"}},
+       {"rope_parameters.factor came", "linear and llama3"}},
       {"llama", {{"rope_parameters", {{"full_attention", plain}}}}, {"rope_parameters.full_attention"}},
       {"llama", {{"rope_parameters", 5}}, {"rope_parameters: 5 came"}},
       {"llama",
@@ -73,11 +73,14 @@ TEST_F(Spellings, ThatDifferAreRefusedWithBothPlaces) {
       {"llama", {{"layer_types", {"full_attention", "sliding_attention"}}}, {"layer_types", "sliding"}},
       {"llama", {{"quantization_config", {{"bits", 4}}}}, {"quantization_config"}},
       {"mixtral",
-       {{"sliding_window", 4096}, {"use_sliding_window", false}},
-       {"sliding_window: 4096", "the whole document"}},
+       {{"sliding_window", 8}, {"use_sliding_window", false}},
+       {"sliding_window", "8 tokens back", "data.sequence_length=8"}},
       {"llama",
-       {{"model_type", "mistral"}, {"architectures", {"MistralForCausalLM"}}},
-       {"sliding_window is not there", "4096"}},
+       {{"model_type", "mistral"},
+        {"architectures", {"MistralForCausalLM"}},
+        {"sliding_window", nullptr},
+        {"max_position_embeddings", 5000}},
+       {"sliding_window", "4096 tokens back"}},
   };
   for (const Case& one : table) {
     make(one.architecture, one.changes);

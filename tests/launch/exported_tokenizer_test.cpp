@@ -4,6 +4,7 @@
 
 #include "framework/data/sentencepiece_model.h"
 #include "framework/data/tokenizer.h"
+#include "launch/tools/convert/chat_templates.h"
 #include "launch/tools/convert/tokenizer_json_text.h"
 #include "tests/launch/convert_models.h"
 
@@ -49,6 +50,17 @@ class ExportedTokenizer : public testing::Test {
       EXPECT_EQ(config["pad_token"], padding);
     EXPECT_FALSE(fs::exists(directory / "special_tokens_map.json")) << "it would say the same again";
   }
+  /// A SentencePiece model of 300 pieces.
+  std::string trained_pieces() {
+    int line = 0;
+    train_sentencepiece(
+        [&](std::string& text) {
+          text = join_text("the cat sat on the mat ", line, " and the dog ran to the cat");
+          return ++line <= 200;
+        },
+        scratch_.path() / "pieces", {.vocab_size = 300, .kind = "bpe"});
+    return scratch_.path() / "pieces.model";
+  }
   static std::set<std::int64_t> added_ids(const fs::path& directory) {
     std::set<std::int64_t> ids;
     const Json tokenizer = json_of(directory / "tokenizer.json");
@@ -77,14 +89,7 @@ TEST_F(ExportedTokenizer, OfBytesPadsWithARowThatNoTextUses) {
 }
 
 TEST_F(ExportedTokenizer, OfPiecesPadsWithARowBehindThem) {
-  int line = 0;
-  train_sentencepiece(
-      [&](std::string& text) {
-        text = join_text("the cat sat on the mat ", line, " and the dog ran to the cat");
-        return ++line <= 200;
-      },
-      scratch_.path() / "pieces", {.vocab_size = 300, .kind = "bpe"});
-  const std::string model = scratch_.path() / "pieces.model";
+  const std::string model = trained_pieces();
   const std::int32_t end = load_tokenizer(model)->end_of_document();
   const fs::path wide = exported(model, 304), full = exported(model, 300);
   expect_roles(wide, "</s>", end, "<|padding|>", 300);
@@ -206,6 +211,69 @@ TEST_F(ExportedTokenizer, ThatWasBroughtAlongPutsNothingAroundAText) {
   put(folder / "tokenizer.json", brought);
   fs::remove(folder / "tokenizer_config.json");
   expect_roles(exported(folder / "tokenizer.json", 260), "<|endoftext|>", 256, "<pad>", 258);
+}
+
+/// Puts chat templates into a directory in all forms, as one who has fine-tuned its model does.
+void put_templates(const fs::path& directory) {
+  Json config = Json::object();
+  if (fs::exists(directory / "tokenizer_config.json")) config = json_of(directory / "tokenizer_config.json");
+  config["chat_template"] = Json::array({{{"name", "default"}, {"template", "{{ messages }} \u00e9"}}});
+  put(directory / "tokenizer_config.json", config);
+  std::ofstream(directory / "chat_template.jinja") << "{% for m in messages %}{{ m }}{% endfor %}\n";
+  std::ofstream(directory / "chat_template.json") << R"({"chat_template": "{{ messages }}"})";
+  fs::create_directory(directory / "additional_chat_templates");
+  std::ofstream(directory / "additional_chat_templates" / "tools.jinja") << "{{ tools }}";
+}
+
+void expect_templates(const fs::path& directory) {
+  const Json config = json_of(directory / "tokenizer_config.json");
+  EXPECT_EQ(config.value("chat_template", Json()),
+            Json::array({{{"name", "default"}, {"template", "{{ messages }} \u00e9"}}}));
+  EXPECT_EQ(config["add_bos_token"], false);
+  for (const auto& [name, text] : std::map<std::string, std::string>{
+           {"chat_template.jinja", "{% for m in messages %}{{ m }}{% endfor %}\n"},
+           {"chat_template.json", R"({"chat_template": "{{ messages }}"})"},
+           {"additional_chat_templates/tools.jinja", "{{ tools }}"}}) {
+    std::ifstream file(directory / name);
+    EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), text) << name;
+  }
+}
+
+TEST_F(ExportedTokenizer, HandsChatTemplatesOnInEveryForm) {
+  const std::string pieces = trained_pieces();
+  int i = 0;
+  for (const std::string& tokenizer : {std::string("bytes"), pieces}) {
+    SCOPED_TRACE(tokenizer);
+    const fs::path tuned = exported(tokenizer, 320), run = scratch_.path() / ("tuned" + std::to_string(++i)),
+                   out = scratch_.path() / ("handed-on" + std::to_string(i));
+    put_templates(tuned);
+    put(tuned / "generation_config.json", {{"temperature", 0.25}, {"do_sample", true}});
+    import_model({.directory = tuned, .run = run}, silent);
+    export_model({.checkpoint = run, .directory = out}, silent);
+    expect_templates(out);
+    const Json generation = json_of(out / "generation_config.json");
+    EXPECT_EQ(generation["temperature"], 0.25);
+    EXPECT_EQ(generation["do_sample"], true);
+    EXPECT_EQ(generation["eos_token_id"], json_of(out / "config.json")["eos_token_id"]);
+  }
+  // Those that lie beside a tokenizer that a recipe names go along too.
+  const fs::path brought = scratch_.path() / "brought";
+  fs::create_directory(brought);
+  fs::copy_file(pieces, brought / "tokenizer.model");
+  fs::copy_file(exported("bytes", 264) / "tokenizer.json", brought / "tokenizer.json");
+  put_templates(brought);
+  expect_templates(exported(brought / "tokenizer.model", 320));
+  expect_templates(exported(brought / "tokenizer.json", 320));
+}
+
+TEST(ChatTemplates, StayInTheirDirectory) {
+  for (const char* name : {"../escaped.jinja", "/tmp/escaped.jinja", "additional_chat_templates/../x.jinja",
+                           "additional_chat_templates/x.py", "config.json"})
+    expect_words(sentence_of(Fault::data,
+                             [&] {
+                               ChatTemplates::of(Json{{"in_config", nullptr}, {"files", {{name, "text"}}}});
+                             }),
+                 {name, "expected chat_template.jinja"});
 }
 
 }  // namespace

@@ -220,8 +220,12 @@ TEST(ParallelLayout, PoolsOfDocumentsEqualTheOracleToo) {
 }
 
 // The keys that change how parameters are shared, cut or left out, and with it which gradients travel.
-TEST(ParallelLayout, TiedFrozenAndDenseModelsEqualTheOracleToo) {
-  Recipe tied = base_recipe(), frozen = base_recipe(), dense = base_recipe();
+TEST(ParallelLayout, TiedFrozenDenseAndBiasedModelsEqualTheOracleToo) {
+  Recipe tied = base_recipe(), frozen = base_recipe(), dense = base_recipe(), biased = base_recipe();
+  biased.model.attention_bias = AttentionBias::all;
+  biased.model.moe.first_k_dense_replace = 0;
+  biased.model.moe.dense_layers = {1};
+  biased.model.no_rope_layers = {2};
   tied.model.tie_word_embeddings = true;
   tied.model.qk_norm = false;
   tied.model.moe.num_shared_experts = 0;
@@ -229,7 +233,7 @@ TEST(ParallelLayout, TiedFrozenAndDenseModelsEqualTheOracleToo) {
                              {.pattern = "*.layers.1.mlp.experts.*", .frozen = true},
                              {.pattern = "model.embed_tokens.weight", .frozen = true}};
   dense.model.moe.first_k_dense_replace = dense.model.num_hidden_layers;
-  for (const Recipe& base : {tied, frozen, dense}) {
+  for (const Recipe& base : {tied, frozen, dense, biased}) {
     const Oracle oracle = run_oracle(base, 3);
     const std::vector<Recipe> all = layouts(test::mpi_world()->size(), base);
     for (std::size_t index = 0; index < all.size(); index += 2)

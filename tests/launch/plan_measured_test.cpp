@@ -268,9 +268,10 @@ class MeasuredRun {
       const ModelInput input =
           to_device(random_batch(recipe_, step, (m * data.size() + data.rank()) * micro, micro));
       const auto tokens = shard_of(input, tensor.rank(), tensor.size()).tokens.to_host<std::int32_t>();
-      std::int64_t layer = recipe_.model.moe.first_k_dense_replace;
+      std::size_t layer = 0;
       for (const RouterStatistics& statistics : trainer_.model().transformer.forward(tape, input).statistics)
-        chosen[{join_text("model.layers.", layer++), tokens}] = statistics.chosen.to_host<std::int32_t>();
+        chosen[{join_text("model.layers.", moe_blocks(recipe_.model)[layer++]), tokens}] =
+            statistics.chosen.to_host<std::int32_t>();
     }
     const auto choose = [&](std::span<const std::int32_t> tokens, std::int64_t, std::span<std::int32_t> to) {
       const std::string& layer =

@@ -48,13 +48,31 @@ TEST(RecipeChanges, ChangesOfMeaningAreNamedByKeysThatExist) {
   // Names, shapes and types are compared by who reads the tensors; these keys can change without changing
   // one.
   EXPECT_EQ(recipe_schema().keys_that_give_meaning_to(Saved::weights),
-            (std::vector<std::string>{
-                "model.num_attention_heads", "model.num_key_value_heads", "model.head_dim",
-                "model.rope_theta", "model.partial_rotary_factor", "model.rms_norm_eps", "model.qk_norm_over",
-                "model.moe.num_experts_per_tok", "model.moe.capacity_factor", "model.moe.router.kind",
-                "model.moe.router.norm_topk_prob", "model.moe.router.routed_scaling_factor",
-                "model.moe.router.n_group", "model.moe.router.topk_group", "model.moe.router.pool.minimum",
-                "model.moe.router.pool.maximum", "model.moe.router.pool.evaluation", "data.tokenizer"}));
+            (std::vector<std::string>{"model.num_attention_heads",
+                                      "model.num_key_value_heads",
+                                      "model.head_dim",
+                                      "model.rope_theta",
+                                      "model.partial_rotary_factor",
+                                      "model.rope_scaling.type",
+                                      "model.rope_scaling.factor",
+                                      "model.rope_scaling.low_freq_factor",
+                                      "model.rope_scaling.high_freq_factor",
+                                      "model.rope_scaling.original_max_position_embeddings",
+                                      "model.no_rope_layers",
+                                      "model.rms_norm_eps",
+                                      "model.qk_norm_over",
+                                      "model.qk_norm_after_rope",
+                                      "model.moe.num_experts_per_tok",
+                                      "model.moe.capacity_factor",
+                                      "model.moe.router.kind",
+                                      "model.moe.router.norm_topk_prob",
+                                      "model.moe.router.routed_scaling_factor",
+                                      "model.moe.router.n_group",
+                                      "model.moe.router.topk_group",
+                                      "model.moe.router.pool.minimum",
+                                      "model.moe.router.pool.maximum",
+                                      "model.moe.router.pool.evaluation",
+                                      "data.tokenizer"}));
   EXPECT_EQ(recipe_schema().keys_that_give_meaning_to(Saved::counts),
             (std::vector<std::string>{"data.sequence_length", "data.document_mask", "training.seed"}));
   EXPECT_FALSE(gives_weights_their_meaning("optimizer.lr"));

@@ -186,8 +186,8 @@ TEST(ExpertMaps, FindsDeadExpertsAndAddsUpStretches) {
       writer.add_step(step, {step, step <= 20 ? 1 : 0, 0, 2, 2, 2}, std::vector<double>(6), {1, 1});
     writer.flush();
   }
-  const auto maps = expert_maps(path, {.first_block = 4, .dead_steps = 100, .most_cells = 6 * 50});
-  EXPECT_EQ(maps["blocks"], (std::vector<int>{4, 5}));
+  const auto maps = expert_maps(path, {.blocks = {4, 6}, .dead_steps = 100, .most_cells = 6 * 50});
+  EXPECT_EQ(maps["blocks"], (std::vector<int>{4, 6}));
   ASSERT_EQ(maps["steps"].size(), 50u);
   EXPECT_EQ(maps["steps"][1], (std::vector<int>{11, 20}));
   // Steps 11 to 20: 155 tokens to expert 0, 10 to expert 1; even would be 55.

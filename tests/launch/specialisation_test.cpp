@@ -77,8 +77,8 @@ TEST(Specialisation, ResultsOfOldFilesHaveNoScores) {
 }
 
 TEST(Specialisation, JsonHasTheNamesAndShapesThatTheDocumentationPromises) {
-  const Json json = evaluation_json(
-      by_hand(), {.checkpoint = "somewhere", .first_block = 1, .layers = 2, .experts = 8, .top_k = 2});
+  const Json json =
+      evaluation_json(by_hand(), {.checkpoint = "somewhere", .blocks = {1, 2}, .experts = 8, .top_k = 2});
   EXPECT_EQ(json["checkpoint"], "somewhere");
   EXPECT_EQ(json["experts"], 8);
   EXPECT_EQ(json["top_k"], 2);

@@ -141,6 +141,7 @@ TEST_F(TextCommand, PassesOverEachDatasetAreSaidAndReported) {
   const double passes = 20.0 * 8 / static_cast<double>(sequences);
   for (const Json& dataset : data["datasets"]) EXPECT_NEAR(dataset["passes"].get<double>(), passes, 0.15);
   EXPECT_EQ(occurrences(outcome.output, "Passes over it by step 20: numbers "), 1u) << outcome.output;
+  EXPECT_EQ(occurrences(outcome.output, "The model exports as qwen3_moe.\n"), 1u) << outcome.output;
   EXPECT_EQ(occurrences(outcome.output, "Passes over the training text: numbers "), 1u) << outcome.output;
   ASSERT_EQ(conclave_command("report " + path("passes")).exit_code, 0);
   std::ifstream page(folder_ / "passes" / "report.html");

@@ -79,7 +79,7 @@ class ModelOn {
   Pieces pieces_;
 };
 
-enum class Kind { plain, sigmoid, pools, cosine, masked };
+enum class Kind { plain, sigmoid, pools, biased, cosine, masked };
 
 Recipe recipe_of(Kind kind) {
   Recipe recipe = test::tiny_recipe();
@@ -93,12 +93,19 @@ Recipe recipe_of(Kind kind) {
     recipe.model.moe.router.topk_group = 2;
     recipe.model.tie_word_embeddings = true;
   }
+  if (kind == Kind::biased) {
+    recipe.model.attention_bias = AttentionBias::all;
+    recipe.model.rope_scaling = {
+        .type = RopeFrequencies::Scaling::llama3, .factor = 8, .original_max_position_embeddings = 64};
+    recipe.model.moe.dense_layers = {1};
+  }
   return recipe;
 }
 
 TEST(EmulatedModel, HasTheGradientsOfTheCpu) {
   for (Device* device : test::gpu_devices())
-    for (const Kind kind : {Kind::plain, Kind::sigmoid, Kind::pools, Kind::cosine, Kind::masked}) {
+    for (const Kind kind :
+         {Kind::plain, Kind::sigmoid, Kind::pools, Kind::biased, Kind::cosine, Kind::masked}) {
       ModelOn cpu(recipe_of(kind), cpu_device()), other(recipe_of(kind), *device);
       const double loss = cpu.differentiate(0);
       EXPECT_NEAR(other.differentiate(0), loss, 1e-5 * loss) << device->name();

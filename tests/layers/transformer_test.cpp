@@ -69,6 +69,18 @@ Recipe variant(int which) {
     recipe.model.moe.router.norm_topk_prob = false;
     recipe.model.moe.router.pool = {.minimum = 2, .maximum = 6, .evaluation = 3};
   }
+  if (which == 6) {
+    recipe.model.attention_bias = AttentionBias::all;
+    recipe.model.no_rope_layers = {0};
+    recipe.model.moe.dense_layers = {1};  // behind one with experts
+    recipe.model.rope_scaling = {
+        .type = RopeFrequencies::Scaling::llama3, .factor = 8, .original_max_position_embeddings = 64};
+  }
+  if (which == 7) {
+    recipe.model.attention_bias = AttentionBias::qkv;
+    recipe.model.qk_norm_after_rope = true;
+    recipe.model.rope_scaling = {.type = RopeFrequencies::Scaling::linear, .factor = 4};
+  }
   return recipe;
 }
 
@@ -89,7 +101,7 @@ std::vector<std::int64_t> dropped_by(const TinyModel& model, const ModelInput& i
 }
 
 TEST(TransformerModel, GradientOfEveryParameterEqualsDifferences) {
-  for (int which = 0; which < 6; ++which) {
+  for (int which = 0; which < 8; ++which) {
     TinyModel model(variant(which));
     const ModelInput input = training_input(model, 2);
     if (which == 3) {
@@ -209,6 +221,13 @@ TEST(TransformerModel, NamesAreThoseOfHuggingFace) {
         "model.layers.1.mlp.shared_experts.up_proj.weight", "model.norm.weight", "lm_head.weight"})
     EXPECT_NO_THROW(model.parameters.find(name)) << name;
   EXPECT_EQ(model.parameters.find("model.layers.1.mlp.experts.down_proj.weight").shape, (Shape{8, 32, 16}));
+  TinyModel other(variant(6));
+  for (const char* name :
+       {"model.layers.0.self_attn.q_proj.bias", "model.layers.0.self_attn.o_proj.bias",
+        "model.layers.0.mlp.experts.down_proj.weight", "model.layers.1.mlp.down_proj.weight"})
+    EXPECT_NO_THROW(other.parameters.find(name)) << name;
+  EXPECT_EQ(other.parameters.find("model.layers.1.self_attn.k_proj.bias").decay, Decay::no);
+  EXPECT_THROW(other.parameters.find("model.layers.1.mlp.gate.weight"), Error);
 }
 
 TEST(TransformerModel, InitialWeightsFollowTheRecipe) {

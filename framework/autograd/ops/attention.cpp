@@ -6,19 +6,19 @@
 
 namespace conclave {
 
-Variable rope(Tape& tape, const Variable& x, const Tensor& positions, double theta,
+Variable rope(Tape& tape, const Variable& x, const Tensor& positions, const RopeFrequencies& frequencies,
               std::int64_t rotary_width) {
   const RopeKernels& kernels = kernels_of(x.value).family<RopeKernels>();
   Variable y = tape.output(Tensor::empty(x.value.shape(), x.value.dtype(), x.value.device()));
-  kernels.rope(x.value, positions, theta, rotary_width, Rotation::forward, y.value);
+  kernels.rope(x.value, positions, frequencies, rotary_width, Rotation::forward, y.value);
   // A rotation's transpose is its inverse.
-  tape.record("rope",
-              [&kernels, x_gradient = x.gradient, positions, theta, rotary_width, out_gradient = y.gradient] {
-                const Tensor dy = out_gradient.take();
-                const Tensor dx = Tensor::empty(dy.shape(), dy.dtype(), dy.device());
-                kernels.rope(dy, positions, theta, rotary_width, Rotation::inverse, dx);
-                x_gradient.add(dx);
-              });
+  tape.record("rope", [&kernels, x_gradient = x.gradient, positions, frequencies, rotary_width,
+                       out_gradient = y.gradient] {
+    const Tensor dy = out_gradient.take();
+    const Tensor dx = Tensor::empty(dy.shape(), dy.dtype(), dy.device());
+    kernels.rope(dy, positions, frequencies, rotary_width, Rotation::inverse, dx);
+    x_gradient.add(dx);
+  });
   return y;
 }
 

@@ -3,6 +3,7 @@
 
 #include "framework/autograd/tape.h"
 #include "framework/kernels/attention_shape.h"
+#include "framework/kernels/rope_frequencies.h"
 
 namespace conclave {
 
@@ -10,7 +11,7 @@ namespace conclave {
 /// arXiv 2104.09864; halves, not pairs). The other elements stay as they are.
 Variable rope(Tape& tape, const Variable& x,  // [tokens, heads, head_width]
               const Tensor& positions,        // int32 [tokens]
-              double theta,
+              const RopeFrequencies& frequencies,
               std::int64_t rotary_width);  // even, at most head_width -> [tokens, heads, head_width]
 
 /// softmax(query key^T / sqrt(head_width)) value over the keys that each query sees; zero where it sees none.

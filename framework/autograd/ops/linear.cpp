@@ -1,5 +1,7 @@
 #include "framework/autograd/ops/linear.h"
 
+#include "framework/kernels/bias.h"
+
 namespace conclave {
 
 Variable linear(Tape& tape, const Variable& x, const Variable& weight) {
@@ -20,6 +22,23 @@ Variable linear(Tape& tape, const Variable& x, const Variable& weight) {
       kernels.gemm(dy, Transpose::no, weight.value, Transpose::no, dx.tensor, dx.write);
     }
   });
+  return y;
+}
+
+Variable add_bias(Tape& tape, const Variable& x, const Variable& bias) {
+  const BiasKernels& kernels = kernels_of(x.value).family<BiasKernels>();
+  Variable y = tape.output(Tensor::empty(x.value.shape(), x.value.dtype(), x.value.device()));
+  kernels.add_bias(x.value, bias.value, y.value);
+  // dx = dy, dbias = the sum over rows of dy
+  tape.record("add_bias",
+              [&kernels, x_gradient = x.gradient, bias_gradient = bias.gradient, out_gradient = y.gradient] {
+                const Tensor dy = out_gradient.take();
+                if (bias_gradient.needed()) {
+                  const auto dbias = bias_gradient.target();
+                  kernels.sum_of_rows(dy, dbias.tensor, dbias.write);
+                }
+                x_gradient.add(dy);
+              });
   return y;
 }
 

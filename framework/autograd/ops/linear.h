@@ -9,6 +9,10 @@ namespace conclave {
 Variable linear(Tape& tape, const Variable& x,  // [rows, in]
                 const Variable& weight);        // [out, in]  ->  [rows, out]
 
+/// y[r] = x[r] + bias for every row r
+Variable add_bias(Tape& tape, const Variable& x,  // [rows, width]
+                  const Variable& bias);          // [width]  ->  [rows, width]
+
 /// y[r] = x[r] W[e]^T for the rows r of expert e; experts without rows are normal.
 Variable grouped_linear(Tape& tape, const Variable& x,  // [rows, in], sorted by expert
                         const Variable& weight,         // [experts, out, in]

@@ -35,12 +35,26 @@ struct Candidate {
 
 constexpr std::int32_t merged_away = -1;  // an id
 
+/// Bytes of the character at `place`, by its first byte; at most those that are there.
+std::size_t length_of_character(std::string_view text, std::size_t place) {
+  const auto first = static_cast<unsigned char>(text[place]);
+  const std::size_t length = first < 0xC0 ? 1 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+  return std::min(length, text.size() - place);
+}
+
 }  // namespace
 
 BytePairs::BytePairs(BytePairRules rules) {
   bytes_.fill(-1);
-  for (const auto& [token, id] : rules.ids)
-    if (token.size() == 1) bytes_[static_cast<unsigned char>(token[0])] = id;
+  of_characters_ = !rules.fallback.empty();
+  if (of_characters_) {
+    std::copy(rules.fallback.begin(), rules.fallback.end(), bytes_.begin());
+    for (const auto& [token, id] : rules.ids)
+      if (token.size() <= 4 && length_of_character(token, 0) == token.size()) characters_.emplace(token, id);
+  } else {
+    for (const auto& [token, id] : rules.ids)
+      if (token.size() == 1) bytes_[static_cast<unsigned char>(token[0])] = id;
+  }
   slots_.resize(std::bit_ceil(2 * rules.merges.size() + 2));
   for (std::size_t rank = 0; rank < rules.merges.size(); ++rank)
     insert(rules.merges[rank], static_cast<std::int32_t>(rank));
@@ -61,15 +75,35 @@ BytePairs::Joined BytePairs::joined(std::int32_t left, std::int32_t right) const
   return slots_[at].joined;
 }
 
-std::vector<std::int32_t> BytePairs::merge(std::string_view word) const {
-  const auto count = static_cast<std::int32_t>(word.size());
-  std::vector<Symbol> symbols(word.size());
-  for (std::int32_t i = 0; i < count; ++i) {
-    const auto byte = static_cast<unsigned char>(word[static_cast<std::size_t>(i)]);
-    check(bytes_[byte] >= 0, Fault::data, "the tokenizer's vocabulary has no token for the byte ",
-          static_cast<int>(byte), ", so that text with it cannot be encoded");
-    symbols[static_cast<std::size_t>(i)] = {bytes_[byte], i - 1, i + 1 < count ? i + 1 : -1};
+std::vector<std::int32_t> BytePairs::beginnings(std::string_view word) const {
+  std::vector<std::int32_t> ids;
+  ids.reserve(word.size());
+  for (std::size_t i = 0; i < word.size();) {
+    const std::size_t length = of_characters_ ? length_of_character(word, i) : 1;
+    if (of_characters_) {
+      if (const auto found = characters_.find(word.substr(i, length)); found != characters_.end()) {
+        ids.push_back(found->second);
+        i += length;
+        continue;
+      }
+    }
+    for (const std::size_t end = i + length; i < end; ++i) {
+      const auto byte = static_cast<unsigned char>(word[i]);
+      check(bytes_[byte] >= 0, Fault::data, "the tokenizer's vocabulary has no token for the byte ",
+            static_cast<int>(byte), ", so that text with it cannot be encoded");
+      ids.push_back(bytes_[byte]);
+    }
   }
+  return ids;
+}
+
+std::vector<std::int32_t> BytePairs::merge(std::string_view word) const {
+  const std::vector<std::int32_t> ids = beginnings(word);
+  const auto count = static_cast<std::int32_t>(ids.size());
+  std::vector<Symbol> symbols(ids.size());
+  for (std::int32_t i = 0; i < count; ++i)
+    symbols[static_cast<std::size_t>(i)] = {ids[static_cast<std::size_t>(i)], i - 1,
+                                            i + 1 < count ? i + 1 : -1};
   const auto at = [&](std::int32_t place) -> Symbol& { return symbols[static_cast<std::size_t>(place)]; };
 
   std::vector<Candidate> heap;

@@ -33,6 +33,7 @@ class JsonTokenizer final : public Tokenizer {
           " bytes came, at most ", longest_text, " are possible; split the document");
     Encoding encoding;
     encoding.tokens.reserve(text.size() / 4 + 1);
+    encoding.text = text.data();
     while (!text.empty()) {
       const std::size_t valid = std::min(first_invalid_utf8(text), text.size());
       as_it_came_.split(text.substr(0, valid), [&](std::string_view part, const AddedToken* token) {
@@ -52,9 +53,19 @@ class JsonTokenizer final : public Tokenizer {
 
   std::string decode(std::span<const std::int32_t> tokens) const override {
     std::string text;
-    for (const std::int32_t token : tokens)
-      if (token >= 0 && token < vocab_size()) text += rules_.texts[static_cast<std::size_t>(token)];
-    return text;
+    bool is_first = true;  // of those that stand for text
+    for (const std::int32_t token : tokens) {
+      if (token < 0 || token >= vocab_size()) continue;
+      std::string_view piece = rules_.texts[static_cast<std::size_t>(token)];
+      if (is_first && rules_.characters && rules_.characters->first_token_has_no_marks)
+        piece.remove_prefix(std::min(piece.find_first_not_of(' '), piece.size()));
+      is_first = is_first && rules_.texts[static_cast<std::size_t>(token)].empty();
+      text += piece;
+    }
+    std::size_t spaces = 0;
+    if (rules_.characters)
+      while (spaces < rules_.characters->strip && spaces < text.size() && text[spaces] == ' ') ++spaces;
+    return text.substr(spaces);
   }
 
   std::int64_t vocab_size() const override { return static_cast<std::int64_t>(rules_.texts.size()); }
@@ -62,22 +73,30 @@ class JsonTokenizer final : public Tokenizer {
 
  private:
   struct Encoding {
+    const char* text = nullptr;  // all of it
     PatternSearch search;
     std::vector<std::int32_t> tokens;
   };
 
   void encode_part(std::string_view part, Encoding& encoding) const {
+    const bool begins_text = part.data() == encoding.text;
     std::string normal;
-    for (const UnicodeForm form : rules_.normalizers) {
-      normal = normalize(part, form);
-      part = normal;
-    }
+    if (!rules_.normalizers.empty()) part = normal = normalize(std::string(part), rules_.normalizers);
     normalized_.split(part, [&](std::string_view piece, const AddedToken* token) {
       if (token != nullptr)
         encoding.tokens.push_back(token->id);
+      else if (rules_.characters)
+        encode_characters(piece, begins_text && piece.data() == part.data(), encoding);
       else
         encode_piece(piece, 0, encoding);
     });
+  }
+
+  void encode_characters(std::string_view piece, bool begins_text, Encoding& encoding) const {
+    const auto word = [&](std::string_view text) { byte_pairs_.encode(text, encoding.tokens); };
+    if (rules_.metaspace) return rules_.metaspace->split(piece, begins_text, word);
+    if (rules_.splits.empty()) return word(piece);
+    rules_.splits[0].split(piece, encoding.search, word);
   }
 
   /// From the pre-tokenizer's step on, each on what the one before gives.

@@ -40,13 +40,20 @@ class RulesReader {
   }
 
   TokenizerRules run() {
+    const Json& decoder = field(file_, "decoder");
+    if (flag(file_.at("model"), "byte_fallback", false)) rules_.characters = character_decoder(decoder);
     read_normalizer(field(file_, "normalizer"), "normalizer", 0);
     read_model(file_.at("model"));
     read_added_tokens(field(file_, "added_tokens"));
-    read_pre_tokenizer();
-    const Json& decoder = field(file_, "decoder");
-    expect(type_of(decoder) == "ByteLevel", "decoder", decoder.is_null() ? "null" : type_of(decoder),
-           "ByteLevel");
+    if (rules_.characters)
+      read_steps_to_characters();
+    else
+      read_pre_tokenizer();
+    expect(
+        rules_.characters || type_of(decoder) == "ByteLevel", "decoder",
+        decoder.is_null() ? "null" : type_of(decoder),
+        "ByteLevel, or with model.byte_fallback Metaspace or a Sequence of Replace, ByteFallback, Fuse and "
+        "Strip");
     read_texts();
     read_end_of_document();
     return std::move(rules_);
@@ -84,14 +91,10 @@ class RulesReader {
         read_normalizer(inner, name + ".normalizers", depth + 1);
       return;
     }
-    const std::pair<const char*, UnicodeForm> forms[] = {{"NFC", UnicodeForm::nfc},
-                                                         {"NFD", UnicodeForm::nfd},
-                                                         {"NFKC", UnicodeForm::nfkc},
-                                                         {"NFKD", UnicodeForm::nfkd}};
-    const auto* found = std::find_if(std::begin(forms), std::end(forms),
-                                     [&](const auto& form) { return form.first == type; });
-    expect(found != std::end(forms), name, type, "null, NFC, NFD, NFKC, NFKD or a Sequence of them");
-    rules_.normalizers.push_back(found->second);
+    const std::optional<NormalStep> step = normal_step(normalizer);
+    expect(step.has_value(), name, type,
+           "null, NFC, NFD, NFKC, NFKD, Prepend, Replace of a String or a Sequence of them");
+    rules_.normalizers.push_back(*step);
   }
 
   void read_model(const Json& model) {
@@ -103,8 +106,8 @@ class RulesReader {
       const Json& value = field(model, name);
       expect(value.is_null() || value == "", join_text("model.", name), shown(value), "null");
     }
-    expect(!flag(model, "byte_fallback", false), "model.byte_fallback", "true",
-           "false, for a vocabulary in which every byte is a token");
+    expect(rules_.characters || !flag(model, "byte_fallback", false), "model.byte_fallback", "true",
+           "false where the decoder is ByteLevel, whose vocabulary has every byte as a token");
     rules_.byte_pairs.whole_words_first = flag(model, "ignore_merges", false);
     read_vocabulary(model.at("vocab"));
     read_merges(model.at("merges"));
@@ -118,16 +121,33 @@ class RulesReader {
       check(whole && id <= 4 * vocabulary.size() + 65536, Fault::data, place("model.vocab"), ": ", token,
             " has the id ", shown(value), "; whole numbers without large gaps are expected");
       add_id(token, static_cast<std::int32_t>(id));
-      if (auto bytes = bytes_of_characters(token)) {
-        rules_.byte_pairs.ids.emplace(std::move(*bytes), static_cast<std::int32_t>(id));
-      }
+      auto bytes = rules_.characters ? std::optional(token) : bytes_of_characters(token);
+      if (bytes) rules_.byte_pairs.ids.emplace(std::move(*bytes), static_cast<std::int32_t>(id));
     }
+    if (rules_.characters) return read_fallback();
     for (int byte = 0; byte < 256; ++byte) {
       const bool never_in_utf8 = byte == 0xC0 || byte == 0xC1 || byte >= 0xF5;
       check(never_in_utf8 || rules_.byte_pairs.ids.contains(std::string(1, static_cast<char>(byte))),
             Fault::data, place("model.vocab"), " has no token for the byte ", byte,
             "; a byte-level vocabulary, in which no text is lost, is expected");
     }
+  }
+
+  /// A character without a token is spelled in these, so no text is lost and <unk> never comes.
+  void read_fallback() {
+    for (int byte = 0; byte < 256; ++byte) {
+      const std::string name = name_of_byte(byte);
+      const auto found = ids_.find(name);
+      check(found != ids_.end(), Fault::data, place("model.vocab"), " has no token ", name,
+            ", but model.byte_fallback is true; a vocabulary in which no text is lost is expected");
+      rules_.byte_pairs.fallback.push_back(found->second);
+      bytes_.emplace(found->second, static_cast<char>(byte));
+    }
+  }
+
+  static std::string name_of_byte(int byte) {
+    constexpr const char* digits = "0123456789ABCDEF";
+    return std::string("<0x") + digits[byte >> 4] + digits[byte & 15] + ">";
   }
 
   void add_id(const std::string& token, std::int32_t id) {
@@ -193,14 +213,13 @@ class RulesReader {
       token.id = static_cast<std::int32_t>(wanted);
       if (is_new) add_id(token.content, token.id);
       // A token that is not normalized is looked for in the text as it came.
-      std::string normal = token.content;
-      if (token.normalized)
-        for (const UnicodeForm form : rules_.normalizers) normal = normalize(normal, form);
+      std::string normal = token.normalized ? normalize(token.content, rules_.normalizers) : token.content;
       const bool is_first = contents_.emplace(token.id, token.content).second;
       check(is_first && !normal.empty(), Fault::data, place(name), ", ", token.content, ", ",
             is_first ? "is nothing once it is normalized" : "is there twice",
             "; expected one with some text");
       if (token.special) special_.insert(token.id);
+      if (rules_.characters) contents_[token.id] = normal;  // as the library decodes it
       token.content = std::move(normal);
       (token.special ? rules_.added : ordinary).push_back(std::move(token));
     }
@@ -221,6 +240,15 @@ class RulesReader {
     if (flag(bytes, "use_regex", true))
       rules_.words.emplace(WordPattern::Options{.pattern = pcre2_pattern(gpt2_words, place("pre_tokenizer"))},
                            place("pre_tokenizer"));
+  }
+
+  void read_steps_to_characters() {
+    const Json& step = field(file_, "pre_tokenizer");
+    if (step.is_null()) return;
+    rules_.metaspace = metaspace(step);
+    expect(rules_.metaspace || type_of(step) == "Split", "pre_tokenizer", type_of(step),
+           "null, Metaspace or Split for a vocabulary of characters");
+    if (!rules_.metaspace) rules_.splits.push_back(split_of(step, "pre_tokenizer"));
   }
 
   void collect(const Json& step, const std::string& name, std::vector<const Json*>& steps, int depth) const {
@@ -271,7 +299,12 @@ class RulesReader {
       std::string& text = rules_.texts[static_cast<std::size_t>(id)];
       const auto content = contents_.find(id);
       if (special_.contains(id)) continue;
-      text = content != contents_.end() ? content->second : bytes_of_characters(token).value_or(token);
+      if (const auto byte = bytes_.find(id); byte != bytes_.end())
+        text = byte->second;
+      else if (rules_.characters)
+        text = replaced(content != contents_.end() ? content->second : token, rules_.characters->mark, " ");
+      else
+        text = content != contents_.end() ? content->second : bytes_of_characters(token).value_or(token);
     }
   }
 
@@ -306,6 +339,7 @@ class RulesReader {
   std::unordered_map<std::string, std::int32_t> ids_;
   std::map<std::int32_t, std::string> tokens_, contents_;  // contents_: of added tokens
   std::set<std::int32_t> special_;
+  std::map<std::int32_t, char> bytes_;  // of tokens that stand for one, beside characters
 };
 
 Json parsed(const std::string& path) {
@@ -324,8 +358,7 @@ TokenizerRules read_tokenizer_rules(const std::string& path) {
   try {
     return RulesReader(path, file).run();
   } catch (const Json::exception& error) {
-    fail(Fault::data, "tokenizer ", path, " is no tokenizer.json of the byte-level BPE kind (", error.what(),
-         ")");
+    fail(Fault::data, "tokenizer ", path, " is no tokenizer.json of a BPE kind (", error.what(), ")");
   }
 }
 

@@ -239,7 +239,7 @@ void attention(const Tensor& query, const Tensor& key, const Tensor& value, cons
     T* o = out.data<T>();
     auto* lse = log_sum_exp.data<Sum<T>>();
     const Tensor rooms = cpu::attention_room.take(omp_get_max_threads(), z, query);
-    with_products<T>([&](auto products) {
+    const auto attend_all = [&](auto products) {
       using Products = typename decltype(products)::type;
       cpu::ParallelError error;
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
@@ -247,7 +247,9 @@ void attention(const Tensor& query, const Tensor& key, const Tensor& value, cons
         for (std::int64_t h = 0; h < z.heads; ++h)
           error.guard([&] { attend<Products, T>(z, s, h, in, o, lse, Room(rooms)); });
       error.rethrow();
-    });
+    };
+    if (z.queries == 1) return attend_all(std::type_identity<cpu::ProductsInPlace<T>>{});
+    with_products<T>(attend_all);
   });
 }
 

@@ -1,10 +1,11 @@
-// The products of attention for one head of keys and values, in two ways under one set of names, so that
-// attention.cpp walks over queries once: on gathered copies in the type of sums, and for bfloat16 on AMX
-// tiles. An object belongs to one thread.
+// The products of attention for one head of keys and values, in three ways under one set of names, so that
+// attention.cpp walks over queries once: on gathered copies in the type of sums, for bfloat16 on AMX tiles,
+// and where keys and values lie. An object belongs to one thread.
 #pragma once
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "framework/kernels/cpu/attention_room.h"
@@ -135,6 +136,65 @@ class GatheredProducts {
   std::int64_t width_, value_width_;
   S scale_;
   S *query_, *dquery_, *out_, *key_, *value_;
+};
+
+/// For one query, forward: keys and values are read where they lie, as a copy of them would take longer than
+/// the products. All sums run in one order.
+template <class T>
+class ProductsInPlace {
+ public:
+  using S = Sum<T>;
+  static constexpr std::int64_t key_step = 1;
+
+  ProductsInPlace(const AttentionShape& z, double scale, Pass, Room& room)
+      : width_(z.head_width),
+        value_width_(z.value_width),
+        scale_(static_cast<S>(scale)),
+        query_(room.take<S>(query_block * width_)),
+        out_(room.take<S>(query_block * value_width_)) {}
+
+  void take_keys(std::int64_t, HeadRows<const T> key, HeadRows<const T> value) {
+    key_ = key;
+    value_ = value;
+  }
+  void take_query(const QueryBlock&, HeadRows<const T> query) {
+    for (std::int64_t i = 0; i < width_; ++i) query_[i] = load(query.data + i);
+  }
+  void scores(const QueryBlock& block, S* scores) const {
+    for (std::int64_t j = 0; j < block.keys(); ++j) {
+      const T* key = row(key_, block, j, width_);
+      S sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (std::int64_t i = 0; i < width_; ++i) sum += query_[i] * load(key + i);
+      scores[j] = scale_ * sum;
+    }
+  }
+  void out(const QueryBlock& block, const S* weights, const S* factors, HeadRows<T> out) {
+    std::fill_n(out_, value_width_, S(0));
+    for (std::int64_t j = 0; j < block.keys(); ++j) {
+      const T* value = row(value_, block, j, value_width_);
+      const S weight = weights[j];
+#pragma omp simd
+      for (std::int64_t i = 0; i < value_width_; ++i) out_[i] += weight * load(value + i);
+    }
+    for (std::int64_t i = 0; i < value_width_; ++i) store(out.data + i, out_[i] * factors[0]);
+  }
+
+ private:
+  /// Row j of a block. Rows lie apart, and the processor does not foresee their places: a row further on is
+  /// asked for at once.
+  static const T* row(HeadRows<const T> rows, const QueryBlock& block, std::int64_t j, std::int64_t width) {
+    constexpr std::int64_t ahead = 8, line = 64 / static_cast<std::int64_t>(sizeof(T));
+    const T* data = rows.data + (block.first_key + j) * rows.stride;
+    if (j + ahead < block.keys())
+      for (std::int64_t i = 0; i < width; i += line) __builtin_prefetch(data + ahead * rows.stride + i);
+    return data;
+  }
+
+  std::int64_t width_, value_width_;
+  S scale_;
+  S *query_, *out_;
+  HeadRows<const T> key_{}, value_{};
 };
 
 /// On AMX tiles: keys and values are packed once for all queries that look at them. Weights, and scores'

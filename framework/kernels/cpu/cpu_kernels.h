@@ -6,9 +6,11 @@
 
 namespace conclave::cpu {
 
+/// Below this many elements, waking other threads costs more than it saves.
+constexpr std::int64_t small = 16384;
+
 void put_attention(Kernels& kernels);
-void put_reciprocal(Kernels& kernels);
-void put_token_masks(Kernels& kernels);
+void put_bias(Kernels& kernels);
 void put_cross_entropy(Kernels& kernels);
 void put_elementwise(Kernels& kernels);
 void put_embedding(Kernels& kernels);
@@ -17,7 +19,9 @@ void put_norm(Kernels& kernels);
 void put_permutation(Kernels& kernels);
 void put_pools(Kernels& kernels);
 void put_rope(Kernels& kernels);
+void put_reciprocal(Kernels& kernels);
 void put_routing(Kernels& kernels);
+void put_token_masks(Kernels& kernels);
 /// All of them (cpu_kernels.cpp).
 void put_all(Kernels& kernels);
 

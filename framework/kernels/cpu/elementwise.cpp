@@ -9,9 +9,6 @@
 namespace conclave {
 namespace {
 
-constexpr std::int64_t small =
-    16384;  // below this many elements, waking other threads costs more than it saves
-
 void check_same(const char* where, const Tensor& first, const Tensor& second) {
   check(first.elements() == second.elements() && first.dtype() == second.dtype(), where, ": ",
         name_of(first.dtype()), " ", first.shape(), " and ", name_of(second.dtype()), " ", second.shape(),
@@ -27,7 +24,7 @@ void convert(const Tensor& x, const Tensor& y) {
       const T* px = x.data<T>();
       U* py = y.data<U>();
       const std::int64_t count = x.elements();
-#pragma omp parallel for simd if (count > small)
+#pragma omp parallel for simd if (count > cpu::small)
       for (std::int64_t i = 0; i < count; ++i)
         cpu::store(py + i, static_cast<cpu::Sum<U>>(cpu::load(px + i)));
     });
@@ -44,7 +41,7 @@ void add_scaled(const Tensor& x, double factor, const Tensor& y) {
       U* py = y.data<U>();
       const auto scale_by = static_cast<cpu::Sum<T>>(factor);
       const std::int64_t count = x.elements();
-#pragma omp parallel for simd if (count > small)
+#pragma omp parallel for simd if (count > cpu::small)
       for (std::int64_t i = 0; i < count; ++i)
         cpu::store(py + i, cpu::load(py + i) + scale_by * cpu::load(px + i));
     });
@@ -59,7 +56,7 @@ void add(const Tensor& a, const Tensor& b, const Tensor& sum) {
     const T *pa = a.data<T>(), *pb = b.data<T>();
     T* ps = sum.data<T>();
     const std::int64_t count = a.elements();
-#pragma omp parallel for simd if (count > small)
+#pragma omp parallel for simd if (count > cpu::small)
     for (std::int64_t i = 0; i < count; ++i) cpu::store(ps + i, cpu::load(pa + i) + cpu::load(pb + i));
   });
 }
@@ -73,7 +70,7 @@ void sum_of_squares(const Tensor& x, const Tensor& sum, Write write) {
   cpu::with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* px = x.data<T>();
-#pragma omp parallel for if (count > small)
+#pragma omp parallel for if (count > cpu::small)
     for (std::int64_t b = 0; b < blocks; ++b) {
       double squares = 0;
       const std::int64_t end = std::min(count, (b + 1) * block);
@@ -141,7 +138,7 @@ void swiglu(const Tensor& gate, const Tensor& up, const Tensor& y) {
     const T *pg = gate.data<T>(), *pu = up.data<T>();
     T* py = y.data<T>();
     const std::int64_t count = gate.elements();
-#pragma omp parallel for simd if (count > small)
+#pragma omp parallel for simd if (count > cpu::small)
     for (std::int64_t i = 0; i < count; ++i) cpu::store(py + i, silu(cpu::load(pg + i)) * cpu::load(pu + i));
   });
 }
@@ -154,7 +151,7 @@ void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, con
     const T *pg = gate.data<T>(), *pu = up.data<T>(), *pdy = dy.data<T>();
     T *pdg = dgate.data<T>(), *pdu = dup.data<T>();
     const std::int64_t count = gate.elements();
-#pragma omp parallel for simd if (count > small)
+#pragma omp parallel for simd if (count > cpu::small)
     for (std::int64_t i = 0; i < count; ++i) {
       const auto g = cpu::load(pg + i), d = cpu::load(pdy + i);
       const auto s = sigmoid(g);

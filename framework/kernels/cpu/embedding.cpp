@@ -21,7 +21,7 @@ void embedding(const Tensor& tokens, const Tensor& weight, const Tensor& y) {
     using T = decltype(zero);
     const T* w = weight.data<T>();
     T* out = y.data<T>();
-#pragma omp parallel for
+#pragma omp parallel for if (count * hidden > cpu::small)
     for (std::int64_t t = 0; t < count; ++t) {
       if (id[t] < 0)
         std::fill_n(out + t * hidden, hidden, T{});

@@ -21,7 +21,7 @@ void rms_norm(const Tensor& x, const Tensor& weight, double epsilon, const Tenso
     const T *px = x.data<T>(), *w = weight.data<T>();
     T* py = y.data<T>();
     S* inverse = inverse_rms.data<S>();
-#pragma omp parallel for
+#pragma omp parallel for if (rows * width > cpu::small)
     for (std::int64_t row = 0; row < rows; ++row) {
       const T* in = px + row * width;
       T* out = py + row * width;

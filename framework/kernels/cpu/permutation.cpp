@@ -44,7 +44,7 @@ void permute_rows(const Tensor& x, const RowOrder& order, const Tensor& rows) {
     using T = decltype(zero);
     const T* in = x.data<T>();
     T* out = rows.data<T>();
-#pragma omp parallel for
+#pragma omp parallel for if (count * hidden > cpu::small)
     for (std::int64_t r = 0; r < count; ++r) std::copy_n(in + token[r] * hidden, hidden, out + r * hidden);
   });
 }
@@ -84,7 +84,7 @@ void combine_rows(const Tensor& rows, const Tensor& weights, const RowOrder& ord
     const T* in = rows.data<T>();
     const S* w = weights.data<S>();
     T* out = y.data<T>();
-#pragma omp parallel
+#pragma omp parallel if (tokens * hidden > cpu::small)
     {
       cpu::SummedRow<T> summed(hidden);
 #pragma omp for

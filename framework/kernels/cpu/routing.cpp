@@ -132,7 +132,7 @@ void route(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, co
     using T = decltype(zero);
     const T* in = logits.data<T>();
     const std::int32_t* token = tokens.data<std::int32_t>();
-#pragma omp parallel
+#pragma omp parallel if (sequences > 1)
     {
       TokenRouter<T> router(rule, experts, top_k);
       // One thread per sequence: its statistics are summed in token order.

@@ -3,9 +3,8 @@
 namespace conclave::DIALECT {
 
 void put_all(Kernels& kernels) {
-  put_reciprocal(kernels);
-  put_token_masks(kernels);
   put_attention(kernels);
+  put_bias(kernels);
   put_cross_entropy(kernels);
   put_elementwise(kernels);
   put_embedding(kernels);
@@ -14,7 +13,9 @@ void put_all(Kernels& kernels) {
   put_norm(kernels);
   put_permutation(kernels);
   put_pools(kernels);
+  put_reciprocal(kernels);
   put_routing(kernels);
+  put_token_masks(kernels);
 }
 
 }  // namespace conclave::DIALECT

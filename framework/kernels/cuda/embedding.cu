@@ -31,14 +31,14 @@ void embedding_backward(const Tensor& tokens, const Tensor& dy, const Tensor& dw
   });
 }
 
-void rope(const Tensor& x, const Tensor& positions, double theta, std::int64_t rotary_width,
-          Rotation rotation, const Tensor& y) {
+void rope(const Tensor& x, const Tensor& positions, const RopeFrequencies& frequencies,
+          std::int64_t rotary_width, Rotation rotation, const Tensor& y) {
   const std::int64_t tokens = x.dim(0), heads = x.dim(1), width = x.dim(2);
   check_rope(x, positions, rotary_width, y);
   with_storage_type(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     launch({.blocks = blocks_for(tokens * (width / 2), block_threads), .stream = x.device().stream()},
-           rope_kernel<T>, x.data<T>(), positions.data<std::int32_t>(), theta, rotary_width,
+           rope_kernel<T>, x.data<T>(), positions.data<std::int32_t>(), frequencies, rotary_width,
            rotation == Rotation::forward ? 1.0f : -1.0f, tokens, heads, width, y.data<T>());
   });
 }

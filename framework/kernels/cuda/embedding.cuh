@@ -5,6 +5,7 @@
 
 #include "framework/kernels/cuda/reduction.cuh"
 #include "framework/kernels/cuda/storage.cuh"
+#include "framework/kernels/rope_frequencies.h"
 
 namespace conclave::DIALECT {
 
@@ -47,8 +48,9 @@ KERNEL embedding_backward_kernel(const std::int32_t* tokens, std::int64_t count,
 /// x, y [tokens, heads, width]; a thread turns one pair of every head, or hands one on that lies behind
 /// rotary_width. sign: 1 forward, -1 back.
 template <class T>
-KERNEL rope_kernel(const T* x, const std::int32_t* positions, double theta, std::int64_t rotary_width,
-                   float sign, std::int64_t tokens, std::int64_t heads, std::int64_t width, T* y) {
+KERNEL rope_kernel(const T* x, const std::int32_t* positions, RopeFrequencies frequencies,
+                   std::int64_t rotary_width, float sign, std::int64_t tokens, std::int64_t heads,
+                   std::int64_t width, T* y) {
   const std::int64_t half = rotary_width / 2, t = first_item() / (width / 2), i = first_item() % (width / 2);
   if (t >= tokens) return;
   if (i >= half) {
@@ -60,8 +62,7 @@ KERNEL rope_kernel(const T* x, const std::int32_t* positions, double theta, std:
     return;
   }
   // Whole turns are taken off in float64: position * frequency in float32 loses digits at long contexts.
-  const double frequency = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(rotary_width));
-  const double turns = positions[t] * frequency * 0.15915494309189535;  // / 2 pi
+  const double turns = positions[t] * rope_frequency(frequencies, i, half) * 0.15915494309189535;  // / 2 pi
   float cosine, sine;
   cosine_sine_of_turns(static_cast<float>(turns - std::rint(turns)), cosine, sine);
   sine *= sign;

@@ -57,6 +57,10 @@ void bench_layers(Bench& bench);
 /// memory beside the plan. It also measures what a balance loss over the global batch adds on the network.
 void bench_training(Bench& bench);
 
+/// Measures a token of generation after a short and after a long text, and beside computing all anew. One
+/// rank's times are measured, while the others do the same.
+void bench_generation(Bench& bench);
+
 /// Returns the recipe that `conclave bench` trains when none is given: the model and batch of
 /// examples/benchmark.yaml. So an installed command needs no files.
 Recipe benchmark_recipe();

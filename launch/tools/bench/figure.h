@@ -15,11 +15,11 @@ namespace conclave {
 enum class Better { higher, lower };
 
 struct Figure {
-  std::string subject;           // products, kernels, memory, collectives, checkpoint, layers, train
-  std::string name;              // what was measured
-  std::string unit;              // flop/s, B/s, s, B, tokens/s, calls
-  std::vector<double> values;    // one per repeat
-  std::string limit{};           // what it is held against; empty: nothing
+  std::string subject;         // products, kernels, memory, collectives, checkpoint, layers, generate, train
+  std::string name;            // what was measured
+  std::string unit;            // flop/s, B/s, s, B, tokens/s, calls
+  std::vector<double> values;  // one per repeat
+  std::string limit{};         // what it is held against; empty: nothing
   std::vector<double> limits{};  // in the same unit, one per repeat or one for all
   Better better = Better::higher;
 };

@@ -130,7 +130,7 @@ void bench_attention_and_head(Bench& bench) {
   const auto tensor = static_cast<double>(bench.recipe.parallel.tensor);
   Subject subject(bench, residual_rows(bench));
   const Parallelism parallelism = parallelism_of(bench.recipe, bench.mesh);
-  const Attention attention(subject.parameters, "self_attn", model, {}, parallelism);
+  const Attention attention(subject.parameters, "self_attn", model, 0, {}, parallelism);
   const Parameter& head = subject.parameters.create("lm_head.weight", {model.vocab_size, model.hidden_size},
                                                     {}, Decay::yes, Parallelism::cut(0));
   subject.materialize(bench);

@@ -160,7 +160,7 @@ double pass_rate(double call) {
   note(2, [&] { kernels.rms_norm(x, weight, 1e-6, y, inverse); });
   note(3, [&] { kernels.rms_norm_backward(x, weight, inverse, y, z, dweight, Write::overwrite); });
   note(2, [&] {
-    kernels.family<RopeKernels>().rope(x.view(by_head), positions, 1e4, head, Rotation::forward,
+    kernels.family<RopeKernels>().rope(x.view(by_head), positions, {.theta = 1e4}, head, Rotation::forward,
                                        y.view(by_head));
   });
   note(3, [&] { kernels.add(x, y, z); });

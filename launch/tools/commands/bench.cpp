@@ -33,6 +33,7 @@ struct Subject {
 constexpr Subject subjects[] = {
     {"train", bench_training, "Training, with matrix products between its steps"},
     {"layers", bench_layers, "One layer on one micro-batch"},
+    {"generate", bench_generation, "Generation, of one rank"},
     {"products", bench_products, "Matrix products, of one rank"},
     {"kernels", bench_kernels, "Kernels of a step, of one rank"},
     {"memory", bench_memory, "Memory bandwidth, of one rank"},
@@ -161,7 +162,7 @@ int run_bench(const std::vector<std::string>& arguments) {
        .positionals = "[RECIPE.yaml] [key.path=value ...]",
        .summary = "Measures what this machine can do and what Conclave makes of it, side by side.",
        .options = {{"only", "SUBJECTS",
-                    "some of train, layers, products, kernels, memory, collectives, checkpoint"},
+                    "some of train, layers, generate, products, kernels, memory, collectives, checkpoint"},
                    {"repeat", "N", "how often everything but training is measured (default 5)"},
                    {"steps", "N", "training steps to time (default 10); 0 measures the machine alone"},
                    {"settle", "N",
@@ -197,10 +198,9 @@ int run_bench(const std::vector<std::string>& arguments) {
       const std::string_view name(subject.name);
       return name != "products" && name != "kernels" && name != "memory" && name != "collectives";
     });
-  check(
-      !chosen.empty(), Fault::request, "bench: --only ", options.text("only", ""),
-      " came with --steps 0, which leaves out train, layers and checkpoint, so nothing is measured; expected "
-      "products, kernels, memory or collectives, or more steps");
+  check(!chosen.empty(), Fault::request, "bench: --only ", options.text("only", ""),
+        " came with --steps 0, which leaves out train, layers, generate and checkpoint, so nothing is "
+        "measured; expected products, kernels, memory or collectives, or more steps");
   check(options.positionals().size() <= 1, Fault::request, "bench: ", options.positionals().size(),
         " recipes came, expected one or none");
   if (options.has("machine")) {

@@ -29,8 +29,7 @@ struct Evaluated {
   EvaluationContext context() const {
     const ModelRecipe& model = recipe.model;
     return {.checkpoint = source,
-            .first_block = model.moe.first_k_dense_replace,
-            .layers = count_moe_layers(model),
+            .blocks = moe_blocks(model),
             .experts = model.moe.num_experts,
             .top_k = model.moe.num_experts_per_tok};
   }

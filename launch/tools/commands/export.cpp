@@ -1,14 +1,18 @@
 #include "launch/tools/commands/export.h"
 
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 
 #include "framework/base/error.h"
 #include "framework/base/printable.h"
 #include "framework/base/text.h"
+#include "framework/store/lookup.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/tools/commands/written_files.h"
+#include "launch/tools/convert/architecture.h"
 #include "launch/tools/convert/export.h"
+#include "launch/tools/convert/modeling_code.h"
 
 namespace conclave {
 
@@ -19,8 +23,8 @@ int run_export(const std::vector<std::string>& arguments) {
        .summary = "Writes a checkpoint as a Hugging Face model directory.",
        .options =
            {{"arch", "NAME",
-             "qwen3_moe, olmoe, mixtral, glm4_moe, qwen3 or llama; without it, the first of these that "
-             "can express the model"},
+             "one of " + architecture_names() +
+                 "; without it, the first of these that can express the model"},
             {"dtype", "TYPE", "fp32, the default, or bf16"},
             {"shard-size", "SIZE", "bytes of tensors in one file, such as 500MB; default 5GB"},
             {"tokenizer", "NAME",
@@ -58,9 +62,10 @@ int run_export(const std::vector<std::string>& arguments) {
                 .shard_bytes = bytes_from_text(options.text("shard-size", "5GB")),
                 .tokenizer = options.text("tokenizer", "")},
                [](const std::string& line) { std::cout << printable(line) << std::endl; });
-  std::cout << printable(join_text("Done: ", places[1],
-                                   ". Try, in Python: transformers.pipeline(\"text-generation\", \"",
-                                   places[1], "\")(\"The \")"))
+  const bool brings_code = is_there(std::filesystem::path(places[1]) / modeling_file);
+  std::cout << printable(join_text(
+                   "Done: ", places[1], ". Try, in Python: transformers.pipeline(\"text-generation\", \"",
+                   places[1], brings_code ? "\", trust_remote_code=True" : "\"", ")(\"The \")"))
             << std::endl;
   return 0;
 }

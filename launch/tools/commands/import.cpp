@@ -49,8 +49,8 @@ int run_import(const std::vector<std::string>& arguments) {
                     "standard deviation of the routers' weights; default: initializer_range"},
                    {"seed", "N", "of the routers' weights (default 1234)"}},
        .more =
-           "DIR holds config.json and *.safetensors of qwen3_moe, olmoe, mixtral, glm4_moe, qwen3, llama or\n"
-           "mistral. CHECKPOINT becomes a run directory: recipe.yaml and checkpoints/step-00000000, with an\n"
+           "DIR holds config.json and *.safetensors of an architecture that docs/hugging_face.md lists.\n"
+           "CHECKPOINT becomes a run directory: recipe.yaml and checkpoints/step-00000000, with an\n"
            "optimizer at its beginning. key.path=value changes the recipe. docs/hugging_face.md says "
            "more.\n\n"
            "Examples:\n"

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "launch/tools/commands/command_line.h"
+#include "launch/tools/convert/architecture.h"
 #include "launch/train/earlier_files.h"
 #include "launch/train/job.h"
 #include "launch/train/recipe_rules.h"
@@ -58,7 +59,7 @@ int run_train(const std::vector<std::string>& arguments) {
       refuse_foreign_recipe(path, recipe.output);
     });
     require_same(*world, "The recipe", to_yaml(recipe));
-    return TrainingRun(recipe, world).run();
+    return TrainingRun(recipe, world, export_sentence(recipe.model)).run();
   });
 }
 

@@ -19,6 +19,7 @@
 #include "launch/plan/plan_time.h"
 #include "launch/tools/commands/command_line.h"
 #include "launch/tools/commands/recipe_texts.h"
+#include "launch/tools/convert/architecture.h"
 #include "launch/tools/doctor/gpu_facts.h"
 #include "launch/tools/doctor/placement.h"
 #include "launch/train/model_size.h"
@@ -292,6 +293,7 @@ int run_validate(const std::vector<std::string>& arguments) {
   for (const std::string& sentence : warnings(recipe))
     std::printf("warning: %s\n", printable(sentence).c_str());
   for (const std::string& sentence : texts.missing) std::printf("warning: %s\n", printable(sentence).c_str());
+  std::printf("%s\n", printable(export_sentence(recipe.model)).c_str());
   std::printf("%s is valid on %s.\n", printable(path).c_str(), counted(ranks, "rank").c_str());
   return 0;
 }

@@ -34,13 +34,24 @@ struct Architecture {
   void (*read_config)(const ConfigReader& config, ModelRecipe& model);
   /// Returns its name of a parameter of ours (layers/transformer.h), or of one expert's row of a stack.
   std::string (*tensor_name)(const std::string& parameter, std::int64_t expert);
+  /// Its blocks with experts have shared experts, be they zeros.
+  bool needs_shared_experts = false;
+  /// All experts of a block are one tensor, gate and up matrices under one name (hub_tensors.h).
+  bool packs_experts = false;
+  /// The class is not one of transformers, and its code is written beside the weights.
+  bool brings_code = false;
 };
 
-extern const Architecture qwen3_moe, olmoe, mixtral, glm4_moe;
-extern const Architecture qwen3, llama;  // dense
+extern const Architecture qwen3_moe, olmoe, mixtral, granitemoe, granitemoeshared, deepseek;
+extern const Architecture minimax_m2, dots1, solar_open, glm4_moe;
+extern const Architecture qwen3, llama, qwen2;  // dense
+extern const Architecture conclave_own;         // every model
 
 /// Lists them in the order in which an export without --arch tries them.
 const std::vector<const Architecture*>& architectures();
+
+/// Returns the model_type of each: "qwen3_moe, olmoe and llama".
+std::string architecture_names();
 
 /// Finds an architecture by its model_type. Throws Fault::request with the nearest name where there is none.
 const Architecture& architecture_named(const std::string& model_type);
@@ -52,9 +63,23 @@ std::string why_not(const Architecture& architecture, const ModelRecipe& model);
 /// with the reason, or all architectures' reasons, where none can.
 const Architecture& choose_architecture(const std::string& model_type, const ModelRecipe& model);
 
+/// What an architecture can say beyond the keys of its own file. The others demand that a model has none of
+/// it.
+struct Abilities {
+  bool qkv_biases = false;        // attention_bias means biases of queries, keys and values
+  bool all_biases = false;        // attention_bias means biases of the output too
+  bool scaled_positions = false;  // rope_scaling
+  bool dense_blocks_anywhere = false;
+};
+Abilities abilities_of(const Architecture& architecture);
+/// Returns a sentence about what a model exports as without --arch. Where it has no export, the reason is
+/// that of the last architecture, which can express the most.
+std::string export_sentence(const ModelRecipe& model,
+                            const std::vector<const Architecture*>& among = architectures());
+
 /// These two write and read what all architectures have in common: sizes, heads, rotary positions, tying.
-/// Reading throws Fault::data where config.json asks for what Conclave's model does not have: biases, scaled
-/// positions, windows, other activations, quantised weights.
+/// Reading throws Fault::data where config.json asks for what Conclave's model does not have: biases of MLPs,
+/// other activations, quantised weights. Windows are for windows.h.
 void write_common_config(const ModelRecipe& model, nlohmann::ordered_json& config);
 void read_common_config(const ConfigReader& config, ModelRecipe& model);
 
@@ -72,13 +97,25 @@ std::vector<BalanceRecipe> balance_of(double router_aux_loss_coef, const ModelRe
 std::int64_t read_number_of_experts(const ConfigReader& config);
 /// Returns the name that most have: ours, with an expert's row of a stack as experts.E.
 std::string usual_tensor_name(const std::string& parameter, std::int64_t expert);
-/// Demands softmax routers without groups, factor, bias and shared experts; GLM-4-MoE alone has others.
+/// Demands softmax routers without groups that limit the choice, without factor and without bias.
 std::vector<Demand> plain_router_demands(const ModelRecipe& model);
+/// True where a token's best experts are all of its chosen groups, whatever their scores.
+bool groups_never_limit(const ModelRecipe& model);
+/// Writes and reads the keys of DeepSeek-V3's routing: sigmoid scores, groups and factor. It writes shared
+/// experts too, of which there is at least one.
+void write_grouped_routing(const ModelRecipe& model, nlohmann::ordered_json& config);
+void read_grouped_routing(const ConfigReader& config, ModelRecipe& model);
+/// Demands groups of two experts at least, whose two best scores the classes with that routing add up.
+Demand has_groups_of_several(const ModelRecipe& model);
+Demand has_sigmoid_routers(const ModelRecipe& model);
+Demand has_no_shared_experts(const ModelRecipe& model);
+Demand has_weights_that_sum_to_one(const ModelRecipe& model);
 std::vector<Demand> joined(std::initializer_list<std::vector<Demand>> lists);
 Demand has_experts(const ModelRecipe& model);
 Demand has_no_dense_blocks(const ModelRecipe& model);
 Demand has_whole_rotation(const ModelRecipe& model);
 Demand has_no_qk_norm(const ModelRecipe& model);
 Demand has_qk_norm_by_head(const ModelRecipe& model);
+Demand has_qk_norm_over_all_heads(const ModelRecipe& model);
 
 }  // namespace conclave

@@ -33,6 +33,7 @@ void read_dense_config(const ConfigReader& config, ModelRecipe& m) {
   m.tie_word_embeddings = config.flag_or("tie_word_embeddings", false);
   m.intermediate_size = config.whole("intermediate_size");
   m.moe.first_k_dense_replace = m.num_hidden_layers;
+  m.moe.dense_layers.clear();
   read_whole_rotary_config(config);
 }
 

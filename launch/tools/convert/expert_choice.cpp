@@ -196,9 +196,8 @@ std::vector<LayerChoice> choose_experts(const CheckpointReader& checkpoint, cons
     if (experts < recipe.model.moe.num_experts) routers[layer]->restrict_to(choice.experts);
     double kept = 0;
     for (const std::int32_t expert : choice.experts) kept += choice.scores[static_cast<std::size_t>(expert)];
-    say(join_text("block ", recipe.model.moe.first_k_dense_replace + static_cast<std::int64_t>(layer),
-                  ": the kept experts have ", std::lround(1000 * kept) / 10.0,
-                  "% of the router's probability"));
+    say(join_text("block ", moe_blocks(recipe.model)[layer], ": the kept experts have ",
+                  std::lround(1000 * kept) / 10.0, "% of the router's probability"));
     choices.push_back(std::move(choice));
   }
   return choices;

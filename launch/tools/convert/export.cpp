@@ -19,6 +19,7 @@
 #include "launch/tools/convert/hub_config.h"
 #include "launch/tools/convert/hub_tensors.h"
 #include "launch/tools/convert/json_file.h"
+#include "launch/tools/convert/modeling_code.h"
 #include "launch/tools/convert/tokenizer_files.h"
 #include "launch/train/model.h"
 #include "layers/moe/recipe.h"
@@ -50,19 +51,29 @@ void check_parameters(const CheckpointReader& checkpoint, const ModelRecipe& mod
   check(wrong.empty(), Fault::data, checkpoint.path().string(), " does not fit its own recipe:", wrong);
 }
 
-/// The numbers of one tensor, as float32.
-std::vector<float> read(const CheckpointReader& checkpoint, const HubTensor& tensor) {
-  std::vector<float> values(static_cast<std::size_t>(element_count(tensor.shape)));
-  if (!checkpoint.contains(tensor.source)) return values;  // a selection bias that the run did not have
-  const ElementType type = checkpoint.describe(tensor.source).type;
+/// The numbers of a part of a tensor, as float32.
+std::vector<float> read(const CheckpointReader& checkpoint, const HubPart& part) {
+  std::vector<float> values(static_cast<std::size_t>(part.elements()));
+  if (!checkpoint.contains(part.source)) return values;  // a selection bias that the run did not have
+  const ElementType type = checkpoint.describe(part.source).type;
   if (type == ElementType::float32) {
-    checkpoint.read_box(tensor.source, type, box_of(tensor), values.data());
+    checkpoint.read_box(part.source, type, part.box(), values.data());
   } else {
     std::vector<double> wide(values.size());
-    checkpoint.read_box(tensor.source, ElementType::float64, box_of(tensor), wide.data());
+    checkpoint.read_box(part.source, ElementType::float64, part.box(), wide.data());
     std::copy(wide.begin(), wide.end(), values.begin());
   }
   return values;
+}
+
+void write_tensor(SafetensorsWriter& writer, const CheckpointReader& checkpoint, const HubTensor& tensor) {
+  for (const HubPart& part : tensor.parts) {
+    const std::vector<float> values = read(checkpoint, part);
+    writer.write(values.data(), values.size());
+  }
+  if (!tensor.parts.empty()) return;
+  const std::vector<float> zeros(static_cast<std::size_t>(element_count(tensor.shape)));
+  writer.write(zeros.data(), zeros.size());
 }
 
 struct File {
@@ -114,10 +125,8 @@ void write_weights(const fs::path& directory, const CheckpointReader& checkpoint
   for (const File& file : files) {
     const auto begin = plans.begin() + static_cast<std::ptrdiff_t>(file.first);
     SafetensorsWriter writer(directory / file.name, {begin, begin + static_cast<std::ptrdiff_t>(file.count)});
-    for (std::size_t i = file.first; i < file.first + file.count; ++i) {
-      const std::vector<float> values = read(checkpoint, tensors[i]);
-      writer.write(values.data(), values.size());
-    }
+    for (std::size_t i = file.first; i < file.first + file.count; ++i)
+      write_tensor(writer, checkpoint, tensors[i]);
     writer.finish();
     say(join_text(file.name, ": ", counted(static_cast<std::int64_t>(file.count), "tensor"), ", ",
                   bytes_text(static_cast<double>(file.bytes))));
@@ -149,7 +158,10 @@ std::optional<TokenRoles> write_tokenizer(const fs::path& directory, const Recip
   if (source && !is_sources)
     say(join_text("The ids of special tokens are those of ", name,
                   ", which is not the tokenizer of the imported model."));
-  return export_tokenizer(name, recipe.model.vocab_size, longest_sequence(recipe, source), directory, say);
+  const TokenRoles roles =
+      export_tokenizer(name, recipe.model.vocab_size, longest_sequence(recipe, source), directory, say);
+  if (is_sources) source->templates.write(directory);
+  return roles;
 }
 
 }  // namespace
@@ -167,6 +179,11 @@ void export_model(const ExportOptions& options, const std::function<void(const s
   check_parameters(checkpoint, recipe.model);
   say(join_text(found.path->string(), ", every checksum is right, as ", architecture.class_name, " in ",
                 options.bfloat16 ? "bf16" : "fp32"));
+  if (architecture.brings_code)
+    say(join_text("The class is none of transformers' own: ", modeling_file,
+                  " beside the weights is its code, and loading it takes trust_remote_code=True."));
+  if (architecture.needs_shared_experts && recipe.model.moe.num_shared_experts == 0)
+    say("A shared expert of zeros is added to each block, as this architecture always has one.");
   if (recipe.training.precision == NumberFormat::fp64) say("Its weights of 64 bits are rounded.");
   if (recipe.model.moe.capacity_factor > 0)
     say("The capacity of experts is left out: it drops tokens in training, and no architecture knows it.");

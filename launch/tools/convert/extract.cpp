@@ -39,7 +39,9 @@ std::int64_t expert_layer_of(const std::string& name, const ModelRecipe& model) 
   const std::string start = "model/model.layers.";
   if (!name.starts_with(start)) return -1;
   if (!name.ends_with(".mlp.gate.weight") && name.find(".mlp.experts.") == std::string::npos) return -1;
-  return std::stoll(name.substr(start.size())) - model.moe.first_k_dense_replace;
+  const std::vector<std::int64_t> blocks = moe_blocks(model);
+  const auto found = std::find(blocks.begin(), blocks.end(), std::stoll(name.substr(start.size())));
+  return found - blocks.begin();
 }
 
 template <class T>
@@ -87,11 +89,10 @@ Json account_of(const ExtractOptions& options, const Recipe& recipe,
             {"source_experts", recipe.model.moe.num_experts},
             {"experts", options.experts},
             {"layers", Json::array()}};
+  const std::vector<std::int64_t> blocks = moe_blocks(recipe.model);
   for (std::size_t layer = 0; layer < choices.size(); ++layer)
     json["layers"].push_back(
-        {{"block", recipe.model.moe.first_k_dense_replace + static_cast<std::int64_t>(layer)},
-         {"experts", choices[layer].experts},
-         {"scores", choices[layer].scores}});
+        {{"block", blocks[layer]}, {"experts", choices[layer].experts}, {"scores", choices[layer].scores}});
   return json;
 }
 

@@ -4,6 +4,11 @@
 #include <cmath>
 #include <set>
 
+#include "framework/store/durable_file.h"
+#include "launch/tools/convert/json_file.h"
+#include "launch/tools/convert/modeling_code.h"
+#include "launch/tools/convert/windows.h"
+
 namespace conclave {
 namespace {
 
@@ -56,9 +61,13 @@ void write_no_padding(const HubConfig& self, OrderedJson& config) {
   if (&self.architecture == &olmoe && self.roles && !self.roles->padding) config["pad_token_id"] = nullptr;
 }
 
-void hand_on(const nlohmann::json& source, OrderedJson& config) {
+/// What says which blocks have a window.
+const std::set<std::string> of_windows = {"layer_types", "max_window_layers"};
+
+void hand_on(const nlohmann::json& source, bool has_window, OrderedJson& config) {
   for (const auto& [key, value] : source.items())
-    if (!answered.contains(key) && (!config.contains(key) || not_of_the_recipe.contains(key)))
+    if (!answered.contains(key) && !(has_window && of_windows.contains(key)) &&
+        (!config.contains(key) || not_of_the_recipe.contains(key)))
       config[key] = value;
   // There and back through our coefficient, a number may lose its last digit.
   const char* coefficient = "router_aux_loss_coef";
@@ -80,8 +89,15 @@ OrderedJson HubConfig::config() const {
   config["torch_dtype"] = bfloat16 ? "bfloat16" : "float32";
   // The version whose keys these are. Without one, 4.57 warns of a fault in tokenizers of other models.
   config["transformers_version"] = "4.51.0";
+  std::optional<std::int64_t> window;
+  if (source) window = window_of(ConfigReader(source->config, "config.json of the imported model"));
   if (source && source->config.value("model_type", "") == architecture.model_type)
-    hand_on(source->config, config);
+    hand_on(source->config, window.has_value(), config);
+  // Beyond a window that is not handed on, the model would compute something else than its source.
+  const bool keeps_window = config.contains("sliding_window") && config["sliding_window"].is_number() &&
+                            config.value("use_sliding_window", true);
+  if (window && !keeps_window)
+    config["max_position_embeddings"] = std::max(*window, recipe.data.sequence_length);
   write_ids(*this, config);
   write_no_padding(*this, config);
   return config;
@@ -107,6 +123,7 @@ std::int64_t longest_sequence(const Recipe& recipe, const std::optional<SourceFa
 void write_hub_config(const std::filesystem::path& directory, const HubConfig& config) {
   write_json(directory / "config.json", config.config());
   write_json(directory / "generation_config.json", config.generation());
+  if (config.architecture.brings_code) write_text_durably(directory / modeling_file, modeling_code());
 }
 
 }  // namespace conclave

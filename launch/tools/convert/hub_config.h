@@ -27,6 +27,7 @@ struct HubConfig {
 /// Returns the longest sequence that a model can read: the source's, or that of its training here.
 std::int64_t longest_sequence(const Recipe& recipe, const std::optional<SourceFacts>& source);
 
+/// Writes both, and the code of a class that transformers does not have.
 void write_hub_config(const std::filesystem::path& directory, const HubConfig& config);
 
 }  // namespace conclave

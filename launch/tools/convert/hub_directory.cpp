@@ -87,6 +87,76 @@ const SafeTensor& HubDirectory::tensor(const std::string& name) const {
   return files_[file]->tensors()[place];
 }
 
+const HubDirectory::NamedView* HubDirectory::view_of(const std::string& name) const {
+  const auto found = views_.find(name);
+  return found == views_.end() ? nullptr : &found->second;
+}
+
+std::size_t HubDirectory::tensors() const {
+  std::size_t count = 0;
+  for (const auto& [name, place] : tensors_) {
+    const Dims& dims = shape(name);
+    count += dims.size() == 3 ? static_cast<std::size_t>(dims[0]) : 1;
+  }
+  return count;
+}
+
+namespace {
+
+/// Puts the rows of each head whose pairs lie side by side into the order of halves.
+template <class T>
+void take_pairs_apart(std::int64_t height, std::int64_t width, std::size_t elements, T* values) {
+  const auto head = static_cast<std::size_t>(height * width), row = static_cast<std::size_t>(width);
+  std::vector<T> paired(head);
+  for (T* begin = values; begin != values + elements; begin += head) {
+    std::copy(begin, begin + head, paired.begin());
+    for (std::size_t i = 0; i < static_cast<std::size_t>(height); ++i) {
+      const auto half = static_cast<std::size_t>(height) / 2, from = i < half ? 2 * i : 2 * (i - half) + 1;
+      std::copy_n(paired.begin() + static_cast<std::ptrdiff_t>(from * row), row, begin + i * row);
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+void HubDirectory::read(const std::string& name, T* values) const {
+  const NamedView* named = view_of(name);
+  if (named == nullptr) {
+    const auto& [file, place] = tensors_.at(name);
+    return files_[file]->read(files_[file]->tensors()[place], values);
+  }
+  const TensorView& view = named->view;
+  const auto& [file, place] = tensors_.at(view.stored);
+  const auto elements = static_cast<std::size_t>(element_count(named->shape));
+  files_[file]->read(files_[file]->tensors()[place], view.first, element_count(named->shape), values);
+  if (view.factor != 1)
+    std::transform(values, values + elements, values,
+                   [&](T value) { return static_cast<T>(static_cast<double>(value) * view.factor); });
+  if (view.paired_heads > 0)
+    take_pairs_apart(view.paired_heads, named->shape.size() > 1 ? named->shape[1] : 1, elements, values);
+}
+
+template <class T>
+void HubDirectory::read(const std::string& name, std::int64_t first, std::int64_t count, T* values) const {
+  const NamedView* named = view_of(name);
+  if (named != nullptr && named->view.paired_heads > 0) {
+    std::vector<T> whole(static_cast<std::size_t>(element_count(named->shape)));
+    read(name, whole.data());
+    std::copy_n(whole.begin() + static_cast<std::ptrdiff_t>(first), count, values);
+    return;
+  }
+  const auto& [file, place] = tensors_.at(named ? named->view.stored : name);
+  files_[file]->read(files_[file]->tensors()[place], (named ? named->view.first : 0) + first, count, values);
+  if (named == nullptr || named->view.factor == 1) return;
+  std::transform(values, values + count, values,
+                 [&](T value) { return static_cast<T>(static_cast<double>(value) * named->view.factor); });
+}
+template void HubDirectory::read(const std::string&, std::int64_t, std::int64_t, float*) const;
+template void HubDirectory::read(const std::string&, std::int64_t, std::int64_t, double*) const;
+template void HubDirectory::read(const std::string&, float*) const;
+template void HubDirectory::read(const std::string&, double*) const;
+
 const Dims& HubDirectory::shape(const std::string& name) const {
   return tensor(name).shape;
 }
@@ -114,15 +184,14 @@ void HubDirectory::check_fits(const std::vector<HubTensor>& wanted,
   std::vector<std::string> missing, misshapen, unexpected;
   std::set<std::string> known;
   for (const HubTensor& tensor : wanted) {
-    known.insert(tensor.name);
-    const auto found = tensors_.find(tensor.name);
-    if (found == tensors_.end()) {
-      missing.push_back(tensor.name);
-      continue;
-    }
-    if (shape(tensor.name) != tensor.shape)
-      misshapen.push_back(join_text(tensor.name, " is ", dims_text(shape(tensor.name)), " and not ",
-                                    dims_text(tensor.shape)));
+    const NamedView* named = view_of(tensor.name);
+    const std::string& name = named ? named->view.stored : tensor.name;
+    const Dims& dims = named ? named->view.stored_shape : tensor.shape;
+    if (!known.insert(name).second) continue;  // several views of one tensor
+    if (!contains(name))
+      missing.push_back(name);
+    else if (shape(name) != dims)
+      misshapen.push_back(join_text(name, " is ", dims_text(shape(name)), " and not ", dims_text(dims)));
   }
   for (const auto& [name, place] : tensors_)
     if (!known.contains(name) && !is_ignored(name)) unexpected.push_back(name);

@@ -1,6 +1,8 @@
 #include "launch/tools/convert/import.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include "framework/base/error.h"
 #include "framework/store/checkpoint_directory.h"
@@ -10,7 +12,9 @@
 #include "launch/tools/convert/first_checkpoint.h"
 #include "launch/tools/convert/hub_directory.h"
 #include "launch/tools/convert/imported_tokenizer.h"
+#include "launch/tools/convert/origin.h"
 #include "launch/tools/convert/source_facts.h"
+#include "launch/tools/convert/windows.h"
 #include "launch/train/model.h"
 #include "launch/train/model_size.h"
 #include "launch/train/recipe_rules.h"
@@ -25,21 +29,11 @@ namespace {
 
 using Say = std::function<void(const std::string&)>;
 
-const Architecture& architecture_of(const ConfigReader& config) {
-  const std::string model_type = config.text_or("model_type", "");
-  for (const Architecture* architecture : architectures())
-    if (architecture->model_type == model_type) return *architecture;
-  if (model_type == "mistral") return llama;  // the same mathematics where it has no window
-  std::string names;
-  for (const Architecture* architecture : architectures())
-    names += join_text(names.empty() ? "" : ", ", architecture->model_type);
-  config.refuse("its model_type is \"", model_type, "\"; Conclave imports ", names, " and mistral.");
-}
-
 /// Puts the model's own facts over those of a recipe: losses, initialisation, selection bias.
-void read_model(const Architecture& architecture, const ConfigReader& config, ModelRecipe& model) {
-  model.moe.num_shared_experts = model.moe.first_k_dense_replace = 0;
-  if (architecture.has_experts) {  // else routers are the recipe's to choose
+void read_model(const Origin& origin, const ConfigReader& config, ModelRecipe& model) {
+  model.moe.num_shared_experts = 0;
+  set_dense_blocks(model, {});
+  if (origin.architecture.has_experts) {  // else routers are the recipe's to choose
     const RouterRecipe plain;
     RouterRecipe& router = model.moe.router;
     router.kind = plain.kind;
@@ -48,21 +42,7 @@ void read_model(const Architecture& architecture, const ConfigReader& config, Mo
     router.topk_group = plain.topk_group;
   }
   read_common_config(config, model);
-  architecture.read_config(config, model);
-}
-
-/// A config.json also names the class of transformers that it was written for.
-void check_class(const ConfigReader& config, const Architecture& architecture) {
-  if (!config.has("architectures")) return;
-  const std::string wanted =
-      config.text_or("model_type", "") == "mistral" ? "MistralForCausalLM" : architecture.class_name;
-  const nlohmann::json& classes = config.json()["architectures"];
-  for (const nlohmann::json& name : classes)
-    if (name == wanted) return;
-  config.refuse("architectures is ",
-                text_of(classes.is_array() && classes.size() == 1 ? classes[0] : classes),
-                ", but model_type ", config.text_or("model_type", ""),
-                " with the head of a language model is ", wanted, "; take the one out that is wrong.");
+  origin.read_config(config, model);
 }
 
 /// Says which things transformers does in training, and Conclave does not.
@@ -86,6 +66,18 @@ void read_balance(const ConfigReader& config, ModelRecipe& model, const Say& say
                       model.moe.balance[0].coefficient, ", which weighs as much."));
 }
 
+/// A window that no sequence reaches beyond changes nothing.
+void check_window(const ConfigReader& config, std::int64_t window, std::int64_t sequence_length,
+                  const Say& say) {
+  if (window < sequence_length)
+    config.refuse("sliding_window: some blocks see ", window, " tokens back, but data.sequence_length is ",
+                  sequence_length,
+                  ", and Conclave's attention sees the whole document; data.sequence_length=", window,
+                  " makes both the same.");
+  say(join_text("Its attention sees ", window, " tokens back, which no sequence of data.sequence_length: ",
+                sequence_length, " is longer than. Conclave's attention sees the whole sequence."));
+}
+
 /// The rules that hold for a model alone; a config.json can break them too.
 void check_model(const ModelRecipe& model, const std::string& file, Fault fault) {
   Recipe recipe;
@@ -102,14 +94,21 @@ void check_model(const ModelRecipe& model, const std::string& file, Fault fault)
 }
 
 /// A config.json may announce more tensors than memory could name; nobody has more than there are.
-void check_count(const HubDirectory& directory, const ModelRecipe& model, const std::string& file) {
+void check_count(const HubDirectory& directory, const Architecture& architecture, const ModelRecipe& model,
+                 const std::string& file) {
   const double layers = static_cast<double>(model.num_hidden_layers),
                experts =
                    static_cast<double>(count_moe_layers(model)) * static_cast<double>(model.moe.num_experts),
                tensors = static_cast<double>(directory.tensors());
-  check(layers <= tensors && experts <= tensors, Fault::data, file, ": ", model.num_hidden_layers,
-        " blocks with ", model.moe.num_experts, " experts are announced, but there are only ",
-        directory.tensors(), " tensors.");
+  check(layers <= tensors && (architecture.packs_experts || experts <= tensors), Fault::data, file, ": ",
+        model.num_hidden_layers, " blocks with ", model.moe.num_experts,
+        " experts are announced, but there are only ", directory.tensors(), " tensors.");
+  if (!architecture.packs_experts) return;
+  const std::string stack = architecture.tensor_name("model.layers.0.mlp.experts.down_proj.weight", -1);
+  check(directory.contains(stack), Fault::data, file, ": ", stack, " is announced, but is not there.");
+  const Dims& shape = directory.shape(stack);
+  check(!shape.empty() && shape[0] == model.moe.num_experts, Fault::data, file, ": ", model.moe.num_experts,
+        " experts are announced, but ", stack, " is ", dims_text(shape), ".");
 }
 
 /// A block that predicts further tokens comes behind the model's own.
@@ -123,6 +122,21 @@ bool is_ignored(const std::string& name, const Architecture& architecture, const
   if (name.ends_with("rotary_emb.inv_freq")) return true;  // a function of the config
   if (name == "lm_head.weight") return model.tie_word_embeddings;
   return predicts_further(name, architecture, model);
+}
+
+/// An export adds a shared expert of zeros where an architecture needs one. It stays zero in training: its
+/// inner values are zero, and so are the gradients of all three matrices. So the model is the one without.
+bool has_shared_zeros(const HubDirectory& directory, const Architecture& architecture, ModelRecipe model) {
+  if (!architecture.needs_shared_experts || model.moe.num_shared_experts != 1) return false;
+  model.moe.num_shared_experts = 0;
+  const std::vector<HubTensor> tensors = hub_tensors(architecture, model);
+  return std::all_of(tensors.begin(), tensors.end(), [&](const HubTensor& tensor) {
+    if (!tensor.parts.empty()) return true;
+    if (!directory.contains(tensor.name) || directory.shape(tensor.name) != tensor.shape) return false;
+    std::vector<float> values(static_cast<std::size_t>(element_count(tensor.shape)));
+    directory.read(tensor.name, values.data());
+    return std::all_of(values.begin(), values.end(), [](float value) { return value == 0; });
+  });
 }
 
 /// A head that is tied to the embedding may be there once more, and is then the same numbers.
@@ -141,18 +155,18 @@ class Importer {
            const OptimizerRecipe& optimizer, CheckpointStream& stream, const Say& say)
       : directory_(directory),
         tensors_(hub_tensors(architecture, source)),
+        places_(places_of(tensors_)),
         states_(states_at_beginning(optimizer, dtype_of<T>())),
         stream_(stream),
         say_(say) {}
 
   /// All parameters as they are; the selection bias is take_bias's.
   void copy() {
-    for (std::size_t i = 0; i < tensors_.size();) {
-      const std::size_t first = i;
-      while (i < tensors_.size() && tensors_[i].source == tensors_[first].source) ++i;
-      if (tensors_[first].source != selection_bias_name)
-        add(tensors_[first].source, tensors_[first].source_dims, values_of(first, i));
-    }
+    std::set<std::string> done = {selection_bias_name};
+    for (const HubTensor& tensor : tensors_)
+      for (const HubPart& part : tensor.parts)
+        if (done.insert(part.source).second)
+          add(part.source, part.source_dims, values_of_source(part.source));
   }
 
   /// The parameters of the model with experts that the dense one becomes.
@@ -183,7 +197,7 @@ class Importer {
   std::vector<double> bias() const {
     std::vector<double> values;
     for (const HubTensor& tensor : tensors_) {
-      if (tensor.source != selection_bias_name) continue;
+      if (tensor.parts.empty() || tensor.parts[0].source != selection_bias_name) continue;
       const std::size_t at = values.size();
       values.resize(at + static_cast<std::size_t>(tensor.shape[0]));
       directory_.read(tensor.name, values.data() + at);
@@ -200,28 +214,46 @@ class Importer {
       say_(join_text(said_, " GB written"));
     }
   }
-  /// The rows of one source, or the whole of it.
-  std::vector<T> values_of(std::size_t first, std::size_t end) const {
-    std::vector<T> values(static_cast<std::size_t>(element_count(tensors_[first].source_dims)));
+  /// All elements of a source, from the tensors that have parts of it.
+  std::vector<T> values_of_source(const std::string& source) const {
+    const auto found = places_.find(source);
+    check(found != places_.end(), "import: the model has no ", source);
+    const std::vector<Place>& places = found->second;
+    std::vector<T> values(static_cast<std::size_t>(element_count(places[0].part->source_dims)));
     T* next = values.data();
-    for (std::size_t i = first; i < end; ++i) {
-      directory_.read(tensors_[i].name, next);
-      next += element_count(tensors_[i].shape);
+    for (const Place& place : places) {
+      if (place.tensor->parts.size() == 1)
+        directory_.read(place.tensor->name, next);
+      else
+        directory_.read(place.tensor->name, place.first, place.part->elements(), next);
+      next += place.part->elements();
     }
     return values;
-  }
-  std::vector<T> values_of_source(const std::string& source) const {
-    const auto found = std::find_if(tensors_.begin(), tensors_.end(),
-                                    [&](const HubTensor& tensor) { return tensor.source == source; });
-    check(found != tensors_.end(), "import: the dense model has no ", source);
-    const auto at = static_cast<std::size_t>(found - tensors_.begin());
-    return values_of(at, at + 1);
   }
 
   static constexpr std::size_t gigabyte = 1000'000'000;
 
+  /// Where a part of a source is: a tensor, and the first of its elements.
+  struct Place {
+    const HubTensor* tensor;
+    const HubPart* part;
+    std::int64_t first;
+  };
+  static std::map<std::string, std::vector<Place>> places_of(const std::vector<HubTensor>& tensors) {
+    std::map<std::string, std::vector<Place>> places;
+    for (const HubTensor& tensor : tensors) {
+      std::int64_t first = 0;
+      for (const HubPart& part : tensor.parts) {
+        places[part.source].push_back({&tensor, &part, first});
+        first += part.elements();
+      }
+    }
+    return places;
+  }
+
   const HubDirectory& directory_;
   std::vector<HubTensor> tensors_;
+  std::map<std::string, std::vector<Place>> places_;  // of each source, its rows one after another
   std::vector<NamedState> states_;
   CheckpointStream& stream_;
   const Say& say_;
@@ -287,18 +319,19 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
         " came; give the directory of a run, in which checkpoints/step-00000000 will be made.");
   check_place_of_run(options.run);
   const ConfigReader config(options.directory / "config.json");
-  const Architecture& architecture = architecture_of(config);
-  check_class(config, architecture);
+  const Origin origin = origin_of(config);
+  const Architecture& architecture = origin.architecture;
   SourceFacts facts = read_source_facts(options.directory, config);
   check(!options.upcycle || !architecture.has_experts, Fault::request, options.directory.string(), " is ",
-        architecture.class_name, ", which has experts already; --upcycle is for dense models.");
+        origin.class_name, ", which has experts already; --upcycle is for dense models.");
 
   Recipe recipe;
   if (!options.recipe.empty()) recipe = load_recipe(options.recipe);
   check_router_fits(recipe.model.moe.router, options.recipe);
   ModelRecipe source = recipe.model;
   source.moe.router.pool = {};  // no config.json has them
-  read_model(architecture, config, source);
+  read_model(origin, config, source);
+  const std::optional<std::int64_t> window = window_of(config);
   check_model(source, config.file(), Fault::data);
   const PoolRecipe pool = recipe.model.moe.router.pool;
   recipe.model = options.upcycle ? upcycled(source, *options.upcycle) : source;
@@ -309,13 +342,19 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
         config.has("max_position_embeddings") ? config.whole("max_position_embeddings") : 256;
     if (architecture.has_experts) read_balance(config, recipe.model, say);
   }
-  const HubDirectory directory(options.directory);
-  check_count(directory, source, config.file());
+  HubDirectory directory(options.directory);
+  check_count(directory, architecture, source, config.file());
+  add_views(origin, hub_tensors(architecture, source), source, config, directory);
+  if (has_shared_zeros(directory, architecture, source)) {
+    say("The shared expert of each block is zero, which changes nothing; the model is read without it.");
+    source.moe.num_shared_experts = recipe.model.moe.num_shared_experts = 0;
+  }
   directory.check_fits(hub_tensors(architecture, source),
                        [&](const std::string& name) { return is_ignored(name, architecture, source); });
   check_tied_head(directory, source, config.file());
-  say(join_text(options.directory.string(), ": ", architecture.class_name, " with ",
+  say(join_text(options.directory.string(), ": ", origin.class_name, " with ",
                 count_parameters(source).total(), " parameters"));
+  if (origin.note != nullptr) say(origin.note);
   say_what_training_leaves_out(config, say);
   if (directory.any([&](const std::string& name) { return predicts_further(name, architecture, source); }))
     say(join_text("model.layers.", source.num_hidden_layers,
@@ -337,6 +376,7 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
           "; of model, expected balance, z-loss, selection bias, pools, capacity, layer_reduction and "
           "initializer_range alone, and keys of training, data, optimizer and the like.");
     check_model(recipe.model, "the recipe", Fault::request);
+    if (window) check_window(config, *window, recipe.data.sequence_length, say);
 
     const bool wide = recipe.training.precision == NumberFormat::fp64;
     if (!wide && directory.has_type("F64"))

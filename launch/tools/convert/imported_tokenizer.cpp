@@ -45,10 +45,19 @@ std::string import_tokenizer(const fs::path& directory, const fs::path& run, std
   const std::string own =
       is_there(config) ? ConfigReader(config).text_or(own_tokenizer_key, "") : std::string();
   facts.is_own_tokenizer = own == "bytes" || own == "sentencepiece";
-  if (own == "bytes") return facts.tokenizer = "bytes";
+  if (own == "bytes") {
+    facts.templates = ChatTemplates::of(directory);
+    return facts.tokenizer = "bytes";
+  }
   check_tokenizer_spellings(directory, say);
   const std::string file = main_file(directory);
-  if (file.empty()) return "";
+  if (file.empty()) {
+    if (is_there(directory / "tiktoken.model"))
+      say("Its tokenizer is tiktoken.model, for which there is no tokenizer.json beside it. Conclave does "
+          "not read "
+          "that file; a tokenizer.json that transformers makes of it can be put into the directory.");
+    return "";
+  }
   try {
     say_what_differs(*load_tokenizer((directory / file).string()), vocab_size, facts, say);
   } catch (const Error& error) {

@@ -8,11 +8,8 @@ namespace conclave {
 namespace {
 
 std::vector<Demand> demands(const ModelRecipe& m) {
-  return joined({{has_experts(m),
-                  has_no_dense_blocks(m),
-                  has_whole_rotation(m),
-                  has_no_qk_norm(m),
-                  {m.moe.router.norm_topk_prob, "the weights of its chosen experts do not sum to 1"}},
+  return joined({{has_experts(m), has_no_dense_blocks(m), has_whole_rotation(m), has_no_qk_norm(m),
+                  has_no_shared_experts(m), has_weights_that_sum_to_one(m)},
                  plain_router_demands(m)});
 }
 

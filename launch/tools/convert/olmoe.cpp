@@ -13,9 +13,8 @@ std::vector<Demand> demands(const ModelRecipe& m) {
       {{has_experts(m),
         has_no_dense_blocks(m),
         has_whole_rotation(m),
-        {m.qk_norm && m.qk_norm_over == QkNormOver::all_heads,
-         m.qk_norm ? "it normalises each query and key head by itself"
-                   : "it does not normalise queries and keys"},
+        has_qk_norm_over_all_heads(m),
+        has_no_shared_experts(m),
         {width == m.hidden_size,
          join_text("its heads have ", width, " elements together, not hidden_size: ", m.hidden_size)}},
        plain_router_demands(m)});

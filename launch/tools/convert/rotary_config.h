@@ -5,16 +5,18 @@
 #include <optional>
 
 #include "launch/tools/convert/config_reader.h"
+#include "layers/recipe.h"
 
 namespace conclave {
 
 struct RotaryConfig {
   std::optional<double> theta;
   std::optional<double> partial_rotary_factor;
+  RopeScalingRecipe scaling;
 };
 
 /// Throws Fault::data where both sections are there, where two keys tell different things, or where positions
-/// are scaled, which Conclave does not do.
+/// are scaled in another way than Conclave can.
 RotaryConfig read_rotary_config(const ConfigReader& config);
 
 /// Does the same where an architecture turns whole heads only: another partial_rotary_factor than 1 is

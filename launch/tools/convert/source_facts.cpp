@@ -12,7 +12,8 @@ std::string SourceFacts::text() const {
   return Json{{"config", config},
               {"generation_config", generation},
               {"tokenizer", tokenizer},
-              {"is_own_tokenizer", is_own_tokenizer}}
+              {"is_own_tokenizer", is_own_tokenizer},
+              {"chat_templates", templates.json()}}
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -23,7 +24,8 @@ std::optional<SourceFacts> SourceFacts::of(const CheckpointReader& checkpoint) {
     SourceFacts facts{.config = json.at("config"),
                       .generation = json.at("generation_config"),
                       .tokenizer = json.at("tokenizer").get<std::string>(),
-                      .is_own_tokenizer = json.at("is_own_tokenizer").get<bool>()};
+                      .is_own_tokenizer = json.at("is_own_tokenizer").get<bool>(),
+                      .templates = ChatTemplates::of(json.value("chat_templates", Json()))};
     check(facts.config.is_object() && (facts.generation.is_object() || facts.generation.is_null()),
           Fault::data, checkpoint.path().string(), ": the attribute ", source_attribute,
           " has no config, or a generation_config that is no object.");
@@ -45,7 +47,7 @@ bool SourceFacts::may_end_with(std::int64_t id) const {
 }
 
 SourceFacts read_source_facts(const std::filesystem::path& directory, const ConfigReader& config) {
-  SourceFacts facts{.config = config.json(), .generation = {}, .tokenizer = {}};
+  SourceFacts facts{.config = config.json(), .generation = {}, .tokenizer = {}, .templates = {}};
   const auto generation = directory / "generation_config.json";
   if (is_there(generation)) facts.generation = read_json_object(generation);
   return facts;

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "framework/store/checkpoint_file.h"
+#include "launch/tools/convert/chat_templates.h"
 #include "launch/tools/convert/config_reader.h"
 #include "launch/train/rank_parts.h"
 
@@ -18,6 +19,7 @@ struct SourceFacts {
   nlohmann::json generation;      // all of generation_config.json; null: there was none
   std::string tokenizer;          // tokenizer_fingerprint of the one that came along; empty: none
   bool is_own_tokenizer = false;  // Conclave itself had exported it, and makes its files again
+  ChatTemplates templates;        // those that came with a tokenizer that is no file: bytes
 
   std::string text() const;
   static std::optional<SourceFacts> of(const CheckpointReader& checkpoint);

@@ -10,6 +10,7 @@
 #include "framework/data/tokenizer_json/rules.h"
 #include "framework/store/durable_file.h"
 #include "framework/store/lookup.h"
+#include "launch/tools/convert/chat_templates.h"
 #include "launch/tools/convert/json_file.h"
 #include "launch/tools/convert/tokenizer_config.h"
 #include "launch/tools/convert/tokenizer_json_text.h"
@@ -165,21 +166,22 @@ TokenRoles export_tokenizer(const std::string& name, std::int64_t vocab_size, st
         tokenizer->vocab_size(), " ids, but the model ", vocab_size,
         "; give the one that it was trained with: --tokenizer PATH, or none.");
   if (name == "bytes") return export_bytes(*tokenizer, vocab_size, sequence_length, directory);
-  if (name.ends_with(".json")) return export_tokenizer_json(name, sequence_length, directory, say);
-  return export_sentencepiece(name, *tokenizer, vocab_size, sequence_length, directory, say);
+  const TokenRoles roles =
+      name.ends_with(".json")
+          ? export_tokenizer_json(name, sequence_length, directory, say)
+          : export_sentencepiece(name, *tokenizer, vocab_size, sequence_length, directory, say);
+  ChatTemplates::of(fs::path(name).parent_path()).write(directory);
+  return roles;
 }
 
 void copy_tokenizer_files(const fs::path& from, const fs::path& to) {
-  for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-                           "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-                           "chat_template.json", "vocab.json", "merges.txt", "vocab.txt"})
+  for (const char* name :
+       {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+        "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt"})
     if (is_there(from / name)) copy_durably(from / name, to / name);
-  const char* templates = "additional_chat_templates";
-  if (!is_directory_there(from / templates)) return;
-  make_directories(to / templates);
-  for (const fs::path& file : entries_of(from / templates))
-    if (file.extension() == ".jinja") copy_durably(file, to / templates / file.filename());
-  sync_to_disk(to / templates);
+  ChatTemplates templates = ChatTemplates::of(from);
+  templates.in_config = nullptr;  // copied already
+  templates.write(to);
 }
 
 }  // namespace conclave

@@ -10,8 +10,8 @@
 
 namespace conclave {
 
-/// Writes the files of a tokenizer (load_tokenizer's name) and returns its roles. Throws Fault::request where
-/// it has more ids than the model.
+/// Writes the files of a tokenizer (load_tokenizer's name) and the chat templates beside it, and returns its
+/// roles. Throws Fault::request where it has more ids than the model.
 TokenRoles export_tokenizer(const std::string& name, std::int64_t vocab_size, std::int64_t sequence_length,
                             const std::filesystem::path& directory,
                             const std::function<void(const std::string&)>& say);

@@ -28,7 +28,7 @@ std::int64_t parts_of(const UpcycleOptions& options, const ModelRecipe& dense) {
 
 ModelRecipe upcycled(const ModelRecipe& dense, const UpcycleOptions& options) {
   ModelRecipe model = dense;
-  model.moe.first_k_dense_replace = 0;
+  set_dense_blocks(model, {});
   model.moe.num_experts = options.experts;
   model.moe.num_experts_per_tok = options.top_k;
   model.moe.moe_intermediate_size = dense.intermediate_size / parts_of(options, dense);

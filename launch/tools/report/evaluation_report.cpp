@@ -60,7 +60,7 @@ std::string frequent_experts_table(const std::vector<DomainResult>& results,
   std::string text =
       "\nMost frequent experts by domain (expert: share of the domain's assignments), last layer\n";
   for (const DomainResult& result : results) {
-    const std::vector<double> q = assignment_shares(result, context.layers - 1, context.experts);
+    const std::vector<double> q = assignment_shares(result, context.layers() - 1, context.experts);
     std::vector<std::size_t> order(q.size());
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return q[a] > q[b]; });
@@ -80,7 +80,7 @@ Json number_or_null(double value) {
 
 std::string evaluation_tables(const std::vector<DomainResult>& results, const EvaluationContext& context) {
   std::string text = loss_table(results);
-  if (context.layers == 0) return text;
+  if (context.layers() == 0) return text;
 
   const auto experts = static_cast<double>(context.experts);
   text += format("\nSpecialisation over %s (even use: share %.4f, score sum %.4f, entropies %.4f)\n",
@@ -88,11 +88,10 @@ std::string evaluation_tables(const std::vector<DomainResult>& results, const Ev
                  static_cast<double>(context.top_k) / experts, std::log(experts));
   text += format("%-6s %19s %14s %13s %10s %16s %8s\n", "block", "mutual information", "largest share",
                  "load entropy", "score sum", "routing entropy", "overlap");
-  const auto measured = measure_specialisation(results, context.layers, context.experts);
+  const auto measured = measure_specialisation(results, context.layers(), context.experts);
   for (std::size_t layer = 0; layer < measured.size(); ++layer) {
     const LayerSpecialisation& of_layer = measured[layer];
-    text += format("%-6lld %19.4f %14.4f %13.4f %10.4f %16.4f",
-                   static_cast<long long>(context.first_block) + static_cast<long long>(layer),
+    text += format("%-6lld %19.4f %14.4f %13.4f %10.4f %16.4f", static_cast<long long>(context.blocks[layer]),
                    of_layer.mutual_information, of_layer.largest_share, of_layer.load_entropy,
                    of_layer.score_sum, of_layer.routing_entropy);
     text +=
@@ -108,8 +107,8 @@ Json evaluation_json(const std::vector<DomainResult>& results, const EvaluationC
   Json json{{"checkpoint", context.checkpoint},
             {"mean_lm_loss", number_or_null(mean)},
             {"mean_perplexity", number_or_null(std::exp(mean))},
-            {"experts", context.layers > 0 ? context.experts : 0},
-            {"top_k", context.layers > 0 ? context.top_k : 0},
+            {"experts", context.layers() > 0 ? context.experts : 0},
+            {"top_k", context.layers() > 0 ? context.top_k : 0},
             {"domains", Json::array()},
             {"layers", Json::array()}};
   for (const DomainResult& result : results)
@@ -118,19 +117,19 @@ Json evaluation_json(const std::vector<DomainResult>& results, const EvaluationC
                                {"tokens", result.tokens},
                                {"lm_loss", number_or_null(result.lm_loss)},
                                {"perplexity", number_or_null(std::exp(result.lm_loss))},
-                               {"counts", rows_of(result.expert_counts, context.layers)},
-                               {"mean_probability", rows_of(result.mean_probability, context.layers)},
+                               {"counts", rows_of(result.expert_counts, context.layers())},
+                               {"mean_probability", rows_of(result.mean_probability, context.layers())},
                                {"score_sum", result.score_sum},
                                {"entropy", result.entropy}});
-  if (context.layers == 0) return json;
+  if (context.layers() == 0) return json;
   json["even_use"] = {{"share", 1 / experts},
                       {"score_sum", static_cast<double>(context.top_k) / experts},
                       {"entropy", std::log(experts)}};
   json["frequent_share"] = frequent_share / experts;
-  const auto measured = measure_specialisation(results, context.layers, context.experts);
+  const auto measured = measure_specialisation(results, context.layers(), context.experts);
   for (std::size_t layer = 0; layer < measured.size(); ++layer) {
     const LayerSpecialisation& of_layer = measured[layer];
-    json["layers"].push_back({{"block", context.first_block + static_cast<std::int64_t>(layer)},
+    json["layers"].push_back({{"block", context.blocks[layer]},
                               {"mutual_information", of_layer.mutual_information},
                               {"largest_share", of_layer.largest_share},
                               {"load_entropy", of_layer.load_entropy},

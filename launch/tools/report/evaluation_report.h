@@ -14,10 +14,10 @@ nlohmann::ordered_json number_or_null(double value);
 
 /// An EvaluationContext says what the numbers of an evaluation mean.
 struct EvaluationContext {
-  std::string checkpoint;        // its path
-  std::int64_t first_block = 0;  // blocks before it have no experts
-  std::int64_t layers = 0;       // that have experts
+  std::string checkpoint;              // its path
+  std::vector<std::int64_t> blocks{};  // those with experts
   std::int64_t experts = 0, top_k = 0;
+  std::int64_t layers() const { return static_cast<std::int64_t>(blocks.size()); }
 };
 
 /// Writes tables for a terminal: losses by domain, specialisation by layer, and each domain's most frequent

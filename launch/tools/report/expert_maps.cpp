@@ -26,6 +26,10 @@ Json thousandths(const std::vector<std::int64_t>& counts, std::int64_t experts, 
   return row;
 }
 
+std::int64_t block_of(const ExpertMapOptions& options, std::int64_t layer) {
+  return options.blocks.empty() ? layer : options.blocks.at(static_cast<std::size_t>(layer));
+}
+
 /// Adds up stretches of steps, and notes when each expert was chosen last.
 void add_loads(const ExpertHistoryReader& reader, const ExpertMapOptions& options, Json& json) {
   const ExpertHistory& history = reader.overview();
@@ -60,7 +64,7 @@ void add_loads(const ExpertHistoryReader& reader, const ExpertMapOptions& option
     const bool never = last_chosen[i] < 0;
     if (rows == 0 || (!never && rows - 1 - last_chosen[i] < options.dead_steps)) continue;
     json["dead"].push_back(
-        {{"block", options.first_block + static_cast<std::int64_t>(i) / history.experts},
+        {{"block", block_of(options, static_cast<std::int64_t>(i) / history.experts)},
          {"expert", static_cast<std::int64_t>(i) % history.experts},
          {"last_step", never ? 0 : history.step[static_cast<std::size_t>(last_chosen[i])]}});
   }
@@ -144,7 +148,7 @@ void add_domains(const ExpertHistory& history, const ExpertMapOptions& options, 
     json["domain_loads"].push_back(loads);
     json["overlaps"].push_back(overlaps);
     json["specialisation"].push_back(
-        {{"block", options.first_block + static_cast<std::int64_t>(layer)},
+        {{"block", block_of(options, static_cast<std::int64_t>(layer))},
          {"mutual_information", of_layer.mutual_information},
          {"largest_share", of_layer.largest_share},
          {"load_entropy", of_layer.load_entropy},
@@ -175,7 +179,7 @@ Json expert_maps(const std::filesystem::path& path, const ExpertMapOptions& opti
   Json json;
   json["blocks"] = Json::array();
   for (std::int64_t layer = 0; layer < history.layers; ++layer)
-    json["blocks"].push_back(options.first_block + layer);
+    json["blocks"].push_back(block_of(options, layer));
   json["experts"] = history.experts;
   if (history.layers == 0) return json;
   add_loads(reader, options, json);

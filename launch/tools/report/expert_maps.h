@@ -8,9 +8,9 @@
 namespace conclave {
 
 struct ExpertMapOptions {
-  std::int64_t first_block = 0;      // blocks before it have no experts
-  std::int64_t dead_steps = 100;     // logged steps without a token that make an expert a dead one
-  std::size_t most_cells = 250'000;  // of all heat maps over time
+  std::vector<std::int64_t> blocks{};  // those with experts; empty: all, from 0
+  std::int64_t dead_steps = 100;       // logged steps without a token that make an expert a dead one
+  std::size_t most_cells = 250'000;    // of all heat maps over time
 };
 
 /// {"blocks": [number...], "experts": n, "steps": [[first, last]...],

@@ -192,7 +192,7 @@ RunReport read_run(const fs::path& directory, const RunReportOptions& options) {
 
   try_reading(notes, [&] {
     ExpertMapOptions maps{.most_cells = options.most_cells};
-    if (recipe) maps.first_block = recipe->model.moe.first_k_dense_replace;
+    if (recipe) maps.blocks = moe_blocks(recipe->model);
     if (recipe && recipe->logging.dead_expert_steps > 0) maps.dead_steps = recipe->logging.dead_expert_steps;
     json["dead_steps"] = maps.dead_steps;
     json["experts"] = expert_maps(directory / "experts.h5", maps);

@@ -2,6 +2,7 @@
 // once.
 #include "framework/base/text.h"
 #include "launch/train/run/observer.h"
+#include "layers/moe/recipe.h"
 
 namespace conclave {
 namespace {
@@ -12,7 +13,7 @@ class DeadExperts : public RunObserver {
       : logger_(run.logger),
         limit_(run.recipe.logging.dead_expert_steps),
         experts_(run.recipe.model.moe.num_experts),
-        first_block_(run.recipe.model.moe.first_k_dense_replace) {}
+        blocks_(moe_blocks(run.recipe.model)) {}
 
   Wish after_step(const FinishedStep& step) override {
     if (!step.is_update()) return Wish::nothing;
@@ -22,7 +23,7 @@ class DeadExperts : public RunObserver {
       idle_steps_[i] = counts[i] > 0 ? 0 : idle_steps_[i] + 1;
       if (idle_steps_[i] == limit_)
         logger_.warning("Expert ", static_cast<std::int64_t>(i) % experts_, " of block ",
-                        first_block_ + static_cast<std::int64_t>(i) / experts_, " has had no token for ",
+                        blocks_[i / static_cast<std::size_t>(experts_)], " has had no token for ",
                         counted(limit_, "step"), ".");
     }
     return Wish::nothing;
@@ -30,7 +31,8 @@ class DeadExperts : public RunObserver {
 
  private:
   Logger& logger_;
-  std::int64_t limit_, experts_, first_block_;
+  std::int64_t limit_, experts_;
+  std::vector<std::int64_t> blocks_;      // of the layers with experts
   std::vector<std::int64_t> idle_steps_;  // [layers, experts]
 };
 

@@ -42,16 +42,17 @@ std::int64_t step_of(const Metrics& line) {
 EventLog::EventLog(const std::filesystem::path& directory, const Recipe& recipe,
                    std::optional<std::int64_t> resumed_step, std::vector<std::string> domains)
     : file_(directory, resumed_step),
-      layers_(recipe.model.num_hidden_layers - recipe.model.moe.first_k_dense_replace),
+      layers_(count_moe_layers(recipe.model)),
       experts_(recipe.model.moe.num_experts),
-      first_block_(recipe.model.moe.first_k_dense_replace),
+      blocks_(moe_blocks(recipe.model)),
       steps_(recipe.training.steps),
       snapshot_interval_(std::max<std::int64_t>(1, recipe.training.steps / snapshots_per_run)),
       domains_(std::move(domains)) {}
 
 std::string EventLog::block_tag(const char* group, std::int64_t layer) const {
   char text[64];
-  std::snprintf(text, sizeof text, "%s/block_%02lld", group, static_cast<long long>(first_block_ + layer));
+  std::snprintf(text, sizeof text, "%s/block_%02lld", group,
+                static_cast<long long>(blocks_[static_cast<std::size_t>(layer)]));
   return text;
 }
 

@@ -33,7 +33,9 @@ class EventLog {
   std::string block_tag(const char* group, std::int64_t layer) const;
 
   EventFile file_;
-  std::int64_t layers_, experts_, first_block_, steps_, snapshot_interval_, last_snapshot_ = 0;
+  std::int64_t layers_, experts_;
+  std::vector<std::int64_t> blocks_;  // of the layers with experts
+  std::int64_t steps_, snapshot_interval_, last_snapshot_ = 0;
   std::vector<std::string> domains_;
   std::vector<std::int64_t> counts_;  // since the last snapshot
 };

@@ -24,8 +24,9 @@ namespace conclave {
 
 class TrainingRun {
  public:
-  /// The recipe must be valid on the ranks, and the same on all of them. Collective, as is everything here.
-  TrainingRun(const Recipe& recipe, const std::shared_ptr<Communicator>& world);
+  /// The recipe must be valid on the ranks, and the same on all of them. `remark` is a sentence about the
+  /// model that the run says at its beginning; none where it is empty. Collective, as is everything here.
+  TrainingRun(const Recipe& recipe, const std::shared_ptr<Communicator>& world, std::string remark = "");
 
   /// The exit code: 0 when the last step is done, 75 when the run was stopped on request and saved. Error
   /// where it cannot go on.
@@ -51,6 +52,7 @@ class TrainingRun {
   void close();
 
   Recipe recipe_;
+  std::string remark_;
   Communicator& world_;
   Logger logger_;
   Device& device_;

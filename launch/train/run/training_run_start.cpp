@@ -1,5 +1,6 @@
 // How a training run begins: data, model and directory, where it goes on, and what is said of it.
 #include <algorithm>
+#include <utility>
 
 #include "framework/base/text.h"
 #include "framework/data/batch_ramp.h"
@@ -15,8 +16,9 @@
 
 namespace conclave {
 
-TrainingRun::TrainingRun(const Recipe& recipe, const std::shared_ptr<Communicator>& world)
+TrainingRun::TrainingRun(const Recipe& recipe, const std::shared_ptr<Communicator>& world, std::string remark)
     : recipe_(recipe),
+      remark_(std::move(remark)),
       world_(*world),
       logger_({.rank = world->rank()}),
       device_(choose_device(*world, recipe.training.device)),
@@ -141,6 +143,7 @@ void TrainingRun::describe() {
                fixed(static_cast<double>(active.total()) / 1e6, 2), " M active per token; ",
                counted(recipe_.model.moe.num_experts, "expert"), ", ", recipe_.model.moe.num_experts_per_tok,
                " per token");
+  if (!remark_.empty()) logger_.info(remark_);
   logger_.info(counted(world_.size(), "rank"), " with ", counted(threads_, "thread"), " each",
                device_.kind() == DeviceKind::cpu ? "" : join_text(" on ", device_.name()),
                device_.kind() == DeviceKind::cpu && recipe_.training.precision == NumberFormat::bf16

@@ -149,6 +149,11 @@ Method capacity() {
           .objective = [](const ObjectiveFacts& facts) -> std::unique_ptr<Objective> {
             if (facts.moe.capacity_factor == 0) return nullptr;
             return std::make_unique<Dropped>(facts.model.layers);
+          },
+          .looks_at_other_tokens = [](const MoeRecipe& moe) -> std::string {
+            if (moe.capacity_factor == 0) return "";
+            return join_text("model.moe.capacity_factor: ", moe.capacity_factor,
+                             " makes all tokens of a sequence compete for the places of an expert");
           }};
 }
 

@@ -105,11 +105,20 @@ std::unique_ptr<Mask> pool_mask(const DocumentPools& pools) {
 Method document_pools() {
   return {.mask = [](const MoeRecipe& moe, const std::string& name,
                      const MethodStates&) -> std::unique_ptr<Mask> {
-    if (moe.router.pool.maximum == 0) return nullptr;
-    check(moe.router.kind == RouterKind::softmax, Fault::request, "model.moe.router.pool came with ",
-          moe.router.kind, " scores; expected softmax");
-    return pool_mask({moe.router.pool, name});
-  }};
+            if (moe.router.pool.maximum == 0) return nullptr;
+            check(moe.router.kind == RouterKind::softmax, Fault::request, "model.moe.router.pool came with ",
+                  moe.router.kind, " scores; expected softmax");
+            return pool_mask({moe.router.pool, name});
+          },
+          .looks_at_other_tokens = [](const MoeRecipe& moe) -> std::string {
+            const PoolRecipe& pool = moe.router.pool;
+            // A pool of all experts closes none.
+            if (pool.maximum == 0 || pool.evaluation >= moe.num_experts) return "";
+            return join_text(
+                "model.moe.router.pool.evaluation: ", pool.evaluation,
+                " makes all tokens of a document share a pool of experts, and each new token may "
+                "change that pool");
+          }};
 }
 
 }  // namespace conclave

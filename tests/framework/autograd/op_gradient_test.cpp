@@ -82,8 +82,19 @@ TEST(OpGradient, Embedding) {
 TEST(OpGradient, Rope) {
   const Tensor positions = integers({0, 1, 5, 2, 900});
   for (const std::int64_t rotary_width : {6, 4, 2})
-    expect_right([&](Tape& tape, Inputs in) { return rope(tape, in[0], positions, 10000, rotary_width); },
-                 {normal_tensor("x", {5, 2, 6})});
+    expect_right(
+        [&](Tape& tape, Inputs in) { return rope(tape, in[0], positions, {.theta = 10000}, rotary_width); },
+        {normal_tensor("x", {5, 2, 6})});
+  const RopeFrequencies stretched{
+      .theta = 10000, .scaling = RopeFrequencies::Scaling::llama3, .factor = 8, .original_positions = 64};
+  expect_right([&](Tape& tape, Inputs in) { return rope(tape, in[0], positions, stretched, 6); },
+               {normal_tensor("x", {5, 2, 6})});
+}
+
+TEST(OpGradient, AddBias) {
+  for (const std::int64_t rows : {0, 1, 300})
+    expect_right([](Tape& tape, Inputs in) { return add_bias(tape, in[0], in[1]); },
+                 {normal_tensor("x", {rows, 3}), normal_tensor("bias", {3})});
 }
 
 /// A token sees its document up to itself; starts: the column where each token's document begins.

@@ -74,6 +74,35 @@ TEST(TokenizerJson, GivesTheIdsOfTheReference) {
   EXPECT_GT(texts, 50u);
 }
 
+// Vocabularies of characters, as Llama 2, Mixtral and Gemma have them.
+TEST(TokenizerJson, GivesTheIdsAndTextsOfTheReferenceForCharacters) {
+  const TemporaryFolder folder;
+  const Json whole = Json::parse(read_file(kept + "/characters.json")),
+             answers = Json::parse(read_file(kept + "/characters_expected.json"));
+  for (const Json& tested : answers.at("cases")) {
+    Json file = whole;
+    file.merge_patch(tested.at("patch"));
+    write_file(folder / "tokenizer.json", file.dump());
+    const auto tokenizer = load_tokenizer(folder / "tokenizer.json");
+    for (std::size_t i = 0; i < answers.at("texts").size(); ++i) {
+      const Json& text = answers["texts"][i];
+      const auto tokens = tokenizer->encode(text.is_null() ? torture() : text.get<std::string>());
+      std::string ids;
+      for (const std::int32_t token : tokens) ids += (ids.empty() ? "" : " ") + std::to_string(token);
+      EXPECT_EQ(ids, tested.at("ids").at(i).get<std::string>()) << tested.at("name") << ": " << text;
+      if (!tested.at("back").at(i).is_null()) {
+        EXPECT_EQ(tokenizer->decode(tokens), tested["back"][i].get<std::string>()) << tested.at("name");
+      }
+    }
+    std::string bytes = "a\xff\xfe b";  // which is no text
+    EXPECT_NE(tokenizer->decode(tokenizer->encode(bytes)).find("\xff\xfe"), std::string::npos);
+  }
+  Json lacking = whole;
+  lacking["model"]["vocab"].erase("<0x41>");
+  write_file(folder / "tokenizer.json", lacking.dump());
+  EXPECT_SAYS(error_of([&] { load_tokenizer(folder / "tokenizer.json"); }), "has no token <0x41>");
+}
+
 TEST(TokenizerJson, CutsTextAsTheReference) {
   using Behavior = WordPattern::Behavior;
   const std::map<std::string, Behavior> behaviors = {{"Removed", Behavior::removed},

@@ -11,7 +11,7 @@ namespace {
 
 void add_rope(std::vector<OpCase>& cases, Size tokens, Size heads, Size width, Size rotary,
               int first_position) {
-  constexpr double theta = 10000;
+  const RopeFrequencies frequencies{.theta = 10000};
   const Size half = rotary / 2;
   const Values x = draw("x", static_cast<std::int64_t>(tokens * heads * width));
   Values positions(tokens), y = x, back = x;
@@ -20,8 +20,8 @@ void add_rope(std::vector<OpCase>& cases, Size tokens, Size heads, Size width, S
     for (Size h = 0; h < heads; ++h)
       for (Size i = 0; i < half; ++i) {
         const Size one = (t * heads + h) * width + i, two = one + half;
-        const double angle =
-            positions[t] / std::pow(theta, static_cast<double>(2 * i) / static_cast<double>(rotary));
+        const double angle = positions[t] / std::pow(frequencies.theta, static_cast<double>(2 * i) /
+                                                                            static_cast<double>(rotary));
         const std::complex<double> pair(x[one], x[two]), turn = std::polar(1.0, angle);
         y[one] = (pair * turn).real(), y[two] = (pair * turn).imag();
         back[one] = (pair / turn).real(), back[two] = (pair / turn).imag();
@@ -30,10 +30,10 @@ void add_rope(std::vector<OpCase>& cases, Size tokens, Size heads, Size width, S
   const Shape shape{length_of(tokens), length_of(heads), length_of(width)};
   OpCase op{join_text("rope_", tokens, 'x', heads, 'x', width, "_turns_", rotary, "_from_", first_position),
             1.0 + first_position,  // an angle is as wrong as it is large
-            [turned = length_of(rotary)](const Kernels& kernels, const Arguments& a) {
+            [frequencies, turned = length_of(rotary)](const Kernels& kernels, const Arguments& a) {
               const auto& rope = kernels.family<RopeKernels>().rope;
-              rope(a["x"], a["positions"], theta, turned, Rotation::forward, a["y"]);
-              rope(a["x"], a["positions"], theta, turned, Rotation::inverse, a["back"]);
+              rope(a["x"], a["positions"], frequencies, turned, Rotation::forward, a["y"]);
+              rope(a["x"], a["positions"], frequencies, turned, Rotation::inverse, a["back"]);
             }};
   op.input("x", shape, x).input("positions", {length_of(tokens)}, positions, Type::int32);
   cases.push_back(op.output("y", shape, y).output("back", shape, back));
@@ -231,6 +231,10 @@ void add_ranged_attention(std::vector<OpCase>& cases) {
   add_attention(cases, {1, 200, 2, 1, 4}, See::past);
   for (const Size keys : {8, 65, 130}) add_attention(cases, {2, 7, 4, 2, 8, 8, keys}, See::several);
   add_attention(cases, {1, 40, 2, 1, 64, 64, 129}, See::one);
+  // One query, as in generation.
+  for (const Size keys : {1, 2, 130})
+    for (const See see : {See::several, See::window, See::nothing})
+      add_attention(cases, {3, 1, 4, 2, 8, 13, keys}, see);
   add_attention(cases, {1, 66, 2, 1, 8, 8, 3}, See::scattered);  // fewer keys than queries
   for (const Size value_width : {1, 5, 13}) add_attention(cases, {2, 65, 4, 2, 8, value_width}, See::several);
   add_attention(cases, {1, 20, 2, 1, 64, 128}, See::one);

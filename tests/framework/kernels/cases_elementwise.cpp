@@ -1,6 +1,7 @@
 // Sums, SwiGLU, RMSNorm and AdamW against their textbook formulas.
 #include <cmath>
 
+#include "framework/kernels/bias.h"
 #include "framework/kernels/reciprocal.h"
 #include "tests/framework/kernels/op_table.h"
 
@@ -28,6 +29,28 @@ void add_sums(std::vector<OpCase>& cases, std::int64_t count) {
                       .update("added_to_sums", {count}, b, added, Type::sums)
                       .output("squares", {1}, {static_cast<double>(squares)}, Type::float64)
                       .update("more_squares", {1}, {5}, {5 + static_cast<double>(squares)}, Type::float64));
+}
+
+/// More rows than one chunk of a sum.
+void add_biases(std::vector<OpCase>& cases, std::int64_t rows, std::int64_t width) {
+  const Values x = draw("x", rows * width), bias = draw("bias", width);
+  Values y = x, sum(bias.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    y[i] += bias[i % bias.size()];
+    sum[i % bias.size()] += x[i];
+  }
+  for (const Write write : {Write::overwrite, Write::accumulate}) {
+    OpCase op{join_text("biases_", rows, 'x', width, write == Write::overwrite ? "" : "_accumulate"),
+              static_cast<double>(rows), [write](const Kernels& kernels, const Arguments& a) {
+                const auto& family = kernels.family<BiasKernels>();
+                family.add_bias(a["x"], a["bias"], a["y"]);
+                family.sum_of_rows(a["x"], a["sum"], write);
+                family.sum_of_rows(a["x"], a["sum_in_full"], write);
+              }};
+    op.input("x", {rows, width}, x).input("bias", {width}, bias).output("y", {rows, width}, y);
+    cases.push_back(
+        op.written("sum", {width}, write, sum).written("sum_in_full", {width}, write, sum, Type::sums));
+  }
 }
 
 /// The ops that losses are made of: float64 on every device.
@@ -207,6 +230,7 @@ std::vector<OpCase> elementwise_cases() {
   for (const std::int64_t count : {0, 1, 31, 4095, 4096, 4097, 16385, 40001}) add_sums(cases, count);
   for (const std::int64_t count : {0, 1, 31, 16385}) add_convert(cases, count);
   for (const std::int64_t count : {0, 1, 65, 1000}) add_losses_case(cases, count);
+  for (const std::int64_t rows : {0, 1, 127, 129, 385}) add_biases(cases, rows, rows % 31 + 1);
   add_swiglu(cases, 0, 5, 1);
   add_swiglu(cases, 1, 1, 1);
   add_swiglu(cases, 13, 17, 1);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -85,6 +86,32 @@ TEST(Safetensors, EveryTypeWidens) {
   EXPECT_EQ(doubles, wide);
   reader.read(reader.tensors()[1], values.data());
   EXPECT_EQ(values[0], 0.1f);
+}
+
+TEST(Safetensors, APartOfATensorIsReadAlone) {
+  const ScratchDirectory scratch;
+  const auto path = scratch.path() / "parts.safetensors";
+  std::vector<float> values(1 << 19);  // more bytes than are read at once
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 251);
+  SafetensorsWriter writer(path, {{"before", false, {3}}, {"wide", false, {512, 1024}}, {"half", true, {8}}});
+  writer.write(values.data(), 3);
+  writer.write(values.data(), values.size());
+  writer.write(values.data(), 8);
+  writer.finish();
+  const SafetensorsReader reader(path);
+  const SafeTensor &wide = reader.tensors()[1], &half = reader.tensors()[2];
+  for (const auto& [first, count] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+           {0, 5}, {1000, 400'000}, {524'287, 1}, {524'288, 0}}) {
+    std::vector<float> part(static_cast<std::size_t>(count) + 1, -1);
+    reader.read(wide, first, count, part.data());
+    EXPECT_TRUE(std::equal(part.begin(), part.end() - 1, values.begin() + first)) << first;
+    EXPECT_EQ(part.back(), -1) << "no more than was wanted";
+  }
+  std::vector<double> part(3);
+  reader.read(half, 4, 3, part.data());
+  EXPECT_EQ(part, (std::vector<double>{4, 5, 6}));
+  EXPECT_THROW(reader.read(half, 6, 3, part.data()), Error) << "which is the next tensor's";
+  EXPECT_THROW(reader.read(wide, -1, 1, part.data()), Error);
 }
 
 TEST(Safetensors, AWrongHeaderIsASentence) {
