@@ -42,6 +42,9 @@ void draw(const Parameter& parameter, std::uint64_t seed, const Tensor& into) {
     case Initializer::Kind::ones:
       values.assign(values.size(), T(1));
       break;
+    case Initializer::Kind::constant:
+      values.assign(values.size(), static_cast<T>(initializer.value));
+      break;
     case Initializer::Kind::normal:
       for_each_element(parameter, [&](std::int64_t part, std::int64_t whole) {
         values[static_cast<std::size_t>(part)] =

@@ -18,8 +18,9 @@
 namespace conclave {
 
 struct Initializer {
-  enum class Kind { normal, ones, zeros } kind = Kind::normal;
+  enum class Kind { normal, ones, zeros, constant } kind = Kind::normal;
   double standard_deviation = 0.02;
+  double value = 0;  // of a constant
 };
 
 /// Ops see a weight in the type that the model computes in, or in its full precision. The two differ for

@@ -168,6 +168,12 @@ void Dataset::part_documents(std::int64_t begin, const std::vector<std::int32_t>
     starts[column] = std::max(starts[column], starts[column - 1]);
 }
 
+void Dataset::count_ids(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& count_of_id) const {
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(end - begin));
+  file_.read(begin, end - begin, ids.data());
+  for (const std::int32_t id : ids) ++count_of_id[static_cast<std::size_t>(id)];
+}
+
 std::string Dataset::describe(std::int64_t sequence) const {
   const std::int64_t begin = sequence * length_, end = std::min(begin + length_, tokens() - 1);
   const std::int64_t first = file_.document_of(begin), last = file_.document_of(end - 1);

@@ -54,6 +54,9 @@ class Dataset {
   /// Writes a sequence into a row of the batch; past the end of the stream comes padding. With
   /// data.document_mask a document begins with the separator before its text, where there is one.
   void fill(std::int64_t sequence, Batch& batch, std::int64_t row) const;
+  /// Adds to count_of_id [vocabulary] how often each id stands among the tokens begin .. end - 1 of the
+  /// stream.
+  void count_ids(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& count_of_id) const;
   /// The documents that a sequence has tokens of: "17 (documents 3-5)".
   std::string describe(std::int64_t sequence) const;
 

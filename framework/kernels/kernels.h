@@ -224,8 +224,9 @@ class Kernels {
   /// Computes scores, the top_k experts (ties: the lower index) and their weights, by the rule. The input
   /// `logits` is sums [tokens, experts], float32 or float64. The input `tokens` is int32 [tokens], -1 for
   /// padding, which is routed nowhere and counted nowhere. A logit of -infinity bars an expert for its token,
-  /// whatever its selection bias. Its p is exactly 0, and so is its gradient. Statistics are kept by
-  /// sequence; result.first_token and length say which token belongs to which.
+  /// whatever its selection bias. Its p is exactly 0, and so is its gradient. Where fewer than top_k experts
+  /// are left, the last slots are -1, but never the first one. Statistics are kept by sequence;
+  /// result.first_token and length say which token belongs to which.
   Kernel<void(const Tensor& logits, const Tensor& tokens, const RouteRule& rule, const RouteResult& result)>
       route{table_, "route"};
   /// dlogits from the gradients of weights, probability_sums and z_sum (float64 [1]). A softmax needs no

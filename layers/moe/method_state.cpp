@@ -11,6 +11,10 @@ Tensor MethodStates::of(const std::string& name) const {
 MethodStates MethodStates::of_layer(std::int64_t layer) const {
   MethodStates result;
   for (const MethodState& state : all) {
+    if (state.of == StateOf::model) {
+      result.all.push_back(state);
+      continue;
+    }
     std::int64_t elements = 1;
     for (int dim = 1; dim < state.shape.dims(); ++dim) elements *= state.shape[dim];
     result.all.push_back({state.name, {elements}, state.values.part(layer * elements, {elements})});
@@ -22,6 +26,10 @@ MethodStates MethodStates::of_experts(const std::vector<std::int32_t>& experts) 
   MethodStates result;
   const auto count = static_cast<std::int64_t>(experts.size());
   for (const MethodState& state : all) {
+    if (state.of == StateOf::model) {
+      result.all.push_back(state);
+      continue;
+    }
     const Tensor values = Tensor::empty({count}, DType::float64, state.values.device());
     for (std::int64_t i = 0; i < count; ++i)
       values.part(i, {1}).copy_from(state.values.part(experts[static_cast<std::size_t>(i)], {1}));

@@ -9,9 +9,11 @@ namespace conclave {
 Method balance_terms();
 Method z_loss();
 Method capacity();
+Method cosine_scores();
 Method document_pools();
 Method routing_groups();
 Method selection_bias();
+Method vocabulary_mask();
 
 LoadScopeKind sequence_scope();
 LoadScopeKind micro_batch_scope();
@@ -23,7 +25,8 @@ LoadScopeKind global_batch_scope();
 const std::vector<Method>& methods() {
   // Their sums over ranks travel in this order.
   static const std::vector<Method> all = {
-      balance_terms(), z_loss(), capacity(), document_pools(), routing_groups(), selection_bias(),
+      balance_terms(),  z_loss(),         capacity(),      document_pools(),
+      routing_groups(), selection_bias(), cosine_scores(), vocabulary_mask(),
   };
   return all;
 }
@@ -36,14 +39,43 @@ const std::vector<LoadScopeKind>& load_scopes() {
   return all;
 }
 
-MethodStates make_states(const MoeRecipe& moe, std::int64_t layers, Device& device) {
+MethodStates make_states(const ModelRecipe& model, Device& device) {
   MethodStates states;
+  const std::int64_t layers = count_moe_layers(model);
   for (const Method& method : methods())
-    if (layers > 0 && method.keeps_state != nullptr && method.keeps_state(moe)) {
-      const Shape shape{layers, moe.num_experts};
-      states.all.push_back({std::string(method.state), shape, Tensor::zeros(shape, DType::float64, device)});
+    if (layers > 0 && method.keeps_state != nullptr && method.keeps_state(model.moe)) {
+      const bool whole = method.shape_of_state != nullptr;
+      const Shape shape = whole ? method.shape_of_state(model) : Shape{layers, model.moe.num_experts};
+      states.all.push_back({std::string(method.state), shape, Tensor::zeros(shape, DType::float64, device),
+                            whole ? StateOf::model : StateOf::experts});
     }
   return states;
+}
+
+namespace {
+
+/// What has been learnt from a text is nowhere zero alone.
+bool is_unknown(const Tensor& state) {
+  const std::vector<double> values = state.to_host<double>();
+  return std::all_of(values.begin(), values.end(), [](double value) { return value == 0; });
+}
+
+}  // namespace
+
+bool wants_text(const MethodStates& states) {
+  for (const Method& method : methods())
+    if (method.learn_from_text != nullptr)
+      if (const Tensor state = states.of(std::string(method.state)); state.defined() && is_unknown(state))
+        return true;
+  return false;
+}
+
+void learn_from_text(const MoeRecipe& moe, const std::vector<std::int64_t>& count_of_id,
+                     const MethodStates& states) {
+  for (const Method& method : methods())
+    if (method.learn_from_text != nullptr)
+      if (const Tensor state = states.of(std::string(method.state)); state.defined() && is_unknown(state))
+        method.learn_from_text(moe, count_of_id, state);
 }
 
 void check_keeps_state(const MethodStates& states, const std::string& name, const std::string& checkpoint) {

@@ -62,9 +62,7 @@ FeedForward::Result Moe::forward(Tape& tape, const Variable& residual, const Mod
 }
 
 FeedForwards::FeedForwards(const ModelRecipe& model, Device& device, RouterMaker router)
-    : model_(model),
-      router_(std::move(router)),
-      states_(make_states(model.moe, count_moe_layers(model), device)) {}
+    : model_(model), router_(std::move(router)), states_(make_states(model, device)) {}
 
 std::unique_ptr<FeedForward> FeedForwards::operator()(ParameterSet& parameters,
                                                       const BlockPlace& place) const {

@@ -32,6 +32,8 @@ void describe(Visitor& v, RouterRecipe& r) {
   describe_routing_groups(v, r);
   describe_z_loss(v, r.z_loss_coefficient);
   section(v, "bias", r.bias, "balancing without a loss: a bias on the choice, moved against the load");
+  choice(v, "score", r.score, "how experts are scored: linear, or cosine (X-MoE)");
+  section(v, "vocabulary", r.vocabulary, "experts that a token may use, drawn by its id (MaskMoE)");
   section(v, "pool", r.pool, "experts that all tokens of a document choose from, drawn in size (EMO)");
 }
 
@@ -114,6 +116,7 @@ void require_possible(const Requirements& r, const ModelRecipe& m) {
   require_routing(r, moe);
   require_routing_groups(r, moe);
   require_pools(r, moe);
+  require_vocabulary_mask(r, moe);
   r.require(moe.first_k_dense_replace <= m.num_hidden_layers, "model.moe.first_k_dense_replace",
             moe.first_k_dense_replace, " dense blocks came, but model.num_hidden_layers is ",
             m.num_hidden_layers);
@@ -135,7 +138,7 @@ bool routers_learn_nothing_from_text(const ModelRecipe& model) {
   const RouterRecipe& router = model.moe.router;
   if (count_moe_layers(model) == 0 || model.moe.num_experts_per_tok != 1 || model.moe.num_experts == 1)
     return false;
-  return router.norm_topk_prob || router.pool.maximum == 1;
+  return router.norm_topk_prob || router.pool.maximum == 1 || router.vocabulary.visible == 1;
 }
 
 }  // namespace
@@ -149,16 +152,18 @@ std::string untrained_router_warning(const ModelRecipe& model) {
   if (moe.router.z_loss_coefficient > 0) losses.emplace_back("model.moe.router.z_loss_coefficient");
   return join_text(
       "model.moe.num_experts_per_tok: 1 with ",
-      moe.router.norm_topk_prob ? "model.moe.router.norm_topk_prob: true makes the weight of a token's expert"
-                                : "model.moe.router.pool.maximum: 1 makes the weight of a token's expert",
-      " a constant, so the language-model loss trains no router. ",
+      moe.router.norm_topk_prob            ? "model.moe.router.norm_topk_prob: true"
+      : moe.router.vocabulary.visible == 1 ? "model.moe.router.vocabulary.visible: 1"
+                                           : "model.moe.router.pool.maximum: 1",
+      " makes the weight of a token's expert", " a constant, so the language-model loss trains no router. ",
       losses.empty() ? "No other loss trains them either: they stay as they were drawn, but for weight decay."
                      : "The routers' only gradients come from " + join_words(losses) +
                            ", which do not know which expert suits a token.",
       moe.router.norm_topk_prob
           ? " Expected norm_topk_prob: false, where the weight is the expert's probability, or more experts "
             "per token."
-          : " Expected a larger pool or more experts per token.");
+      : moe.router.vocabulary.visible == 1 ? " Expected more visible experts."
+                                           : " Expected a larger pool or more experts per token.");
 }
 
 std::vector<std::string> balance_warnings(const MoeRecipe& moe) {

@@ -4,12 +4,15 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "framework/base/words.h"
 #include "layers/moe/method_keys.h"
+#include "layers/moe/methods/cosine_scores.h"
 #include "layers/moe/methods/document_pools.h"
 #include "layers/moe/methods/selection_bias.h"
+#include "layers/moe/methods/vocabulary_mask.h"
 #include "layers/recipe.h"
 
 namespace conclave {
@@ -20,6 +23,16 @@ constexpr auto words_of(RouterKind) {
   return std::array{Word{RouterKind::softmax, "softmax"}, Word{RouterKind::sigmoid, "sigmoid"}};
 }
 
+/// A score for each expert that is linear in the token.
+struct LinearScoreRecipe {
+  static constexpr const char* kind = "linear";
+  bool operator==(const LinearScoreRecipe&) const = default;
+};
+inline void describe(Visitor&, LinearScoreRecipe&) {}
+
+/// How a router scores experts; methods add their own.
+using ScoreRecipe = std::variant<LinearScoreRecipe, CosineScoreRecipe>;
+
 struct RouterRecipe {
   RouterKind kind = RouterKind::softmax;
   bool norm_topk_prob = true;
@@ -29,6 +42,8 @@ struct RouterRecipe {
   double z_loss_coefficient = 0.001;
   SelectionBiasRecipe bias;
   PoolRecipe pool;
+  ScoreRecipe score;
+  VocabularyMaskRecipe vocabulary;
   bool operator==(const RouterRecipe&) const = default;
 };
 void describe(Visitor& v, RouterRecipe& r);

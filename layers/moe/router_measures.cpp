@@ -19,7 +19,8 @@ RouterMeasures measure(const std::vector<std::int32_t>& chosen, std::int64_t top
     const T* p = probabilities.data() + t * experts;
     if (choice[0] < 0) continue;  // padding
     RouterMeasures& measures = of_token[static_cast<std::size_t>(t)];
-    for (std::int64_t k = 0; k < top_k; ++k) measures.chosen_probability += static_cast<double>(p[choice[k]]);
+    for (std::int64_t k = 0; k < top_k; ++k)
+      if (choice[k] >= 0) measures.chosen_probability += static_cast<double>(p[choice[k]]);
     for (std::int64_t e = 0; e < experts; ++e)
       if (const auto value = static_cast<double>(p[e]); value > 0)
         measures.entropy -= value * std::log(value);

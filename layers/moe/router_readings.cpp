@@ -1,5 +1,7 @@
 #include "layers/moe/router_readings.h"
 
+#include <limits>
+
 #include "framework/tensor/host_copies.h"
 
 namespace conclave {
@@ -10,12 +12,19 @@ std::vector<std::int64_t> RouterReading::other(const std::string& name) const {
   return {};
 }
 
+double RouterReading::number(const std::string& name) const {
+  for (const auto& [of_name, value] : numbers)
+    if (of_name == name) return value;
+  return std::numeric_limits<double>::quiet_NaN();
+}
+
 std::vector<RouterReading> read_routers(const std::vector<RouterStatistics>& layers, ReadChosen chosen) {
   std::vector<Tensor> tensors;
   for (const RouterStatistics& layer : layers) {
     tensors.insert(tensors.end(), {layer.counts, layer.probability_sums.value, layer.z_sum.value,
                                    chosen == ReadChosen::yes ? layer.chosen : Tensor()});
     for (const NamedCounts& other : layer.others) tensors.push_back(other.values);
+    for (const NamedNumber& number : layer.numbers) tensors.push_back(number.value);
   }
   const HostCopies copies(tensors);
   std::vector<RouterReading> readings;
@@ -34,6 +43,11 @@ std::vector<RouterReading> read_routers(const std::vector<RouterStatistics>& lay
     at += 4;
     for (const NamedCounts& other : layer.others)
       readings.back().others.emplace_back(other.name, copies.of<std::int64_t>(at++));
+    for (const NamedNumber& number : layer.numbers)
+      with_float_type(number.value.dtype(), [&](auto zero) {
+        readings.back().numbers.emplace_back(number.name,
+                                             static_cast<double>(copies.of<decltype(zero)>(at++).at(0)));
+      });
   }
   return readings;
 }

@@ -18,9 +18,12 @@ struct RouterReading {
   double z_sum = 0;
   std::vector<std::int32_t> chosen;  // [tokens, top_k]; empty unless asked for
   std::vector<std::pair<std::string, std::vector<std::int64_t>>> others;  // RouterStatistics::others
+  std::vector<std::pair<std::string, double>> numbers;                    // RouterStatistics::numbers
 
   /// The counts that a method left under this name; none where it left none.
   std::vector<std::int64_t> other(const std::string& name) const;
+  /// The number that a method left under this name; NaN where it left none.
+  double number(const std::string& name) const;
 };
 
 enum class ReadChosen { no, yes };

@@ -24,12 +24,21 @@ inline RouteOptions route_options(const ModelInput& input, std::int64_t top_k, c
           .first_token = input.first_token};
 }
 
+/// Scores and what goes with them.
+struct Scored {
+  Variable logits;   // [tokens, experts]
+  Variable counted;  // those that statistics are of, where they differ
+  std::vector<NamedNumber> numbers;
+};
+
 /// How well each expert suits a token.
 class Scores {
  public:
   virtual ~Scores() = default;
   /// Logits [tokens, experts].
   virtual Variable of(Tape& tape, const RouterInput& input) const = 0;
+  /// The same with more, for scores that have more to say.
+  virtual Scored scored(Tape& tape, const RouterInput& input) const { return {of(tape, input), {}, {}}; }
 };
 
 /// Takes experts out of the running for some tokens.

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "framework/autograd/ops/elementwise.h"
+#include "layers/moe/methods.h"
 #include "layers/moe/moe.h"
 #include "layers/moe/objectives.h"
 #include "layers/transformer.h"
@@ -20,7 +21,11 @@ class ModelOn {
   ModelOn(const Recipe& recipe, Device& device)
       : recipe_(recipe),
         device_(device),
-        transformer_(parameters_, recipe.model, FeedForwards(recipe.model, device), Recompute::none) {
+        feed_forwards_(recipe.model, device),
+        transformer_(parameters_, recipe.model, feed_forwards_, Recompute::none) {
+    std::vector<std::int64_t> count_of_id(static_cast<std::size_t>(recipe.model.vocab_size), 1);
+    for (std::size_t id = 0; id < count_of_id.size(); id += 2) count_of_id[id] = 3;
+    learn_from_text(recipe.model.moe, count_of_id, feed_forwards_.states());
     parameters_.materialize(DType::float32, 3, device);
     moment1_ = Tensor::zeros({parameters_.elements()}, DType::float32, device);
     moment2_ = Tensor::zeros({parameters_.elements()}, DType::float32, device);
@@ -68,17 +73,20 @@ class ModelOn {
   Device& device_;
   std::shared_ptr<Communicator> self_ = self_communicator();
   ParameterSet parameters_;
+  FeedForwards feed_forwards_;
   Transformer transformer_;
   Tensor moment1_, moment2_;
   Pieces pieces_;
 };
 
-enum class Kind { plain, sigmoid, pools, biased };
+enum class Kind { plain, sigmoid, pools, biased, cosine, masked };
 
 Recipe recipe_of(Kind kind) {
   Recipe recipe = test::tiny_recipe();
   recipe.model.moe.balance = {{.scope = BalanceScope::micro_batch, .coefficient = 0.1}};
   if (kind == Kind::pools) recipe.model.moe.router.pool = {.minimum = 2, .maximum = 8, .evaluation = 4};
+  if (kind == Kind::cosine) recipe.model.moe.router.score = CosineScoreRecipe{.width = 6};
+  if (kind == Kind::masked) recipe.model.moe.router.vocabulary = {.visible = 5, .frequent_share = 0.5};
   if (kind == Kind::sigmoid) {
     recipe.model.moe.router.kind = RouterKind::sigmoid;
     recipe.model.moe.router.n_group = 4;
@@ -96,7 +104,8 @@ Recipe recipe_of(Kind kind) {
 
 TEST(EmulatedModel, HasTheGradientsOfTheCpu) {
   for (Device* device : test::gpu_devices())
-    for (const Kind kind : {Kind::plain, Kind::sigmoid, Kind::pools, Kind::biased}) {
+    for (const Kind kind :
+         {Kind::plain, Kind::sigmoid, Kind::pools, Kind::biased, Kind::cosine, Kind::masked}) {
       ModelOn cpu(recipe_of(kind), cpu_device()), other(recipe_of(kind), *device);
       const double loss = cpu.differentiate(0);
       EXPECT_NEAR(other.differentiate(0), loss, 1e-5 * loss) << device->name();

@@ -16,6 +16,13 @@ struct NamedCounts {
   Tensor values;  // int64 [any]
 };
 
+/// A NamedNumber is a number of a router itself, such as a learned temperature. It is the same on every rank
+/// and in every micro-batch of a step.
+struct NamedNumber {
+  std::string name;
+  Tensor value;  // float32 or float64 [1]
+};
+
 /// RouterStatistics are what objectives and reports need from a router, by packed sequence. Every scope of a
 /// balance loss (sequence, group, micro-batch, global batch) can be had from them.
 struct RouterStatistics {
@@ -26,6 +33,8 @@ struct RouterStatistics {
   std::int64_t first_token = 0;     // where these tokens begin in the micro-batch
   std::vector<NamedCounts> others;  // of methods, the same names on every rank
   Tensor probabilities;             // [tokens, experts]; Routing::probabilities, kept for evaluations only
+  /// Of methods.
+  std::vector<NamedNumber> numbers;
 
   /// The statistics that carry a gradient.
   std::array<Variable*, 2> variables() { return {&probability_sums, &z_sum}; }
@@ -48,7 +57,7 @@ struct RouteOptions {
 
 /// Computes scores over experts, then chooses the top_k largest, as the rule says. Only weights and
 /// statistics carry gradients, the choice does not. A logit of -infinity bars its expert, and no gradient
-/// reaches it.
+/// reaches it. Where fewer than top_k experts are left, the last slots stay unused.
 Routing route(Tape& tape, const Variable& logits,  // [tokens, experts]
               const Tensor& tokens,                // int32 [tokens]; -1: padding
               const RouteOptions& options);

@@ -19,7 +19,9 @@ void put_norm(Kernels& kernels);
 void put_permutation(Kernels& kernels);
 void put_pools(Kernels& kernels);
 void put_rope(Kernels& kernels);
+void put_reciprocal(Kernels& kernels);
 void put_routing(Kernels& kernels);
+void put_token_masks(Kernels& kernels);
 /// All of them (cpu_kernels.cpp).
 void put_all(Kernels& kernels);
 

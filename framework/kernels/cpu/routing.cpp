@@ -69,7 +69,11 @@ class TokenRouter {
   /// logits, p [experts]; weights, chosen [top_k]. Returns logsumexp(logits).
   T route(const T* logits, T* p, T* weights, std::int32_t* chosen) {
     const T log_sum_exp = score(logits, p);
-    if (rule_.choice == RouteRule::Choice::best) select(logits, p, chosen);
+    if (rule_.choice == RouteRule::Choice::best) {
+      select(logits, p, chosen);
+      for (std::int64_t j = 1; j < top_k_; ++j)
+        if (logits[chosen[j]] == -std::numeric_limits<T>::infinity()) chosen[j] = -1;
+    }
     T total = rule_.renormalise ? T(0) : T(1);
     for (std::int64_t j = 0; j < top_k_; ++j) {
       weights[j] = 0;

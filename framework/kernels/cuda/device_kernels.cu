@@ -13,7 +13,9 @@ void put_all(Kernels& kernels) {
   put_norm(kernels);
   put_permutation(kernels);
   put_pools(kernels);
+  put_reciprocal(kernels);
   put_routing(kernels);
+  put_token_masks(kernels);
 }
 
 }  // namespace conclave::DIALECT

@@ -18,7 +18,9 @@ void put_matrix_product(Kernels& kernels);
 void put_norm(Kernels& kernels);
 void put_permutation(Kernels& kernels);
 void put_pools(Kernels& kernels);
+void put_reciprocal(Kernels& kernels);
 void put_routing(Kernels& kernels);
+void put_token_masks(Kernels& kernels);
 /// All of them (device_kernels.cu).
 void put_all(Kernels& kernels);
 

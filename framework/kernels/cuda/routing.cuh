@@ -57,8 +57,7 @@ DEVICE float warp_softmax(const float (&values)[per_lane], float (&p)[per_lane])
 }
 
 /// The index of the largest value, of equal ones the lowest, and takes it out of the running. Values that are
-/// not numbers are never largest; where nothing else is left the answer is `otherwise`, so that it is always
-/// an expert.
+/// not numbers are never largest; where nothing else is left the answer is `otherwise`.
 template <int per_lane>
 DEVICE int take_best(double (&values)[per_lane], int otherwise) {
   double best = lowest<double>();
@@ -168,7 +167,8 @@ KERNEL route_kernel(RouteSizes z, RouteChoice choice, const float* logits, const
     int chosen = -1;  // lane k holds the k-th choice
     float weight = 0;
     for (int k = 0; k < z.top_k; ++k) {
-      const int expert = choice.given ? out.experts[t * z.top_k + k] : take_best(selection, k);
+      // A barred expert is never taken, and where no other is left the slot stays unused.
+      const int expert = choice.given ? out.experts[t * z.top_k + k] : take_best(selection, k == 0 ? 0 : -1);
       float offer = 0;
       UNROLL for (int j = 0; j < per_lane; ++j) if (expert >= 0 && j == expert / warp_size) offer =
           choice.renormalise ? p[j] : score[j];

@@ -81,11 +81,20 @@ nlohmann::ordered_json scaling_config(const RopeScalingRecipe& scaling) {
   return config;
 }
 
+/// What no architecture has.
+std::vector<Demand> known_routers(const ModelRecipe& m) {
+  if (count_moe_layers(m) == 0) return {};
+  const RouterRecipe& router = m.moe.router;
+  return {{std::holds_alternative<LinearScoreRecipe>(router.score), "its routers score by cosine"},
+          {router.vocabulary.visible == 0, "its tokens have experts by their ids"}};
+}
+
 }  // namespace
 
 std::string why_not(const Architecture& architecture, const ModelRecipe& model) {
   std::string reasons;
-  for (const Demand& demand : joined({architecture.demands(model), rare_demands(architecture, model)}))
+  for (const Demand& demand :
+       joined({architecture.demands(model), rare_demands(architecture, model), known_routers(model)}))
     if (!demand.holds) reasons += (reasons.empty() ? "" : "; ") + demand.otherwise;
   return reasons;
 }

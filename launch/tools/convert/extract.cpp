@@ -100,6 +100,12 @@ void check_request(const ExtractOptions& options, const Recipe& recipe) {
   const MoeRecipe& moe = recipe.model.moe;
   check(count_moe_layers(recipe.model) > 0, Fault::request, options.checkpoint.string(),
         " is a dense model; there are no experts to extract");
+  check(std::holds_alternative<LinearScoreRecipe>(moe.router.score), Fault::request,
+        options.checkpoint.string(), " has routers with model.moe.router.score: cosine; experts can be ",
+        "extracted from models whose routers score linearly alone");
+  check(moe.router.vocabulary.visible == 0, Fault::request, options.checkpoint.string(),
+        " has model.moe.router.vocabulary.visible: ", moe.router.vocabulary.visible,
+        "; where tokens have experts by their ids, some would be left without any, so none can be extracted");
   check(options.experts >= 1 && options.experts <= moe.num_experts, Fault::request, "--experts ",
         options.experts, " came; the layers have ", moe.num_experts, " routed experts, expected 1 to ",
         moe.num_experts);

@@ -301,6 +301,17 @@ ModelRecipe as_trained(ModelRecipe weights, const ModelRecipe& run, bool new_rou
   return weights;
 }
 
+/// Routers that come from no checkpoint of Conclave are linear and know no ids of tokens.
+void check_router_fits(const RouterRecipe& router, const std::string& recipe) {
+  check(
+      std::holds_alternative<LinearScoreRecipe>(router.score), Fault::request, recipe,
+      ": model.moe.router.score: cosine came, but the routers of an imported model score linearly; expected "
+      "linear");
+  check(router.vocabulary.visible == 0, Fault::request, recipe,
+        ": model.moe.router.vocabulary.visible: ", router.vocabulary.visible,
+        " came, but an imported model does not say which ids are frequent; expected 0");
+}
+
 }  // namespace
 
 Recipe import_model(const ImportOptions& options, const Say& say) {
@@ -316,6 +327,7 @@ Recipe import_model(const ImportOptions& options, const Say& say) {
 
   Recipe recipe;
   if (!options.recipe.empty()) recipe = load_recipe(options.recipe);
+  check_router_fits(recipe.model.moe.router, options.recipe);
   ModelRecipe source = recipe.model;
   source.moe.router.pool = {};  // no config.json has them
   read_model(origin, config, source);

@@ -39,6 +39,9 @@ class TrainingRun {
   /// For a run directory without a checkpoint: takes what the recipe wants of another run's, and returns it.
   /// Collective.
   FoundCheckpoint take_from_another_run(std::vector<std::string>& changes);
+  /// Lets methods of the routers learn what they need from the whole training text, where no checkpoint has
+  /// told them. Collective.
+  void learn_from_text();
   /// How often the run has gone over each dataset, and will have at its end.
   std::vector<DatasetPasses> passes();
   void describe();

@@ -1,4 +1,5 @@
 // How a training run begins: data, model and directory, where it goes on, and what is said of it.
+#include <algorithm>
 #include <utility>
 
 #include "framework/base/text.h"
@@ -10,6 +11,7 @@
 #include "launch/train/recipe_rules.h"
 #include "launch/train/resumption.h"
 #include "launch/train/run/training_run.h"
+#include "layers/moe/methods.h"
 #include "parallel/agreement.h"
 
 namespace conclave {
@@ -62,6 +64,7 @@ void TrainingRun::prepare() {
     resumed_recipe = reader.text("recipe");
   });
   const FoundCheckpoint other = checkpoint.empty() ? take_from_another_run(changes) : FoundCheckpoint{};
+  learn_from_text();
   agree(world_, [&] {
     if (world_.rank() != 0) return;
     const std::vector<std::string> domains =
@@ -112,6 +115,26 @@ FoundCheckpoint TrainingRun::take_from_another_run(std::vector<std::string>& cha
     changes = take_data(reader, recipe_, *training_);
   });
   return found;
+}
+
+void TrainingRun::learn_from_text() {
+  const MethodStates& states = trainer_->model().feed_forwards.states();
+  if (!wants_text(states)) return;  // equal on all ranks
+  std::vector<std::int64_t> count_of_id(static_cast<std::size_t>(recipe_.model.vocab_size));
+  agree(world_, [&] {
+    constexpr std::int64_t most = 1 << 20;
+    const std::int64_t rank = world_.rank(), ranks = world_.size();
+    for (const Dataset& dataset : training_->datasets()) {
+      const std::int64_t begin = dataset.tokens() * rank / ranks, end = dataset.tokens() * (rank + 1) / ranks;
+      for (std::int64_t first = begin; first < end; first += most) {
+        world_.note_progress();
+        dataset.count_ids(first, std::min(first + most, end), count_of_id);
+      }
+    }
+  });
+  const Tensor all = Tensor::from(count_of_id, {recipe_.model.vocab_size});
+  world_.all_reduce(all, ReduceOp::sum, Purpose::statistics);
+  conclave::learn_from_text(recipe_.model.moe, all.to_host<std::int64_t>(), states);
 }
 
 void TrainingRun::describe() {

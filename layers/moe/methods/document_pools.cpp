@@ -103,7 +103,8 @@ std::unique_ptr<Mask> pool_mask(const DocumentPools& pools) {
 }
 
 Method document_pools() {
-  return {.mask = [](const MoeRecipe& moe, const std::string& name) -> std::unique_ptr<Mask> {
+  return {.mask = [](const MoeRecipe& moe, const std::string& name,
+                     const MethodStates&) -> std::unique_ptr<Mask> {
             if (moe.router.pool.maximum == 0) return nullptr;
             check(moe.router.kind == RouterKind::softmax, Fault::request, "model.moe.router.pool came with ",
                   moe.router.kind, " scores; expected softmax");

@@ -7,6 +7,7 @@
 #include "framework/autograd/ops/attention.h"
 #include "framework/autograd/ops/elementwise.h"
 #include "framework/autograd/ops/linear.h"
+#include "framework/autograd/ops/reciprocal.h"
 #include "framework/autograd/ops/routing.h"
 #include "framework/autograd/ops/vocabulary.h"
 #include "tests/framework/autograd/gradient_check.h"
@@ -46,6 +47,13 @@ TEST(OpGradient, RmsNorm) {
   expect_right(norm, {normal_tensor("x", {2, 3, 2, 4}), normal_tensor("weight", {4})});  // per head
   expect_right(norm, {normal_tensor("x", {4, 1}), normal_tensor("weight", {1})});
   expect_right(norm, {normal_tensor("x", {131, 5}), normal_tensor("weight", {5})});  // two chunks of dweight
+}
+
+TEST(OpGradient, SpreadReciprocal) {
+  const Tensor above = Tensor::from(std::vector<double>{0.7}, {1}),
+               below = Tensor::from(std::vector<double>{0.2}, {1});
+  for (const Tensor& x : {above, below})
+    expect_right([](Tape& tape, Inputs in) { return spread_reciprocal(tape, in[0], 5, 1.5, 0.4); }, {x});
 }
 
 TEST(OpGradient, Linear) {

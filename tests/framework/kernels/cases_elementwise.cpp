@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "framework/kernels/bias.h"
+#include "framework/kernels/reciprocal.h"
 #include "tests/framework/kernels/op_table.h"
 
 namespace conclave::test {
@@ -197,10 +198,34 @@ void add_adamw(std::vector<OpCase>& cases, std::int64_t count, int steps_taken, 
   cases.push_back(op.update("moment1", {count}, moment1, m).update("moment2", {count}, moment2, v));
 }
 
+/// factor / max(x, least), and its backward, above and below the least value.
+void add_reciprocal(std::vector<OpCase>& cases, std::int64_t width, double x, Write write) {
+  constexpr double factor = 0.75, least = 0.25;
+  const Values dy = draw("dy", width);
+  double sum = 0;
+  for (const double value : dy) sum += value;
+  OpCase op{join_text("spread_reciprocal_", width, x < least ? "_below" : "_above",
+                      write == Write::accumulate ? "_added" : ""),
+            static_cast<double>(width), [write](const Kernels& kernels, const Arguments& a) {
+              const auto& family = kernels.family<ReciprocalKernels>();
+              family.spread_reciprocal(a["x"], factor, least, a["y"]);
+              family.spread_reciprocal_backward(a["x"], factor, least, a["dy"], a["dx"], write);
+            }};
+  op.bfloat16_runs = OpCase::BFloat16Runs::nowhere;
+  op.input("x", {1}, {x}).input("dy", {width}, dy);
+  op.output("y", {width}, Values(static_cast<Size>(width), factor / std::max(x, least)));
+  cases.push_back(op.written("dx", {1}, write, {x < least ? 0 : -factor / (x * x) * sum}));
+}
+
 }  // namespace
 
 std::vector<OpCase> elementwise_cases() {
   std::vector<OpCase> cases;
+  for (const Write write : {Write::overwrite, Write::accumulate})
+    for (const double x : {0.5, 0.125}) {
+      add_reciprocal(cases, 1, x, write);
+      add_reciprocal(cases, 300, x, write);
+    }
   // 16384: beyond it several threads share the work; 4096: the block of the sum of squares.
   for (const std::int64_t count : {0, 1, 31, 4095, 4096, 4097, 16385, 40001}) add_sums(cases, count);
   for (const std::int64_t count : {0, 1, 31, 16385}) add_convert(cases, count);

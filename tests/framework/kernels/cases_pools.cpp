@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 
+#include "framework/kernels/token_masks.h"
 #include "tests/framework/kernels/op_table.h"
 
 namespace conclave::test {
@@ -75,10 +76,50 @@ void add_mask(std::vector<OpCase>& cases, const std::string& name, Size tokens, 
   cases.push_back(op.update("logits", {length_of(tokens), length_of(experts)}, logits, masked));
 }
 
+/// Of id v the first set is expert v % experts, and the second has every expert whose number is like v's.
+void add_token_mask(std::vector<OpCase>& cases, Size tokens, Size experts, Size vocabulary) {
+  const Size words = static_cast<Size>(words_of_experts(length_of(experts)));
+  Values ids(tokens), second(vocabulary), sets(vocabulary * 2 * words),
+      logits = draw("logits", length_of(tokens * experts)), masked = logits;
+  const auto is_open = [&](Size id, Size expert) {
+    return second[id] > 0 ? (id + expert) % 3 == 0 : expert == id % experts;
+  };
+  for (Size id = 0; id < vocabulary; ++id) {
+    second[id] = id % 2 == 1 ? 1 : 0;
+    for (Size set = 0; set < 2; ++set)
+      for (Size word = 0; word < words; ++word) {
+        std::uint32_t bits = 0;
+        for (Size bit = 0; bit < 32 && word * 32 + bit < experts; ++bit) {
+          const Size expert = word * 32 + bit;
+          if (set == 1 ? (id + expert) % 3 == 0 : expert == id % experts) bits |= 1u << bit;
+        }
+        sets[(id * 2 + set) * words + word] = static_cast<std::int32_t>(bits);
+      }
+  }
+  for (Size t = 0; t < tokens; ++t) {
+    ids[t] = t % 7 == 5 ? -1 : static_cast<double>(t * 5 % vocabulary);
+    for (Size e = 0; ids[t] >= 0 && e < experts; ++e)
+      if (!is_open(static_cast<Size>(ids[t]), e))
+        masked[t * experts + e] = -std::numeric_limits<double>::infinity();
+  }
+  OpCase op{join_text("close_by_token_", tokens, "_of_", experts), 1,
+            [](const Kernels& kernels, const Arguments& a) {
+              kernels.family<TokenMaskKernels>().close_by_token(a["tokens"], a["sets"], a["second"],
+                                                                a["logits"]);
+            }};
+  op.bfloat16_runs = OpCase::BFloat16Runs::nowhere;
+  op.input("tokens", {length_of(tokens)}, ids, Type::int32);
+  op.input("sets", {length_of(vocabulary), 2, length_of(words)}, sets, Type::int32);
+  op.input("second", {length_of(vocabulary)}, second, Type::float64);
+  cases.push_back(op.update("logits", {length_of(tokens), length_of(experts)}, logits, masked));
+}
+
 }  // namespace
 
 std::vector<OpCase> pool_cases() {
   std::vector<OpCase> cases;
+  for (const Size experts : {1, 7, 32, 33, 129}) add_token_mask(cases, 40, experts, 23);
+  add_token_mask(cases, 0, 4, 3);
   for (const Size experts : {1, 2, 7, 31, 33, 128, 512}) {
     const Size half = (experts + 1) / 2;
     const std::vector<Document> packed{

@@ -18,8 +18,7 @@ struct Route {
   double scale = 1;
   Size groups = 1, chosen_groups = 1;
   bool biased = false;
-  bool masked =
-      false;  // of each token about half of the experts, of at least 2 top_k, are out of the running
+  bool masked = false;  // of each token about half of the experts are out of the running
 };
 
 /// The experts in the order in which the rule prefers them, written as a sort of everything.
@@ -82,16 +81,18 @@ void add_route(std::vector<OpCase>& cases, const Route& z) {
     for (Size i = 0; !by_logit && i < n; ++i)
       if (std::isfinite(preferred[i])) preferred[i] = q[i];
     const std::vector<Size> order = preference(z, preferred, bias);
-    for (Size k = 0; k < z.top_k; ++k) kept += q[order[k]];
+    Size used = 0;  // a barred expert takes no slot
+    while (used < z.top_k && std::isfinite(logits[t * n + order[used]])) ++used;
+    for (Size k = 0; k < used; ++k) kept += q[order[k]];
     Values dp(dsums.begin() + length_of(s * n), dsums.begin() + length_of(s * n + n));
-    for (Size k = 0; k < z.top_k; ++k) {
+    for (Size k = 0; k < used; ++k) {
       chosen[t * z.top_k + k] = static_cast<double>(order[k]);
       weights[t * z.top_k + k] = z.scale * q[order[k]] / (z.renormalise ? kept : 1);
       counts[s * n + order[k]] += 1;
     }
     Values dq(n);
-    for (Size k = 0; k < z.top_k; ++k)  // dw_k / dq_m = ([m = k] scale - w_k) / kept over the chosen m
-      for (Size m = 0; m < z.top_k; ++m) {
+    for (Size k = 0; k < used; ++k)  // dw_k / dq_m = ([m = k] scale - w_k) / kept over the chosen m
+      for (Size m = 0; m < used; ++m) {
         const double own = m == k ? z.scale : 0, w = weights[t * z.top_k + k];
         dq[order[m]] += dweights[t * z.top_k + k] * (z.renormalise ? (own - w) / kept : own);
       }
@@ -241,6 +242,7 @@ std::vector<OpCase> routing_cases() {
     for (const bool sigmoid : {false, true})
       for (const bool biased : {false, true}) {
         add_route(cases, {2, 9, 7, 3, renormalise, true, false, 1, sigmoid, 1.5, 1, 1, biased, true});
+        add_route(cases, {2, 9, 7, 6, renormalise, true, false, 1, sigmoid, 1.5, 1, 1, biased, true});
         add_route(cases, {1, 70, 129, 8, renormalise, false, false, 2, sigmoid, 1, 1, 1, biased, true});
       }
   // As large as routers are; on a GPU 32, 128 and 512 experts are the limits of kernels, 64 tokens a block's

@@ -53,7 +53,10 @@ std::vector<std::vector<double>> signs_on(const Layout& layout, BiasScope scope,
     ThreadCommunicator all(everyone, static_cast<int>(r * layout.tensor + t));
     ThreadCommunicator tensor(tensor_groups[static_cast<std::size_t>(r)], static_cast<int>(t));
     // From zero and with a rate of 1, a step moves the bias by its signs.
-    MethodStates states = make_states(moe, layers, cpu_device());
+    ModelRecipe model;
+    model.num_hidden_layers = layers;
+    model.moe = moe;
+    MethodStates states = make_states(model, cpu_device());
     Objectives objectives(moe, layers, all, &tensor, 0, states);
     const std::int64_t micro_steps = 8 / (layout.replicas * layout.micro);
     Objectives::Step balance = objectives.begin_step(0, tokens_of(step),
