@@ -81,20 +81,12 @@ nlohmann::ordered_json scaling_config(const RopeScalingRecipe& scaling) {
   return config;
 }
 
-/// What no architecture has.
-std::vector<Demand> known_routers(const ModelRecipe& m) {
-  if (count_moe_layers(m) == 0) return {};
-  const RouterRecipe& router = m.moe.router;
-  return {{std::holds_alternative<LinearScoreRecipe>(router.score), "its routers score by cosine"},
-          {router.vocabulary.visible == 0, "its tokens have experts by their ids"}};
-}
-
 }  // namespace
 
 std::string why_not(const Architecture& architecture, const ModelRecipe& model) {
   std::string reasons;
   for (const Demand& demand :
-       joined({architecture.demands(model), rare_demands(architecture, model), known_routers(model)}))
+       joined({architecture.demands(model), rare_demands(architecture, model), known_router_demands(model)}))
     if (!demand.holds) reasons += (reasons.empty() ? "" : "; ") + demand.otherwise;
   return reasons;
 }
@@ -272,6 +264,13 @@ std::vector<Demand> joined(std::initializer_list<std::vector<Demand>> lists) {
 
 Demand has_experts(const ModelRecipe& m) {
   return {count_moe_layers(m) > 0, "none of its blocks has experts"};
+}
+
+std::vector<Demand> known_router_demands(const ModelRecipe& m) {
+  if (count_moe_layers(m) == 0) return {};
+  const RouterRecipe& router = m.moe.router;
+  return {{std::holds_alternative<LinearScoreRecipe>(router.score), "its routers score by cosine"},
+          {router.vocabulary.visible == 0, "its tokens have experts by their ids"}};
 }
 
 std::int64_t leading_dense_blocks(const ModelRecipe& m) {

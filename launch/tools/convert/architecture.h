@@ -112,6 +112,8 @@ Demand has_no_shared_experts(const ModelRecipe& model);
 Demand has_weights_that_sum_to_one(const ModelRecipe& model);
 std::vector<Demand> joined(std::initializer_list<std::vector<Demand>> lists);
 Demand has_experts(const ModelRecipe& model);
+/// Demands routers without what no other framework has: cosine scores, masks by token id.
+std::vector<Demand> known_router_demands(const ModelRecipe& model);
 /// Counts the dense blocks of a model whose dense blocks come first, by whichever key the recipe names them.
 std::int64_t leading_dense_blocks(const ModelRecipe& model);
 Demand has_no_dense_blocks(const ModelRecipe& model);

@@ -70,7 +70,8 @@ const std::vector<const Architecture*>& architectures() {
 
 std::string why_not(const Architecture& architecture, const ModelRecipe& model) {
   std::string reasons;
-  for (const Demand& demand : joined({common_demands(architecture, model), architecture.demands(model)}))
+  for (const Demand& demand : joined(
+           {common_demands(architecture, model), known_router_demands(model), architecture.demands(model)}))
     if (!demand.holds) reasons += (reasons.empty() ? "" : "; ") + demand.otherwise;
   return reasons;
 }
