@@ -30,20 +30,21 @@ class VocabularyMask final : public Mask {
     const std::int64_t words = words_of_experts(experts);
     std::vector<std::int32_t> sets(static_cast<std::size_t>(vocabulary * 2 * words));
     const RandomKey key = RandomKey(recipe_.seed).with("vocabulary_mask").with(name_);
-    std::vector<std::int64_t> order(static_cast<std::size_t>(experts));
+    std::vector<std::size_t> order(static_cast<std::size_t>(experts)),
+        swapped(static_cast<std::size_t>(recipe_.visible));
+    std::iota(order.begin(), order.end(), std::size_t{0});
     for (std::int64_t id = 0; id < vocabulary; ++id) {
-      std::iota(order.begin(), order.end(), std::int64_t{0});
       const RandomKey of_id = key.with(static_cast<std::uint64_t>(id));
-      for (std::int64_t i = 0; i < recipe_.visible; ++i) {
-        const auto left = static_cast<std::uint64_t>(experts - i);
-        std::swap(order[static_cast<std::size_t>(i)],
-                  order[static_cast<std::size_t>(i) + of_id.below(static_cast<std::uint64_t>(i), left)]);
-        const std::int64_t expert = order[static_cast<std::size_t>(i)];
+      for (std::size_t i = 0; i < swapped.size(); ++i) {
+        swapped[i] = i + of_id.below(i, order.size() - i);
+        std::swap(order[i], order[swapped[i]]);
+        const auto expert = static_cast<std::int64_t>(order[i]);
         const auto bit = static_cast<std::int32_t>(1u << (expert % experts_of_word));
         const std::int64_t word = 2 * id * words + expert / experts_of_word;
         if (i == 0) sets[static_cast<std::size_t>(word)] |= bit;
         sets[static_cast<std::size_t>(word + words)] |= bit;
       }
+      for (std::size_t i = swapped.size(); i-- > 0;) std::swap(order[i], order[swapped[i]]);
     }
     return Tensor::from(sets, {vocabulary, 2, words}, device);
   }
