@@ -23,7 +23,7 @@ struct Block {
   Block(ParameterSet& parameters, const std::string& name)
       : attention_norm(parameters, name + ".attention_norm", hidden, 1e-6),
         expert_norm(parameters, name + ".expert_norm", hidden, 1e-6),
-        attention(parameters, name + ".attention", model, {}, {}),
+        attention(parameters, name + ".attention", model, 0, {}, {}),
         moe(parameters, name, model, {}, {},
             compose_router(std::make_unique<CosineScores>(
                                parameters, name + ".router",

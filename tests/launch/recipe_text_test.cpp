@@ -159,9 +159,10 @@ class Scrambler final : public Visitor {
     values.resize(2);
     for (double& value : values) scramble(value, key);
   }
-  void scramble(std::vector<std::string>& values, const Key& key) {
+  template <class Value>
+  void scramble(std::vector<Value>& values, const Key& key) {
     values.resize(random_.below(draw_++, 3) + 1);
-    for (std::string& value : values) scramble(value, key);
+    for (Value& value : values) scramble(value, key);
   }
   void scramble(std::string& value, const Key& key) {
     const std::vector<std::string> odd = {"plain",

@@ -19,7 +19,9 @@ void check_rules(const TokenizerRules& rules, const std::string& path, const Say
   check(!rules.characters, Fault::request, path,
         ": its tokens are of characters, which Conclave does not write for llama.cpp. A SentencePiece "
         "tokenizer.model of the same tokens is written; --tokenizer none exports without a tokenizer.");
-  const auto is_composed = [](UnicodeForm form) { return form == UnicodeForm::nfc; };
+  const auto is_composed = [](const NormalStep& step) {
+    return step.kind == NormalStep::Kind::form && step.form == UnicodeForm::nfc;
+  };
   check(
       std::all_of(rules.normalizers.begin(), rules.normalizers.end(), is_composed), Fault::request, path,
       ": its normalizer changes text, which llama.cpp does not do. The ids of a text would be others there; "
