@@ -44,7 +44,7 @@ install(DIRECTORY framework parallel layers optim launch DESTINATION ${CMAKE_INS
         PATTERN "kernels/cpu" EXCLUDE PATTERN "kernels/cuda" EXCLUDE PATTERN "kernels/onednn" EXCLUDE PATTERN "device/cuda" EXCLUDE
         PATTERN "device/stand_in" EXCLUDE PATTERN "device/runtime.h" EXCLUDE PATTERN "device/sanitizer*" EXCLUDE
         PATTERN "parallel/nccl" EXCLUDE
-        PATTERN "telemetry/tensorboard" EXCLUDE PATTERN "hdf5_internal.h" EXCLUDE PATTERN "json_text.h" EXCLUDE)
+        PATTERN "telemetry/tensorboard" EXCLUDE PATTERN "data/tokenizer_json" EXCLUDE PATTERN "hdf5_internal.h" EXCLUDE PATTERN "json_text.h" EXCLUDE)
 install(FILES ${CMAKE_BINARY_DIR}/framework/base/version.h
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/conclave/framework/base)
 

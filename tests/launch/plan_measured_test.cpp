@@ -152,10 +152,6 @@ std::vector<Case> cases(std::int64_t ranks) {
     r.parallel.expert = ranks;
     r.model.moe.router.score = CosineScoreRecipe{};
   });
-  with("mask by token id, expert", 1, [ranks](Recipe& r) {
-    r.parallel.expert = ranks;
-    r.model.moe.router.vocabulary.visible = 6;
-  });
   with("expert_tensor", 2, [](Recipe& r) {
     r.parallel.expert_tensor = 2;
     r.parallel.zero = 1;

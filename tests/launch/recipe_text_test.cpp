@@ -153,7 +153,7 @@ class Scrambler final : public Visitor {
   void scramble(std::uint64_t& value, const Key&) { value = random_.bits(draw_++); }
   void scramble(double& value, const Key& key) {
     const double uniform = random_.uniform(draw_++);
-    value = std::isfinite(key.rule.most) ? uniform : std::exp(80 * uniform - 40);
+    value = std::isfinite(key.rule.most) ? uniform : std::max(std::exp(80 * uniform - 40), key.rule.least);
   }
   void scramble(std::vector<double>& values, const Key& key) {
     values.resize(2);

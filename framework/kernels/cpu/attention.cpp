@@ -135,7 +135,8 @@ void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const Atten
     products.scores(block, scores);
     for (std::int64_t row = 0; row < block.rows(); ++row) {
       S* p = scores + row * keys;
-      const auto [from, to] = span_of(block, seen, row);
+      const KeySpan span = span_of(block, seen, row);
+      const std::int64_t from = span.from, to = span.to;
       if (from == to) {
         std::fill_n(p, keys, S(0));
         factors[row] = 0;
@@ -152,7 +153,7 @@ void attend(const AttentionSizes& z, std::int64_t s, std::int64_t h, const Atten
         sum += p[j];
       }
       factors[row] = S(1) / sum;
-      clear_outside(p, {from, to}, keys);
+      clear_outside(p, span, keys);
       lse[begin + row] = largest + std::log(sum);
     }
     products.out(block, scores, factors, out_rows);
@@ -198,7 +199,8 @@ void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t kv, c
       products.dweights(block, dscores);
       for (std::int64_t row = 0; row < rows; ++row) {
         S *p = scores + row * keys, *dp = dscores + row * keys;
-        const auto [from, to] = span_of(block, seen, row);
+        const KeySpan span = span_of(block, seen, row);
+        const std::int64_t from = span.from, to = span.to;
         const T *o = out.data + row * out.stride, *d = dout.data + row * dout.stride;
         S delta = 0;
 #pragma omp simd reduction(+ : delta)
@@ -209,8 +211,8 @@ void attend_backward(const AttentionSizes& z, std::int64_t s, std::int64_t kv, c
           p[j] = exponential(p[j] - shift);
           dp[j] = p[j] * (dp[j] - delta);
         }
-        clear_outside(p, {from, to}, keys);
-        clear_outside(dp, {from, to}, keys);
+        clear_outside(p, span, keys);
+        clear_outside(dp, span, keys);
       }
       products.dscores(block, dscores, dquery, dk);
       products.dvalue(block, scores, dv);

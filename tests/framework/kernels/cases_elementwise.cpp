@@ -1,4 +1,5 @@
 // Sums, SwiGLU, RMSNorm and AdamW against their textbook formulas.
+#include <algorithm>
 #include <cmath>
 
 #include "framework/kernels/bias.h"
