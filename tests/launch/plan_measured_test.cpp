@@ -229,7 +229,8 @@ Batch random_batch(const Recipe& recipe, std::int64_t step, std::int64_t first, 
 /// All scores of every router tie, and ties go to the first experts, those of rank 0.
 void tie_routers(const Trainer& trainer) {
   for (const Parameter& parameter : trainer.model().parameters.all())
-    if (parameter.name.ends_with(".mlp.gate.weight")) parameter.value.fill_zero();
+    if (parameter.name.ends_with(".mlp.gate.weight") || parameter.name.ends_with(".mlp.gate.projection"))
+      parameter.value.fill_zero();
 }
 
 double mean_over_ranks(double value) {
